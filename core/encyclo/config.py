@@ -1,0 +1,134 @@
+"""What a run is asked for: flags, a TOML file and plugin options, checked before anything runs."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from encyclo.errors import UsageError
+
+DEFAULT_SAMPLERS = ("raw", "templates")
+"""The samplers that a run without --sampler goes through: one a stage."""
+
+
+class RunConfig(BaseModel):
+    """Everything that determines an encyclopedia, but the versions of the software."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    sampler: tuple[str, ...] = Field(DEFAULT_SAMPLERS, min_length=1)
+    store: str = "hdf5"
+    interpreter: str = "transformer"
+    capture: str = "transformers"
+    concepts: str = "core"
+    scorer: str = "calibrated"
+    baselines: tuple[str, ...] = ("centroid",)
+    """Interpreters that are trained beside the chosen one, so that its figures never stand alone."""
+    limit: int | None = Field(None, ge=1)
+    per_concept: int = Field(10, ge=1, le=100_000)
+    layers: tuple[int, ...] = Field((-12, -9, -6, -3, -1), min_length=1)
+    pooling: Literal["span", "last", "mean", "mean-all"] = "span"
+    model: str = "gemma-3-270m"
+    device: str = "auto"
+    converged_below: float = Field(0.25, gt=0)
+    """A signature has converged when its relative standard error is at most this."""
+    seed: int = Field(0, ge=0, lt=2**63)
+    wrappers: tuple[str, ...] = Field((), alias="with")
+    options: dict[str, dict[str, Any]] = Field(default_factory=dict)
+
+    @field_validator("layers")
+    @classmethod
+    def _distinct(cls, layers: tuple[int, ...]) -> tuple[int, ...]:
+        if len(set(layers)) != len(layers):
+            raise ValueError("a layer is named twice")
+        return layers
+
+    def plugin_names(self) -> list[str]:
+        """Return the plugins that this run uses, without repeats, in a fixed order."""
+        names = [
+            self.concepts, *self.sampler, self.capture, self.store,
+            self.interpreter, *self.baselines, self.scorer, *self.wrappers,
+        ]  # fmt: skip
+        return list(dict.fromkeys(names))
+
+
+def load_config(
+    flags: Mapping[str, Any], file: Path | None = None, options: Sequence[str] = ()
+) -> RunConfig:
+    """Join a TOML file, the flags that were given (not None) and `NAME.key=value` options; the latter win.
+
+    Raises UsageError naming the key and the value that can't be.
+    """
+    merged: dict[str, Any] = {}
+    tables: dict[str, dict[str, Any]] = {}
+    if file is not None:
+        for key, value in _read_toml(file).items():
+            if isinstance(value, dict):
+                tables[key] = dict(value)
+            else:
+                merged[key.replace("-", "_")] = value
+    merged.update({key: value for key, value in flags.items() if value is not None})
+    for text in options:
+        name, key, value = _parse_option(text)
+        tables.setdefault(name, {})[key] = value
+    if tables:
+        merged["options"] = tables
+    if isinstance(merged.get("sampler"), str):
+        merged["sampler"] = [merged["sampler"]]
+    try:
+        config = RunConfig(**merged)
+    except ValidationError as error:
+        raise UsageError(_first_problem(error)) from error
+    strangers = [name for name in config.options if name not in config.plugin_names()]
+    if strangers:
+        raise UsageError(
+            f"Options are given for {', '.join(map(repr, strangers))}, but this run uses "
+            f"{', '.join(config.plugin_names())}."
+        )
+    return config
+
+
+def parse_layers(text: str) -> tuple[int, ...]:
+    """Read `-12,-9,-1`. Raises UsageError."""
+    try:
+        return tuple(int(piece) for piece in text.split(","))
+    except ValueError as error:
+        raise UsageError(
+            f"--layers takes whole numbers separated by commas, such as -12,-6,-1, not {text!r}."
+        ) from error
+
+
+def _read_toml(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"The configuration file {file} can't be read: {error}.") from error
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"The configuration file {file} is not valid TOML: {error}.") from error
+
+
+def _parse_option(text: str) -> tuple[str, str, Any]:
+    left, equals, value = text.partition("=")
+    name, dot, key = left.strip().partition(".")
+    if not (equals and dot and name and key):
+        raise UsageError(f"-o takes NAME.key=value, such as -o templates.families=quoted, not {text!r}.")
+    try:
+        return name, key, json.loads(value)
+    except ValueError:
+        return name, key, value
+
+
+def _first_problem(error: ValidationError) -> str:
+    first = error.errors()[0]
+    key = str(first["loc"][0]) if first["loc"] else ""
+    flag = f"--{key.replace('_', '-')}"
+    if first["type"] == "extra_forbidden":
+        valid = ", ".join(sorted(field.alias or name for name, field in RunConfig.model_fields.items()))
+        return f"The configuration has no key {key!r}; its keys are: {valid}."
+    reason = first["msg"].removeprefix("Value error, ")
+    return f"{flag} can't be {first.get('input')!r}: {reason[0].lower()}{reason[1:]}."

@@ -1,0 +1,59 @@
+"""Every error that encyclo raises on purpose.
+
+    EncycloError                 the work failed (exit code 1)
+    ├── UsageError               what was asked for can't be done as asked (exit code 2, nothing written)
+    │   ├── UnknownPluginError   no installed plugin has that name, or it lacks the hook
+    │   ├── MissingDependencyError  an optional package isn't installed
+    │   ├── ModelNotFoundError   the model could not be found
+    │   └── RunDirectoryError    the output directory can't be used for this run
+    ├── PluginError              a plugin failed: names the plugin and its package
+    ├── CaptureError             an activation can't be trusted: names prompt, layer, compute type
+    ├── StoreError               a store can't be written or read
+    └── DamagedError             a file differs from what was committed
+
+A message is one sentence: what is wrong, where, what to do.
+"""
+
+
+class EncycloError(Exception):
+    """Base class: the work failed."""
+
+    exit_code = 1
+
+
+class UsageError(EncycloError):
+    """What was asked for can't be done as asked; nothing has been written."""
+
+    exit_code = 2
+
+
+class UnknownPluginError(UsageError):
+    """No installed plugin has that name, or the plugin does not implement the hook."""
+
+
+class MissingDependencyError(UsageError):
+    """An optional package is not installed; the message holds the pip line that installs it."""
+
+
+class ModelNotFoundError(UsageError):
+    """The model is no packaged name, local folder, .gguf file or hub id that can be loaded."""
+
+
+class RunDirectoryError(UsageError):
+    """The output directory can't be used: not writable, not a run, in use, or of another configuration."""
+
+
+class PluginError(EncycloError):
+    """A plugin failed to load, raised, or returned something it must not."""
+
+
+class CaptureError(EncycloError):
+    """An activation that can't be trusted: not finite, or a mention that no token covers."""
+
+
+class StoreError(EncycloError):
+    """A store could not be written or read."""
+
+
+class DamagedError(StoreError):
+    """Data on disk differ from what was committed."""

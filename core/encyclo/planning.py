@@ -1,0 +1,101 @@
+"""What a run will take, before it runs: prompts, tokens, time, memory, disk.
+
+Prompts are drawn for a few units and tokenised, a few of them are captured and timed on this machine, and
+the rest is in proportion.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+
+from encyclo.session import Session, Stage
+from encyclo.types import Prompt, Samples
+
+SAMPLED_CONCEPTS = 100
+TIMED_PROMPTS = 256
+# Measured on gemma-3-270m, 2 cores, 10,000 samples of 5 layers (see docs/performance.md): what training,
+# scoring, convergence and the report take, in samples a second.
+SAMPLES_JUDGED_A_SECOND = 250.0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run's cost. Times are estimates from a short measurement; disk is what the files will hold."""
+
+    concepts: int
+    prompts: int
+    tokens: int
+    seconds: float
+    memory_bytes: int
+    disk_bytes: int
+
+
+def plan(session: Session) -> Plan:
+    """Estimate the run from a sample of its own prompts; every stage as if nothing were settled."""
+    concepts = len(session.concepts)
+    prompts = tokens = 0
+    seconds = 0.0
+    for stage in session.stages:
+        sampled, asked = _sampled_prompts(session, stage)
+        count = round(len(sampled) * concepts / asked)
+        measured = _timed(session, sampled)
+        prompts += count
+        tokens += round(measured["tokens_per_prompt"] * count)
+        seconds += measured["seconds_per_prompt"] * count
+    layers, hidden = len(session.schema.layers), session.schema.hidden_size
+    sample_bytes = layers * (hidden * 2 + 4) + 4 + 1 + 8 + 120  # halves, scales, concept, stage, span, texts
+    book_bytes = concepts * (layers * hidden * 8 + 250)
+    used = psutil.Process().memory_info().rss
+    return Plan(
+        concepts=concepts,
+        prompts=prompts,
+        tokens=tokens,
+        seconds=seconds + prompts / SAMPLES_JUDGED_A_SECOND,
+        # What is loaded now, all samples in half precision, and the float32 working copies of training.
+        memory_bytes=used + prompts * sample_bytes + 3 * concepts * layers * hidden * 8 + 400 * 2**20,
+        # The parts stay beside the finished encyclopedia, so that later stages can go on from them.
+        disk_bytes=2 * prompts * sample_bytes + book_bytes,
+    )
+
+
+def _sampled_prompts(session: Session, stage: Stage) -> tuple[list[Prompt], int]:
+    step = max(1, len(session.concepts) // SAMPLED_CONCEPTS)
+    some = session.concepts[::step][:SAMPLED_CONCEPTS]
+    given = session.plugins.call(
+        "sample_prompts",
+        stage.sampler,
+        concepts=some,
+        stage=stage.number,
+        context=session.context(stage.sampler, Path()),
+    )
+    return list(session.plugins.iterate(stage.sampler, given)), len(some)
+
+
+def _timed(session: Session, prompts: list[Prompt]) -> dict[str, float]:
+    """Capture some of the prompts twice, the first time to warm up, and time the second."""
+    generator = np.random.default_rng(0)
+    chosen = generator.permutation(len(prompts))[:TIMED_PROMPTS]
+    some = [prompts[i] for i in sorted(chosen)]
+    name = session.config.capture
+    tokens, begun = 0, 0.0
+    for _ in range(2):
+        tokens, begun = 0, time.perf_counter()
+        batches: Any = session.plugins.call(
+            "capture_layers",
+            name,
+            prompts=some,
+            layers=session.schema.layer_index,
+            pooling=session.config.pooling,
+            context=session.context(name, Path()),
+        )
+        batch: Samples
+        for batch in session.plugins.iterate(name, batches):
+            tokens += batch.tokens
+    seconds = time.perf_counter() - begun
+    return {"tokens_per_prompt": tokens / len(some), "seconds_per_prompt": seconds / len(some)}

@@ -1,0 +1,242 @@
+"""Find plugins by their entry points, load the ones a run names, call one by name.
+
+Only what is asked for is imported, so a broken third-party plugin breaks nothing but itself.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import pluggy
+
+from encyclo import hookspecs
+from encyclo.errors import EncycloError, MissingDependencyError, PluginError, UnknownPluginError, UsageError
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+GROUP = "encyclo"
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class InstalledPlugin:
+    """One entry point of the group `encyclo`, not imported yet."""
+
+    name: str
+    target: str
+    package: str
+    version: str
+    entry_point: importlib.metadata.EntryPoint
+
+    @property
+    def origin(self) -> str:
+        """Return the package and its version, as error messages name them."""
+        return f"package {self.package} {self.version}"
+
+
+@dataclass(frozen=True)
+class PluginRow:
+    """A line of `encyclo plugins`."""
+
+    name: str
+    hooks: list[str]
+    package: str
+    version: str
+    error: str | None
+
+
+def find_installed() -> dict[str, list[InstalledPlugin]]:
+    """Return the installed plugins by name, sorted; a name that two packages claim has two entries."""
+    found: dict[str, list[InstalledPlugin]] = {}
+    seen: set[tuple[str, str, str]] = set()
+    for point in importlib.metadata.entry_points(group=GROUP):
+        package = point.dist.name if point.dist else "unknown"
+        version = point.dist.version if point.dist else "unknown"
+        # An editable install can be on the path twice; the same claim by the same package is one plugin.
+        if (point.name, point.value, package) in seen:
+            continue
+        seen.add((point.name, point.value, package))
+        found.setdefault(point.name, []).append(
+            InstalledPlugin(point.name, point.value, package, version, point)
+        )
+    return dict(sorted(found.items()))
+
+
+class Plugins:
+    """The plugins of one run: loaded one by one, called by name."""
+
+    def __init__(self) -> None:
+        self.installed = find_installed()
+        self._manager = pluggy.PluginManager(GROUP)
+        self._manager.add_hookspecs(hookspecs)
+        self._wrappers: list[str] = []
+
+    def load(self, name: str) -> InstalledPlugin:
+        """Import and register the plugin `name`.
+
+        Raises UnknownPluginError, UsageError (two packages claim the name), MissingDependencyError or
+        PluginError. Registration is rolled back on failure.
+        """
+        candidates = self.installed.get(name, [])
+        if not candidates:
+            raise UnknownPluginError(
+                f"There is no plugin named {name!r}; installed are: {', '.join(self.installed)}."
+            )
+        if len(candidates) > 1:
+            both = " and ".join(c.origin for c in candidates)
+            raise UsageError(f"The plugin name {name!r} is claimed by {both}; uninstall one of them.")
+        found = candidates[0]
+        if self._manager.has_plugin(name):
+            return found
+        plugin = _import(found)
+        try:
+            self._manager.register(plugin, name=name)
+            self._manager.check_pending()
+        except Exception as error:
+            if self._manager.has_plugin(name):
+                self._manager.unregister(name=name)
+            reason = str(error).replace("\n", " ")
+            raise PluginError(
+                f"Plugin {name!r} ({found.origin}) does not fit encyclo's hooks: {reason}."
+            ) from error
+        return found
+
+    def opt_in(self, names: Sequence[str]) -> None:
+        """Load plugins whose hook wrappers run around every chosen plugin (`--with NAME`)."""
+        for name in names:
+            self.load(name)
+            self._wrappers.append(name)
+
+    def hooks_of(self, name: str) -> list[str]:
+        """Return the hooks that the loaded plugin `name` implements, sorted."""
+        plugin = self._manager.get_plugin(name)
+        callers = self._manager.get_hookcallers(plugin) if plugin is not None else None
+        return sorted(caller.name for caller in callers or [])
+
+    def require(self, hook: str, name: str) -> InstalledPlugin:
+        """Load `name` and check that it implements `hook`, naming the plugins that would be candidates."""
+        found = self.load(name)
+        if hook not in self.hooks_of(name):
+            raise UnknownPluginError(
+                f"Plugin {name!r} ({found.origin}) has no hook {hook}; it implements: "
+                f"{', '.join(self.hooks_of(name)) or 'none'}. `encyclo plugins` lists which has what."
+            )
+        return found
+
+    def options(self, name: str, values: Mapping[str, Any]) -> BaseModel | None:
+        """Fill the options model that plugin `name` names as `Options`; refuse unknown keys, list the valid."""
+        from pydantic import ValidationError
+
+        found = self.load(name)
+        model = getattr(self._manager.get_plugin(name), "Options", None)
+        if model is None:
+            if values:
+                raise UsageError(f"Plugin {name!r} ({found.origin}) takes no options, not {_listed(values)}.")
+            return None
+        unknown = [key for key in values if key not in model.model_fields]
+        if unknown:
+            raise UsageError(
+                f"Plugin {name!r} has no option {_listed(unknown)}; its options are: "
+                f"{', '.join(sorted(model.model_fields))}."
+            )
+        try:
+            filled: BaseModel = model(**values)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"])
+            raise UsageError(
+                f"Option {name}.{where} can't be {first.get('input')!r}: {first['msg']}."
+            ) from error
+        return filled
+
+    def stage_of(self, name: str) -> int:
+        """Return the stage that a sampler names as `STAGE` (1, templates, if it names none)."""
+        self.load(name)
+        stage = getattr(self._manager.get_plugin(name), "STAGE", 1)
+        if not isinstance(stage, int) or not 0 <= stage <= 127:
+            raise self.fault(name, f"names the stage {stage!r}, which is no number from 0 to 127")
+        return stage
+
+    def call(self, hook: str, name: str, /, **arguments: Any) -> Any:
+        """Call `hook` of the plugin `name` (and the wrappers opted in) and return its result.
+
+        Raises PluginError if it raises or returns None.
+        """
+        found = self.require(hook, name)
+        kept = {name, *self._wrappers}
+        others = [plugin for key, plugin in self._manager.list_name_plugin() if key not in kept]
+        caller = self._manager.subset_hook_caller(hook, remove_plugins=others)
+        with self.blame(name):
+            result = caller(**arguments)
+        if result is None:
+            raise PluginError(f"Plugin {name!r} ({found.origin}) returned nothing from {hook}.")
+        return result
+
+    def iterate(self, name: str, items: Iterable[T]) -> Iterator[T]:
+        """Iterate what a hook returned; an error raised on the way names the plugin."""
+        with self.blame(name):
+            iterator = iter(items)
+        while True:
+            with self.blame(name):
+                try:
+                    item = next(iterator)
+                except StopIteration:
+                    return
+            yield item
+
+    @contextmanager
+    def blame(self, name: str) -> Iterator[None]:
+        """Turn an unexpected error inside a plugin into one sentence that names plugin and package."""
+        try:
+            yield
+        except EncycloError:
+            raise
+        except Exception as error:
+            raise self.fault(name, f"failed with {type(error).__name__}: {error}") from error
+
+    def fault(self, name: str, what: str) -> PluginError:
+        """Return the error that says what the plugin `name` did wrong."""
+        return PluginError(f"Plugin {name!r} ({self.installed[name][0].origin}) {what}.")
+
+    def describe(self) -> list[PluginRow]:
+        """Return every installed plugin with its hooks, or why it would not load."""
+        rows = []
+        for name, candidates in self.installed.items():
+            error, hooks = None, []
+            try:
+                self.load(name)
+                hooks = self.hooks_of(name)
+            except EncycloError as problem:
+                error = str(problem)
+            rows += [PluginRow(name, hooks, c.package, c.version, error) for c in candidates]
+        return rows
+
+
+def _import(found: InstalledPlugin) -> Any:
+    try:
+        return found.entry_point.load()
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").split(".")[0]
+        if missing and missing != found.target.split(".")[0]:
+            raise MissingDependencyError(
+                f"Plugin {found.name!r} ({found.origin}) needs the package {missing!r}, which is not "
+                f"installed; install it with: pip install {missing}"
+            ) from error
+        raise _import_failed(found, error) from error
+    except Exception as error:
+        raise _import_failed(found, error) from error
+
+
+def _import_failed(found: InstalledPlugin, error: Exception) -> PluginError:
+    return PluginError(
+        f"Plugin {found.name!r} ({found.origin}) could not be imported: {type(error).__name__}: {error}."
+    )
+
+
+def _listed(keys: Iterable[str]) -> str:
+    return ", ".join(repr(key) for key in keys)

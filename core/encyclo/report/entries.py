@@ -1,0 +1,148 @@
+"""The entries as the page lists them: least and most trusted, and all of them by category."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from encyclo.report.wording import clip, interval, known, number, percent
+from encyclo.schema import Book, SignatureTable
+
+SHOWN = 20
+NEIGHBOURS = 4
+LONGEST_NAME = 120
+LONGEST_DEFINITION = 280
+
+
+@dataclass(frozen=True)
+class Trusted:
+    """The ends of the ranking by confidence; `note` says where ties cut it off."""
+
+    most: list[dict[str, Any]]
+    least: list[dict[str, Any]]
+    measured: int
+    note: str
+
+
+def trusted(book: Book) -> Trusted:
+    """Return the most and least trusted entries with their nearest concepts; no entry is in both."""
+    order = _ranking(book)
+    most = order[: min(SHOWN, (len(order) + 1) // 2)]
+    least = order[len(most) :][::-1][:SHOWN]
+    near = nearest(book.signatures, np.concatenate([most, least]))
+    names = book.concepts.name
+
+    def rows(chosen: NDArray[np.int64]) -> list[dict[str, Any]]:
+        return [
+            entry(book, int(i)) | {"nearest": [(_name(names[j], 60), number(c, 2)) for j, c in near[int(i)]]}
+            for i in chosen
+        ]
+
+    return Trusted(rows(most), rows(least), len(order), _ties(book, order, most))
+
+
+def by_category(book: Book) -> list[dict[str, Any]]:
+    """Return every entry, grouped by category; categories by name, entries in the run's order."""
+    places: dict[str, list[int]] = {}
+    for row, category in enumerate(book.concepts.category):
+        places.setdefault(category, []).append(row)
+    return [
+        {
+            "name": _category(category),
+            "count": f"{len(rows):,} {'entry' if len(rows) == 1 else 'entries'}",
+            "settled": f"{int(book.concepts.settled[rows].sum()):,} settled",
+            "median": percent(median(book.concepts.confidence[rows])),
+            "entries": [entry(book, row) for row in rows],
+        }
+        for category, rows in sorted(places.items())
+    ]
+
+
+def entry(book: Book, row: int) -> dict[str, Any]:
+    """Return one entry's wording, and the interval in per cent for its bar."""
+    table = book.concepts
+    figures = table.confidence[row], table.confidence_low[row], table.confidence_high[row]
+    measured = all(known(figure) is not None for figure in figures)
+    return {
+        "name": _name(table.name[row], LONGEST_NAME),
+        "definition": clip(table.definition[row], LONGEST_DEFINITION),
+        "category": _category(table.category[row]),
+        "confidence": interval(*figures),
+        "samples": f"{int(table.n_samples[row]):,}",
+        "settled": bool(table.settled[row]),
+        "bar": [f"{float(f) * 100:.0f}" for f in figures] if measured else [],
+    }
+
+
+def median(values: NDArray[np.floating]) -> float | None:
+    """Return the median of the values that were measured; None where none was."""
+    measured = values[np.isfinite(values)]
+    return float(np.median(measured)) if len(measured) else None
+
+
+def nearest(
+    signatures: SignatureTable, rows: NDArray[np.int64], count: int = NEIGHBOURS
+) -> dict[int, list[tuple[int, float]]]:
+    """Return for each of `rows` the nearest concepts: (row, cosine), nearest first.
+
+    The cosine is of signatures less their mean over concepts, scaled per dimension, averaged over layers.
+    Concepts without a signature have no neighbours and are nobody's. One layer at a time keeps memory flat.
+    """
+    seen = np.flatnonzero(signatures.count > 0)
+    asked = rows[signatures.count[rows] > 0]
+    found: dict[int, list[tuple[int, float]]] = {int(row): [] for row in rows}
+    if len(seen) < 2 or len(asked) == 0:
+        return found
+    place = np.searchsorted(seen, asked)
+    layers = signatures.mean.shape[1]
+    cosine = np.zeros((len(asked), len(seen)))
+    for layer in range(layers):
+        directions = _directions(signatures.mean[seen, layer].astype(np.float64))
+        cosine += directions[place] @ directions.T / layers
+    for row, own, values in zip(asked, place, cosine, strict=True):
+        order = [i for i in np.argsort(-values, kind="stable")[: count + 1] if i != own][:count]
+        found[int(row)] = [(int(seen[i]), float(values[i])) for i in order]
+    return found
+
+
+def _name(name: str, most: int) -> str:
+    return clip(name, most) if name.strip() else "(a blank name)"
+
+
+def _category(category: str) -> str:
+    """Return a category for people: `people_and_roles` may break between words."""
+    return clip(category.replace("_", " "), LONGEST_NAME) if category.strip() else "no category"
+
+
+def _directions(mean: NDArray[np.float64]) -> NDArray[np.float64]:
+    centred = mean - mean.mean(axis=0)
+    centred /= np.maximum(centred.std(axis=0), 1e-12)
+    lengths = np.linalg.norm(centred, axis=-1, keepdims=True)
+    result: NDArray[np.float64] = centred / np.maximum(lengths, 1e-12)
+    return result
+
+
+def _ranking(book: Book) -> NDArray[np.int64]:
+    """Return the concepts whose confidence was measured, most trusted first, ties in the run's order."""
+    confidence, low = book.concepts.confidence, book.concepts.confidence_low
+    measured = np.flatnonzero(np.isfinite(confidence))
+    order = np.lexsort((measured, -low[measured], -confidence[measured]))
+    return measured[order].astype(np.int64)
+
+
+def _ties(book: Book, order: NDArray[np.int64], most: NDArray[np.int64]) -> str:
+    """Return what to say where the last of the most trusted is only one of many alike."""
+    if len(most) == 0:
+        return ""
+    confidence = book.concepts.confidence
+    alike = int((confidence[order] == confidence[most[-1]]).sum())
+    inside = int((confidence[most] == confidence[most[-1]]).sum())
+    if alike == inside:
+        return ""
+    return (
+        f"{alike:,} entries share the confidence of the last one listed as most trusted; of those, the ones "
+        "whose interval starts higher come first, and then those earlier in the run."
+    )

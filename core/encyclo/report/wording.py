@@ -1,0 +1,89 @@
+"""Figures and strangers' text as the page shows them: never `None`, `nan`, or a control character."""
+
+from __future__ import annotations
+
+import math
+import re
+from datetime import UTC, datetime
+from typing import Any
+
+NOT_MEASURED = "not measured"
+
+# What HTML and UTF-8 can't carry: control characters, lone surrogates, noncharacters.
+_UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
+
+
+def known(value: Any) -> float | None:
+    """Return `value` as a finite float, or None where it is no such figure."""
+    if isinstance(value, bool) or value is None:
+        return None
+    try:
+        figure = float(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return figure if math.isfinite(figure) else None
+
+
+def number(value: Any, digits: int = 0, unit: str = "") -> str:
+    """Return `1,234.5 unit`, or `not measured`."""
+    figure = known(value)
+    return NOT_MEASURED if figure is None else f"{figure:,.{digits}f}{unit}".replace("-", "−")
+
+
+def percent(value: Any, digits: int = 0) -> str:
+    """Return `98%`, or `not measured`."""
+    figure = known(value)
+    return NOT_MEASURED if figure is None else f"{figure:.{digits}%}".replace("-", "−")
+
+
+def duration(value: Any) -> str:
+    """Return `14.2 s`, `3 min 12 s` or `2 h 5 min`, or `not measured`."""
+    seconds = known(value)
+    if seconds is None:
+        return NOT_MEASURED
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    return f"{minutes // 60:,} h {minutes % 60} min"
+
+
+def interval(confidence: Any, low: Any, high: Any) -> str:
+    """Return `98% (91% to 100%)`, or `not measured`."""
+    if known(confidence) is None:
+        return NOT_MEASURED
+    if known(low) is None or known(high) is None:
+        return f"{percent(confidence)} (interval not measured)"
+    return f"{percent(confidence)} ({percent(low)} to {percent(high)})"
+
+
+def moment(text: Any) -> str:
+    """Return an ISO time as `2026-11-22 12:46 UTC`; anything else as it stands."""
+    try:
+        when = datetime.fromisoformat(str(text))
+    except ValueError:
+        return str(text)
+    if when.tzinfo is None:
+        return f"{when:%Y-%m-%d %H:%M}"
+    return f"{when.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+
+
+def clip(text: str, most: int) -> str:
+    """Return `text`, cut after `most` characters with its full length said."""
+    return text if len(text) <= most else f"{text[:most]}… ({len(text):,} characters)"
+
+
+def clean(text: str) -> str:
+    """Return `text` with what HTML or UTF-8 can't carry replaced by U+FFFD."""
+    return _UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
+def shown(value: Any) -> Any:
+    """Return what the template prints for `value`: the last guard before the page."""
+    if isinstance(value, str):
+        # Markup is a str and must stay Markup: only what holds something unprintable is rebuilt.
+        return value if not _UNPRINTABLE.search(value) else type(value)(clean(value))
+    if value is None or (isinstance(value, float) and not math.isfinite(value)):
+        return NOT_MEASURED
+    return value

@@ -1,0 +1,149 @@
+"""A run's directory: claimed by one process, described by run.json, resumed by the same configuration."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import sys
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from encyclo import __version__, files
+from encyclo.errors import DamagedError, RunDirectoryError
+from encyclo.ledger import Ledger, locked
+
+_PACKAGES = ("torch", "transformers", "numpy", "h5py", "zarr", "safetensors", "pluggy", "tokenizers")
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """A run directory that this process holds."""
+
+    path: Path
+    record: dict[str, Any]
+    """The content of run.json."""
+
+    @property
+    def ledger(self) -> Ledger:
+        """Return the run's ledger."""
+        return Ledger(self.path)
+
+    def plugin_folder(self, name: str) -> Path:
+        """Return the folder where the plugin `name` may keep things; not made yet."""
+        return self.path / "plugins" / name
+
+    def note(self, key: str, value: Any) -> None:
+        """Add to run.json something that became known during the run."""
+        self.record[key] = value
+        files.write_json(self.path / "run.json", self.record)
+
+
+def check_usable(out: Path) -> None:
+    """Refuse an --out that can't hold a run, writing nothing. Raises RunDirectoryError."""
+    if out.exists():
+        if not out.is_dir():
+            raise RunDirectoryError(f"--out {out} is a file, not a directory; choose another --out.")
+        if not os.access(out, os.W_OK | os.X_OK):
+            raise RunDirectoryError(f"--out {out} can't be written; change its permissions or choose another.")
+        if not (out / "run.json").exists() and any(
+            entry.name not in {".lock", ".lock.pid"} and not entry.name.startswith(files.TEMPORARY)
+            for entry in out.iterdir()
+        ):
+            raise RunDirectoryError(
+                f"--out {out} holds other files and no run.json; choose an empty or a new directory."
+            )
+        return
+    parent = out.absolute().parent
+    while not parent.exists():
+        parent = parent.parent
+    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
+        raise RunDirectoryError(f"--out {out} can't be made: {parent} can't be written; choose another --out.")
+
+
+def check_same(out: Path, resolved: Mapping[str, Any]) -> None:
+    """Refuse a used --out with another configuration, saying what differs. Raises RunDirectoryError."""
+    if not (out / "run.json").exists():
+        return
+    there = read_record(out)["config"]
+    here = json.loads(json.dumps(resolved))
+    differences = list(_differences(there, here))
+    if differences:
+        raise RunDirectoryError(
+            f"{out} holds a run with another configuration ({'; '.join(differences[:6])}); "
+            "use the same flags to go on with it, or choose another --out."
+        )
+
+
+@contextmanager
+def claimed(out: Path, resolved: Mapping[str, Any], provenance: Mapping[str, Any]) -> Iterator[RunDirectory]:
+    """Make or reopen the run directory `out`, hold it, and give it. Raises RunDirectoryError."""
+    check_usable(out)
+    check_same(out, resolved)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunDirectoryError(f"--out {out} can't be made: {error}; choose another --out.") from error
+    with locked(out):
+        check_same(out, resolved)
+        if (out / "run.json").exists():
+            record = read_record(out)
+        else:
+            record = _new_record(resolved, provenance)
+            files.write_json(out / "run.json", record)
+        directory = RunDirectory(out, record)
+        directory.ledger.create()
+        directory.ledger.sweep()
+        yield directory
+
+
+def read_record(out: Path) -> dict[str, Any]:
+    """Return run.json's content. Raises RunDirectoryError if there is none, DamagedError if unreadable."""
+    path = out / "run.json"
+    if not path.exists():
+        raise RunDirectoryError(f"{out} is not a run of encyclo: it has no run.json.")
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(record, dict) or not isinstance(record.get("config"), dict):
+            raise ValueError("it holds no configuration")
+    except ValueError as error:
+        raise DamagedError(f"{path} can't be read: {error}.") from error
+    return record
+
+
+def _new_record(resolved: Mapping[str, Any], provenance: Mapping[str, Any]) -> dict[str, Any]:
+    text = json.dumps({"config": resolved, "provenance": provenance}, sort_keys=True)
+    return {
+        "run_id": f"{hashlib.sha256(text.encode()).hexdigest()[:12]}-{uuid.uuid4().hex[:8]}",
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "config": dict(resolved),
+        "provenance": dict(provenance),
+        "versions": _versions(),
+        "platform": {"python": platform.python_version(), "system": platform.platform()},
+    }
+
+
+def _versions() -> dict[str, str]:
+    versions = {"encyclo": __version__}
+    for name in _PACKAGES:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def _differences(there: Any, here: Any, prefix: str = "") -> Iterator[str]:
+    if isinstance(there, dict) and isinstance(here, dict):
+        for key in sorted(there.keys() | here.keys()):
+            yield from _differences(there.get(key), here.get(key), f"{prefix}.{key}" if prefix else key)
+    elif there != here:
+        yield f"{prefix}: {json.dumps(there)} there, {json.dumps(here)} now"

@@ -1,0 +1,1 @@
+"""Captures hidden layers of transformers models."""

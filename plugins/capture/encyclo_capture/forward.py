@@ -1,0 +1,121 @@
+"""One pass through the network: the layers asked for, pooled at once, nothing after the deepest one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from encyclo.errors import CaptureError
+from torch import Tensor, nn
+
+from encyclo_capture.attention import attending_to
+from encyclo_capture.tokens import TokenisedPrompt
+from encyclo_capture.tree import TokenTree
+
+
+class LayerTap:
+    """Pools hidden states while the network runs, and stops it after the deepest layer.
+
+    `layers` are hidden_states indices: 0 is the first block's input, i the i-th block's output, and the last
+    index the network's own output, after its final norm. `rows` int64 [k] picks pooled rows of the flattened
+    states and `counts` int64 [n] says how many of them belong to each prompt.
+    """
+
+    def __init__(self, network: Any, layers: Sequence[int], rows: Tensor, counts: Tensor) -> None:
+        self._network, self._layers = network, layers
+        self._rows, self._counts = rows, counts
+        self._found: dict[int, Tensor] = {}
+        self._blocks = find_blocks(network)
+
+    def run(self, **inputs: Any) -> Tensor:
+        """Run the network on `inputs`; return the pooled layers, float32 [n, L, H]."""
+        deepest, depth = max(self._layers), len(self._blocks)
+        handles = []
+        for index in sorted({layer for layer in self._layers if layer < depth}):
+            if index == 0:
+                hook = self._blocks[0].register_forward_pre_hook(self._before(deepest), with_kwargs=True)
+            else:
+                hook = self._blocks[index - 1].register_forward_hook(self._after(index, deepest))
+            handles.append(hook)
+        try:
+            with torch.inference_mode():
+                output = self._network(**inputs, use_cache=False)
+                if deepest == depth:
+                    self._keep(depth, output.last_hidden_state)
+        except _DeepestReached:
+            pass
+        finally:
+            for handle in handles:
+                handle.remove()
+        return torch.stack([self._found[layer] for layer in self._layers], dim=1)
+
+    def _before(self, deepest: int) -> Any:
+        def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            self._keep(0, args[0] if args else kwargs["hidden_states"])
+            if deepest == 0:
+                raise _DeepestReached
+
+        return hook
+
+    def _after(self, index: int, deepest: int) -> Any:
+        def hook(_: nn.Module, __: tuple[Any, ...], output: Any) -> None:
+            self._keep(index, output if isinstance(output, Tensor) else output[0])
+            if index == deepest:
+                raise _DeepestReached
+
+        return hook
+
+    def _keep(self, index: int, hidden: Tensor) -> None:
+        with torch.inference_mode():
+            rows = hidden.reshape(-1, hidden.shape[-1]).index_select(0, self._rows).float()
+            self._found[index] = torch.segment_reduce(rows, "mean", lengths=self._counts, axis=0)
+
+
+class _DeepestReached(Exception):  # noqa: N818  it stops the network, it is no error
+    """Raised by a tap: no deeper layer is needed."""
+
+
+def find_blocks(network: Any) -> nn.ModuleList:
+    """Return the network's list of blocks. Raises CaptureError if it has none of the right length."""
+    depth = network.config.get_text_config().num_hidden_layers
+    for module in network.modules():
+        if isinstance(module, nn.ModuleList) and len(module) == depth:
+            return module
+    raise CaptureError(
+        f"{type(network).__name__} has no list of {depth} blocks, so its layers can't be told apart."
+    )
+
+
+def run_tree(network: Any, device: str, tree: TokenTree, layers: Sequence[int]) -> Tensor:
+    """Return the pooled layers of a tree's prompts: float32 [n, L, H] on the device."""
+    rows, counts = (torch.from_numpy(array).to(device) for array in (tree.pooled, tree.counts))
+    tap = LayerTap(network, layers, rows, counts)
+    with attending_to(network, tree, device):
+        return tap.run(
+            input_ids=torch.from_numpy(tree.tokens)[None].to(device),
+            position_ids=torch.from_numpy(tree.depth)[None].to(device),
+        )
+
+
+def run_padded(
+    network: Any, device: str, batch: Sequence[TokenisedPrompt], layers: Sequence[int]
+) -> Tensor:
+    """Return the pooled layers of whole prompts: float32 [n, L, H] on the device.
+
+    Prompts are padded on the right, behind an attention mask, so that neither positions nor pools see the
+    padding, whatever side the tokenizer would pad.
+    """
+    longest = max(len(prompt.ids) for prompt in batch)
+    ids = np.zeros((len(batch), longest), np.int64)
+    mask = np.zeros((len(batch), longest), np.int64)
+    for row, prompt in enumerate(batch):
+        ids[row, : len(prompt.ids)] = prompt.ids
+        mask[row, : len(prompt.ids)] = 1
+    rows = [row * longest + token for row, prompt in enumerate(batch) for token in prompt.pooled]
+    counts = [len(prompt.pooled) for prompt in batch]
+    tap = LayerTap(network, layers, torch.tensor(rows, device=device), torch.tensor(counts, device=device))
+    return tap.run(
+        input_ids=torch.from_numpy(ids).to(device), attention_mask=torch.from_numpy(mask).to(device)
+    )

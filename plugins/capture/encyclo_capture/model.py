@@ -1,0 +1,149 @@
+"""A transformers model as encyclo's handle: described without its weights, loaded on first use."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from encyclo.errors import ModelNotFoundError, UsageError
+from encyclo.types import Progress
+from numpy.typing import NDArray
+
+from encyclo_capture.quiet import quiet_transformers
+from encyclo_capture.weights import Weights, find_weights
+
+
+class TransformersModel:
+    """A model that transformers loads; without its language-model head unless it generates."""
+
+    def __init__(
+        self, name: str, device: str = "auto", dtype: str = "auto", progress: Progress | None = None
+    ) -> None:
+        from transformers import AutoConfig
+
+        self.name = name
+        self.weights: Weights = find_weights(name, progress)
+        self.source = self.weights.source
+        self.device = choose_device(device)
+        self.dtype = choose_dtype(dtype, self.device)
+        try:
+            with quiet_transformers():
+                config = AutoConfig.from_pretrained(self.weights.folder)
+        except (OSError, ValueError) as error:
+            raise ModelNotFoundError(f"The model {name!r} can't be described: {error}") from error
+        self.config: Any = config.get_text_config()
+        self.depth: int = self.config.num_hidden_layers
+        self.hidden_size: int = self.config.hidden_size
+
+    @property
+    def weights_sha256(self) -> str:
+        """Hash of the weight files."""
+        return self.weights.sha256
+
+    @property
+    def max_tokens(self) -> int | None:
+        """The most tokens a text may have, where the model says so."""
+        longest = getattr(self.config, "max_position_embeddings", None)
+        return longest if isinstance(longest, int) and longest > 0 else None
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        """The model's fast tokenizer (offsets are needed to find mentions)."""
+        from transformers import AutoTokenizer
+
+        with quiet_transformers():
+            tokenizer = AutoTokenizer.from_pretrained(self.weights.folder)
+        if not tokenizer.is_fast:
+            raise UsageError(
+                f"The model {self.name!r} has no fast tokenizer (tokenizer.json), which is needed to find mentions."
+            )
+        return tokenizer
+
+    @cached_property
+    def network(self) -> Any:
+        """The model without a head, in evaluation mode, on its device."""
+        from transformers import AutoModel
+
+        return self._load(AutoModel)
+
+    @cached_property
+    def shares_prefixes(self) -> bool:
+        """Whether the model is causal and its attention can follow a token tree (see probe.py)."""
+        from encyclo_capture.probe import follows_trees
+
+        return follows_trees(self.network, self.device, self.config.vocab_size)
+
+    @cached_property
+    def _language_model(self) -> Any:
+        from transformers import AutoModelForCausalLM
+
+        return self._load(AutoModelForCausalLM)
+
+    def _load(self, kind: Any) -> Any:
+        with quiet_transformers():
+            network = kind.from_pretrained(
+                self.weights.folder, dtype=getattr(torch, self.dtype), use_safetensors=True
+            )
+        return network.to(self.device).eval()
+
+    def forward(self, texts: Sequence[str], layers: Sequence[int]) -> list[NDArray[np.float32]]:
+        """Return each text's hidden states at every token, special ones included: float32 [tokens, L, H]."""
+        states = []
+        for text in texts:
+            ids = torch.tensor([self.tokenizer(text)["input_ids"]], device=self.device)
+            with torch.inference_mode():
+                hidden = self.network(input_ids=ids, output_hidden_states=True, use_cache=False).hidden_states
+            states.append(torch.stack([hidden[layer][0] for layer in layers], dim=1).float().cpu().numpy())
+        return states
+
+    def generate(
+        self, prompts: Sequence[str], max_new_tokens: int, temperature: float, seed: int
+    ) -> list[str]:
+        """Continue each prompt and return the continuations; temperature 0 takes the likeliest token."""
+        tokenizer = self.tokenizer
+        encoded = [tokenizer(prompt)["input_ids"] for prompt in prompts]
+        longest = max(len(ids) for ids in encoded)
+        pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id or 0
+        ids = torch.full((len(encoded), longest), pad)
+        mask = torch.zeros_like(ids)
+        for row, own in enumerate(encoded):
+            ids[row, longest - len(own) :] = torch.tensor(own)
+            mask[row, longest - len(own) :] = 1
+        devices = [torch.cuda.current_device()] if self.device.startswith("cuda") else []
+        with torch.inference_mode(), torch.random.fork_rng(devices=devices):
+            torch.manual_seed(seed % 2**63)
+            output = self._language_model.generate(
+                input_ids=ids.to(self.device),
+                attention_mask=mask.to(self.device),
+                max_new_tokens=max_new_tokens,
+                do_sample=temperature > 0,
+                pad_token_id=pad,
+                **({"temperature": temperature, "top_k": 0} if temperature > 0 else {}),
+            )
+        return list(tokenizer.batch_decode(output[:, longest:], skip_special_tokens=True))
+
+
+def choose_device(device: str) -> str:
+    """Return the device to use; auto takes CUDA where there is one. Raises UsageError."""
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        kind = torch.device(device).type
+    except RuntimeError as error:
+        raise UsageError(f"--device {device} is no device; use auto, cpu or cuda.") from error
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise UsageError(f"--device {device} was asked for, but torch sees no CUDA device; use cpu.")
+    return device
+
+
+def choose_dtype(dtype: str, device: str) -> str:
+    """Return the compute type: for auto, bfloat16 where the processor computes it fast, else float32."""
+    if dtype != "auto":
+        return dtype
+    if device.startswith("cuda"):
+        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
+    fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return "bfloat16" if fast else "float32"

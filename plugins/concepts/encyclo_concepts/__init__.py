@@ -1,0 +1,1 @@
+"""Concept lists that encyclo ships."""

@@ -1,0 +1,59 @@
+"""The bundled concepts: 20 categories of 50, each with a definition written for encyclo.
+
+One CSV file a category lies in core_lists/, with the columns name, part_of_speech, countable, broader and
+definition. A concept's id is its name, which no other concept has.
+"""
+
+import csv
+from collections.abc import Iterator
+from importlib.resources import files
+
+from encyclo import hookimpl
+from encyclo.errors import EncycloError
+from encyclo.types import Concept
+from pydantic import BaseModel, ConfigDict
+
+CATEGORIES = (
+    "animals", "body", "food", "artefacts", "places", "nature", "substances", "people_and_roles",
+    "society_and_law", "economy", "science", "mathematics", "technology", "time", "actions", "perception",
+    "emotions", "mind_and_knowledge", "ethics_and_character", "language_and_art",
+)  # fmt: skip
+
+
+class Options(BaseModel):
+    """Options of the concept list `core`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    categories: list[str] = []
+    """Only these categories, such as ["animals", "emotions"]; none named means all."""
+
+
+@hookimpl
+def load_concepts(options: Options) -> Iterator[Concept]:
+    """Yield the concepts, one of each category in turn, so that a small --limit spans all categories."""
+    unknown = sorted(set(options.categories) - set(CATEGORIES))
+    if unknown:
+        raise EncycloError(
+            f"core has no category {', '.join(unknown)}; its categories are: {', '.join(CATEGORIES)}."
+        )
+    lists = [read_category(c) for c in CATEGORIES if not options.categories or c in options.categories]
+    for row in zip(*lists, strict=True):
+        yield from row
+
+
+def read_category(category: str) -> list[Concept]:
+    """Return the concepts of one category, in the order of its file."""
+    text = files("encyclo_concepts").joinpath("core_lists", f"{category}.csv").read_text(encoding="utf-8")
+    return [
+        Concept(
+            id=row["name"],
+            name=row["name"],
+            definition=row["definition"],
+            category=category.replace("_", " "),
+            part_of_speech=row["part_of_speech"],
+            broader=row["broader"] or None,
+            countable={"yes": True, "no": False}.get(row["countable"]),
+        )
+        for row in csv.DictReader(text.splitlines())
+    ]

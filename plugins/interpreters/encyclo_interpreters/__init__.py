@@ -1,0 +1,1 @@
+"""Interpreters that encyclo ships: one a file."""

@@ -1,0 +1,99 @@
+"""Baseline `centroid`: the concept whose signature points the same way.
+
+Activations are standardised per layer and dimension; the score is the cosine with each concept's
+standardised mean, averaged over layers.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from encyclo import hookimpl
+from encyclo.types import Concept, Context, SampleSet, Split
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+
+from encyclo_interpreters.statistics import layer_statistics, training_means
+from encyclo_interpreters.trained_on import trained_on
+
+
+class Options(BaseModel):
+    """The interpreter `centroid` takes no options."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class CentroidInterpreter:
+    """Nearest centroid; see the module for the score."""
+
+    def __init__(
+        self,
+        concepts: list[str],
+        mean: NDArray[np.float32],
+        std: NDArray[np.float32],
+        centroids: NDArray[np.float32],
+        origin: dict[str, object],
+    ) -> None:
+        self.concepts = concepts
+        self.mean, self.std = mean, std
+        self.centroids = centroids
+        """Standardised, of length 1 at each layer: float32 [C, L, H]."""
+        self.origin = origin
+
+    def read(self, activations: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Score every concept: float32 [n, L, H] -> float32 [n, C], from -1 to 1."""
+        directions = self._directions(activations)
+        layers = directions.shape[1]
+        flat = directions.reshape(len(directions), -1) @ self.centroids.reshape(len(self.centroids), -1).T
+        scores: NDArray[np.float32] = flat / layers
+        return scores
+
+    def add_concepts(self, ids: Sequence[str], signatures: NDArray[np.float32]) -> None:
+        """Add concepts by their signatures, float32 [k, L, H]."""
+        self.concepts = [*self.concepts, *ids]
+        self.centroids = np.concatenate([self.centroids, self._directions(signatures)])
+
+    def save(self, folder: Path) -> None:
+        """Write model.safetensors and config.json."""
+        from safetensors.numpy import save_file
+
+        save_file(
+            {"mean": self.mean, "std": self.std, "centroids": self.centroids}, folder / "model.safetensors"
+        )
+        config = {"interpreter": "centroid", "trained_on": self.origin, "concepts": self.concepts}
+        (folder / "config.json").write_text(json.dumps(config, ensure_ascii=False), encoding="utf-8")
+
+    def _directions(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
+        standard = (values - self.mean) / self.std
+        lengths = np.linalg.norm(standard, axis=-1, keepdims=True)
+        return (standard / np.maximum(lengths, 1e-12)).astype(np.float32)
+
+
+@hookimpl
+def train_interpreter(
+    samples: SampleSet, concepts: Sequence[Concept], context: Context
+) -> CentroidInterpreter:
+    """Average each concept's training samples."""
+    rows = samples.rows(Split.TRAIN)
+    mean, std = layer_statistics(samples, rows)
+    means, _ = training_means(samples, rows, len(concepts))
+    interpreter = CentroidInterpreter(
+        [], mean, std, np.empty((0, *mean.shape), np.float32), trained_on(samples, context)
+    )
+    interpreter.add_concepts([concept.id for concept in concepts], means)
+    return interpreter
+
+
+@hookimpl
+def load_interpreter(folder: Path) -> CentroidInterpreter:
+    """Load what `CentroidInterpreter.save` wrote."""
+    from safetensors.numpy import load_file
+
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    tensors = load_file(folder / "model.safetensors")
+    return CentroidInterpreter(
+        config["concepts"], tensors["mean"], tensors["std"], tensors["centroids"], config["trained_on"]
+    )

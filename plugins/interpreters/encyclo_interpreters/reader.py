@@ -1,0 +1,82 @@
+"""The trained interpreter: compares embeddings with prototypes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from encyclo.errors import DamagedError
+from numpy.typing import NDArray
+
+from encyclo_interpreters.network import LayerEncoder
+
+BATCH = 1024
+
+
+class TransformerInterpreter:
+    """Scores a concept by the cosine of a sample's embedding with that of the concept's signature."""
+
+    def __init__(
+        self, encoder: LayerEncoder, shape: dict[str, Any], origin: dict[str, Any], device: str = "cpu"
+    ) -> None:
+        self.encoder = encoder.to(device).eval()
+        self.shape, self.origin, self.device = shape, origin, device
+        self.concepts: list[str] = []
+        self.prototypes = torch.empty(0, shape["width"], device=device)
+        """Unit embeddings of the signatures: float32 [C, width]."""
+
+    def read(self, activations: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Score every concept: float32 [n, L, H] -> float32 [n, C], logits."""
+        with torch.inference_mode():
+            scores = self.embed(activations) @ self.prototypes.T * self.encoder.scale()
+            return scores.cpu().numpy()
+
+    def embed(self, activations: NDArray[np.float32]) -> torch.Tensor:
+        """Return unit embeddings, float32 [n, width], on the interpreter's device."""
+        with torch.inference_mode():
+            pieces = [
+                self.encoder(torch.from_numpy(activations[start : start + BATCH]).to(self.device))
+                for start in range(0, len(activations), BATCH)
+            ]
+            return torch.cat(pieces) if pieces else self.prototypes[:0]
+
+    def add_concepts(self, ids: Sequence[str], signatures: NDArray[np.float32]) -> None:
+        """Add concepts by their signatures, float32 [k, L, H], without training again."""
+        self.concepts = [*self.concepts, *ids]
+        self.prototypes = torch.cat([self.prototypes, self.embed(signatures)])
+
+    def save(self, folder: Path) -> None:
+        """Write model.safetensors and config.json."""
+        from safetensors.torch import save_file
+
+        tensors = {f"encoder.{name}": value.cpu() for name, value in self.encoder.state_dict().items()}
+        save_file({**tensors, "prototypes": self.prototypes.cpu()}, folder / "model.safetensors")
+        config = {
+            "interpreter": "transformer",
+            "shape": self.shape,
+            "trained_on": self.origin,
+            "concepts": self.concepts,
+        }
+        (folder / "config.json").write_text(json.dumps(config, ensure_ascii=False), encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: Path) -> TransformerInterpreter:
+        """Load what `save` wrote. Raises DamagedError if the files don't belong together."""
+        from safetensors.torch import load_file
+
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        tensors = load_file(folder / "model.safetensors")
+        interpreter = cls(LayerEncoder(**config["shape"]), config["shape"], config["trained_on"])
+        try:
+            prototypes = tensors.pop("prototypes")
+            interpreter.encoder.load_state_dict(
+                {name.removeprefix("encoder."): value for name, value in tensors.items()}
+            )
+        except (KeyError, RuntimeError) as error:
+            raise DamagedError(f"{folder}/model.safetensors does not fit config.json: {error}.") from error
+        interpreter.prototypes, interpreter.concepts = prototypes, config["concepts"]
+        return interpreter

@@ -1,0 +1,75 @@
+"""Interpreter `transformer`: a sample's layers are a sequence; its embedding is compared with prototypes.
+
+Options are here; the network is in network.py, the training loop in training.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from encyclo import hookimpl
+from encyclo.types import Concept, Context, SampleSet
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+if TYPE_CHECKING:
+    from encyclo_interpreters.reader import TransformerInterpreter
+
+PRESETS: dict[str, dict[str, int]] = {
+    "default": {"width": 256, "heads": 4, "depth": 2},
+    # The shape of the experiment that encyclo grew from.
+    "seed-shape": {"width": 512, "heads": 8, "depth": 4},
+}
+
+
+class Options(BaseModel):
+    """Options of the interpreter `transformer`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    preset: Literal["default", "seed-shape"] = "default"
+    width: int = Field(0, ge=0)
+    """Size of a layer's token; 0 takes the preset's."""
+    heads: int = Field(0, ge=0)
+    depth: int = Field(0, ge=0)
+    """Attention blocks."""
+    dropout: float = Field(0.1, ge=0, lt=1)
+    epochs: int = Field(12, ge=1)
+    """At most; training stops earlier when the validation loss no longer falls."""
+    patience: int = Field(3, ge=1)
+    batch: int = Field(256, ge=2)
+    learning_rate: float = Field(1e-3, gt=0)
+    weight_decay: float = Field(0.01, ge=0)
+
+    @model_validator(mode="after")
+    def _fill(self) -> Options:
+        for key, value in PRESETS[self.preset].items():
+            if getattr(self, key) == 0:
+                setattr(self, key, value)
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width} is no multiple of heads {self.heads}")
+        return self
+
+    def shape(self) -> dict[str, Any]:
+        """Return the network's shape."""
+        return {"width": self.width, "heads": self.heads, "depth": self.depth, "dropout": self.dropout}
+
+
+@hookimpl
+def train_interpreter(
+    samples: SampleSet, concepts: Sequence[Concept], context: Context
+) -> TransformerInterpreter:
+    """Train on whole families of prompts, stop early on others."""
+    from encyclo_interpreters.training import train
+
+    assert isinstance(context.options, Options)
+    return train(samples, [concept.id for concept in concepts], context, context.options)
+
+
+@hookimpl
+def load_interpreter(folder: Path) -> TransformerInterpreter:
+    """Load what `TransformerInterpreter.save` wrote."""
+    from encyclo_interpreters.reader import TransformerInterpreter
+
+    return TransformerInterpreter.load(folder)

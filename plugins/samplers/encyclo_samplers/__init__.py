@@ -1,0 +1,1 @@
+"""Samplers that encyclo ships: one a file."""

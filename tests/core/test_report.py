@@ -1,0 +1,421 @@
+"""The report page: escaped, self-contained, honest about what was not measured, the same bytes each time."""
+
+from __future__ import annotations
+
+import copy
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from encyclo.report import write_report
+from encyclo.schema import Attributes, Book, ConceptTable, SignatureTable
+
+LAYERS = (-12, -6, -1)
+HIDDEN = 16
+SCRIPT = "<script>alert(1)</script>"
+HOSTILE = [
+    SCRIPT,
+    "🦊🏽‍🚀 family 👨‍👩‍👧",
+    "مرحبا \u202egnp.exe",
+    "x" * 10_000,
+    '" onmouseover="alert(1)" x="',
+    "{{ 7 * 7 }}{% raw %}",
+    "lone \ud800 surrogate, \x00 and \x1b[31m",
+    "$\\frac{1}{0}$ &amp; </style></title><!--",
+    "   ",
+]
+VOID = {"meta", "link", "img", "br", "hr", "input"}
+
+
+def make_book(names: list[str], *, measured: bool = True, seed: int = 0) -> Book:
+    random = np.random.default_rng(seed)
+    count = len(names)
+    unknown = np.full(count, np.nan, np.float32)
+    confidence = random.uniform(0.05, 0.95, count).astype(np.float32) if measured else unknown
+    attributes = Attributes(
+        model="tiny-model",
+        weights_sha256="a5fd3b62230a" + "0" * 52,
+        layers=LAYERS,
+        layer_index=(7, 13, 18),
+        pooling="span",
+        hidden_size=HIDDEN,
+        stage=1,
+        run_id="abc-123",
+        created="2026-11-22T12:46:05+00:00",
+        encyclo_version="0.1.0",
+        config="{}",
+    )
+    table = ConceptTable(
+        id=[str(i) for i in range(count)],
+        name=names,
+        definition=[f"what {name} means" for name in names],
+        category=[("animals", SCRIPT, "")[i % 3] for i in range(count)],
+        stage=np.ones(count, np.int32),
+        n_samples=np.full(count, 10, np.int32),
+        confidence=confidence,
+        confidence_low=np.maximum(confidence - 0.2, 0),
+        confidence_high=np.minimum(confidence + 0.05, 1),
+        converged=random.random(count) < 0.5,
+        settled=(confidence > 0.5) if measured else np.zeros(count, bool),
+    )
+    shape = (count, len(LAYERS), HIDDEN)
+    mean = (random.normal(size=shape) + 100).astype(np.float32)
+    return Book(
+        attributes, table, SignatureTable(mean, np.ones(shape, np.float32), np.full(count, 9, np.int32))
+    )
+
+
+def make_record() -> dict[str, Any]:
+    return {
+        "run_id": "abc-123",
+        "created": "2026-11-22T12:46:05+00:00",
+        "command": ["encyclo", "run", "--out", "my run"],
+        "config": {"interpreter": "transformer", "baselines": ["centroid"], "limit": None, "note": SCRIPT},
+        "provenance": {"model_source": f"PyPI gemma3 {SCRIPT}", "plugins": {"templates": "encyclo 0.1.0"}},
+        "versions": {"torch": "2.10"},
+        "platform": {"python": "3.11"},
+    }
+
+
+def full_metrics() -> dict[str, Any]:
+    def reading(top1: float) -> dict[str, Any]:
+        return {"top1": top1, "top10": 0.99, "top100": 1.0, "median_rank": 1.0, "candidates": 1000, "n": 2345}
+
+    def calibration(ece: float) -> dict[str, Any]:
+        bins = [[0.05 + 0.1 * i, 0.02 + 0.1 * i, 3**i] for i in range(8)]
+        return {"ece": ece, "brier": 0.021, "temperature": 0.37, "n": 2345, "bins": bins}
+
+    layer = {
+        "raw_rel_diff": 0.041, "centred_rel_diff": 0.273, "cosine": 0.961, "null_cosine": -0.0012,
+        "within_5pct_raw": 0.71, "within_5pct_centred": 0.0, "samples_to_5pct_median": 298.1, "concepts": 987,
+    }  # fmt: skip
+    stages = [
+        {"stage": 0, "sampler": "raw", "concepts": 1000, "samples": 1000, "settled": 0, "seconds": 4.2},
+        {
+            "stage": 1,
+            "sampler": "templates",
+            "concepts": 1000,
+            "samples": 9000,
+            "settled": 612,
+            "seconds": 75.0,
+        },
+    ]
+    later = dict.fromkeys(("natural", "described", "unseen", "adversarial"))
+    return {
+        "capture": {
+            "prompts": 10_000, "tokens": 53_000, "tokens_computed": 40_000, "seconds": 7.1,
+            "prompts_per_second": 1408.4, "peak_rss_mb": 2100.0, "device": "cpu", "dtype": "bfloat16",
+        },
+        "accuracy": {"heldout_prompts": {"transformer": reading(0.9871), "centroid": reading(0.9312)}, **later},
+        "calibration": {**calibration(0.0123), "centroid": calibration(0.0877)},
+        "convergence": {"-1": {**layer, "raw_rel_diff": 0.214}, "-12": layer, "-6": {**layer, "cosine": None}},
+        "stages": stages,
+        "splits": {"train": ["a", "b"], "validation": ["c"], "calibration": ["d"], "test": ["e", "f"]},
+    }  # fmt: skip
+
+
+def null_metrics() -> dict[str, Any]:
+    rungs = ("heldout_prompts", "natural", "described", "unseen", "adversarial")
+    capture = dict.fromkeys(full_metrics()["capture"]) | {"prompts": 7, "tokens": 9, "device": "cpu"}
+    return {
+        "capture": capture,
+        "accuracy": dict.fromkeys(rungs),
+        "calibration": None,
+        "convergence": None,
+        "stages": [
+            {"stage": 0, "sampler": "raw", "concepts": 7, "samples": 7, "settled": 0, "seconds": None},
+        ],
+        "splits": {"train": ["bare"], "validation": [], "calibration": [], "test": []},
+    }
+
+
+class Page(HTMLParser):
+    """The page as a browser would see it: tags in balance, attributes, visible text."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.pieces: list[str] = []
+        self.feed(html)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        assert len({name for name, _ in attrs}) == len(attrs), f"<{tag}> has an attribute twice"
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if "style" not in self.open:
+            self.pieces.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.pieces).split())
+
+    def count(self, tag: str) -> int:
+        return sum(name == tag for name, _ in self.tags)
+
+
+@pytest.fixture
+def render(tmp_path: Path) -> Any:
+    def render_page(
+        names: list[str], metrics: dict[str, Any], *, measured: bool = True, book: Book | None = None
+    ) -> str:
+        path = tmp_path / "report.html"
+        write_report(path, make_record(), metrics, book or make_book(names, measured=measured))
+        return path.read_text(encoding="utf-8")
+
+    return render_page
+
+
+NAMES = [f"concept{i}" for i in range(60)]
+
+
+@pytest.mark.parametrize("measured", [True, False])
+def test_hostile_text_is_escaped_and_never_becomes_markup(render: Any, measured: bool) -> None:
+    html = render(HOSTILE, full_metrics() if measured else null_metrics(), measured=measured)
+    page = Page(html)
+    assert page.count("script") == 0
+    assert not [a for _, attrs in page.tags for a in attrs if a.startswith("on")]
+    assert SCRIPT in page.text
+    assert '" onmouseover="alert(1)" x="' in page.text
+    assert "{{ 7 * 7 }}{% raw %}" in page.text
+    assert "🦊🏽‍🚀 family 👨‍👩‍👧" in page.text
+    assert "$\\frac{1}{0}$ &amp; </style></title><!--" in page.text
+    assert "(10,000 characters)" in page.text and "x" * 281 not in page.text
+    assert not re.search("[\x00-\x08\x1b\ud800-\udfff]", html)
+
+
+def test_right_to_left_names_stay_inside_their_own_isolate(render: Any) -> None:
+    html = render(HOSTILE, full_metrics())
+    name = HOSTILE[2]
+    assert html.count(name) == html.count(f"<bdi>{name}</bdi>") + html.count(f"<bdi>what {name} means</bdi>")
+
+
+@pytest.mark.parametrize("measured", [True, False])
+def test_the_page_loads_nothing(render: Any, measured: bool) -> None:
+    html = render(NAMES, full_metrics() if measured else null_metrics(), measured=measured)
+    assert not re.search(r"https?:|//\w|@import|\bsrc=|<link|<script|<base|javascript:", html, re.IGNORECASE)
+    for _, attrs in Page(html).tags:
+        for key in ("href", "xlink:href", "clip-path"):
+            value = attrs.get(key)
+            assert value is None or value.startswith(("#", "url(#"))
+
+
+def test_what_was_not_measured_is_said_in_words_and_never_as_a_value(render: Any) -> None:
+    page = Page(render(NAMES, null_metrics(), measured=False))
+    before_details = page.text.split("To repeat this run")[0]
+    assert not re.search(r"\b(None|nan|NaN|inf|null|undefined)\b", before_details)
+    assert "no prompt family could be held out" in page.text
+    assert "fewer than two concepts have the four samples" in page.text
+    assert "this run did not climb this rung" in page.text
+    assert "they can't be ranked" in page.text
+    assert page.count("svg") == 0
+    assert not re.search(r"\d%", before_details.replace("95%", ""))
+
+
+def test_full_metrics_show_every_figure_beside_the_baselines(render: Any) -> None:
+    page = Page(render(NAMES, full_metrics()))
+    text = page.text
+    assert not re.search(r"\b(None|nan|NaN|inf)\b", text)
+    for figure in ("1,408 prompts/s", "98.7%", "0.012", "n = 2,345", "1 min 15 s", "0.088", "298", "−0.001"):
+        assert figure in text
+    assert "centroid 93.1% (5.6 points lower), n = 2,345" in text
+    assert "centroid 0.088, n = 2,345" in text
+    assert text.count("this run did not climb this rung") == 4
+    assert "a5fd3b62230a…" in text and "encyclo run --out 'my run'" in text
+    assert "2 trained the readers, 1 told training when to stop, 1 calibrated them, 2 tested them" in text
+
+
+def test_figures_are_labelled_and_share_no_id(render: Any) -> None:
+    html = render(NAMES, full_metrics())
+    page = Page(html)
+    assert page.count("svg") == page.count("figure") == 3
+    labels = [attrs["aria-label"] for _, attrs in page.tags if attrs.get("role") == "img"]
+    assert len(labels) == 3 and all(labels)
+    ids = [attrs["id"] for _, attrs in page.tags if "id" in attrs]
+    assert len(ids) == len(set(ids))
+    used = re.findall(r'(?:xlink:href="#|url\(#)([^")]+)', html)
+    assert used and set(used) <= set(ids)
+    drawn = html[html.index("<svg") :]
+    assert "currentColor" in drawn and "var(--first)" in drawn and "var(--second)" in drawn
+    assert not re.search(r"#[0-9a-f]{6}", drawn), "a fixed colour would be lost on one of the two grounds"
+
+
+def test_tables_have_captions_and_headings_descend(render: Any) -> None:
+    page = Page(render(NAMES, full_metrics()))
+    assert page.count("table") == page.count("caption") > 6
+    assert page.count("h1") == 1 and page.count("h2") == 8
+    assert page.count("details") >= 4
+
+
+def test_layers_stand_in_order_of_depth(render: Any) -> None:
+    text = Page(render(NAMES, full_metrics())).text
+    assert text.index("−12 (7)", text.index("Samples to 5%")) < text.index(
+        "−6 (13)", text.index("Samples to 5%")
+    )
+    assert text.index("−6 (13)", text.index("Samples to 5%")) < text.index(
+        "−1 (18)", text.index("Samples to 5%")
+    )
+
+
+def test_the_same_run_gives_the_same_bytes_whatever_matplotlib_is_set_to(tmp_path: Path) -> None:
+    import matplotlib
+
+    book, metrics = make_book(HOSTILE), full_metrics()
+    before = copy.deepcopy((make_record(), metrics))
+    write_report(tmp_path / "a.html", make_record(), metrics, book)
+    with matplotlib.rc_context({"font.size": 30, "svg.fonttype": "path", "axes.facecolor": "red"}):
+        write_report(tmp_path / "b.html", make_record(), metrics, book)
+        assert matplotlib.rcParams["font.size"] == 30
+    assert (tmp_path / "a.html").read_bytes() == (tmp_path / "b.html").read_bytes()
+    assert (make_record(), metrics) == before
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.html", "b.html"]
+
+
+def test_most_and_least_trusted_are_ranked_and_apart(render: Any) -> None:
+    book = make_book(NAMES)
+    order = np.argsort(-book.concepts.confidence)
+    html = render(NAMES, full_metrics(), book=book)
+    least, most = re.findall(r'<table class="entries">.*?</table>', html, re.DOTALL)
+    names = re.compile(r'<th scope="row"><bdi>(.*?)</bdi>')
+    assert names.findall(most) == [NAMES[i] for i in order[:20]]
+    assert names.findall(least) == [NAMES[i] for i in order[::-1][:20]]
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 39])
+def test_few_entries_are_listed_once(render: Any, count: int) -> None:
+    html = render(NAMES[:count], full_metrics())
+    tables = "".join(re.findall(r'<table class="entries">.*?</table>', html, re.DOTALL))
+    found = re.findall(r'<th scope="row"><bdi>(.*?)</bdi>', tables)
+    assert sorted(found) == sorted(NAMES[:count])
+
+
+def test_ties_at_the_cut_are_said(render: Any) -> None:
+    book = make_book(NAMES)
+    book.concepts.confidence[:] = 0.5
+    assert "60 entries share the confidence of the last one" in render(NAMES, full_metrics(), book=book)
+    assert "share the confidence" not in render(NAMES, full_metrics())
+
+
+def test_entries_partly_measured_leave_the_others_out_of_the_ranking(render: Any) -> None:
+    book = make_book(NAMES[:4])
+    book.concepts.confidence[1] = np.nan
+    book.concepts.confidence_low[2] = np.nan
+    html = render([], full_metrics(), book=book)
+    tables = "".join(re.findall(r'<table class="entries">.*?</table>', html, re.DOTALL))
+    assert '<th scope="row"><bdi>concept1</bdi>' not in tables
+    assert "(interval not measured)" in tables
+    assert "not measured" in Page(html).text
+
+
+def test_nearest_are_by_centred_signatures_and_skip_the_unseen() -> None:
+    from encyclo.report.entries import nearest
+
+    random = np.random.default_rng(1)
+    directions = random.normal(size=(12, len(LAYERS), HIDDEN))
+    directions[5] = directions[2] + 0.1 * random.normal(size=(len(LAYERS), HIDDEN))
+    directions[7] = directions[2]
+    # One shared direction, as in a real model: without centring, everything is near everything.
+    mean = (directions + 1e4).astype(np.float32)
+    count = np.full(12, 5, np.int32)
+    count[7], mean[7] = 0, 0
+    found = nearest(SignatureTable(mean, mean, count), np.array([2, 7, 5]))
+    assert found[7] == []
+    assert found[2][0][0] == 5 and found[5][0][0] == 2
+    assert found[2][0][1] > 0.9 > found[2][1][1]
+    assert all(7 not in [row for row, _ in rows] and len(rows) <= 4 for rows in found.values())
+
+
+def test_a_lone_interpreter_says_that_it_has_no_baseline(render: Any) -> None:
+    metrics = full_metrics()
+    del metrics["accuracy"]["heldout_prompts"]["centroid"], metrics["calibration"]["centroid"]
+    text = Page(render(NAMES, metrics)).text
+    assert "no baseline was trained beside it" in text
+    assert "no baseline was measured beside it" in text
+
+
+@pytest.mark.parametrize(
+    "calibration",
+    [{}, {"ece": None, "n": 3}, {"ece": 0.1, "bins": []}, {"ece": 0.1, "bins": [[0.5, None, 3], [0.5, 0.5]]}],
+)
+def test_a_scorer_that_reports_little_still_gives_a_page(render: Any, calibration: dict[str, Any]) -> None:
+    text = Page(render(NAMES, {**full_metrics(), "calibration": calibration})).text
+    assert not re.search(r"\b(None|nan)\b", text)
+    assert "not measured" in text
+
+
+def test_the_reason_given_is_the_run_s_own(render: Any) -> None:
+    metrics = null_metrics()
+    metrics["splits"]["test"] = ["quoted"]
+    two_families = Page(render(NAMES, metrics, measured=False)).text
+    assert "no prompt family was left to calibrate on" in two_families
+    assert "no prompt family could be held out" not in two_families
+    metrics["splits"]["calibration"] = ["listed"]
+    assert "the run's scorer reported none" in Page(render(NAMES, metrics, measured=False)).text
+
+
+@pytest.mark.parametrize(
+    ("figure", "count", "layers"), [(None, 1, ("-1",)), (0.0, 1, ("-1", "-6")), (2.0, 10**9, ("3",) * 40)]
+)
+def test_plots_take_missing_flat_and_huge_figures(
+    render: Any, figure: float | None, count: int, layers: tuple[str, ...]
+) -> None:
+    metrics = full_metrics()
+    row = dict.fromkeys(metrics["convergence"]["-1"], figure)
+    metrics["convergence"] = {name + "0" * place: row for place, name in enumerate(layers)}
+    metrics["calibration"]["bins"] = [[1.0, 0.0, count]]
+    page = Page(render(NAMES, metrics))
+    assert page.count("svg") == 3
+    assert not re.search(r"\b(None|nan|inf)\b", page.text)
+
+
+def test_empty_metrics_and_record_still_give_a_page(tmp_path: Path) -> None:
+    write_report(tmp_path / "r.html", {}, {}, make_book(NAMES[:3], measured=False))
+    text = Page((tmp_path / "r.html").read_text(encoding="utf-8")).text
+    assert not re.search(r"\b(None|nan)\b", text)
+
+
+def test_plugin_names_with_mathematics_are_drawn_as_they_are(render: Any) -> None:
+    metrics = full_metrics()
+    metrics["calibration"]["$\\frac{1$ 測定"] = metrics["calibration"].pop("centroid")
+    assert "$\\frac{1$ ??" in Page(render(NAMES, metrics)).text
+
+
+def test_a_thousand_concepts_fit_in_a_megabyte(render: Any) -> None:
+    names = [f"a concept whose name is long {i}" for i in range(1000)]
+    assert len(render(names, full_metrics()).encode()) < 1_000_000
+    assert len(render(["x" * 10_000] * 1000, full_metrics()).encode()) < 2_000_000
+
+
+def test_importing_the_report_imports_neither_matplotlib_nor_jinja2() -> None:
+    code = "import sys, encyclo.report; print([m for m in ('matplotlib', 'jinja2') if m in sys.modules])"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
+
+
+def test_the_report_never_touches_pyplot(tmp_path: Path) -> None:
+    code = (
+        "import sys, pathlib, test_report as t; "
+        f"t.write_report(pathlib.Path({str(tmp_path / 'r.html')!r}), t.make_record(), t.full_metrics(), t.make_book(t.NAMES)); "
+        "print('matplotlib.pyplot' in sys.modules)"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=Path(__file__).parent
+    )
+    assert found.stdout.strip() == "False"

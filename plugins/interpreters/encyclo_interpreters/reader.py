@@ -26,8 +26,8 @@ class TransformerInterpreter:
         self.encoder = encoder.to(device).eval()
         self.shape, self.origin, self.device = shape, origin, device
         self.concepts: list[str] = []
-        self.prototypes = torch.empty(0, shape["width"], device=device)
-        """Unit embeddings of the signatures: float32 [C, width]."""
+        self.prototypes = torch.empty(0, shape["layers"] * shape["width"], device=device)
+        """Unit embeddings of the signatures: float32 [C, L * width]."""
 
     def read(self, activations: NDArray[np.float32]) -> NDArray[np.float32]:
         """Score every concept: float32 [n, L, H] -> float32 [n, C], logits."""
@@ -36,7 +36,7 @@ class TransformerInterpreter:
             return scores.cpu().numpy()
 
     def embed(self, activations: NDArray[np.float32]) -> torch.Tensor:
-        """Return unit embeddings, float32 [n, width], on the interpreter's device."""
+        """Return unit embeddings, float32 [n, L * width], on the interpreter's device."""
         with torch.inference_mode():
             pieces = [
                 self.encoder(torch.from_numpy(activations[start : start + BATCH]).to(self.device))

@@ -1,4 +1,4 @@
-"""Training, straight down: statistics, batches, loss, step, early stopping, prototypes.
+"""Training, straight down: discriminants, batches, loss, step, early stopping, prototypes.
 
 A batch holds samples of distinct concepts. Each must find its own concept among the batch's prototypes: the
 embeddings of the concepts' signatures, from which the sample itself is left out (else it would find itself).
@@ -17,9 +17,10 @@ from encyclo.types import Context, SampleSet, Split
 from numpy.typing import NDArray
 from torch.nn.functional import cross_entropy
 
+from encyclo_interpreters.discriminant import fit_discriminants
 from encyclo_interpreters.network import LayerEncoder
 from encyclo_interpreters.reader import TransformerInterpreter
-from encyclo_interpreters.statistics import layer_statistics, training_means
+from encyclo_interpreters.statistics import training_means
 from encyclo_interpreters.trained_on import trained_on
 
 if TYPE_CHECKING:
@@ -32,48 +33,62 @@ WARM_UP = 0.1
 def train(samples: SampleSet, ids: list[str], context: Context, options: Options) -> TransformerInterpreter:
     """Train an interpreter; the same seed gives the same weights on the same machine."""
     seed = derive_seed(context.seed, "transformer") % 2**63
-    rows = samples.rows(Split.TRAIN)
-    watched = samples.rows(Split.VALIDATION)
-    mean, std = layer_statistics(samples, rows)
+    rows, watched = samples.rows(Split.TRAIN), samples.rows(Split.VALIDATION)
     means, count = training_means(samples, rows, len(ids))
-    shape = {"layers": mean.shape[0], "hidden": mean.shape[1], **options.shape()}
-    generator = np.random.default_rng(seed)
+    centre, project = fit_discriminants(samples, rows, means, count, options.width)
+    shape = {"layers": centre.shape[0], "hidden": centre.shape[1], **options.shape()}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         encoder = LayerEncoder(**shape).to(context.device)
-        encoder.mean.copy_(torch.from_numpy(mean))
-        encoder.std.copy_(torch.from_numpy(std))
-        steps = options.epochs * sum(1 for _ in distinct_batches(samples.concept, rows, options.batch, generator))
-        optimiser = torch.optim.AdamW(
-            encoder.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay
-        )
-        schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimiser, options.learning_rate, total_steps=steps + 1, pct_start=WARM_UP
-        )
-        best, best_loss, waited = copy.deepcopy(encoder.state_dict()), float("inf"), 0
-        for _ in range(options.epochs):
-            encoder.train()
-            for batch in distinct_batches(samples.concept, rows, options.batch, generator):
-                loss = batch_loss(encoder, samples, batch, means, count)
-                optimiser.zero_grad()
-                loss.backward()
-                torch.nn.utils.clip_grad_norm_(encoder.parameters(), CLIP)
-                optimiser.step()
-                schedule.step()
-            if len(watched) == 0:
-                best = encoder.state_dict()
-                continue
-            loss_now = validation_loss(encoder, samples, watched, means)
-            if loss_now < best_loss:
-                best, best_loss, waited = copy.deepcopy(encoder.state_dict()), loss_now, 0
-            else:
-                waited += 1
-                if waited >= options.patience:
-                    break
-    encoder.load_state_dict(best)
+        encoder.centre.copy_(torch.from_numpy(centre))
+        encoder.project.copy_(torch.from_numpy(project))
+        # Without a family to watch, nothing would say when to stop: the discriminants stay as they are.
+        if len(watched):
+            fit(encoder, samples, rows, watched, means, count, options, np.random.default_rng(seed))
     interpreter = TransformerInterpreter(encoder, shape, trained_on(samples, context), context.device)
     interpreter.add_concepts(ids, means)
     return interpreter
+
+
+def fit(
+    encoder: LayerEncoder,
+    samples: SampleSet,
+    rows: NDArray[np.int64],
+    watched: NDArray[np.int64],
+    means: NDArray[np.float32],
+    count: NDArray[np.int64],
+    options: Options,
+    generator: np.random.Generator,
+) -> None:
+    """Fit the encoder's blocks in place; the epoch (none included) with the lowest validation loss stays."""
+    epoch_steps = sum(1 for _ in distinct_batches(samples.concept, rows, options.batch, generator))
+    if epoch_steps == 0:
+        return
+    optimiser = torch.optim.AdamW(
+        encoder.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay
+    )
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimiser, options.learning_rate, total_steps=options.epochs * epoch_steps + 1, pct_start=WARM_UP
+    )
+    best, waited = copy.deepcopy(encoder.state_dict()), 0
+    best_loss = validation_loss(encoder, samples, watched, means)
+    for _ in range(options.epochs):
+        encoder.train()
+        for batch in distinct_batches(samples.concept, rows, options.batch, generator):
+            loss = batch_loss(encoder, samples, batch, means, count)
+            optimiser.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(encoder.parameters(), CLIP)
+            optimiser.step()
+            schedule.step()
+        loss_now = validation_loss(encoder, samples, watched, means)
+        if loss_now < best_loss:
+            best, best_loss, waited = copy.deepcopy(encoder.state_dict()), loss_now, 0
+        else:
+            waited += 1
+            if waited >= options.patience:
+                break
+    encoder.load_state_dict(best)
 
 
 def distinct_batches(
@@ -105,7 +120,7 @@ def batch_loss(
     count: NDArray[np.int64],
 ) -> torch.Tensor:
     """Return the cross-entropy of finding each sample's concept among the batch's prototypes."""
-    device = encoder.mean.device
+    device = encoder.centre.device
     own = samples.concept[batch]
     values = samples.read(batch)
     # Leave the sample out of its concept's mean; a sample that names nothing was never in it.
@@ -123,7 +138,7 @@ def validation_loss(
 ) -> float:
     """Return the mean cross-entropy over `rows` among all concepts."""
     encoder.eval()
-    device = encoder.mean.device
+    device = encoder.centre.device
     with torch.inference_mode():
         prototypes = torch.cat([encoder(torch.from_numpy(piece).to(device)) for piece in _pieces(means)])
         total = 0.0

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from encyclo_interpreters.reader import TransformerInterpreter
 
 PRESETS: dict[str, dict[str, int]] = {
-    "default": {"width": 256, "heads": 4, "depth": 2},
+    "default": {"width": 128, "heads": 4, "depth": 2},
     # The shape of the experiment that encyclo grew from.
     "seed-shape": {"width": 512, "heads": 8, "depth": 4},
 }
@@ -34,10 +34,10 @@ class Options(BaseModel):
     heads: int = Field(0, ge=0)
     depth: int = Field(0, ge=0)
     """Attention blocks."""
-    dropout: float = Field(0.1, ge=0, lt=1)
-    epochs: int = Field(12, ge=1)
+    dropout: float = Field(0.0, ge=0, lt=1)
+    epochs: int = Field(8, ge=1)
     """At most; training stops earlier when the validation loss no longer falls."""
-    patience: int = Field(3, ge=1)
+    patience: int = Field(2, ge=1)
     batch: int = Field(256, ge=2)
     learning_rate: float = Field(1e-3, gt=0)
     weight_decay: float = Field(0.01, ge=0)

@@ -1,0 +1,77 @@
+"""The directions that tell concepts apart: linear discriminants, in closed form.
+
+At each layer the variation of a concept over its own prompts is noise; whitening it away and keeping the
+directions in which the concepts' means differ most is Fisher's linear discriminant (Fisher, 1936; Rao, 1948).
+On gemma-3-270m this alone reads held-out templates better than a network trained from random weights.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from encyclo.types import SampleSet
+from numpy.typing import NDArray
+
+BLOCK = 2048
+# How far the within-concept correlations are drawn towards none, against noise in their estimate. From 0.05
+# to 0.5 the accuracy on held-out templates moved by less than 0.1 points.
+SHRINKAGE = 0.2
+
+
+def fit_discriminants(
+    samples: SampleSet, rows: NDArray[np.int64], means: NDArray[np.float32], count: NDArray[np.int64], width: int
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return (centre float32 [L, H], projection float32 [L, H, width]) from the training `rows`.
+
+    `means` float32 [C, L, H] and `count` [C] are the concepts' over the named ones of `rows`. Where there are
+    fewer directions than `width` (few concepts, small models) the last columns are zero. Where no concept
+    has two samples, the concepts' own scatter takes the place of the within-concept one.
+    """
+    seen = count > 0
+    centre = means[seen].mean(axis=0)
+    repeated = rows[samples.named[rows] & (count[samples.concept[rows]] > 1)]
+    layers, hidden = centre.shape
+    projection = np.zeros((layers, hidden, width), np.float32)
+    scatter = _within_scatter(samples, repeated, means) if len(repeated) else _scatter(means[seen] - centre)
+    for layer in range(layers):
+        whiten = _whitening(scatter[layer])
+        directions = _main_directions((means[seen, layer] - centre[layer]) @ whiten, width)
+        projection[layer, :, : directions.shape[1]] = whiten @ directions
+    return centre, projection
+
+
+def _within_scatter(
+    samples: SampleSet, rows: NDArray[np.int64], means: NDArray[np.float32]
+) -> NDArray[np.float64]:
+    """Return the mean outer product of samples less their concept's mean: float64 [L, H, H]."""
+    layers, hidden = means.shape[1:]
+    total = np.zeros((layers, hidden, hidden))
+    for start in range(0, len(rows), BLOCK):
+        some = rows[start : start + BLOCK]
+        total += _scatter(samples.read(some) - means[samples.concept[some]]) * len(some)
+    return total / len(rows)
+
+
+def _scatter(values: NDArray[np.float32]) -> NDArray[np.float64]:
+    by_layer = values.transpose(1, 0, 2)
+    result: NDArray[np.float64] = (by_layer.transpose(0, 2, 1) @ by_layer / len(values)).astype(np.float64)
+    return result
+
+
+def _whitening(scatter: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the matrix that turns `scatter`, its correlations shrunk, into the identity: [H, H]."""
+    scale = np.sqrt(np.diag(scatter))
+    scale = np.maximum(scale, max(float(scale.max()) * 1e-4, 1e-12))  # a dead dimension must not be blown up
+    correlation = scatter / scale[:, None] / scale
+    correlation = (1 - SHRINKAGE) * correlation + SHRINKAGE * np.eye(len(scatter))
+    values, vectors = np.linalg.eigh(correlation)
+    result: NDArray[np.float64] = vectors / np.sqrt(values) / scale[:, None]
+    return result
+
+
+def _main_directions(values: NDArray[np.float64], width: int) -> NDArray[np.float64]:
+    """Return the directions of most variance, [H, at most width], signs fixed for reproducibility."""
+    _, _, rows = np.linalg.svd(values, full_matrices=False)
+    rows = rows[:width]
+    signs = np.sign(rows[np.arange(len(rows)), np.abs(rows).argmax(axis=1)])
+    result: NDArray[np.float64] = (rows * signs[:, None]).T
+    return result

@@ -54,9 +54,7 @@ def reliability_bins(
     found = []
     for index in np.unique(place):
         inside = place == index
-        found.append(
-            Bin(float(confidence[inside].mean()), float(correct[inside].mean()), int(inside.sum()))
-        )
+        found.append(Bin(float(confidence[inside].mean()), float(correct[inside].mean()), int(inside.sum())))
     return found
 
 
@@ -110,4 +108,6 @@ def beta_interval(
     b = (1 - prior.mean) * prior.strength + (total - right)
     tail = (1 - level) / 2
     mean, low, high = a / (a + b), beta.ppf(tail, a, b), beta.ppf(1 - tail, a, b)
-    return mean.astype(np.float32), np.minimum(low, mean).astype(np.float32), high.astype(np.float32)
+    # A very skewed distribution has its mean outside the central interval: the interval then reaches to it.
+    low, high = np.minimum(low, mean), np.maximum(high, mean)
+    return mean.astype(np.float32), low.astype(np.float32), high.astype(np.float32)

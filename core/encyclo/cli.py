@@ -10,6 +10,8 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
+INTERRUPTED = 130
+
 app = typer.Typer(
     name="encyclo",
     help="Writes an encyclopedia of the concepts inside a language model.",
@@ -194,14 +196,17 @@ def _session(given: dict[str, Any]) -> Any:
 
 def main() -> NoReturn:
     """Run the command line and leave with its exit code: 0 done, 1 failed, 2 bad usage, 130 interrupted."""
-    sys.exit(_run(sys.argv[1:]))
+    sys.exit(run_command(sys.argv[1:]))
 
 
-def _run(arguments: list[str]) -> int:
+def run_command(arguments: list[str]) -> int:
+    """Run the command line in this process and return its exit code."""
     from encyclo.errors import EncycloError
 
     try:
         result = app(args=arguments, standalone_mode=False)
+        if result == INTERRUPTED:  # how typer hands on Ctrl-C
+            raise KeyboardInterrupt
         return result if isinstance(result, int) else 0
     except EncycloError as error:
         if "--debug" in arguments:
@@ -210,7 +215,7 @@ def _run(arguments: list[str]) -> int:
         return error.exit_code
     except (KeyboardInterrupt, typer.Abort):
         print("encyclo: stopped; the same command goes on where it stopped.", file=sys.stderr)
-        return 130
+        return INTERRUPTED
     except Exception as error:
         # click's own usage errors know how to show themselves and carry exit code 2.
         if hasattr(error, "show") and hasattr(error, "exit_code"):

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 _TOP = 15  # the largest magnitude is scaled to below 2**15
+_LARGEST = 2**15 - 16  # float16's last number below 2**15: rounding up to 2**15 could pass float32's range
 
 
 def encode(values: NDArray[np.float32]) -> tuple[NDArray[np.float16], NDArray[np.float32]]:
@@ -26,7 +27,8 @@ def encode(values: NDArray[np.float32]) -> tuple[NDArray[np.float16], NDArray[np
     exponent = np.where(largest > 0, np.maximum(exponent - _TOP, -126), 0)
     scale = np.ldexp(np.float32(1), exponent).astype(np.float32)
     # Divide in float64 so that tiny vectors (scale 2**-126) can't overflow on the way.
-    return (values / scale[..., None].astype(np.float64)).astype(np.float16), scale
+    scaled = values / scale[..., None].astype(np.float64)
+    return np.clip(scaled, -_LARGEST, _LARGEST).astype(np.float16), scale
 
 
 def decode(halves: NDArray[np.float16], scale: NDArray[np.float32]) -> NDArray[np.float32]:

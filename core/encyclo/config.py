@@ -35,7 +35,7 @@ class RunConfig(BaseModel):
     pooling: Literal["span", "last", "mean", "mean-all"] = "span"
     model: str = "gemma-3-270m"
     device: str = "auto"
-    converged_below: float = Field(0.25, gt=0)
+    converged_below: float = Field(0.25, gt=0, allow_inf_nan=False)
     """A signature has converged when its relative standard error is at most this."""
     seed: int = Field(0, ge=0, lt=2**63)
     wrappers: tuple[str, ...] = Field((), alias="with")
@@ -57,9 +57,7 @@ class RunConfig(BaseModel):
         return list(dict.fromkeys(names))
 
 
-def load_config(
-    flags: Mapping[str, Any], file: Path | None = None, options: Sequence[str] = ()
-) -> RunConfig:
+def load_config(flags: Mapping[str, Any], file: Path | None = None, options: Sequence[str] = ()) -> RunConfig:
     """Join a TOML file, the flags that were given (not None) and `NAME.key=value` options; the latter win.
 
     Raises UsageError naming the key and the value that can't be.
@@ -70,6 +68,8 @@ def load_config(
         for key, value in _read_toml(file).items():
             if isinstance(value, dict):
                 tables[key] = dict(value)
+            elif key == "options":  # what tables and -o are joined into; a value here would be lost
+                raise UsageError(_no_key(key))
             else:
                 merged[key.replace("-", "_")] = value
     merged.update({key: value for key, value in flags.items() if value is not None})
@@ -116,7 +116,8 @@ def _parse_option(text: str) -> tuple[str, str, Any]:
     left, equals, value = text.partition("=")
     name, dot, key = left.strip().partition(".")
     if not (equals and dot and name and key):
-        raise UsageError(f"-o takes NAME.key=value, such as -o templates.families=quoted, not {text!r}.")
+        example = """-o 'templates.groups=["quoted"]'"""
+        raise UsageError(f"-o takes NAME.key=value, such as {example}, not {text!r}.")
     try:
         return name, key, json.loads(value)
     except ValueError:
@@ -128,7 +129,11 @@ def _first_problem(error: ValidationError) -> str:
     key = str(first["loc"][0]) if first["loc"] else ""
     flag = f"--{key.replace('_', '-')}"
     if first["type"] == "extra_forbidden":
-        valid = ", ".join(sorted(field.alias or name for name, field in RunConfig.model_fields.items()))
-        return f"The configuration has no key {key!r}; its keys are: {valid}."
+        return _no_key(key)
     reason = first["msg"].removeprefix("Value error, ")
     return f"{flag} can't be {first.get('input')!r}: {reason[0].lower()}{reason[1:]}."
+
+
+def _no_key(key: str) -> str:
+    keys = {field.alias or name for name, field in RunConfig.model_fields.items()} - {"options"}
+    return f"The configuration has no key {key!r}; its keys are: {', '.join(sorted(keys))}."

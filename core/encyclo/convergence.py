@@ -109,7 +109,9 @@ def half_splits(
     return HalfSplit(chosen, signatures.count[chosen].astype(np.int64), raw, centred, cosine, null)
 
 
-def convergence_table(halves: HalfSplit | None, layers: tuple[int, ...]) -> dict[str, dict[str, float]] | None:
+def convergence_table(
+    halves: HalfSplit | None, layers: tuple[int, ...]
+) -> dict[str, dict[str, float]] | None:
     """Return metrics.json's `convergence`: means and shares over concepts, a row a layer."""
     if halves is None:
         return None
@@ -149,9 +151,9 @@ def _half_means(
             entries += [(row, order[:half], half), (row + 1, order[half : 2 * half], half)]
             start += count
     column = np.concatenate([picked for _, picked, _ in entries])
-    row = np.concatenate([np.full(len(picked), r) for r, picked, _ in entries])
+    rows = np.concatenate([np.full(len(picked), r) for r, picked, _ in entries])
     weight = np.concatenate([np.full(len(picked), 1 / half, np.float32) for _, picked, half in entries])
-    pick = csr_array((weight, (row, column)), shape=(2 * splits * len(counts), len(values)))
+    pick = csr_array((weight, (rows, column)), shape=(2 * splits * len(counts), len(values)))
     means = (pick @ values.reshape(len(values), -1)).reshape(splits, len(counts), 2, *values.shape[1:])
     return means[:, :, 0], means[:, :, 1]
 
@@ -183,9 +185,7 @@ def _cosine(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float3
     return result
 
 
-def _sum_by(
-    owner: NDArray[np.int32], values: NDArray[np.floating], owners: int
-) -> NDArray[np.float64]:
+def _sum_by(owner: NDArray[np.int32], values: NDArray[np.floating], owners: int) -> NDArray[np.float64]:
     """Return float64 [owners, L, H]: the sum of each owner's values [n, L, H]."""
     from scipy.sparse import csr_array
 

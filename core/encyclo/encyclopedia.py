@@ -129,7 +129,9 @@ class Encyclopedia:
         folder, name = self.path / "interpreter", self.record["config"]["interpreter"]
         check_sums(folder)
         context = Context(self.record["config"]["seed"], "cpu", None, self.path / "plugins" / name)
-        interpreter: Interpreter = self._plugins.call("load_interpreter", name, folder=folder, context=context)
+        interpreter: Interpreter = self._plugins.call(
+            "load_interpreter", name, folder=folder, context=context
+        )
         return interpreter
 
 
@@ -138,9 +140,7 @@ def open_run(path: Path | str) -> Encyclopedia:
     path = Path(path)
     record = rundir.read_record(path)
     config, plugins = record["config"], Plugins()
-    store: Store = plugins.call(
-        "store_activations", config["store"], location=path, schema=Schema((), (), 0)
-    )
+    store: Store = plugins.call("store_activations", config["store"], location=path, schema=Schema((), (), 0))
     with plugins.blame(config["store"]):
         return Encyclopedia(path, record, store.open(), plugins)
 
@@ -156,7 +156,9 @@ def check_sums(folder: Path) -> None:
     for name, expected in sums.items():
         path = folder / Path(name).name
         if not path.exists() or files.sha256_of(path) != expected:
-            raise DamagedError(f"{path} is not the file that the run wrote; run the command again in a new --out.")
+            raise DamagedError(
+                f"{path} is not the file that the run wrote; run the command again in a new --out."
+            )
 
 
 def centred_directions(mean: NDArray[np.float32]) -> NDArray[np.float32]:

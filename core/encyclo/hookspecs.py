@@ -62,9 +62,9 @@ def sample_prompts(concepts: Sequence[Concept], stage: int, context: Context) ->
 def load_model(name: str, context: Context) -> Model | None:
     """Return a handle of the model `name` on `context.device`. Weights are loaded on first use.
 
-        @hookimpl
-        def load_model(name, context):
-            return MyModel(name, device=context.device)
+    @hookimpl
+    def load_model(name, context):
+        return MyModel(name, device=context.device)
     """
 
 
@@ -88,9 +88,9 @@ def capture_layers(
 def store_activations(location: Path, schema: Schema) -> Store | None:
     """Return a store that keeps its parts under `location`/parts and its encyclopedia in `location`.
 
-        @hookimpl
-        def store_activations(location, schema):
-            return MyStore(location, schema)
+    @hookimpl
+    def store_activations(location, schema):
+        return MyStore(location, schema)
     """
 
 
@@ -100,10 +100,10 @@ def train_interpreter(
 ) -> Interpreter | None:
     """Train on the samples of `Split.TRAIN`, watch `Split.VALIDATION`; touch no other split.
 
-        @hookimpl
-        def train_interpreter(samples, concepts, context):
-            rows = samples.rows(Split.TRAIN)
-            return MyInterpreter([c.id for c in concepts]).fit(samples.read(rows), samples.concept[rows])
+    @hookimpl
+    def train_interpreter(samples, concepts, context):
+        rows = samples.rows(Split.TRAIN)
+        return MyInterpreter([c.id for c in concepts]).fit(samples.read(rows), samples.concept[rows])
     """
 
 
@@ -111,9 +111,9 @@ def train_interpreter(
 def load_interpreter(folder: Path, context: Context) -> Interpreter | None:
     """Load what the plugin's interpreter saved into `folder`.
 
-        @hookimpl
-        def load_interpreter(folder):
-            return MyInterpreter.load(folder)
+    @hookimpl
+    def load_interpreter(folder):
+        return MyInterpreter.load(folder)
     """
 
 
@@ -121,9 +121,9 @@ def load_interpreter(folder: Path, context: Context) -> Interpreter | None:
 def score_confidence(interpreter: Interpreter, samples: SampleSet, context: Context) -> Scores | None:
     """Say how far each concept's reading can be trusted, from samples that training never saw.
 
-        @hookimpl
-        def score_confidence(interpreter, samples):
-            rows = samples.rows(Split.CALIBRATION, Split.TEST)
-            right = interpreter.read(samples.read(rows)).argmax(1) == samples.concept[rows]
-            return my_scores(right, samples.concept[rows])
+    @hookimpl
+    def score_confidence(interpreter, samples):
+        rows = samples.rows(Split.CALIBRATION, Split.TEST)
+        right = interpreter.read(samples.read(rows)).argmax(1) == samples.concept[rows]
+        return my_scores(right, samples.concept[rows])
     """

@@ -55,7 +55,11 @@ class Commit:
 
 
 def plan_units(
-    concepts: Sequence[Concept], chosen: Sequence[int], stage: int, per_concept: int, recipe: Mapping[str, Any]
+    concepts: Sequence[Concept],
+    chosen: Sequence[int],
+    stage: int,
+    per_concept: int,
+    recipe: Mapping[str, Any],
 ) -> list[Unit]:
     """Cut the `chosen` concepts (indices) into units of about SAMPLES_A_UNIT samples.
 

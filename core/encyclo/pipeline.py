@@ -1,8 +1,8 @@
 """A run, straight down: claim the directory, collect samples stage by stage, train, judge, write.
 
-    run ── refinement.refine ── collect_stage ── sampling.Collector      prompts → activations → parts
-        │                    └─ judge                                    samples → interpreter → figures
-        └─ finish                                                        encyclopedia, interpreter, metrics, report
+run ── refinement.refine ── collect_stage ── sampling.Collector      prompts → activations → parts
+    │                    └─ judge                                    samples → interpreter → figures
+    └─ finish                                                        encyclopedia, interpreter, metrics, report
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy as np
 import psutil
 
 from encyclo import __version__, convergence, evaluation, files, rundir
-from encyclo.ledger import Commit, Unit, plan_units, read_committed
+from encyclo.ledger import Commit, Ledger, plan_units, read_committed
 from encyclo.sampling import Collector
 from encyclo.schema import Attributes, Book, ConceptTable, Part, SignatureTable
 from encyclo.session import Session, Stage
@@ -79,14 +79,18 @@ def collect_stage(
 
     `known` is what the stages before have found: interpreter, scores, signatures.
     """
-    collector = Collector(session, out, store, rundir.Ledger(out))
+    collector = Collector(session, out, store, Ledger(out))
     wanted = session.config.per_concept if stage.number else 1
     units = plan_units(session.concepts, chosen, stage.number, wanted, _recipe(session, stage))
     done = collector.ledger.commits()
     todo = [unit for unit in units if unit.id not in done]
     session.progress.stage(
         f"Stage {stage.number} ({stage.sampler}): {len(chosen):,} concepts"
-        + (f", {len(units) - len(todo)} of {len(units)} units already committed" if len(todo) < len(units) else "")
+        + (
+            f", {len(units) - len(todo)} of {len(units)} units already committed"
+            if len(todo) < len(units)
+            else ""
+        )
     )
     context = session.context(stage.sampler, out, **known)
     total = wanted * sum(len(unit.concepts) for unit in todo)
@@ -105,7 +109,9 @@ def judge(session: Session, out: Path, store: Store, commits: Sequence[Commit]) 
     calibration: dict[str, Any] = {}
     kept: dict[str, tuple[Interpreter, Scores]] = {}
     for name in dict.fromkeys((*config.baselines, config.interpreter)):
-        session.progress.stage(f"Training the {name} interpreter on {len(samples.rows(Split.TRAIN)):,} samples")
+        session.progress.stage(
+            f"Training the {name} interpreter on {len(samples.rows(Split.TRAIN)):,} samples"
+        )
         interpreter = train(session, out, name, samples)
         ranks = evaluation.rank_samples(interpreter, samples, samples.rows(Split.TEST))
         accuracy[name] = evaluation.accuracy(ranks, len(session.concepts))
@@ -117,9 +123,7 @@ def judge(session: Session, out: Path, store: Store, commits: Sequence[Commit]) 
         kept[name] = interpreter, scores
     interpreter, scores = kept[config.interpreter]
     error = convergence.relative_standard_error(signatures)
-    return Judgement(
-        interpreter, signatures, scores, accuracy, calibration, error <= config.converged_below
-    )
+    return Judgement(interpreter, signatures, scores, accuracy, calibration, error <= config.converged_below)
 
 
 def train(session: Session, out: Path, name: str, samples: SampleSet) -> Interpreter:
@@ -297,9 +301,7 @@ def _book(
         settled=settled,
     )
     signatures = judged.signatures
-    return Book(
-        attributes, table, SignatureTable(signatures.mean, signatures.variance, signatures.count)
-    )
+    return Book(attributes, table, SignatureTable(signatures.mean, signatures.variance, signatures.count))
 
 
 def _save_interpreter(session: Session, interpreter: Interpreter, folder: Path) -> None:
@@ -315,7 +317,9 @@ def _save_interpreter(session: Session, interpreter: Interpreter, folder: Path) 
     fresh.rename(folder)
 
 
-def stage_row(stage: Stage, concepts: int, commits: Sequence[Commit], settled: int, begun: float) -> dict[str, Any]:
+def stage_row(
+    stage: Stage, concepts: int, commits: Sequence[Commit], settled: int, begun: float
+) -> dict[str, Any]:
     """Return one row of metrics.json's `stages`; seconds are this process's, sampling to scoring."""
     return {
         "stage": stage.number,
@@ -326,5 +330,3 @@ def stage_row(stage: Stage, concepts: int, commits: Sequence[Commit], settled: i
         "seconds": time.perf_counter() - begun,
     }
 
-
-__all__ = ["Judgement", "Outcome", "Unit", "collect_stage", "finish", "judge", "run"]

@@ -130,7 +130,7 @@ class Plugins:
 
     def options(self, name: str, values: Mapping[str, Any]) -> BaseModel | None:
         """Fill the options model that plugin `name` names as `Options`; refuse unknown keys, list the valid."""
-        from pydantic import ValidationError
+        from pydantic import BaseModel, ValidationError
 
         found = self.load(name)
         model = getattr(self._manager.get_plugin(name), "Options", None)
@@ -138,6 +138,8 @@ class Plugins:
             if values:
                 raise UsageError(f"Plugin {name!r} ({found.origin}) takes no options, not {_listed(values)}.")
             return None
+        if not (isinstance(model, type) and issubclass(model, BaseModel)):
+            raise self.fault(name, "names Options that are no pydantic model")
         unknown = [key for key in values if key not in model.model_fields]
         if unknown:
             raise UsageError(
@@ -150,7 +152,7 @@ class Plugins:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"])
             raise UsageError(
-                f"Option {name}.{where} can't be {first.get('input')!r}: {first['msg']}."
+                f"Option {name}.{where} can't be {first.get('input')!r}: {_plain(first['msg'])}."
             ) from error
         return filled
 
@@ -222,17 +224,17 @@ def _import(found: InstalledPlugin) -> Any:
         return found.entry_point.load()
     except ModuleNotFoundError as error:
         missing = (error.name or "").split(".")[0]
-        if missing and missing != found.target.split(".")[0]:
+        if missing and missing != found.entry_point.module.split(".")[0]:
             raise MissingDependencyError(
                 f"Plugin {found.name!r} ({found.origin}) needs the package {missing!r}, which is not "
                 f"installed; install it with: pip install {missing}"
             ) from error
         raise _import_failed(found, error) from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a script without a main guard may call sys.exit
         raise _import_failed(found, error) from error
 
 
-def _import_failed(found: InstalledPlugin, error: Exception) -> PluginError:
+def _import_failed(found: InstalledPlugin, error: BaseException) -> PluginError:
     return PluginError(
         f"Plugin {found.name!r} ({found.origin}) could not be imported: {type(error).__name__}: {error}."
     )
@@ -240,3 +242,9 @@ def _import_failed(found: InstalledPlugin, error: Exception) -> PluginError:
 
 def _listed(keys: Iterable[str]) -> str:
     return ", ".join(repr(key) for key in keys)
+
+
+def _plain(message: str) -> str:
+    """Return pydantic's message as the end of a sentence."""
+    message = message.removeprefix("Value error, ").rstrip(".")
+    return message[:1].lower() + message[1:]

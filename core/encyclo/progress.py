@@ -78,7 +78,9 @@ def _lines(title: str, total: int, unit: str) -> Callable[[int], None]:
         nonlocal last
         rate, now = counter.add(amount), time.perf_counter()
         if counter.done >= total or now - last >= SECONDS_BETWEEN_LINES:
-            print(f"{title}: {counter.done:,} of {total:,}, {rate:,.0f} {unit}/s", file=sys.stderr, flush=True)
+            print(
+                f"{title}: {counter.done:,} of {total:,}, {rate:,.0f} {unit}/s", file=sys.stderr, flush=True
+            )
             last = now
 
     return advance

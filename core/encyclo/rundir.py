@@ -52,7 +52,9 @@ def check_usable(out: Path) -> None:
         if not out.is_dir():
             raise RunDirectoryError(f"--out {out} is a file, not a directory; choose another --out.")
         if not os.access(out, os.W_OK | os.X_OK):
-            raise RunDirectoryError(f"--out {out} can't be written; change its permissions or choose another.")
+            raise RunDirectoryError(
+                f"--out {out} can't be written; change its permissions or choose another."
+            )
         if not (out / "run.json").exists() and any(
             entry.name not in {".lock", ".lock.pid"} and not entry.name.startswith(files.TEMPORARY)
             for entry in out.iterdir()
@@ -65,7 +67,9 @@ def check_usable(out: Path) -> None:
     while not parent.exists():
         parent = parent.parent
     if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
-        raise RunDirectoryError(f"--out {out} can't be made: {parent} can't be written; choose another --out.")
+        raise RunDirectoryError(
+            f"--out {out} can't be made: {parent} can't be written; choose another --out."
+        )
 
 
 def check_same(out: Path, resolved: Mapping[str, Any]) -> None:

@@ -47,9 +47,7 @@ class Collector:
         """Return the unit's prompts, concept by concept; refuse one that can't be what it says."""
         plugins, name = self.session.plugins, stage.sampler
         concepts = [self.session.concepts[i] for i in unit.concepts]
-        given = plugins.call(
-            "sample_prompts", name, concepts=concepts, stage=stage.number, context=context
-        )
+        given = plugins.call("sample_prompts", name, concepts=concepts, stage=stage.number, context=context)
         missing = {concept.id for concept in concepts}
         known = frozenset(missing)
         prompts = []
@@ -84,7 +82,8 @@ class Collector:
         for batch in session.plugins.iterate(name, batches):
             if batch.activations.shape != (len(batch.positions), *shape[1:]):
                 raise session.plugins.fault(
-                    name, f"gave activations of shape {batch.activations.shape}, not (n, {shape[1]}, {shape[2]})"
+                    name,
+                    f"gave activations of shape {batch.activations.shape}, not (n, {shape[1]}, {shape[2]})",
                 )
             activations[batch.positions] = batch.activations
             filled[batch.positions] = True

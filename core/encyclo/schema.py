@@ -1,11 +1,11 @@
 """What an encyclopedia holds, the same in every store: attributes, concepts, samples, signatures.
 
-    attrs         format model weights_sha256 layers pooling hidden_size stage run_id created encyclo_version
-                  config (JSON), and layer_index: each layer's non-negative hidden_states index
-    /concepts/    id name definition category; stage n_samples; confidence confidence_low confidence_high;
-                  converged settled
-    /samples/     activations scale concept stage family prompt span
-    /signatures/  mean variance count
+attrs         format model weights_sha256 layers pooling hidden_size stage run_id created encyclo_version
+              config (JSON), and layer_index: each layer's non-negative hidden_states index
+/concepts/    id name definition category; stage n_samples; confidence confidence_low confidence_high;
+              converged settled
+/samples/     activations scale concept stage family prompt span
+/signatures/  mean variance count
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import dataclasses
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -81,7 +82,7 @@ class Part:
         columns: dict[str, Any] = {}
         for field in dataclasses.fields(Part):
             values = [getattr(part, field.name) for part in parts]
-            columns[field.name] = sum(values, []) if isinstance(values[0], list) else np.concatenate(values)
+            columns[field.name] = list(chain(*values)) if isinstance(values[0], list) else np.concatenate(values)
         return Part(**columns)
 
 

@@ -28,7 +28,9 @@ def print_summary(outcome: Outcome, console: Console) -> None:
         console.print()
         out = outcome.out
         store_file = next(p.name for p in sorted(out.iterdir()) if p.stem == "encyclopedia")
-        console.print(f"Written to {out}: {store_file}, interpreter/, metrics.json, report.html", markup=False)
+        console.print(
+            f"Written to {out}: {store_file}, interpreter/, metrics.json, report.html", markup=False
+        )
         first = book.book.concepts.name[0]
         console.print(f"Next: open {out / 'report.html'} in a browser, or", markup=False)
         console.print(f"      encyclo show {out} {first!r}", markup=False)
@@ -41,7 +43,10 @@ def _figures(metrics: dict[str, Any], config: dict[str, Any], book: Encyclopedia
         ("Model", f"{config['model']} ({book.record['provenance']['model_source']})"),
         ("Concepts", f"{len(book):,}, settled {int(table.settled.sum()):,}"),
         ("Samples", f"{capture['prompts']:,} at layers {', '.join(map(str, config['layers']))}"),
-        ("Capture", f"{capture['prompts_per_second']:,.0f} prompts/s in {capture['dtype']} on {capture['device']}"),
+        (
+            "Capture",
+            f"{capture['prompts_per_second']:,.0f} prompts/s in {capture['dtype']} on {capture['device']}",
+        ),
         ("Held-out top-1", _accuracy(metrics["accuracy"]["heldout_prompts"], config["interpreter"])),
         ("Calibration error", _calibration(metrics["calibration"], config)),
         ("Peak memory", f"{capture['peak_rss_mb'] / 1024:.1f} GB"),

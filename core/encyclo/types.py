@@ -185,7 +185,9 @@ class Model(Protocol):
         """Hidden states of each text at every token: one float32 [tokens, L, H] a text."""
         ...
 
-    def generate(self, prompts: Sequence[str], max_new_tokens: int, temperature: float, seed: int) -> list[str]:
+    def generate(
+        self, prompts: Sequence[str], max_new_tokens: int, temperature: float, seed: int
+    ) -> list[str]:
         """Continue each prompt; the continuation alone is returned."""
         ...
 
@@ -261,4 +263,3 @@ class Context:
     def random(self, stage: int, concept: str) -> Random:
         """Return a random generator that depends on (run seed, stage, concept id) and on nothing else."""
         return Random(derive_seed(self.seed, stage, concept))
-

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-from encyclo.errors import CaptureError
-from encyclo.types import Prompt, Samples
 from torch import Tensor
 
+from encyclo.errors import CaptureError
+from encyclo.types import Prompt, Samples
 from encyclo_capture.forward import run_padded, run_tree
 from encyclo_capture.model import TransformersModel
 from encyclo_capture.tokens import TokenisedPrompt, tokenise
@@ -19,7 +19,11 @@ LONGEST_IN_TREE = 192
 
 
 def capture(
-    model: TransformersModel, prompts: Sequence[Prompt], layers: Sequence[int], pooling: str, batch_tokens: int
+    model: TransformersModel,
+    prompts: Sequence[Prompt],
+    layers: Sequence[int],
+    pooling: str,
+    batch_tokens: int,
 ) -> Iterator[Samples]:
     """Yield Samples a batch. `layers` are hidden_states indices; see `encyclo.types.Samples` for shapes."""
     tokenised = tokenise(model, prompts, pooling)

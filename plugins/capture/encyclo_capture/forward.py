@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from encyclo.errors import CaptureError
 from torch import Tensor, nn
 
+from encyclo.errors import CaptureError
 from encyclo_capture.attention import attending_to
 from encyclo_capture.tokens import TokenisedPrompt
 from encyclo_capture.tree import TokenTree
@@ -73,7 +73,7 @@ class LayerTap:
             self._found[index] = torch.segment_reduce(rows, "mean", lengths=self._counts, axis=0)
 
 
-class _DeepestReached(Exception):  # noqa: N818  it stops the network, it is no error
+class _DeepestReached(Exception):
     """Raised by a tap: no deeper layer is needed."""
 
 
@@ -99,9 +99,7 @@ def run_tree(network: Any, device: str, tree: TokenTree, layers: Sequence[int]) 
         )
 
 
-def run_padded(
-    network: Any, device: str, batch: Sequence[TokenisedPrompt], layers: Sequence[int]
-) -> Tensor:
+def run_padded(network: Any, device: str, batch: Sequence[TokenisedPrompt], layers: Sequence[int]) -> Tensor:
     """Return the pooled layers of whole prompts: float32 [n, L, H] on the device.
 
     Prompts are padded on the right, behind an attention mask, so that neither positions nor pools see the

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from encyclo.errors import ModelNotFoundError, UsageError
-from encyclo.types import Progress
 from numpy.typing import NDArray
 
+from encyclo.errors import ModelNotFoundError, UsageError
+from encyclo.types import Progress
 from encyclo_capture.quiet import quiet_transformers
 from encyclo_capture.weights import Weights, find_weights
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from encyclo.errors import CaptureError
 from encyclo.types import Prompt
-
 from encyclo_capture.model import TransformersModel
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Literal
 
+from pydantic import BaseModel, ConfigDict, Field
+
 from encyclo import hookimpl
 from encyclo.types import Context, Prompt, Samples
-from pydantic import BaseModel, ConfigDict, Field
 
 if TYPE_CHECKING:
     from encyclo_capture.model import TransformersModel

@@ -45,7 +45,8 @@ def cut_into_trees(
     Prompts are taken in the order of their tokens, so that those with a common prefix meet in one tree.
     """
     group: list[TokenisedPrompt] = []
-    nodes, before = 0, ()
+    nodes = 0
+    before: tuple[int, ...] = ()
     for prompt in sorted(prompts, key=lambda p: (p.needed, p.position)):
         path = prompt.needed
         fresh = len(path) - common_prefix(path, before)

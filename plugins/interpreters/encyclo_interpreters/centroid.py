@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from encyclo import hookimpl
-from encyclo.types import Concept, Context, SampleSet, Split
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
+from encyclo import hookimpl
+from encyclo.types import Concept, Context, SampleSet, Split
 from encyclo_interpreters.statistics import layer_statistics, training_means
 from encyclo_interpreters.trained_on import trained_on
 

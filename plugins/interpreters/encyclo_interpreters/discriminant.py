@@ -8,8 +8,9 @@ On gemma-3-270m this alone reads held-out templates better than a network traine
 from __future__ import annotations
 
 import numpy as np
-from encyclo.types import SampleSet
 from numpy.typing import NDArray
+
+from encyclo.types import SampleSet
 
 BLOCK = 2048
 # How far the within-concept correlations are drawn towards none, against noise in their estimate. From 0.05
@@ -18,7 +19,11 @@ SHRINKAGE = 0.2
 
 
 def fit_discriminants(
-    samples: SampleSet, rows: NDArray[np.int64], means: NDArray[np.float32], count: NDArray[np.int64], width: int
+    samples: SampleSet,
+    rows: NDArray[np.int64],
+    means: NDArray[np.float32],
+    count: NDArray[np.int64],
+    width: int,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Return (centre float32 [L, H], projection float32 [L, H, width]) from the training `rows`.
 

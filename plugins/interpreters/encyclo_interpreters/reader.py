@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from encyclo.errors import DamagedError
 from numpy.typing import NDArray
 
+from encyclo.errors import DamagedError
 from encyclo_interpreters.network import LayerEncoder
 
 BATCH = 1024

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from encyclo.types import SampleSet
 from numpy.typing import NDArray
+
+from encyclo.types import SampleSet
 
 BLOCK = 2048
 

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from encyclo.seeds import derive_seed
-from encyclo.types import Context, SampleSet, Split
 from numpy.typing import NDArray
 from torch.nn.functional import cross_entropy
 
+from encyclo.seeds import derive_seed
+from encyclo.types import Context, SampleSet, Split
 from encyclo_interpreters.discriminant import fit_discriminants
 from encyclo_interpreters.network import LayerEncoder
 from encyclo_interpreters.reader import TransformerInterpreter

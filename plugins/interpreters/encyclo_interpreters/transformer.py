@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
 from encyclo import hookimpl
 from encyclo.types import Concept, Context, SampleSet
-from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 if TYPE_CHECKING:
     from encyclo_interpreters.reader import TransformerInterpreter

@@ -1,4 +1,6 @@
-"""English inflection, by the libraries that know it: `inflect` for nouns, `lemminflect` for verbs."""
+"""English inflection, by the libraries that know it: `inflect` for articles and plurals, `lemminflect` for
+verbs and for the plurals that go by no rule.
+"""
 
 from __future__ import annotations
 
@@ -26,11 +28,16 @@ class Verb:
 @cache
 def inflect_noun(name: str) -> Noun:
     """Return article and plural of a noun or a noun compound (its last word inflects)."""
+    from lemminflect import getInflection, getLemma
+
+    from lemminflect import getInflection
+
     engine = _engine()
-    article = engine.a(name).split(" ", 1)[0]
-    # A name that is a plural already ("scissors") stays as it is.
-    plural = name if engine.singular_noun(name) and name.endswith("s") else engine.plural_noun(name)
-    return Noun(article, plural)
+    head = name.split()[-1]
+    # inflect knows nouns that don't change (sheep, salmon); lemminflect is right more often on the others.
+    forms = getInflection(head, "NNS")
+    plural = head if engine.plural_noun(head) == head or not forms else forms[0]
+    return Noun(engine.a(name).split(" ", 1)[0], name[: len(name) - len(head)] + plural)
 
 
 @cache
@@ -40,7 +47,9 @@ def inflect_verb(name: str) -> Verb:
 
     head, blank, rest = name.partition(" ")
     ing, past = (getInflection(head, tag) for tag in ("VBG", "VBD"))
-    return Verb((ing[0] if ing else head + "ing") + blank + rest, (past[0] if past else head + "ed") + blank + rest)
+    return Verb(
+        (ing[0] if ing else head + "ing") + blank + rest, (past[0] if past else head + "ed") + blank + rest
+    )
 
 
 @cache

@@ -14,11 +14,10 @@ from functools import cache
 from importlib.resources import files
 from random import Random
 
-from encyclo import hookimpl
-from encyclo.errors import UsageError
-from encyclo.types import Concept, Context, Prompt
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, field_validator
 
+from encyclo import hookimpl
+from encyclo.types import Concept, Context, Prompt
 from encyclo_samplers.inflection import inflect_noun, inflect_verb
 
 STAGE = 1
@@ -32,6 +31,14 @@ class Options(BaseModel):
 
     groups: list[str] = []
     """Only these groups (subject, object, preposition, quoted); none named means all."""
+
+    @field_validator("groups")
+    @classmethod
+    def _known(cls, groups: list[str]) -> list[str]:
+        known = list(load_templates()["noun"])
+        if unknown := sorted(set(groups) - set(known)):
+            raise ValueError(f"there is no group {', '.join(unknown)}; the groups are {', '.join(known)}")
+        return groups
 
 
 @dataclass(frozen=True)
@@ -48,19 +55,16 @@ def sample_prompts(concepts: Sequence[Concept], stage: int, context: Context) ->
     options = context.options
     assert isinstance(options, Options)
     for concept in concepts:
-        chosen = draw(grouped_templates(concept, options), context.prompts_wanted, context.random(stage, concept.id))
+        chosen = draw(
+            grouped_templates(concept, options), context.prompts_wanted, context.random(stage, concept.id)
+        )
         for template in chosen:
             yield fill(template, concept)
 
 
 def grouped_templates(concept: Concept, options: Options) -> list[list[Template]]:
-    """Return the templates for the concept's part of speech, a list a group. Raises UsageError."""
-    groups = load_templates()[concept.part_of_speech if concept.part_of_speech in load_templates() else "noun"]
-    unknown = sorted(set(options.groups) - groups.keys())
-    if unknown:
-        raise UsageError(
-            f"templates.groups has no group {', '.join(unknown)}; its groups are: {', '.join(groups)}."
-        )
+    """Return the templates for the concept's part of speech (nouns' where it has none), a list a group."""
+    groups = load_templates().get(concept.part_of_speech, load_templates()["noun"])
     return [templates for name, templates in groups.items() if not options.groups or name in options.groups]
 
 

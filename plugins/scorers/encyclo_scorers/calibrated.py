@@ -10,10 +10,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+
 from encyclo import calibration, hookimpl
 from encyclo.evaluation import read_in_batches, true_ranks
 from encyclo.types import Interpreter, SampleSet, Scores, Split
-from numpy.typing import NDArray
 
 
 @hookimpl
@@ -48,9 +49,7 @@ def _read(
     return np.concatenate(scores), samples.concept[rows]
 
 
-def _report(
-    confidence: NDArray[np.float64], right: NDArray[np.bool_], temperature: float
-) -> dict[str, Any]:
+def _report(confidence: NDArray[np.float64], right: NDArray[np.bool_], temperature: float) -> dict[str, Any]:
     bins = calibration.reliability_bins(confidence, right)
     return {
         "ece": calibration.expected_calibration_error(bins),

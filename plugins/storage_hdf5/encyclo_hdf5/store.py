@@ -14,10 +14,11 @@ from typing import Any
 
 import h5py
 import numpy as np
+from numpy.typing import NDArray
+
 from encyclo import files
 from encyclo.errors import DamagedError, StoreError
 from encyclo.schema import FORMAT, Attributes, Book, ConceptTable, Part, Schema, SignatureTable
-from numpy.typing import NDArray
 
 ROWS_A_CHUNK = 250
 FILE = "encyclopedia.h5"
@@ -65,7 +66,8 @@ class Hdf5Store:
     def _join(self, group: h5py.Group, parts: Sequence[str]) -> None:
         total = 0
         for name in parts:
-            with h5py.File(self._part(name), "r") as file:
+            path = self._part(name)
+            with _explained("read", path), h5py.File(path, "r") as file:
                 total += len(file["concept"])
         start = 0
         for name in parts:
@@ -83,7 +85,10 @@ class Hdf5Reader:
 
     def __init__(self, path: Path) -> None:
         if not path.exists():
-            raise StoreError(f"There is no {path}; run the same `encyclo run` command again to finish the run.")
+            raise StoreError(
+                f"There is no {path}; run the same `encyclo run` command again to finish the run."
+            )
+        self._path = path
         with _explained("read", path):
             self._file = h5py.File(path, "r")
             if self._file.attrs.get("format") != FORMAT:
@@ -96,13 +101,15 @@ class Hdf5Reader:
 
     def owners(self) -> NDArray[np.int32]:
         """Return each sample's concept, a row of the concept table: int32 [n]."""
-        owners: NDArray[np.int32] = self._file["samples/concept"][...]
+        with _explained("read", self._path):
+            owners: NDArray[np.int32] = self._file["samples/concept"][...]
         return owners
 
     def samples(self, rows: slice | NDArray[np.int64]) -> Part:
         """Return samples by row; an array of rows must rise."""
-        group = self._file["samples"]
-        return Part(**{f.name: _read_column(group[f.name], rows) for f in dataclasses.fields(Part)})
+        with _explained("read", self._path):
+            group = self._file["samples"]
+            return Part(**{f.name: _read_column(group[f.name], rows) for f in dataclasses.fields(Part)})
 
     def close(self) -> None:
         """Close the file."""
@@ -161,8 +168,11 @@ def _explained(verb: str, path: Path) -> Iterator[None]:
     """Turn h5py's and the system's errors into one sentence that names the file."""
     try:
         yield
-    except KeyError as error:
-        raise DamagedError(f"{path} lacks {error.args[0]}.") from error
     except OSError as error:
         kind = DamagedError if verb == "read" and path.exists() else StoreError
         raise kind(f"Can't {verb} {path}: {error}.") from error
+    except (KeyError, ValueError, TypeError, RuntimeError) as error:
+        if verb == "write":
+            raise
+        # What h5py raises where it can't make sense of a file's content, such as text that is no UTF-8.
+        raise DamagedError(f"{path} is damaged: {error.args[0] if error.args else error!r}.") from error

@@ -1,0 +1,85 @@
+"""Shared fixtures: tiny models of real architectures, built on the spot; the real model where a test asks."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from tests import tiny_models
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # nothing is fetched from a model hub at test time
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+# Tiny models are faster on one thread, and tests that run beside other work don't wait for its threads.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+TINY_LAYERS = tiny_models.LAYERS
+
+
+@pytest.fixture(scope="session")
+def tiny_tokenizer():
+    """A small BPE tokenizer trained on the bundled definitions and templates; adds a BOS token (id 2)."""
+    return tiny_models.build_tokenizer()
+
+
+@pytest.fixture(scope="session")
+def tiny_gemma(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a random 4-layer Gemma 3 of hidden size 32."""
+    return tiny_models.write_model(tmp_path_factory.mktemp("tiny") / "gemma")
+
+
+@pytest.fixture(scope="session")
+def tiny_family(tmp_path_factory: pytest.TempPathFactory):
+    """family -> (encyclo's handle of a tiny model, the plain reference), loaded in float32 and kept."""
+    from encyclo_capture.model import TransformersModel
+    from tests.plain_forward import PlainModel
+
+    @cache
+    def load(family: str):
+        folder = tiny_models.write_model(tmp_path_factory.mktemp("families") / family, family)
+        return TransformersModel(str(folder), "cpu", "float32"), PlainModel(folder)
+
+    return load
+
+
+@pytest.fixture(scope="session")
+def tiny_flags(tiny_gemma: Path) -> list[str]:
+    """The flags of `encyclo run` that make it run on the tiny model."""
+    return ["--model", str(tiny_gemma), "--layers", "1,-2,-1", "--device", "cpu"]
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory: pytest.TempPathFactory, tiny_flags: list[str]) -> Path:
+    """A finished run of 40 concepts on the tiny model; read it, don't change it."""
+    from encyclo.cli import run_command
+
+    out = tmp_path_factory.mktemp("runs") / "tiny"
+    code = run_command(["run", "--sampler", "templates", "--limit", "40", "--out", str(out), *tiny_flags])
+    assert code == 0
+    return out
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a command printed, and its exit code."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture
+def encyclo(capsys: pytest.CaptureFixture[str]):
+    """Run the command line in this process (`tests.commands` has the same in a process of its own)."""
+    from encyclo.cli import run_command
+
+    def call(*arguments: str | Path) -> Result:
+        capsys.readouterr()
+        code = run_command([str(argument) for argument in arguments])
+        printed = capsys.readouterr()
+        return Result(code, printed.out, printed.err)
+
+    return call

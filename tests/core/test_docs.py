@@ -1,0 +1,91 @@
+"""Docs and README say what the code says."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+from encyclo import hookspecs
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def outputs() -> dict[str, str]:
+    """Return README's outputs by the command that they are said to come from."""
+    return dict(re.findall(r"<!-- output of: (.+?) -->\n```\n(.*?)\n```", README, flags=re.S))
+
+
+def test_hooks_md_has_a_heading_with_the_signature_of_every_hook():
+    specs = [f for _, f in inspect.getmembers(hookspecs, inspect.isfunction) if hasattr(f, "encyclo_spec")]
+    expected = {f"{spec.__name__}({', '.join(inspect.signature(spec).parameters)})" for spec in specs}
+    headings = re.findall(r"^## (.+)$", (ROOT / "docs" / "hooks.md").read_text(), flags=re.M)
+    assert set(headings) == expected and len(headings) == len(expected)
+
+
+def test_hooks_md_examples_are_python_with_a_hookimpl():
+    examples = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "hooks.md").read_text(), flags=re.S)
+    assert len(examples) == 8
+    for example in examples:
+        compile(example, "hooks.md", "exec")
+        assert "@hookimpl" in example
+
+
+def test_the_plugin_list_in_the_readme_is_what_the_command_prints(encyclo, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("COLUMNS", "100")
+    printed = [line.rstrip() for line in encyclo("plugins").stdout.strip().splitlines()]
+    assert outputs()["encyclo plugins"].splitlines() == printed
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["run --sampler templates --store hdf5", "show encyclopedia deception", "plan --sampler templates"],
+)
+def test_every_label_in_the_readmes_outputs_is_what_the_command_prints(
+    encyclo,
+    command: str,
+    tiny_run: Path,
+    tiny_flags: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    """Figures vary with model and machine; the lines that they stand in must not."""
+    monkeypatch.setenv("COLUMNS", "200")
+    common = ["--sampler", "templates", "--limit", "40", *tiny_flags]
+    result = {
+        "run": lambda: encyclo("run", *common, "--out", tiny_run),
+        "show": lambda: encyclo("show", tiny_run, "animal"),
+        "plan": lambda: encyclo("plan", *common, "--out", tmp_path / "out"),
+    }[command.split()[0]]()
+    shown = re.findall(r"^([A-Z][A-Za-z0-9 -]*?)(?:  |:|$)", outputs()[f"encyclo {command}"], flags=re.M)
+    assert len(shown) >= 4
+    for label in shown:
+        assert re.search(rf"^{re.escape(label)}", result.stdout + result.stderr, flags=re.M), label
+
+
+def test_the_plugin_in_the_readme_works(tmp_path: Path):
+    module, entry_point = re.search(
+        r"```python\n# my_sampler.py\n(.*?)```\n\n```toml\n(.*?)```", README, re.S
+    ).groups()
+    namespace: dict = {}
+    exec(compile(module, "my_sampler.py", "exec"), namespace)
+    from encyclo import Concept
+
+    prompt = next(namespace["sample_prompts"]([Concept(id="dog", name="dog")]))
+    assert prompt.text[slice(*prompt.span)] == "dog"
+    assert tomllib.loads(entry_point)["project"]["entry-points"]["encyclo"] == {"tell": "my_sampler"}
+
+
+def test_the_python_in_the_readme_works(tiny_run: Path, monkeypatch: pytest.MonkeyPatch, capsys):
+    code = (
+        re.search(r"```python\nimport encyclo\n(.*?)```", README, re.S)
+        .group(0)
+        .strip("`")
+        .removeprefix("python")
+    )
+    code = code.replace('"encyclopedia"', repr(str(tiny_run))).replace("deception", "animal")
+    exec(compile(code, "README.md", "exec"), {})
+    assert "(3, 32)" in capsys.readouterr().out

@@ -1,0 +1,1 @@
+"""A third party's plugins: the sampler `questions` and the interpreter `dot`."""

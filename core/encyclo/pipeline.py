@@ -329,4 +329,3 @@ def stage_row(
         "settled": settled,
         "seconds": time.perf_counter() - begun,
     }
-

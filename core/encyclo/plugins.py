@@ -100,9 +100,8 @@ class Plugins:
         except Exception as error:
             if self._manager.has_plugin(name):
                 self._manager.unregister(name=name)
-            reason = str(error).replace("\n", " ")
             raise PluginError(
-                f"Plugin {name!r} ({found.origin}) does not fit encyclo's hooks: {reason}."
+                f"Plugin {name!r} ({found.origin}) does not fit encyclo's hooks: {_told(error)}."
             ) from error
         return found
 
@@ -199,7 +198,7 @@ class Plugins:
         except EncycloError:
             raise
         except Exception as error:
-            raise self.fault(name, f"failed with {type(error).__name__}: {error}") from error
+            raise self.fault(name, f"failed with {_told(error)}") from error
 
     def fault(self, name: str, what: str) -> PluginError:
         """Return the error that says what the plugin `name` did wrong."""
@@ -236,8 +235,14 @@ def _import(found: InstalledPlugin) -> Any:
 
 def _import_failed(found: InstalledPlugin, error: BaseException) -> PluginError:
     return PluginError(
-        f"Plugin {found.name!r} ({found.origin}) could not be imported: {type(error).__name__}: {error}."
+        f"Plugin {found.name!r} ({found.origin}) could not be imported: {_told(error)}."
     )
+
+
+def _told(error: BaseException) -> str:
+    """Return an error of a plugin's as the end of a sentence, on one line."""
+    message = " ".join(str(error).split()).rstrip(".")
+    return f"{type(error).__name__}: {message}" if message else type(error).__name__
 
 
 def _listed(keys: Iterable[str]) -> str:

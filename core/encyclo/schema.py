@@ -82,7 +82,9 @@ class Part:
         columns: dict[str, Any] = {}
         for field in dataclasses.fields(Part):
             values = [getattr(part, field.name) for part in parts]
-            columns[field.name] = list(chain(*values)) if isinstance(values[0], list) else np.concatenate(values)
+            columns[field.name] = (
+                list(chain(*values)) if isinstance(values[0], list) else np.concatenate(values)
+            )
         return Part(**columns)
 
 

@@ -21,8 +21,7 @@ def print_summary(outcome: Outcome, console: Console) -> None:
         if outcome.was_finished:
             console.print("This run was finished before; nothing was computed. Its results:", markup=False)
         console.print()
-        for label, value in _figures(metrics, config, book):
-            console.print(f"{label:<18} {value}", markup=False)
+        console.print(_labelled(_figures(metrics, config, book)))
         console.print()
         console.print(_examples(book))
         console.print()

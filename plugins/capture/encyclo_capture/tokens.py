@@ -30,6 +30,8 @@ def tokenise(model: TransformersModel, prompts: Sequence[Prompt], pooling: str) 
 
     Raises CaptureError naming a prompt that is too long for the model or whose mention has no token.
     """
+    if not prompts:  # transformers' tokenizers fail on none
+        return []
     encoded = model.tokenizer(
         [prompt.text for prompt in prompts],
         return_offsets_mapping=True,

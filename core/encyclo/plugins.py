@@ -234,9 +234,7 @@ def _import(found: InstalledPlugin) -> Any:
 
 
 def _import_failed(found: InstalledPlugin, error: BaseException) -> PluginError:
-    return PluginError(
-        f"Plugin {found.name!r} ({found.origin}) could not be imported: {_told(error)}."
-    )
+    return PluginError(f"Plugin {found.name!r} ({found.origin}) could not be imported: {_told(error)}.")
 
 
 def _told(error: BaseException) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from typing import Any
 
 from rich.console import Console
@@ -27,12 +28,12 @@ def print_summary(outcome: Outcome, console: Console) -> None:
         console.print()
         out = outcome.out
         store_file = next(p.name for p in sorted(out.iterdir()) if p.stem == "encyclopedia")
-        console.print(
-            f"Written to {out}: {store_file}, interpreter/, metrics.json, report.html", markup=False
-        )
-        first = book.book.concepts.name[0]
-        console.print(f"Next: open {out / 'report.html'} in a browser, or", markup=False)
-        console.print(f"      encyclo show {out} {first!r}", markup=False)
+        first = shlex.quote(book.book.concepts.name[0])
+        lines = [
+            ("Written to", f"{out}: {store_file}, interpreter/, metrics.json, report.html"),
+            ("Next", f"open {out / 'report.html'} in a browser, or: encyclo show {out} {first}"),
+        ]
+        console.print(_labelled(lines))
 
 
 def _figures(metrics: dict[str, Any], config: dict[str, Any], book: Encyclopedia) -> list[tuple[str, str]]:
@@ -50,6 +51,16 @@ def _figures(metrics: dict[str, Any], config: dict[str, Any], book: Encyclopedia
         ("Calibration error", _calibration(metrics["calibration"], config)),
         ("Peak memory", f"{capture['peak_rss_mb'] / 1024:.1f} GB"),
     ]
+
+
+def _labelled(lines: list[tuple[str, str]]) -> Table:
+    """Return labels beside values; a long value wraps under itself, also in a narrow terminal."""
+    table = Table.grid(padding=(0, 2))
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for label, value in lines:
+        table.add_row(label, _escaped(value))
+    return table
 
 
 def _accuracy(rung: dict[str, Any] | None, name: str) -> str:
@@ -106,8 +117,7 @@ def print_entry(book: Encyclopedia, name: str, console: Console, prompts: int = 
         ("Nearest", ", ".join(f"{n.name} {n.cosine:.2f}" for n in entry.nearest)),
         ("Most confused", ", ".join(f"{other} {margin:+.1f}" for other, margin in book.confused_with(name))),
     ]
-    for label, value in lines:
-        console.print(f"{label:<14} {value}", markup=False)
+    console.print(_labelled(lines))
     console.print()
     console.print("Prompts")
     for text, family in list(zip(part.prompt, part.family, strict=True))[:prompts]:

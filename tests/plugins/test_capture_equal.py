@@ -16,7 +16,7 @@ from encyclo.types import POOLINGS, Prompt
 
 TOLERANCE = 1e-5
 EVERY_LAYER = tuple(range(-LAYERS - 1, LAYERS + 1))
-MENTIONS = ("cat", "democracy", "extraordinarily long-winded thing", "café", "Straße", "日本", "a", "ice cream")
+MENTIONS = ("house", "democracy", "extraordinarily long-winded thing", "café", "Straße", "日本", "a", "ice cream")
 BEFORE = (
     "",
     "The ",

@@ -45,12 +45,13 @@ def distinct_prefixes(plain, asked, pooling: str) -> int:
     ("text", "mention", "pooling", "read"),
     [
         ("The cat is here", "cat", "span", " cat"),
+        ("The house is here", "house", "span", " house"),
         ("cat is here", "cat", "span", "cat"),
-        ("The cat", "cat", "last", " cat"),
-        ("The cat", None, "span", " cat"),
+        ("The cat", "The", "last", "at"),
+        ("The cat", None, "span", "at"),
         ("The cat", "The", "mean", "The cat"),
         ("The cat", "The", "mean-all", "<bos>The cat"),
-        ("The 日本 is here", "日本", "span", " 日本"),
+        ("The 日本 is here", "日本", "span", "日本"),  # the blank is a token of its own
     ],
 )
 def test_the_mention_is_read_and_nothing_else(tiny_family, text, mention, pooling, read):
@@ -62,7 +63,7 @@ def test_last_is_the_texts_own_last_token(tiny_family):
     """Not the [SEP] that BERT's tokenizer appends."""
     model, plain = tiny_family("bert")
     assert plain.ids("The cat")[-1] == model.tokenizer.eos_token_id
-    assert read_tokens(model, prompt("The cat"), "last") == " cat"
+    assert read_tokens(model, prompt("The cat"), "last") == "at"
     assert read_tokens(model, prompt("The cat"), "mean") == "The cat"
     assert read_tokens(model, prompt("The cat"), "mean-all") == "<bos>The cat<eos>"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from encyclo.errors import CaptureError
@@ -61,14 +62,35 @@ def _samples(
     """Bring a batch to the host; refuse it if a value is not finite, naming prompt, layer and type."""
     values = pooled.cpu().numpy()
     if not np.isfinite(values).all():
-        row, layer, _ = np.argwhere(~np.isfinite(values))[0]
-        raise CaptureError(
-            f"The activation of the prompt {prompts[group[row].position].text!r} at layer {layers[layer]} of "
-            f"{model.depth} is not finite, computed in {model.dtype}; try -o transformers.dtype=float32."
-        )
+        raise _not_finite(model, prompts, layers, group, values)
     return Samples(
         positions=np.array([t.position for t in group], np.int64),
         activations=values,
         tokens=sum(len(t.ids) for t in group),
         tokens_computed=computed,
+    )
+
+
+def _not_finite(
+    model: TransformersModel,
+    prompts: Sequence[Prompt],
+    layers: Sequence[int],
+    group: Sequence[TokenisedPrompt],
+    values: NDArray[np.float32],
+) -> CaptureError:
+    """Return the error that names the prompt to blame.
+
+    In a tree a value that is not finite spreads: what a node doesn't see weighs 0, and 0 times inf is NaN. So
+    the prompts are tried alone.
+    """
+    for prompt in group:
+        alone = run_padded(model.network, model.device, [prompt], layers).cpu().numpy()
+        if not np.isfinite(alone).all():
+            group, values = [prompt], alone
+            break
+    row, layer, _ = np.argwhere(~np.isfinite(values))[0]
+    hint = "" if model.dtype == "float32" else "; try -o transformers.dtype=float32"
+    return CaptureError(
+        f"The activation of the prompt {prompts[group[row].position].text!r} at layer {layers[layer]} of "
+        f"{model.depth} is not finite, computed in {model.dtype}{hint}."
     )

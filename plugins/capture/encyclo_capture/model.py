@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 
 from encyclo.errors import ModelNotFoundError, UsageError
 from encyclo.types import Progress
@@ -33,7 +34,7 @@ class TransformersModel:
             with quiet_transformers():
                 config = AutoConfig.from_pretrained(self.weights.folder)
         except (OSError, ValueError) as error:
-            raise ModelNotFoundError(f"The model {name!r} can't be described: {error}") from error
+            raise ModelNotFoundError(f"The model {name!r} can't be described: {_said(error)}.") from error
         self.config: Any = config.get_text_config()
         self.depth: int = self.config.num_hidden_layers
         self.hidden_size: int = self.config.hidden_size
@@ -54,8 +55,13 @@ class TransformersModel:
         """The model's fast tokenizer (offsets are needed to find mentions)."""
         from transformers import AutoTokenizer
 
-        with quiet_transformers():
-            tokenizer = AutoTokenizer.from_pretrained(self.weights.folder)
+        try:
+            with quiet_transformers():
+                tokenizer = AutoTokenizer.from_pretrained(self.weights.folder)
+        except (OSError, ValueError) as error:
+            raise ModelNotFoundError(
+                f"The tokenizer of the model {self.name!r} can't be loaded: {_said(error)}."
+            ) from error
         if not tokenizer.is_fast:
             raise UsageError(
                 f"The model {self.name!r} has no fast tokenizer (tokenizer.json), which is needed to find mentions."
@@ -83,9 +89,24 @@ class TransformersModel:
         return self._load(AutoModelForCausalLM)
 
     def _load(self, kind: Any) -> Any:
-        with quiet_transformers():
-            network = kind.from_pretrained(
-                self.weights.folder, dtype=getattr(torch, self.dtype), use_safetensors=True
+        try:
+            with quiet_transformers():
+                network, report = kind.from_pretrained(
+                    self.weights.folder,
+                    dtype=getattr(torch, self.dtype),
+                    use_safetensors=True,
+                    output_loading_info=True,
+                )
+        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+            raise ModelNotFoundError(
+                f"The weights of the model {self.name!r} can't be loaded: {_said(error)}."
+            ) from error
+        # transformers draws weights that the files lack at random. Hidden layers never need the pooler.
+        lacking = sorted(key for key in report["missing_keys"] if not key.startswith("pooler."))
+        if lacking:
+            raise ModelNotFoundError(
+                f"The weights of the model {self.name!r} are incomplete: {len(lacking)} that its config.json "
+                f"calls for are in no .safetensors file, {lacking[0]} among them."
             )
         return network.to(self.device).eval()
 
@@ -126,16 +147,25 @@ class TransformersModel:
         return list(tokenizer.batch_decode(output[:, longest:], skip_special_tokens=True))
 
 
+def _said(error: Exception) -> str:
+    """The first sentence of a message, without its full stop: transformers' own run over many lines."""
+    return str(error).strip().partition("\n")[0].partition(". ")[0].rstrip(".:")
+
+
 def choose_device(device: str) -> str:
     """Return the device to use; auto takes CUDA where there is one. Raises UsageError."""
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        kind = torch.device(device).type
+        asked = torch.device(device)
     except RuntimeError as error:
         raise UsageError(f"--device {device} is no device; use auto, cpu or cuda.") from error
-    if kind == "cuda" and not torch.cuda.is_available():
-        raise UsageError(f"--device {device} was asked for, but torch sees no CUDA device; use cpu.")
+    if asked.type not in ("cpu", "cuda"):
+        raise UsageError(f"--device {device} is not supported; use auto, cpu or cuda.")
+    there = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if asked.type == "cuda" and (asked.index or 0) >= there:
+        seen = f"only {there} CUDA device{'s' * (there > 1)}" if there else "no CUDA device"
+        raise UsageError(f"--device {device} was asked for, but torch sees {seen}; use cpu or auto.")
     return device
 
 

@@ -72,7 +72,7 @@ def _pooled(
         return tuple(own[-1:])
     start, end = prompt.span
     # A token may hold the blank before the mention, so overlap decides, not containment.
-    return tuple(place for place in own if offsets[place][0] < end and offsets[place][1] > start)
+    return tuple(p for p in own if max(offsets[p][0], start) < min(offsets[p][1], end))
 
 
 def _lost(prompt: Prompt, pooling: str) -> str:

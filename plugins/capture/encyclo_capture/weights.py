@@ -97,6 +97,8 @@ def _prepare(gguf: Path, ready: Path, source: str, progress: Progress | None) ->
             return _prepared(ready, source)
         if progress:
             progress.stage(f"Preparing the weights once, into {ready} (about a minute)")
+        for left in (ready, *ready.parent.glob(f".{ready.name}-*")):  # by a process that was killed
+            shutil.rmtree(left, ignore_errors=True)
         building = ready.with_name(f".{ready.name}-{uuid.uuid4().hex[:8]}")
         try:
             _convert(gguf, building)
@@ -105,8 +107,11 @@ def _prepare(gguf: Path, ready: Path, source: str, progress: Progress | None) ->
                 "gguf_sha256": files.sha256_of(gguf),
                 "sha256": _hash_folder(building),
             }
+            for file in building.iterdir():
+                files.sync_file(file)
             files.write_json(building / "encyclo.json", record)
             os.replace(building, ready)
+            files.sync_folder(ready.parent)
         finally:
             shutil.rmtree(building, ignore_errors=True)
     return _prepared(ready, source)

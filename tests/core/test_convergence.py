@@ -1,0 +1,229 @@
+"""Convergence figures against planted signatures and noise, whose true values follow from theory."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from encyclo import convergence
+from encyclo.types import SampleSet, Signatures
+
+LAYERS = (-2, -1)
+CONCEPTS, HIDDEN = 60, 64
+
+
+def planted(
+    counts: np.ndarray, noise: float = 1.0, shared: float = 0.0, named_share: float = 1.0, seed: int = 0
+) -> tuple[SampleSet, np.ndarray]:
+    """Return samples of concepts with random signatures, and all activations.
+
+    A sample is a direction that all concepts share, its concept's own signature, and noise; rows are in
+    random order. The second layer has ten times the size of the first.
+    """
+    generator = np.random.default_rng(seed)
+    owner = generator.permutation(np.repeat(np.arange(len(counts)), counts)).astype(np.int32)
+    signatures = generator.normal(size=(len(counts), len(LAYERS), HIDDEN)) + shared
+    values = signatures[owner] + noise * generator.normal(size=(len(owner), len(LAYERS), HIDDEN))
+    values = (values * np.array([1.0, 10.0])[:, None]).astype(np.float32)
+    zeros = np.zeros(len(owner), np.int32)
+    named = generator.uniform(size=len(owner)) < named_share
+    samples = SampleSet(
+        owner, named, zeros, ("f",), zeros.astype(np.int8), LAYERS, fetch=lambda rows: values[rows]
+    )
+    return samples, values
+
+
+def halves_of(counts: np.ndarray, seed: int = 0, **how) -> convergence.HalfSplit:
+    samples, _ = planted(counts, **how)
+    signatures = convergence.estimate_signatures(samples, len(counts))
+    found = convergence.half_splits(samples, signatures, seed)
+    assert found is not None
+    return found
+
+
+def same_counts(count: int) -> np.ndarray:
+    return np.full(CONCEPTS, count)
+
+
+@pytest.mark.parametrize("block", [1, 7, 2048])
+def test_mean_variance_and_count_are_numpys_over_named_samples(block):
+    counts = np.array([0, 1, 2, 5, 30])
+    samples, values = planted(counts, shared=100.0, named_share=0.7)
+    found = convergence.estimate_signatures(samples, len(counts), block)
+    for concept in range(len(counts)):
+        own = values[(samples.concept == concept) & samples.named].astype(np.float64)
+        assert found.count[concept] == len(own)
+        if len(own):
+            np.testing.assert_allclose(found.mean[concept], own.mean(axis=0), rtol=1e-5, atol=1e-6)
+            np.testing.assert_allclose(found.variance[concept], own.var(axis=0), rtol=1e-4, atol=1e-6)
+        else:
+            assert not found.mean[concept].any()
+            assert not found.variance[concept].any()
+    assert (found.mean.dtype, found.variance.dtype, found.count.dtype) == (np.float32, np.float32, np.int32)
+
+
+def test_variance_is_not_lost_beside_a_huge_mean():
+    samples, _ = planted(same_counts(50), noise=1.0, shared=50_000.0)
+    found = convergence.estimate_signatures(samples, CONCEPTS)
+    np.testing.assert_allclose(found.variance[:, 0].mean(), 0.98, rtol=0.02)
+
+
+def test_a_run_without_any_mention_is_refused():
+    samples, _ = planted(same_counts(4), named_share=0.0)
+    with pytest.raises(ValueError, match="no sample mentions"):
+        convergence.estimate_signatures(samples, CONCEPTS)
+
+
+def test_relative_standard_error_is_that_of_a_direct_computation():
+    counts = np.array([2, 3, 10, 40])
+    samples, values = planted(counts)
+    signatures = convergence.estimate_signatures(samples, 4)
+    means = np.array([values[samples.concept == c].astype(np.float64).mean(axis=0) for c in range(4)])
+    expected = []
+    for concept in range(4):
+        scaled = values[samples.concept == concept] / means.std(axis=0)
+        length = np.linalg.norm((means[concept] - means.mean(axis=0)) / means.std(axis=0), axis=-1)
+        error = np.sqrt((scaled.var(axis=0, ddof=1) / counts[concept]).sum(axis=-1))
+        expected.append((error / length).mean())
+    np.testing.assert_allclose(convergence.relative_standard_error(signatures), expected, rtol=1e-4)
+
+
+def test_the_standard_error_is_unknown_for_fewer_than_two_samples():
+    samples, _ = planted(np.array([0, 1, 2, 20, 20]))
+    found = convergence.relative_standard_error(convergence.estimate_signatures(samples, 5))
+    assert np.isinf(found).tolist() == [True, True, False, False, False]
+
+
+def test_the_standard_error_falls_with_the_root_of_the_samples():
+    few, many = (
+        convergence.relative_standard_error(
+            convergence.estimate_signatures(planted(same_counts(count))[0], CONCEPTS)
+        ).mean()
+        for count in (20, 320)
+    )
+    assert few / many == pytest.approx(4.0, rel=0.05)
+
+
+def test_the_centred_difference_follows_the_root_of_the_samples():
+    found = {count: halves_of(same_counts(count)).centred.mean(axis=0) for count in (40, 160, 640)}
+    # Halves of n/2 samples with noise 1 around signatures of size 1 differ by sqrt(2 / (n/2)) = 2 / sqrt(n).
+    for count, figure in found.items():
+        np.testing.assert_allclose(figure, 2 / np.sqrt(count), rtol=0.06)
+
+
+def test_neither_figure_depends_on_a_layers_size():
+    found = halves_of(same_counts(40))
+    for figures in (found.raw, found.centred, found.cosine):
+        np.testing.assert_allclose(figures[:, 0].mean(), figures[:, 1].mean(), rtol=0.05)
+
+
+def test_a_direction_that_all_share_flatters_the_raw_figure_only():
+    plain, flattered = halves_of(same_counts(40)), halves_of(same_counts(40), shared=100.0)
+    assert flattered.raw.mean() < plain.raw.mean() / 20
+    np.testing.assert_allclose(flattered.centred.mean(), plain.centred.mean(), rtol=0.02)
+
+
+def test_the_cosine_is_high_for_the_same_concept_and_null_for_another():
+    found = halves_of(same_counts(200), shared=100.0)
+    assert found.cosine.min() > 0.95
+    assert abs(found.null.mean()) < 0.05
+    assert np.abs(found.null).max() < 0.6
+
+
+def test_pure_noise_has_no_cosine():
+    samples, _ = planted(same_counts(40))
+    generator = np.random.default_rng(1)
+    noise = generator.normal(size=(len(samples), len(LAYERS), HIDDEN)).astype(np.float32)
+    samples = dataclasses.replace(samples, fetch=lambda rows: noise[rows])
+    signatures = convergence.estimate_signatures(samples, CONCEPTS)
+    found = convergence.half_splits(samples, signatures, seed=0)
+    assert abs(found.cosine.mean()) < 0.1
+    assert found.centred.mean() > 1.0
+
+
+def test_only_concepts_with_enough_named_samples_are_halved():
+    counts = np.array([0, 1, convergence.FEWEST - 1, convergence.FEWEST, 9, 20])
+    found = halves_of(counts)
+    assert found.concepts.tolist() == [3, 4, 5]
+    assert found.samples.tolist() == [convergence.FEWEST, 9, 20]
+    assert found.centred.shape == (3, len(LAYERS))
+
+
+def test_samples_that_only_describe_are_left_out():
+    samples, values = planted(same_counts(30), named_share=0.5)
+    wild = np.where(samples.named[:, None, None], values, np.float32(1e6))
+    spoilt = dataclasses.replace(samples, fetch=lambda rows: wild[rows])
+    signatures = convergence.estimate_signatures(samples, CONCEPTS)
+    np.testing.assert_array_equal(convergence.estimate_signatures(spoilt, CONCEPTS).mean, signatures.mean)
+    clean = convergence.half_splits(samples, signatures, seed=0)
+    np.testing.assert_array_equal(convergence.half_splits(spoilt, signatures, seed=0).centred, clean.centred)
+
+
+@pytest.mark.parametrize("counts", [[3, 3, 3], [3, 50], [1, 1]])
+def test_fewer_than_two_concepts_with_enough_samples_give_no_figure(counts):
+    samples, _ = planted(np.array(counts))
+    signatures = convergence.estimate_signatures(samples, len(counts))
+    assert convergence.half_splits(samples, signatures, seed=0) is None
+    assert convergence.convergence_table(None, LAYERS) is None
+
+
+def test_the_seed_alone_decides_the_halves():
+    first, again, other = (halves_of(same_counts(20), seed=seed) for seed in (3, 3, 4))
+    np.testing.assert_array_equal(first.centred, again.centred)
+    assert (first.centred != other.centred).any()
+
+
+def test_more_concepts_than_fit_at_once_are_all_measured():
+    counts = np.full(2 * convergence.CONCEPTS_AT_ONCE + 11, 6)
+    found = halves_of(counts)
+    assert found.concepts.tolist() == list(range(len(counts)))
+    assert np.isfinite(found.centred).all()
+    assert (found.centred > 0).all()
+
+
+def test_the_table_of_a_worked_example():
+    halves = convergence.HalfSplit(
+        concepts=np.array([0, 1]),
+        samples=np.array([10, 20]),
+        raw=np.array([[0.01, 0.04], [0.09, 0.02]]),
+        centred=np.array([[0.05, 0.4], [0.1, 0.2]]),
+        cosine=np.array([[0.9, 0.5], [0.7, 0.3]]),
+        null=np.array([[0.1, 0.0], [-0.1, 0.2]]),
+    )
+    table = convergence.convergence_table(halves, LAYERS)
+    assert list(table) == ["-2", "-1"]
+    assert table["-2"] == pytest.approx(
+        {
+            "raw_rel_diff": 0.05,
+            "centred_rel_diff": 0.075,
+            "cosine": 0.8,
+            "null_cosine": 0.0,
+            "within_5pct_raw": 0.5,
+            "within_5pct_centred": 0.5,
+            "samples_to_5pct_median": (5 * 1 + 10 * 4) / 2,
+            "concepts": 2,
+        }
+    )
+    assert table["-1"]["within_5pct_raw"] == 1.0
+    assert table["-1"]["samples_to_5pct_median"] == pytest.approx((5 * 64 + 10 * 16) / 2)
+
+
+def test_the_samples_it_asks_for_would_suffice():
+    asked = convergence.convergence_table(halves_of(same_counts(40)), LAYERS)["-1"]["samples_to_5pct_median"]
+    # The true answer: halves of m samples differ by sqrt(2 / m) = 0.05.
+    assert asked == pytest.approx(2 / 0.05**2, rel=0.1)
+
+
+def test_concepts_that_do_not_vary_do_not_divide_by_zero():
+    constant = np.ones((8, 1, 3), np.float32)
+    signatures = Signatures(constant[:2], np.zeros((2, 1, 3), np.float32), np.array([4, 4], np.int32))
+    assert np.isfinite(convergence.relative_standard_error(signatures)).all()
+    zeros = np.zeros(8, np.int32)
+    samples = SampleSet(
+        np.repeat([0, 1], 4).astype(np.int32), np.ones(8, bool), zeros, ("f",), zeros.astype(np.int8), (1,),
+        fetch=lambda rows: constant[rows],
+    )  # fmt: skip
+    found = convergence.half_splits(samples, signatures, seed=0)
+    assert found.raw.tolist() == [[0.0], [0.0]]
+    assert found.centred.tolist() == [[0.0], [0.0]]

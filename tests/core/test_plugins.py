@@ -1,0 +1,298 @@
+"""Finding, loading and calling plugins, with real distributions written to a folder on the path."""
+
+from __future__ import annotations
+
+import sys
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from encyclo.errors import (
+    EncycloError,
+    MissingDependencyError,
+    PluginError,
+    UnknownPluginError,
+    UsageError,
+)
+from encyclo.plugins import Plugins, find_installed
+from encyclo.types import Concept
+
+HEAD = """
+import pluggy
+from pydantic import BaseModel
+from encyclo import hookimpl
+from encyclo.types import Concept
+"""
+CONCEPTS = """
+@hookimpl
+def load_concepts(options):
+    yield Concept("dog", "dog")
+"""
+WRAPPER = """
+@hookimpl(wrapper=True)
+def load_concepts():
+    concepts = list((yield))
+    return [*concepts, Concept("wrapped", "wrapped")]
+"""
+
+
+@pytest.fixture
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
+    """Write a distribution with one plugin, as pip would leave it, and put it on the path."""
+    site = tmp_path / "site-packages"
+    site.mkdir()
+    monkeypatch.syspath_prepend(str(site))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    modules = set(sys.modules)
+
+    def write(name: str, code: str, package: str | None = None, target: str | None = None) -> Path:
+        package = package or f"{name}-package"
+        module = f"{package.replace('-', '_')}_{name}"
+        (site / f"{module}.py").write_text(HEAD + textwrap.dedent(code))
+        info = site / f"{package.replace('-', '_')}-1.0.dist-info"
+        info.mkdir(exist_ok=True)
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n")
+        with (info / "entry_points.txt").open("a") as file:
+            if file.tell() == 0:
+                file.write("[encyclo]\n")
+            file.write(f"{name} = {target or module}\n")
+        return site
+
+    yield write
+    for name in set(sys.modules) - modules:
+        if str(site) in str(getattr(sys.modules[name], "__file__", "")):
+            del sys.modules[name]
+
+
+def refusal(kind: type[EncycloError], act: Callable[[], object], *named: str) -> str:
+    """Return the message of the error that `act` raises: exactly `kind`, one line, naming `named`."""
+    with pytest.raises(EncycloError) as caught:
+        act()
+    assert type(caught.value) is kind
+    message = str(caught.value)
+    assert "\n" not in message
+    for text in named:
+        assert text in message
+    return message
+
+
+def concepts_of(plugins: Plugins, name: str) -> list[str]:
+    found = plugins.call("load_concepts", name, options=None)
+    return [concept.id for concept in plugins.iterate(name, found)]
+
+
+def test_an_installed_plugin_is_found_and_called(install):
+    install("mine", CONCEPTS)
+    plugins = Plugins()
+    (found,) = plugins.installed["mine"]
+    assert (found.package, found.version) == ("mine-package", "1.0")
+    assert plugins.hooks_of("mine") == []
+    assert list(plugins.call("load_concepts", "mine", options=None)) == [Concept("dog", "dog")]
+    assert plugins.hooks_of("mine") == ["load_concepts"]
+
+
+def test_the_built_in_plugins_are_found_in_the_same_way():
+    built_in = {name for name, found in find_installed().items() if found[0].package == "encyclo"}
+    expected = {"core", "raw", "templates", "transformers", "hdf5", "transformer", "centroid", "calibrated"}
+    assert expected <= built_in
+
+
+def test_finding_imports_nothing(install):
+    install("loud", "raise SystemExit('imported')")
+    assert "loud" in find_installed()
+    assert "loud_package_loud" not in sys.modules
+    assert Plugins().load("raw").name == "raw"
+    assert "loud_package_loud" not in sys.modules
+
+
+def test_an_unknown_name_lists_the_installed_ones(install):
+    install("mine", CONCEPTS)
+    message = refusal(UnknownPluginError, lambda: Plugins().load("mien"), "'mien'")
+    listed = message.split("installed are: ")[1].rstrip(".").split(", ")
+    assert listed == sorted(find_installed())
+    assert "mine" in listed
+
+
+def test_a_plugin_without_the_hook_says_what_it_has(install):
+    install("mine", CONCEPTS)
+    refusal(
+        UnknownPluginError,
+        lambda: Plugins().require("sample_prompts", "mine"),
+        "'mine'", "mine-package 1.0", "no hook sample_prompts", "load_concepts",
+    )  # fmt: skip
+
+
+def test_a_name_that_two_packages_claim_is_refused_naming_both(install):
+    install("mine", CONCEPTS, package="first-package")
+    install("mine", CONCEPTS, package="second-package")
+    plugins = Plugins()
+    refusal(UsageError, lambda: plugins.load("mine"), "'mine'", "first-package 1.0", "second-package 1.0")
+    rows = [row for row in plugins.describe() if row.name == "mine"]
+    assert {row.package for row in rows} == {"first-package", "second-package"}
+    assert all("first-package" in row.error and "second-package" in row.error for row in rows)
+    assert plugins.load("raw").package == "encyclo"
+
+
+def test_a_package_that_is_on_the_path_twice_is_one_plugin(install, tmp_path, monkeypatch):
+    site = install("mine", CONCEPTS)
+    copy = tmp_path / "copy"
+    (copy / "Mine_Package-1.0.dist-info").mkdir(parents=True)
+    for file in (site / "mine_package-1.0.dist-info").iterdir():
+        (copy / "Mine_Package-1.0.dist-info" / file.name).write_text(file.read_text())
+    monkeypatch.syspath_prepend(str(copy))
+    assert concepts_of(Plugins(), "mine") == ["dog"]
+
+
+@pytest.mark.parametrize(
+    ("code", "named"),
+    [
+        ("1 / 0", "could not be imported: ZeroDivisionError"),
+        ("def broken(:", "could not be imported: SyntaxError"),
+        ("raise SystemExit(3)", "could not be imported: SystemExit"),
+        ("@hookimpl\ndef load_concpets(options): ...", "load_concpets"),
+        ("@hookimpl\ndef load_concepts(options, weather): ...", "weather"),
+    ],
+)
+def test_a_plugin_that_will_not_load_breaks_nothing_but_itself(install, code, named):
+    install("broken", CONCEPTS + code)
+    install("mine", CONCEPTS)
+    plugins = Plugins()
+    for _ in range(2):  # rolled back: the second try says the same
+        refusal(PluginError, lambda: plugins.load("broken"), "'broken'", "broken-package 1.0", named)
+        assert plugins.hooks_of("broken") == []
+    assert concepts_of(plugins, "mine") == ["dog"]
+    rows = {row.name: row for row in plugins.describe()}
+    assert named in rows["broken"].error
+    assert rows["broken"].hooks == []
+    assert (rows["mine"].hooks, rows["mine"].error) == (["load_concepts"], None)
+    assert [row.name for row in rows.values() if row.error] == ["broken"]
+
+
+@pytest.mark.parametrize("target", ["gone_module", "gone_module:plugin", "gone_package.module:plugin"])
+def test_an_entry_point_to_nothing_is_that_packages_fault(install, target):
+    install("broken", "", target=target)
+    refusal(PluginError, lambda: Plugins().load("broken"), "'broken'", "broken-package 1.0", "gone_")
+
+
+def test_an_entry_point_to_a_missing_attribute_is_that_packages_fault(install):
+    install("broken", "", target="broken_package_broken:plugin")
+    refusal(PluginError, lambda: Plugins().load("broken"), "'broken'", "broken-package 1.0", "plugin")
+
+
+def test_a_missing_dependency_answers_with_the_pip_line(install):
+    install("needy", "import surely_not_installed.deep" + CONCEPTS)
+    message = refusal(MissingDependencyError, lambda: Plugins().load("needy"), "'needy'", "needy-package 1.0")
+    assert message.endswith("pip install surely_not_installed")
+
+
+def test_returning_nothing_is_an_error(install):
+    install("lazy", "@hookimpl\ndef load_concepts(options): return None")
+    refusal(
+        PluginError,
+        lambda: Plugins().call("load_concepts", "lazy", options=None),
+        "'lazy'", "lazy-package 1.0", "returned nothing from load_concepts",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("code", "named"),
+    [
+        ("@hookimpl\ndef load_concepts(options): raise KeyError('colour')", "KeyError"),
+        ("@hookimpl\ndef load_concepts(options):\n    yield Concept('dog', 'dog')\n    1 / 0", "ZeroDivisionError"),
+        ("@hookimpl\ndef load_concepts(options): return 5", "TypeError"),
+        ("@hookimpl\ndef load_concepts(options): raise ValueError('two\\nlines.')", "ValueError: two lines."),
+        ("@hookimpl\ndef load_concepts(options): raise ValueError", "failed with ValueError."),
+        ("@hookimpl\ndef load_concepts(options): raise StopIteration('early')", "StopIteration"),
+    ],
+)
+def test_an_error_in_a_hook_or_while_iterating_names_the_plugin(install, code, named):
+    install("failing", code)
+    install("mine", CONCEPTS)
+    plugins = Plugins()
+    refusal(PluginError, lambda: concepts_of(plugins, "failing"), "'failing'", "failing-package 1.0", named)
+    assert concepts_of(plugins, "mine") == ["dog"]
+
+
+def test_what_was_yielded_before_an_error_is_kept(install):
+    install("failing", CONCEPTS + "    raise ValueError('no more')")
+    plugins = Plugins()
+    items = plugins.iterate("failing", plugins.call("load_concepts", "failing", options=None))
+    assert next(items).id == "dog"
+    refusal(PluginError, lambda: next(items), "no more")
+
+
+def test_an_encyclo_error_from_a_plugin_stays_what_it_is(install):
+    code = "from encyclo.errors import UsageError\n@hookimpl\ndef load_concepts(options): raise UsageError('Say which.')"
+    install("mine", code)
+    assert refusal(UsageError, lambda: concepts_of(Plugins(), "mine")) == "Say which."
+
+
+OPTIONS = CONCEPTS + "class Options(BaseModel):\n    size: int = 3\n    kind: str = 'big'\n"
+
+
+def test_options_are_filled(install):
+    install("mine", OPTIONS)
+    plugins = Plugins()
+    assert plugins.options("mine", {}).model_dump() == {"size": 3, "kind": "big"}
+    assert plugins.options("mine", {"size": 5}).size == 5
+
+
+def test_unknown_options_are_refused_listing_the_valid_ones(install):
+    install("mine", OPTIONS)
+    refusal(UsageError, lambda: Plugins().options("mine", {"sise": 5}), "'mine'", "'sise'", "kind, size")
+
+
+def test_an_options_bad_value_is_refused_naming_it(install):
+    install("mine", OPTIONS)
+    refusal(UsageError, lambda: Plugins().options("mine", {"size": "many"}), "mine.size can't be 'many'")
+
+
+def test_a_plugin_without_options_takes_none(install):
+    install("mine", CONCEPTS)
+    assert Plugins().options("mine", {}) is None
+    refusal(UsageError, lambda: Plugins().options("mine", {"a": 1}), "'mine'", "mine-package 1.0", "'a'")
+
+
+def test_options_that_are_no_model_are_the_plugins_fault(install):
+    install("mine", CONCEPTS + "Options = {'size': 3}\n")
+    refusal(PluginError, lambda: Plugins().options("mine", {"size": 5}), "'mine'", "mine-package 1.0")
+
+
+def test_a_samplers_stage(install):
+    install("unnamed", CONCEPTS)
+    install("third", "STAGE = 3")
+    install("wrong", "STAGE = 'three'")
+    plugins = Plugins()
+    assert (plugins.stage_of("raw"), plugins.stage_of("unnamed"), plugins.stage_of("third")) == (0, 1, 3)
+    refusal(PluginError, lambda: plugins.stage_of("wrong"), "'wrong'", "wrong-package 1.0", "'three'")
+
+
+def test_a_wrapper_runs_only_where_it_is_opted_in(install):
+    install("mine", CONCEPTS)
+    install("wrapping", WRAPPER)
+    plain = Plugins()
+    plain.load("wrapping")  # loaded, as by `encyclo plugins`, but not asked for
+    assert concepts_of(plain, "mine") == ["dog"]
+    wrapped = Plugins()
+    wrapped.opt_in(["wrapping"])
+    assert concepts_of(wrapped, "mine") == ["dog", "wrapped"]
+
+
+def test_an_opted_in_wrapper_that_does_not_exist_is_refused():
+    refusal(UnknownPluginError, lambda: Plugins().opt_in(["nowhere"]), "'nowhere'")
+
+
+def test_only_the_chosen_one_of_several_plugins_is_called(install):
+    install("first", CONCEPTS.replace("dog", "first"))
+    install("second", CONCEPTS.replace("dog", "second"))
+    plugins = Plugins()
+    plugins.load("first")
+    plugins.load("second")
+    assert concepts_of(plugins, "first") == ["first"]
+    assert concepts_of(plugins, "second") == ["second"]
+
+
+def test_an_implementation_may_take_fewer_arguments(install):
+    install("short", "@hookimpl\ndef load_concepts(): return [Concept('a', 'a')]")
+    assert concepts_of(Plugins(), "short") == ["a"]

@@ -1,0 +1,84 @@
+"""Which families judge and which train."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+
+import pytest
+from encyclo.splits import HELD_OUT_SHARE, split_families
+from encyclo.types import Split
+from hypothesis import given
+from hypothesis import strategies as st
+
+HELD_OUT = (Split.TEST, Split.CALIBRATION, Split.VALIDATION)
+
+
+def counts(families: int, seed: int = 0) -> Counter[Split]:
+    return Counter(split_families({1: [f"f{i}" for i in range(families)]}, seed).values())
+
+
+family_lists = st.dictionaries(st.integers(0, 3), st.lists(st.text(max_size=5), min_size=1, max_size=40), min_size=1)
+
+
+@given(family_lists, st.integers(0, 2**63 - 1))
+def test_every_family_has_one_split_and_something_always_trains(families, seed):
+    assigned = split_families(families, seed)
+    assert assigned.keys() == {(stage, name) for stage, names in families.items() for name in names}
+    for stage in families:
+        assert Split.TRAIN in {split for (s, _), split in assigned.items() if s == stage}
+
+
+@given(family_lists, st.integers(0, 2**63 - 1), st.randoms(use_true_random=False))
+def test_order_and_repeats_change_nothing(families, seed, random):
+    shuffled = {stage: names * 2 for stage, names in reversed(families.items())}
+    for names in shuffled.values():
+        random.shuffle(names)
+    assert split_families(shuffled, seed) == split_families(families, seed)
+
+
+@given(family_lists, st.integers(0, 2**63 - 1))
+def test_a_stage_is_split_the_same_whatever_other_stages_the_run_has(families, seed):
+    together = split_families(families, seed)
+    alone = {}
+    for stage, names in families.items():
+        alone.update(split_families({stage: names}, seed))
+    assert alone == together
+
+
+def test_one_family_trains():
+    assert counts(1) == {Split.TRAIN: 1}
+
+
+def test_of_two_families_one_tests():
+    assert counts(2) == {Split.TRAIN: 1, Split.TEST: 1}
+
+
+def test_of_three_families_one_also_calibrates():
+    assert counts(3) == {Split.TRAIN: 1, Split.TEST: 1, Split.CALIBRATION: 1}
+
+
+@pytest.mark.parametrize("families", range(4, 101))
+def test_from_four_on_every_split_has_its_share(families):
+    found = counts(families)
+    share = max(1, round(HELD_OUT_SHARE * families))
+    assert [found[split] for split in HELD_OUT] == [share] * 3
+    assert found[Split.TRAIN] == families - 3 * share >= 1
+
+
+def test_the_seed_decides_which_families_are_held_out():
+    families = {1: [f"f{i}" for i in range(28)]}
+    chosen = [
+        frozenset(key for key, split in split_families(families, seed).items() if split is Split.TEST)
+        for seed in range(20)
+    ]
+    assert len(set(chosen)) > 15
+    tested = Counter(itertools.chain.from_iterable(chosen))
+    assert len(tested) > 20, "over many seeds nearly every family is a test family at times"
+
+
+def test_stages_are_shuffled_independently():
+    names = [f"f{i}" for i in range(28)]
+    assigned = split_families({1: names, 2: names}, 0)
+    by_stage = [[assigned[stage, name] for name in names] for stage in (1, 2)]
+    assert by_stage[0] != by_stage[1]

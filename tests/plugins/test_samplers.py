@@ -1,0 +1,253 @@
+"""The samplers raw and templates, over all bundled concepts."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from encyclo.errors import UsageError
+from encyclo.types import Concept, Context, Prompt
+from encyclo_concepts import core
+from encyclo_samplers import raw, templates
+from encyclo_samplers.inflection import inflect_noun, inflect_verb
+from encyclo_samplers.templates import Options, Template, fill, load_templates, sample_prompts
+from lemminflect import getAllInflections, getAllLemmas
+from pydantic import ValidationError
+
+CONCEPTS = list(core.load_concepts(core.Options()))
+DOG = Concept("dog", "dog", countable=True)
+WATER = Concept("water", "water", countable=False)
+RUN = Concept("run", "run", part_of_speech="verb")
+PARTS = ("noun", "verb", "adjective")
+GROUPS = ("subject", "object", "preposition", "quoted")
+CONSONANT_SOUND = re.compile(r"(?:uni|use|util|eu|ewe|one|once|ubi)")
+SILENT_H = re.compile(r"(?:hour|honou?r|honest|heir)")
+
+
+def context(wanted: int = 10, seed: int = 0, **options) -> Context:
+    return Context(seed, "cpu", Options(**options), Path(), prompts_wanted=wanted)
+
+
+def drawn(concepts: list[Concept], stage: int = 1, **how) -> list[Prompt]:
+    return list(sample_prompts(concepts, stage, context(**how)))
+
+
+def of(prompts: list[Prompt], concept: str) -> list[Prompt]:
+    return [prompt for prompt in prompts if prompt.concept == concept]
+
+
+def mention(prompt: Prompt) -> str:
+    start, end = prompt.span
+    return prompt.text[start:end]
+
+
+def inflections(word: str) -> set[str]:
+    """Return the word's forms by lemminflect; regular ones where its lexicon lacks the word."""
+    found = {word, *(form for forms in getAllInflections(word).values() for form in forms)}
+    return found if getAllLemmas(word) else found | {word + "s"}
+
+
+def right_article(word: str) -> str:
+    vowel = word[0] in "aeiou" and not CONSONANT_SOUND.match(word)
+    return "an" if vowel or SILENT_H.match(word) else "a"
+
+
+ALL = drawn(CONCEPTS, wanted=1000)
+
+
+def test_raw_is_the_name_and_nothing_else():
+    (prompt,) = raw.sample_prompts([dataclasses.replace(DOG, name=" guide dog\n")])
+    assert prompt == Prompt("dog", "guide dog", (0, 9), "raw")
+
+
+def test_raw_has_one_prompt_a_concept_in_order():
+    prompts = list(raw.sample_prompts(CONCEPTS))
+    assert [prompt.concept for prompt in prompts] == [concept.id for concept in CONCEPTS]
+    assert all(mention(prompt) == prompt.text == BY_NAME[prompt.concept] for prompt in prompts)
+
+
+BY_NAME = {concept.id: concept.name for concept in CONCEPTS}
+
+
+def test_the_samplers_stages():
+    assert (raw.STAGE, templates.STAGE) == (0, 1)
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_part_of_speech_has_enough_templates_in_four_groups(part):
+    groups = load_templates()[part]
+    assert tuple(groups) == GROUPS
+    assert sum(len(group) for group in groups.values()) >= 24
+    every = [template for group in groups.values() for template in group]
+    assert len({template.text for template in every}) == len(every)
+    assert len({template.family for template in every}) == len(every)
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_every_template_is_a_sentence_with_one_known_slot(part):
+    known = {"noun": {"one", "generic", "the", "name"}, "verb": {"name", "ing", "past"}, "adjective": {"name"}}
+    for group in load_templates()[part].values():
+        for template in group:
+            (slot,) = re.findall(r"\{(.*?)\}", template.text)
+            assert slot.lower() in known[part], template
+            assert template.text.startswith(f"{{{slot}}}") <= slot[0].isupper(), template
+            assert template.text[-1] in ".?", template
+
+
+def test_every_span_holds_the_name_or_an_inflection_of_it():
+    wrong = []
+    for concept in CONCEPTS:
+        head, _, last = concept.name.rpartition(" ")
+        first, _, rest = concept.name.partition(" ")
+        if concept.part_of_speech == "verb":
+            allowed = {f"{form} {rest}".strip() for form in inflections(first)}
+        else:
+            allowed = {f"{head} {form}".strip() for form in inflections(last)}
+        if concept.part_of_speech == "adjective" or concept.countable is False:
+            allowed = {concept.name}
+        allowed |= {form[0].upper() + form[1:] for form in allowed}
+        wrong += [p for p in of_concept[concept.id] if mention(p) not in allowed]
+    assert wrong == []
+
+
+of_concept: dict[str, list[Prompt]] = {}
+for prompt in ALL:
+    of_concept.setdefault(prompt.concept, []).append(prompt)
+
+
+def test_the_span_holds_no_article_and_no_quote():
+    for prompt in ALL:
+        assert re.fullmatch(r"[A-Za-z]+([ -][a-z]+)*", mention(prompt)), prompt
+        assert not re.match(r"(?:an?|the)\b", mention(prompt), re.I), prompt
+
+
+def test_sentences_begin_with_a_capital_and_have_single_blanks():
+    for prompt in ALL:
+        assert prompt.text.lstrip('"')[0].isupper(), prompt
+        assert "  " not in prompt.text
+        assert not re.search(r"[{}]", prompt.text), prompt
+
+
+def test_articles_are_right():
+    found = Counter()
+    for prompt in ALL:
+        start, _ = prompt.span
+        if before := re.search(r"\b(an?) $", prompt.text[:start], re.I):
+            article = before.group(1).lower()
+            found[article] += 1
+            assert article == right_article(mention(prompt)), prompt
+    assert min(found["a"], found["an"]) > 100
+
+
+@pytest.mark.parametrize(
+    ("name", "article", "plural"),
+    [
+        ("hour", "an", "hours"), ("university", "a", "universities"), ("umbrella", "an", "umbrellas"),
+        ("European", "a", "Europeans"), ("heir", "an", "heirs"), ("house", "a", "houses"),
+        ("mouse", "a", "mice"), ("knife", "a", "knives"), ("sheep", "a", "sheep"), ("church", "a", "churches"),
+        ("person", "a", "people"), ("thief", "a", "thieves"), ("monarch", "a", "monarchs"),
+        ("gas", "a", "gases"), ("cactus", "a", "cactuses"), ("octopus", "an", "octopuses"),
+        ("black hole", "a", "black holes"), ("mother-in-law", "a", "mothers-in-law"), ("scissors", "a", "scissors"),
+        ("chatbot", "a", "chatbots"), ("bus", "a", "buses"), ("species", "a", "species"),
+    ],
+)  # fmt: skip
+def test_nouns_inflect(name, article, plural):
+    noun = inflect_noun(name)
+    assert (noun.article, noun.plural) == (article, plural)
+
+
+@pytest.mark.parametrize(
+    ("name", "ing", "past"),
+    [
+        ("run", "running", "ran"), ("make", "making", "made"), ("lie", "lying", "lay"),
+        ("give up", "giving up", "gave up"), ("escape", "escaping", "escaped"), ("carry", "carrying", "carried"),
+    ],
+)  # fmt: skip
+def test_verbs_inflect(name, ing, past):
+    verb = inflect_verb(name)
+    assert (verb.ing, verb.past) == (ing, past)
+
+
+@pytest.mark.parametrize(
+    ("concept", "text", "expected", "mentioned"),
+    [
+        (DOG, "{One} barks.", "A dog barks.", "dog"),
+        (DOG, "I saw {one}.", "I saw a dog.", "dog"),
+        (DOG, "{The} barks.", "The dog barks.", "dog"),
+        (DOG, "{Generic} bark.", "Dogs bark.", "Dogs"),
+        (WATER, "{One} flows.", "Water flows.", "Water"),
+        (WATER, "Without {one}.", "Without water.", "water"),
+        (WATER, "{The} flows.", "The water flows.", "water"),
+        (RUN, "{Ing} is fun.", "Running is fun.", "Running"),
+        (RUN, "They {past}.", "They ran.", "ran"),
+    ],
+)
+def test_a_slot_takes_article_and_form(concept, text, expected, mentioned):
+    prompt = fill(Template("family", text), concept)
+    assert (prompt.text, mention(prompt)) == (expected, mentioned)
+
+
+def test_a_concepts_prompts_are_the_same_whatever_else_is_in_the_run():
+    everything = drawn(CONCEPTS)
+    for concept in CONCEPTS[::97]:
+        assert drawn([concept]) == of(everything, concept.id)
+    assert sorted(drawn(CONCEPTS[::-1]), key=str) == sorted(everything, key=str)
+
+
+def test_seed_stage_and_concept_each_change_what_is_drawn():
+    def families(concept=DOG, **how) -> list[str]:
+        return [prompt.family for prompt in drawn([concept], **how)]
+
+    assert families() == families()
+    assert families() != families(seed=1)
+    assert families() != families(stage=2)
+    assert families() != families(dataclasses.replace(DOG, id="other dog"))
+
+
+@pytest.mark.parametrize("wanted", [1, 4, 10, 28, 100])
+def test_no_template_is_used_twice_for_a_concept(wanted):
+    for concept in (DOG, WATER, RUN):
+        prompts = drawn([concept], wanted=wanted)
+        available = sum(len(group) for group in load_templates()[concept.part_of_speech].values())
+        assert len(prompts) == min(wanted, available)
+        assert len({p.family for p in prompts}) == len({p.text for p in prompts}) == len(prompts)
+
+
+def test_groups_are_drawn_evenly():
+    for concept in CONCEPTS[::50]:
+        found = Counter(p.family.split(".")[1] for p in drawn([concept], wanted=10))
+        assert sorted(found.values()) == [2, 2, 3, 3]
+
+
+def test_families_are_templates_shared_by_the_concepts_of_a_part_of_speech():
+    for prompt in ALL:
+        part, group, number = prompt.family.split(".")
+        assert prompt.family in {template.family for template in load_templates()[part][group]}
+        assert number.isdigit()
+
+
+def test_groups_can_be_chosen():
+    prompts = drawn([DOG, RUN], wanted=100, groups=["quoted"])
+    assert {prompt.family.split(".")[1] for prompt in prompts} == {"quoted"}
+    assert {prompt.concept for prompt in prompts} == {"dog", "run"}
+
+
+def test_an_unknown_group_is_refused_listing_the_known_ones():
+    with pytest.raises(UsageError) as caught:
+        drawn([DOG], groups=["quoted", "rhymed"])
+    assert "rhymed" in str(caught.value)
+    assert all(group in str(caught.value) for group in GROUPS)
+
+
+def test_unknown_options_are_refused():
+    with pytest.raises(ValidationError):
+        Options(families=["quoted"])
+
+
+def test_an_unknown_part_of_speech_is_treated_as_a_noun_that_does_not_inflect():
+    prompts = drawn([Concept("oops", "oops", part_of_speech="interjection")], wanted=100)
+    assert {mention(prompt).lower() for prompt in prompts} == {"oops"}
+    assert {prompt.family.split(".")[0] for prompt in prompts} == {"noun"}

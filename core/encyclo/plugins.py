@@ -117,6 +117,11 @@ class Plugins:
         callers = self._manager.get_hookcallers(plugin) if plugin is not None else None
         return sorted(caller.name for caller in callers or [])
 
+    def implements(self, name: str, hook: str) -> bool:
+        """Return whether the plugin `name` implements the optional hook `hook`."""
+        self.load(name)
+        return hook in self.hooks_of(name)
+
     def require(self, hook: str, name: str) -> InstalledPlugin:
         """Load `name` and check that it implements `hook`, naming the plugins that would be candidates."""
         found = self.load(name)

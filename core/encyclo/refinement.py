@@ -29,7 +29,7 @@ def refine(session: Session, directory: RunDirectory) -> dict[str, Any]:
     for stage in session.stages:
         begun = time.perf_counter()
         known = {"interpreter": judged.interpreter, "scores": judged.scores} if judged else {}
-        fresh = pipeline.collect_stage(session, out, store, stage, chosen, **known)
+        fresh = pipeline.collect_stage(session, directory, store, stage, chosen, **known)
         commits += fresh
         refined = len(chosen)
         judged = pipeline.judge(session, out, store, commits)

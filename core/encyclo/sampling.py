@@ -27,9 +27,10 @@ class Collector:
     store: Store
     ledger: Ledger
 
-    def collect(self, unit: Unit, stage: Stage, context: Context, advance: Callable[[int], None]) -> Commit:
-        """Sample, capture and store one unit; the commit record is the last thing written."""
-        prompts = self.sample(unit, stage, context)
+    def collect(
+        self, unit: Unit, stage: Stage, prompts: list[Prompt], advance: Callable[[int], None]
+    ) -> Commit:
+        """Capture and store one unit's prompts; the commit record is the last thing written."""
         begun = time.perf_counter()
         activations, tokens, computed = self.capture(prompts, advance)
         seconds = time.perf_counter() - begun
@@ -42,6 +43,24 @@ class Collector:
         )
         self.ledger.commit(commit)
         return commit
+
+    def self_test(self, prompts: list[Prompt]) -> dict[str, float] | None:
+        """Let the capture plugin check itself on these prompts; None where it has no self-test.
+
+        Returns each check's worst value. Raises CaptureError naming the check that failed.
+        """
+        session, name = self.session, self.session.config.capture
+        if not session.plugins.implements(name, "check_capture"):
+            return None
+        found: dict[str, float] = session.plugins.call(
+            "check_capture",
+            name,
+            prompts=prompts,
+            layers=session.schema.layer_index,
+            pooling=session.config.pooling,
+            context=session.context(name, self.out),
+        )
+        return found
 
     def sample(self, unit: Unit, stage: Stage, context: Context) -> list[Prompt]:
         """Return the unit's prompts, concept by concept; refuse one that can't be what it says."""

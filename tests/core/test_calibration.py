@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from encyclo import calibration
-from encyclo.calibration import BetaPrior
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import brier_score_loss
+
+from encyclo import calibration
+from encyclo.calibration import BetaPrior
 
 COUNT = 20_000
 

@@ -35,7 +35,7 @@ def test_light_commands_import_nothing_heavy(arguments: list[str]):
 def test_plugins_lists_every_built_in_with_its_hooks(encyclo):
     rows = {row["name"]: row for row in json.loads(encyclo("plugins", "--json").stdout)["plugins"]}
     assert rows["hdf5"]["hooks"] == ["store_activations"]
-    assert rows["transformers"]["hooks"] == ["capture_layers", "load_model"]
+    assert rows["transformers"]["hooks"] == ["capture_layers", "check_capture", "load_model"]
     assert rows["transformer"]["hooks"] == ["load_interpreter", "train_interpreter"]
     assert {"core", "raw", "templates", "centroid", "calibrated"} <= rows.keys()
     assert all(row["error"] is None and row["package"] == "encyclo" for row in rows.values())

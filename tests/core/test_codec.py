@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from encyclo import codec
 from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
+
+from encyclo import codec
 
 LARGEST = float(np.finfo(np.float32).max)
 finite = st.floats(width=32, allow_nan=False, allow_infinity=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from encyclo.config import RunConfig, load_config, parse_layers
 from encyclo.errors import UsageError
 
@@ -154,7 +155,9 @@ def test_options_for_a_plugin_that_the_run_does_not_use_are_refused(tmp_path, na
         assert "hdf5" in message
 
 
-@pytest.mark.parametrize("text", ["templates", "templates=5", "templates.=5", ".key=5", "templates.key", "=", ""])
+@pytest.mark.parametrize(
+    "text", ["templates", "templates=5", "templates.=5", ".key=5", "templates.key", "=", ""]
+)
 def test_a_malformed_option_is_refused_with_an_example(text):
     message = refusal({}, None, [text])
     assert "NAME.key=value" in message

@@ -6,6 +6,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+
 from encyclo import convergence
 from encyclo.types import SampleSet, Signatures
 

@@ -8,6 +8,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+
 from encyclo import hookspecs
 
 ROOT = Path(__file__).parents[2]
@@ -28,7 +29,7 @@ def test_hooks_md_has_a_heading_with_the_signature_of_every_hook():
 
 def test_hooks_md_examples_are_python_with_a_hookimpl():
     examples = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "hooks.md").read_text(), flags=re.S)
-    assert len(examples) == 8
+    assert len(examples) == 9
     for example in examples:
         compile(example, "hooks.md", "exec")
         assert "@hookimpl" in example

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from encyclo import evaluation
-from encyclo.types import SampleSet
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+
+from encyclo import evaluation
+from encyclo.types import SampleSet
 
 NAN = np.nan
 
@@ -39,7 +40,10 @@ def test_infinite_scores_are_ordered():
     assert ranks_of([[np.inf, 1, -np.inf]] * 3, [0, 1, 2]) == [1, 2, 3]
 
 
-@given(arrays(np.float32, (7, 5), elements=st.floats(-2, 2, width=16)), arrays(np.int32, 7, elements=st.integers(0, 4)))
+@given(
+    arrays(np.float32, (7, 5), elements=st.floats(-2, 2, width=16)),
+    arrays(np.int32, 7, elements=st.integers(0, 4)),
+)
 def test_a_rank_is_one_more_than_the_others_that_are_not_worse(scores, truth):
     expected = [
         1 + sum(score >= row[own] for place, score in enumerate(row) if place != own)

@@ -8,6 +8,7 @@ import textwrap
 
 import pluggy
 import pytest
+
 from encyclo import hookspecs
 from encyclo.plugins import GROUP
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from encyclo import files
 from encyclo.errors import DamagedError, RunDirectoryError
 from encyclo.ledger import SAMPLES_A_UNIT, Commit, Ledger, Unit, locked, plan_units, read_committed

@@ -8,13 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from encyclo.errors import (
-    EncycloError,
-    MissingDependencyError,
-    PluginError,
-    UnknownPluginError,
-    UsageError,
-)
+
+from encyclo.errors import EncycloError, MissingDependencyError, PluginError, UnknownPluginError, UsageError
 from encyclo.plugins import Plugins, find_installed
 from encyclo.types import Concept
 
@@ -134,13 +129,14 @@ def test_a_name_that_two_packages_claim_is_refused_naming_both(install):
     assert plugins.load("raw").package == "encyclo"
 
 
-def test_a_package_that_is_on_the_path_twice_is_one_plugin(install, tmp_path, monkeypatch):
+@pytest.mark.parametrize("folder", ["Mine_Package-1.0.dist-info", "~ine_package-1.0.dist-info"])
+def test_a_package_that_is_on_the_path_twice_is_one_plugin(install, tmp_path, monkeypatch, folder):
     site = install("mine", CONCEPTS)
-    copy = tmp_path / "copy"
-    (copy / "Mine_Package-1.0.dist-info").mkdir(parents=True)
+    copy = tmp_path / "copy" / folder  # a second install, or what pip leaves where it can't uninstall
+    copy.mkdir(parents=True)
     for file in (site / "mine_package-1.0.dist-info").iterdir():
-        (copy / "Mine_Package-1.0.dist-info" / file.name).write_text(file.read_text())
-    monkeypatch.syspath_prepend(str(copy))
+        (copy / file.name).write_text(file.read_text())
+    monkeypatch.syspath_prepend(str(copy.parent))
     assert concepts_of(Plugins(), "mine") == ["dog"]
 
 
@@ -199,7 +195,10 @@ def test_returning_nothing_is_an_error(install):
     ("code", "named"),
     [
         ("@hookimpl\ndef load_concepts(options): raise KeyError('colour')", "KeyError"),
-        ("@hookimpl\ndef load_concepts(options):\n    yield Concept('dog', 'dog')\n    1 / 0", "ZeroDivisionError"),
+        (
+            "@hookimpl\ndef load_concepts(options):\n    yield Concept('dog', 'dog')\n    1 / 0",
+            "ZeroDivisionError",
+        ),
         ("@hookimpl\ndef load_concepts(options): return 5", "TypeError"),
         ("@hookimpl\ndef load_concepts(options): raise ValueError('two\\nlines.')", "ValueError: two lines."),
         ("@hookimpl\ndef load_concepts(options): raise ValueError", "failed with ValueError."),

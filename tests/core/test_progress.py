@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+
 from encyclo import progress
 from encyclo.progress import ConsoleProgress
 

@@ -59,6 +59,35 @@ def test_a_run_directory_holds_what_the_design_says(tiny_run: Path):
     assert metrics["calibration"]["n"] > 0 and metrics["calibration"]["centroid"]["n"] > 0
 
 
+def test_run_json_records_the_self_test(tiny_run: Path):
+    found = json.loads((tiny_run / "run.json").read_text())["self_test"]
+    assert found.keys() == {"mentions", "finite", "layers", "batch", "padding"}
+    assert found["finite"] > 0 and max(found["layers"], found["batch"], found["padding"]) < 0.1
+
+
+def test_a_capture_that_fails_its_self_test_stops_the_run(
+    encyclo, tmp_path: Path, tiny_gemma: Path, monkeypatch: pytest.MonkeyPatch
+):
+    from encyclo_capture import capture as module
+
+    run_tree = module.run_tree
+    monkeypatch.setattr(module, "run_tree", lambda *given: run_tree(*given).roll(1, dims=1))  # wrong layers
+    flags = [
+        "--model",
+        tiny_gemma,
+        "--layers",
+        "1,2,3",
+        "--device",
+        "cpu",
+        "-o",
+        "transformers.dtype=float32",
+    ]
+    result = encyclo("run", "--sampler", "templates", "--limit", "4", "--out", tmp_path / "run", *flags)
+    assert result.returncode == 1
+    assert "self-test's check 'layers' failed" in one_sentence(result.stderr)
+    assert not list((tmp_path / "run" / "commits").iterdir())
+
+
 def test_no_family_is_on_two_sides_of_the_split(tiny_run: Path):
     splits = json.loads((tiny_run / "metrics.json").read_text())["splits"]
     assert all(splits.values())

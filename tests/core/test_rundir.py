@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+
 from encyclo import __version__, rundir
 from encyclo.errors import DamagedError, RunDirectoryError
 from encyclo.ledger import Commit, locked

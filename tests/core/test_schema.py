@@ -6,6 +6,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+
 from encyclo import codec
 from encyclo.schema import NO_SPAN, Part
 
@@ -44,7 +45,9 @@ def test_checksum_is_of_content_not_of_the_object():
     assert make_part().checksum() == make_part().checksum()
 
 
-@pytest.mark.parametrize("name", [f.name for f in dataclasses.fields(Part) if f.name not in {"family", "prompt"}])
+@pytest.mark.parametrize(
+    "name", [f.name for f in dataclasses.fields(Part) if f.name not in {"family", "prompt"}]
+)
 def test_checksum_does_not_depend_on_memory_layout(name):
     part = make_part()
     value = getattr(part, name)

@@ -6,10 +6,11 @@ import itertools
 from collections import Counter
 
 import pytest
-from encyclo.splits import HELD_OUT_SHARE, split_families
-from encyclo.types import Split
 from hypothesis import given
 from hypothesis import strategies as st
+
+from encyclo.splits import HELD_OUT_SHARE, split_families
+from encyclo.types import Split
 
 HELD_OUT = (Split.TEST, Split.CALIBRATION, Split.VALIDATION)
 
@@ -18,7 +19,9 @@ def counts(families: int, seed: int = 0) -> Counter[Split]:
     return Counter(split_families({1: [f"f{i}" for i in range(families)]}, seed).values())
 
 
-family_lists = st.dictionaries(st.integers(0, 3), st.lists(st.text(max_size=5), min_size=1, max_size=40), min_size=1)
+family_lists = st.dictionaries(
+    st.integers(0, 3), st.lists(st.text(max_size=5), min_size=1, max_size=40), min_size=1
+)
 
 
 @given(family_lists, st.integers(0, 2**63 - 1))

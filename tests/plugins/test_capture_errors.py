@@ -50,8 +50,9 @@ def test_a_mention_without_a_token(tiny_family, span):
 
 def test_a_mention_that_the_tokenizer_drops(tmp_path):
     """A tokenizer that strips blanks has no token for them."""
-    from encyclo_capture.model import TransformersModel
     from tokenizers import normalizers
+
+    from encyclo_capture.model import TransformersModel
 
     tokenizer = build_tokenizer()
     tokenizer.backend_tokenizer.normalizer = normalizers.Strip()
@@ -129,7 +130,8 @@ def test_a_folder_without_config(tiny_gemma, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "config", ["{", json.dumps({"model_type": "no_such_type"}), "{}", "[]", json.dumps({"model_type": "gpt2"})[:9]]
+    "config",
+    ["{", json.dumps({"model_type": "no_such_type"}), "{}", "[]", json.dumps({"model_type": "gpt2"})[:9]],
 )
 def test_a_folder_whose_config_describes_no_model(tiny_gemma, tmp_path, config):
     folder = tmp_path / "model"
@@ -216,8 +218,9 @@ def test_a_head_that_is_not_there_is_not_made_up(tmp_path):
 
 
 def test_bert_needs_no_pooler(tmp_path):
-    from encyclo_capture.model import TransformersModel
     from transformers import AutoModelForMaskedLM
+
+    from encyclo_capture.model import TransformersModel
 
     folder = write_model(tmp_path / "model", "bert")
     AutoModelForMaskedLM.from_pretrained(folder).save_pretrained(folder)

@@ -76,7 +76,9 @@ def test_nothing_is_computed_twice_and_nothing_after_the_mention(tiny_family, fa
     assert batch.tokens == sum(len(plain.ids(one.text)) for one in asked)
     assert batch.tokens_computed == distinct_prefixes(plain, asked, "span")
     shortest = distinct_prefixes(plain, asked[:1], "span")
-    assert batch.tokens_computed < shortest + 8  # the shared prefix once, the three mentions, and no " is here"
+    assert (
+        batch.tokens_computed < shortest + 8
+    )  # the shared prefix once, the three mentions, and no " is here"
 
 
 @pytest.mark.parametrize("pooling", POOLINGS)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import assume, given
@@ -22,18 +24,26 @@ def prompts(draw: st.DrawFn):
     return found
 
 
+def cut_into_trees(asked, limit: int):
+    """Groups of at most `limit` nodes, each with its tree."""
+    from encyclo_capture.tree import grow, tree_groups
+
+    return ((group, grow(group)) for group in tree_groups(asked, limit))
+
+
 def prefixes(group) -> set[tuple[int, ...]]:
     return {one.ids[:end] for one in group for end in range(1, one.pooled[-1] + 2)}
 
 
 def paths(tree) -> list[tuple[int, ...]]:
     """The tokens from the root to each node, by the tree's own ancestors."""
-    return [tuple(tree.tokens[row[: depth + 1]]) for row, depth in zip(tree.ancestors, tree.depth, strict=True)]
+    return [
+        tuple(tree.tokens[row[: depth + 1]]) for row, depth in zip(tree.ancestors, tree.depth, strict=True)
+    ]
 
 
 @given(prompts(), st.integers(1, 40))
 def test_a_node_is_a_distinct_prefix(asked, limit):
-    from encyclo_capture.tree import cut_into_trees
 
     for group, tree in cut_into_trees(asked, limit):
         assert len(tree) == len(prefixes(group))
@@ -42,7 +52,6 @@ def test_a_node_is_a_distinct_prefix(asked, limit):
 
 @given(prompts())
 def test_ancestors_are_the_path(asked):
-    from encyclo_capture.tree import cut_into_trees
 
     ((_, tree),) = cut_into_trees(asked, 10_000)
     assert (np.diff(tree.depth) >= 0).all()
@@ -58,7 +67,6 @@ def test_ancestors_are_the_path(asked):
 
 @given(prompts(), st.integers(1, 40))
 def test_pooled_nodes_are_the_prompts_own_tokens_in_their_context(asked, limit):
-    from encyclo_capture.tree import cut_into_trees
 
     for group, tree in cut_into_trees(asked, limit):
         assert list(tree.counts) == [len(one.pooled) for one in group]
@@ -71,19 +79,17 @@ def test_pooled_nodes_are_the_prompts_own_tokens_in_their_context(asked, limit):
 
 @given(prompts(), st.integers(1, 40))
 def test_a_group_keeps_the_limit_unless_one_prompt_breaks_it(asked, limit):
-    from encyclo_capture.tree import cut_into_trees
 
     groups = list(cut_into_trees(asked, limit))
     assert sorted(one.position for group, _ in groups for one in group) == list(range(len(asked)))
     for group, tree in groups:
         assert len(tree) <= limit or len(group) == 1
-    for (group, tree), (following, _) in zip(groups, groups[1:], strict=False):  # nor is a group cut early
+    for (group, tree), (following, _) in itertools.pairwise(groups):  # nor is a group cut early
         assert len(prefixes([*group, following[0]])) > limit or len(tree) > limit
 
 
 @given(prompts(), st.integers(1, 40), st.randoms(use_true_random=False))
 def test_the_order_of_the_prompts_changes_no_tree(asked, limit, random):
-    from encyclo_capture.tree import cut_into_trees
 
     shuffled = random.sample(asked, len(asked))
     one, other = ([(tree.tokens.tolist(), tree.pooled.tolist(), [p.position for p in group])
@@ -103,7 +109,6 @@ def test_common_prefix(a, b):
 @given(prompts())
 def test_slices_show_each_node_its_path_and_nothing_else(asked):
     from encyclo_capture.attention import cut_into_slices
-    from encyclo_capture.tree import cut_into_trees
 
     ((_, tree),) = cut_into_trees(asked, 10_000)
     covered = 0
@@ -123,8 +128,8 @@ def test_slices_show_each_node_its_path_and_nothing_else(asked):
 def test_tree_attention_equals_attention_along_each_path(few, asked):
     """Against sums written out by hand, for one slice and for many, whole and cut into small gathers."""
     import torch
+
     from encyclo_capture import attention
-    from encyclo_capture.tree import cut_into_trees
 
     ((_, tree),) = cut_into_trees(asked, 10_000)
     assume(len(tree) > 1)

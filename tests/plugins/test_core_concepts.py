@@ -7,15 +7,19 @@ from collections import Counter
 
 import pytest
 import snowballstemmer
-from encyclo.errors import EncycloError
+from lemminflect import getAllInflections, getAllLemmas
+
+from encyclo.errors import UsageError
+from encyclo.plugins import Plugins
 from encyclo.types import Concept
 from encyclo_concepts.core import CATEGORIES, Options, load_concepts, read_category
-from lemminflect import getAllInflections, getAllLemmas
 
 CONCEPTS = list(load_concepts(Options()))
 BY_ID = {concept.id: concept for concept in CONCEPTS}
 STEM = snowballstemmer.stemmer("english").stemWord
-PLACEHOLDER = re.compile(r"\b(todo|tbd|fixme|xxx|lorem|placeholder|definition|foo|bar \d|concept \d)\b|\.\.\.|[<>{}\[\]?]", re.I)
+PLACEHOLDER = re.compile(
+    r"\b(todo|tbd|fixme|xxx|lorem|placeholder|definition|foo|bar \d|concept \d)\b|\.\.\.|[<>{}\[\]?]", re.I
+)
 
 
 def words(text: str) -> list[str]:
@@ -111,14 +115,16 @@ def test_nouns_and_only_nouns_say_whether_they_are_countable():
         assert (concept.countable is None) == (concept.part_of_speech != "noun"), concept
 
 
-@pytest.mark.parametrize(("part", "tag"), [("verb", "VERB"), ("adjective", "ADJ")])
-def test_words_have_the_part_of_speech_that_they_say(part, tag):
-    odd = [
-        c.name
-        for c in CONCEPTS
-        if c.part_of_speech == part and c.name not in getAllLemmas(c.name.split(" ")[0]).get(tag, ())
-    ]
-    assert odd == []
+def test_verbs_and_adjectives_are_in_their_base_form():
+    for concept in CONCEPTS:
+        lemmas = getAllLemmas(concept.name)
+        if concept.name == "turquoise":
+            assert not lemmas  # the lexicon lacks it
+        elif concept.part_of_speech == "verb":
+            assert concept.name in lemmas.get("VERB", ()), concept
+        elif concept.part_of_speech == "adjective":
+            participle = "VERB" in lemmas and concept.name.endswith(("ed", "ing"))  # "deafening"
+            assert participle or concept.name in lemmas.get("ADJ", ()), concept
 
 
 @pytest.mark.parametrize("category", CATEGORIES)
@@ -144,7 +150,7 @@ def test_categories_can_be_chosen():
 
 
 def test_an_unknown_category_is_refused_listing_the_known_ones():
-    with pytest.raises(EncycloError) as caught:
-        list(load_concepts(Options(categories=["animals", "planets"])))
+    with pytest.raises(UsageError) as caught:
+        Plugins().options("core", {"categories": ["animals", "planets"]})
     assert "planets" in str(caught.value)
     assert all(category in str(caught.value) for category in CATEGORIES)

@@ -15,9 +15,9 @@ import time
 from pathlib import Path
 
 import pytest
-from encyclo_capture import weights
 
 from encyclo.errors import ModelNotFoundError
+from encyclo_capture import weights
 
 # A process that prepares argv[1]; its conversion writes half, says so, then waits for the file argv[2] to go on.
 PREPARES = """
@@ -73,7 +73,9 @@ def usable(cache: Path) -> list[Path]:
 
 
 def start(gguf: Path, go: Path) -> subprocess.Popen[str]:
-    return subprocess.Popen([sys.executable, "-c", PREPARES, str(gguf), str(go)], stdout=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        [sys.executable, "-c", PREPARES, str(gguf), str(go)], stdout=subprocess.PIPE, text=True
+    )
 
 
 def test_a_gguf_file_is_prepared_once(cache, gguf, converted):
@@ -126,7 +128,9 @@ def test_a_kill_in_the_middle_leaves_nothing_usable(cache, gguf, converted, tmp_
     assert list(cache.rglob("model.safetensors"))  # it was in the middle
     found = weights.find_weights(str(gguf), None)  # neither the lock nor the rest stands in the way
     assert (found.folder / "config.json").exists()
-    assert list(cache.rglob("model.safetensors")) == [found.folder / "model.safetensors"]  # nor stays for ever
+    assert list(cache.rglob("model.safetensors")) == [
+        found.folder / "model.safetensors"
+    ]  # nor stays for ever
 
 
 def test_a_second_process_waits_and_takes_what_the_first_made(cache, gguf, tmp_path):
@@ -140,7 +144,9 @@ def test_a_second_process_waits_and_takes_what_the_first_made(cache, gguf, tmp_p
     go.touch()
     printed = [first.communicate(timeout=60)[0], second.communicate(timeout=60)[0]]
     assert (first.returncode, second.returncode) == (0, 0)
-    assert printed[0] == printed[1]  # the same folder, and the second converted nothing ("half" is not printed)
+    assert (
+        printed[0] == printed[1]
+    )  # the same folder, and the second converted nothing ("half" is not printed)
     assert usable(cache) == [Path(printed[0].strip())]
 
 

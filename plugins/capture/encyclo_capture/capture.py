@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -13,7 +15,7 @@ from encyclo.types import Prompt, Samples
 from encyclo_capture.forward import run_padded, run_tree
 from encyclo_capture.model import TransformersModel
 from encyclo_capture.tokens import TokenisedPrompt, tokenise
-from encyclo_capture.tree import cut_into_trees
+from encyclo_capture.tree import grow, tree_groups
 
 # A node gathers the keys of all its ancestors; beyond this length padded batches do less work.
 LONGEST_IN_TREE = 192
@@ -30,13 +32,76 @@ def capture(
     tokenised = tokenise(model, prompts, pooling)
     in_tree = [t for t in tokenised if len(t.needed) <= LONGEST_IN_TREE] if model.shares_prefixes else []
     chosen = {t.position for t in in_tree}
-    for group, tree in cut_into_trees(in_tree, batch_tokens):
-        pooled = run_tree(model.network, model.device, tree, layers)
-        yield _samples(model, prompts, layers, group, pooled, computed=len(tree))
     rest = sorted((t for t in tokenised if t.position not in chosen), key=lambda t: (len(t.ids), t.ids))
-    for batch in padded_batches(rest, batch_tokens):
-        pooled = run_padded(model.network, model.device, batch, layers)
-        yield _samples(model, prompts, layers, batch, pooled, computed=len(batch[-1].ids) * len(batch))
+    jobs = [(group, _run_tree) for group in tree_groups(in_tree, batch_tokens)]
+    jobs += [(group, _run_padded) for group in padded_batches(rest, batch_tokens)]
+    # While the device computes a batch, the one before is on its way to the host.
+    before: Callable[[], Samples] | None = None
+    for group, run in jobs:
+        for part, pooled, computed in halving(group, partial(run, model, layers)):
+            ready = start_transfer(pooled)
+            if before is not None:
+                yield before()
+            before = partial(_samples, model, prompts, layers, part, ready, computed)
+    if before is not None:
+        yield before()
+
+
+Runner = Callable[[Sequence[TokenisedPrompt]], tuple[Tensor, int]]
+
+
+def _run_tree(
+    model: TransformersModel, layers: Sequence[int], group: Sequence[TokenisedPrompt]
+) -> tuple[Tensor, int]:
+    tree = grow(group)
+    return run_tree(model.network, model.device, tree, layers), len(tree)
+
+
+def _run_padded(
+    model: TransformersModel, layers: Sequence[int], group: Sequence[TokenisedPrompt]
+) -> tuple[Tensor, int]:
+    return run_padded(model.network, model.device, group, layers), len(group[-1].ids) * len(group)
+
+
+def halving(
+    group: Sequence[TokenisedPrompt], run: Runner
+) -> Iterator[tuple[Sequence[TokenisedPrompt], Tensor, int]]:
+    """Run a group; where the device has too little memory, its halves, and so on. Yield what ran.
+
+    Raises CaptureError if one prompt alone is too much.
+    """
+    try:
+        pooled, computed = run(group)
+    except torch.OutOfMemoryError as error:
+        if len(group) == 1:
+            raise CaptureError(
+                f"A prompt of {len(group[0].ids)} tokens does not fit into the device's memory; "
+                "use a smaller model or another --device."
+            ) from error
+    else:
+        yield group, pooled, computed
+        return
+    # Outside the handler: the error's traceback would keep the tensors of the pass that failed.
+    torch.cuda.empty_cache()
+    middle = len(group) // 2
+    yield from halving(group[:middle], run)
+    yield from halving(group[middle:], run)
+
+
+def start_transfer(pooled: Tensor) -> Callable[[], NDArray[np.float32]]:
+    """Begin to bring a tensor to the host; call what is returned to wait for it."""
+    if pooled.device.type != "cuda":
+        return lambda: pooled.cpu().numpy()
+    host = torch.empty(pooled.shape, dtype=pooled.dtype, pin_memory=True)
+    host.copy_(pooled, non_blocking=True)
+    arrived = torch.cuda.Event()
+    arrived.record()
+
+    def wait() -> NDArray[np.float32]:
+        arrived.synchronize()
+        return host.numpy()
+
+    return wait
 
 
 def padded_batches(prompts: Sequence[TokenisedPrompt], batch_tokens: int) -> Iterator[list[TokenisedPrompt]]:
@@ -56,11 +121,11 @@ def _samples(
     prompts: Sequence[Prompt],
     layers: Sequence[int],
     group: Sequence[TokenisedPrompt],
-    pooled: Tensor,
+    ready: Callable[[], NDArray[np.float32]],
     computed: int,
 ) -> Samples:
     """Bring a batch to the host; refuse it if a value is not finite, naming prompt, layer and type."""
-    values = pooled.cpu().numpy()
+    values = ready()
     if not np.isfinite(values).all():
         raise _not_finite(model, prompts, layers, group, values)
     return Samples(

@@ -45,3 +45,16 @@ def capture_layers(
     assert isinstance(context.options, Options)
     assert isinstance(context.model, TransformersModel)
     return capture(context.model, prompts, layers, pooling, context.options.batch_tokens)
+
+
+@hookimpl
+def check_capture(
+    prompts: Sequence[Prompt], layers: Sequence[int], pooling: str, context: Context
+) -> dict[str, float]:
+    """Capture a handful of the prompts in every way, and compare with a plain pass (see selftest.py)."""
+    from encyclo_capture.model import TransformersModel
+    from encyclo_capture.selftest import check
+
+    assert isinstance(context.options, Options)
+    assert isinstance(context.model, TransformersModel)
+    return check(context.model, prompts, layers, pooling, context.options.batch_tokens)

@@ -37,10 +37,8 @@ class TokenTree:
         return len(self.tokens)
 
 
-def cut_into_trees(
-    prompts: Sequence[TokenisedPrompt], most_nodes: int
-) -> Iterator[tuple[list[TokenisedPrompt], TokenTree]]:
-    """Yield the prompts in groups whose trees have at most `most_nodes` nodes (or one prompt), with the trees.
+def tree_groups(prompts: Sequence[TokenisedPrompt], most_nodes: int) -> Iterator[list[TokenisedPrompt]]:
+    """Yield the prompts in groups whose trees have at most `most_nodes` nodes (or hold one prompt).
 
     Prompts are taken in the order of their tokens, so that those with a common prefix meet in one tree.
     """
@@ -51,12 +49,12 @@ def cut_into_trees(
         path = prompt.needed
         fresh = len(path) - common_prefix(path, before)
         if group and nodes + fresh > most_nodes:
-            yield group, grow(group)
+            yield group
             group, nodes, fresh = [], 0, len(path)
         group.append(prompt)
         nodes, before = nodes + fresh, path
     if group:
-        yield group, grow(group)
+        yield group
 
 
 def grow(prompts: Sequence[TokenisedPrompt]) -> TokenTree:

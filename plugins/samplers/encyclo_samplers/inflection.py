@@ -30,14 +30,19 @@ def inflect_noun(name: str) -> Noun:
     """Return article and plural of a noun or a noun compound (its last word inflects)."""
     from lemminflect import getInflection, getLemma
 
-    from lemminflect import getInflection
-
     engine = _engine()
-    head = name.split()[-1]
-    # inflect knows nouns that don't change (sheep, salmon); lemminflect is right more often on the others.
-    forms = getInflection(head, "NNS")
-    plural = head if engine.plural_noun(head) == head or not forms else forms[0]
-    return Noun(engine.a(name).split(" ", 1)[0], name[: len(name) - len(head)] + plural)
+    article = engine.a(name).split(" ", 1)[0]
+    head, blank, last = name.rpartition(" ")
+    lemmas = getLemma(last, "NOUN", lemmatize_oov=False)
+    if last.endswith("s") and lemmas and last not in lemmas:
+        return Noun(article, name)  # a plural already ("scissors") stays as it is
+    plural = engine.plural_noun(name)
+    # inflect goes by rules and invents "thiefs" and "monarches": there a form from a lexicon is better. Its
+    # irregular plurals (people, sheep, mothers-in-law) stand.
+    known = getInflection(last, "NNS", inflect_oov=False)
+    if plural.endswith("s") and known and plural.rpartition(" ")[2] not in known:
+        plural = head + blank + known[0]
+    return Noun(article, plural)
 
 
 @cache

@@ -118,6 +118,8 @@ def slot_forms(concept: Concept) -> dict[str, tuple[str, str]]:
             "one": (f"{noun.article} ", name),
             "generic": ("", noun.plural),
         }
+    if concept.part_of_speech == "adjective":
+        return {"name": ("", name), "one": (f"{inflect_noun(name).article} ", name)}
     return {"name": ("", name), "the": ("the ", name), "one": ("", name), "generic": ("", name)}
 
 

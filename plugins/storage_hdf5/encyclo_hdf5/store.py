@@ -126,7 +126,7 @@ def _create_column(group: h5py.Group, name: str, like: Any, rows: int) -> None:
         group.create_dataset(name, shape=(rows,), dtype=h5py.string_dtype("utf-8"))
     elif name == "activations":
         # One layer of 250 samples a chunk: reading one layer touches no other layer's bytes.
-        chunks = (min(ROWS_A_CHUNK, max(rows, 1)), 1, like.shape[2])
+        chunks = (min(ROWS_A_CHUNK, rows), 1, like.shape[2]) if rows else None
         group.create_dataset(name, shape=(rows, *like.shape[1:]), dtype=like.dtype, chunks=chunks)
     else:
         group.create_dataset(name, shape=(rows, *like.shape[1:]), dtype=like.dtype)

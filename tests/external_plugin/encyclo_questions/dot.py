@@ -41,9 +41,7 @@ def train_interpreter(samples, concepts):
     values, owners = samples.read(rows), samples.concept[rows]
     means = np.stack([values[owners == index].mean(axis=0) for index in range(len(concepts))])
     centre = means.mean(axis=0)
-    return DotInterpreter(
-        [c.id for c in concepts], centre, (means - centre).reshape(len(means), -1)
-    )
+    return DotInterpreter([c.id for c in concepts], centre, (means - centre).reshape(len(means), -1))
 
 
 @hookimpl

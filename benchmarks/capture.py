@@ -1,0 +1,304 @@
+"""Compare encyclo's capture with its peers: one process each, in turn, on the same prompts.
+
+    python benchmarks/capture.py                     both workloads, every peer that is installed
+    python benchmarks/capture.py --workload raw      50,000 one-word prompts against 5,000, encyclo alone
+
+Nothing is installed; a peer that can't be imported is left out and said so. Every method gives the same
+numbers: the default five layers, pooled over the mention, float32 on the host. Rates are medians of --repeat
+passes after a warm-up pass over the first prompts; ratios within one run are what counts, times drift.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+LAYERS = (7, 10, 13, 16, 18)
+BATCH = 128
+PEERS = ("transformers", "nnsight", "transformer_lens")
+WARM_UP = 256
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--workload", choices=["templates", "definitions", "raw", "all"], default="all")
+    parser.add_argument("--model", default="gemma-3-270m")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--concepts", type=int, default=1000)
+    parser.add_argument("--methods", default=",".join((*PEERS, "encyclo")))
+    parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--worker", help=argparse.SUPPRESS)
+    parser.add_argument("--prompts", type=Path, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.worker:
+        print(json.dumps(work(arguments)))
+        return
+    chosen = ["templates", "definitions"] if arguments.workload == "all" else [arguments.workload]
+    for workload in chosen:
+        for name, prompts in make_prompts(workload, arguments.concepts):
+            methods = ["encyclo"] if workload == "raw" else arguments.methods.split(",")
+            report(name, len(prompts), run_each(methods, prompts, arguments))
+
+
+def make_prompts(workload: str, concepts: int) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """Yield (name, prompts as JSON objects: text and span)."""
+    from encyclo.types import Context
+    from encyclo_concepts import core
+    from encyclo_samplers import templates
+
+    chosen = list(core.load_concepts(core.Options()))[:concepts]
+    if workload == "templates":
+        context = Context(0, "cpu", templates.Options(), Path())
+        prompts = templates.sample_prompts(chosen, 1, context)
+        yield f"templates: {len(chosen):,} concepts x 10", [{"text": p.text, "span": p.span} for p in prompts]
+    elif workload == "definitions":
+        texts = [c.definition for c in chosen] + [
+            c.definition[0].upper() + c.definition[1:] + "." for c in chosen
+        ]
+        yield "definitions, nothing to share but BOS", [{"text": text, "span": None} for text in texts]
+    else:
+        names = [c.name for c in chosen]
+        for count in (5_000, 50_000):
+            pairs = [
+                f"{names[i % len(names)]} {names[i * 7 // len(names) % len(names)]}" for i in range(count)
+            ]
+            yield f"raw: {count:,} names", [{"text": text, "span": [0, len(text)]} for text in pairs]
+
+
+def run_each(
+    methods: list[str], prompts: list[dict[str, Any]], arguments: argparse.Namespace
+) -> dict[str, Any]:
+    """Run each method in a process of its own; return its figures by name."""
+    results = {}
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "prompts.json"
+        file.write_text(json.dumps(prompts))
+        for method in methods:
+            flags = ["--worker", method, "--prompts", str(file), "--model", arguments.model]
+            flags += ["--device", arguments.device, "--repeat", str(arguments.repeat)]
+            done = subprocess.run([sys.executable, __file__, *flags], capture_output=True, text=True)
+            if done.returncode:
+                print(f"{method} is left out: {done.stderr.strip().splitlines()[-1]}", file=sys.stderr)
+            else:
+                results[method] = json.loads(done.stdout.splitlines()[-1])
+    return results
+
+
+def report(name: str, count: int, results: dict[str, Any]) -> None:
+    """Print a table: rates, ratios to the best peer, tokens, memory, share of the matrix-product rate."""
+    peers = [r["rate"] for method, r in results.items() if method != "encyclo"]
+    best = max(peers, default=None)
+    print(f"\n{name} ({count:,} prompts)")
+    print(f"{'method':<18}{'prompts/s':>10}{'ratio':>8}{'tokens':>10}{'peak MB':>9}{'matmul share':>14}")
+    for method, figures in results.items():
+        ratio = f"{figures['rate'] / best:.2f}" if best else "-"
+        print(
+            f"{method:<18}{figures['rate']:>10,.0f}{ratio:>8}{figures['tokens']:>10,}{figures['peak_mb']:>9,.0f}"
+            f"{figures['share']:>13.0%}"
+        )
+    if "encyclo" in results and "transformers" in results:
+        print(f"largest relative difference, encyclo against transformers: {_difference(results):.4f}")
+
+
+def _difference(results: dict[str, Any]) -> float:
+    return max(
+        abs(a - b) / abs(b)
+        for a, b in zip(results["encyclo"]["lengths"], results["transformers"]["lengths"], strict=True)
+    )
+
+
+def work(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Time one method in this process."""
+    import resource
+
+    from encyclo_capture.model import TransformersModel
+
+    prompts = json.loads(arguments.prompts.read_text())
+    model = TransformersModel(arguments.model, arguments.device)
+    run = METHODS[arguments.worker](model)
+    run(prompts[:WARM_UP])
+    rates, products = [], []
+    for _ in range(arguments.repeat):
+        products.append(matrix_product_rate(model))
+        begun = time.perf_counter()
+        tokens, states = run(prompts)
+        rates.append(len(prompts) / (time.perf_counter() - begun))
+    assert states.shape == (len(prompts), len(LAYERS), model.hidden_size)
+    rate = statistics.median(rates)
+    floating = 2 * block_parameters(model) * tokens * rate / len(prompts)
+    return {
+        "rate": rate,
+        "rates": rates,
+        "tokens": tokens,
+        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "share": floating / statistics.median(products),
+        "matrix_product_tflops": statistics.median(products) / 1e12,
+        "lengths": [float(x) for x in (states.astype("float64") ** 2).sum(-1).mean(0) ** 0.5],
+    }
+
+
+def matrix_product_rate(model: Any) -> float:
+    """Return floating-point operations a second of a 2048 x 640 by 640 x 2048 product in the model's type."""
+    import torch
+
+    kind = getattr(torch, model.dtype)
+    a = torch.randn(2048, 640, dtype=kind, device=model.device)
+    b = torch.randn(640, 2048, dtype=kind, device=model.device)
+    wait = torch.cuda.synchronize if model.device.startswith("cuda") else lambda: None
+    for _ in range(5):
+        a @ b
+    wait()
+    begun = time.perf_counter()
+    for _ in range(30):
+        a @ b
+    wait()
+    return 30 * 2 * 2048 * 640 * 2048 / (time.perf_counter() - begun)
+
+
+def block_parameters(model: Any) -> int:
+    """Return the number of weights that every token is multiplied with: those of the blocks' matrices."""
+    from encyclo_capture.forward import find_blocks
+
+    return sum(p.numel() for p in find_blocks(model.network).parameters() if p.dim() > 1)
+
+
+def encyclo(model: Any) -> Callable[[list[dict[str, Any]]], tuple[int, Any]]:
+    """encyclo's own capture, with its default options."""
+    import numpy as np
+
+    from encyclo.types import Prompt
+    from encyclo_capture.capture import capture
+    from encyclo_capture.transformers import Options
+
+    def run(prompts: list[dict[str, Any]]) -> tuple[int, Any]:
+        given = [Prompt("x", p["text"], tuple(p["span"]) if p["span"] else None, "f") for p in prompts]
+        states = np.empty((len(prompts), len(LAYERS), model.hidden_size), np.float32)
+        tokens = 0
+        # In slices of a run's unit, as `encyclo run` hands prompts over.
+        for start in range(0, len(given), 2000):
+            for batch in capture(model, given[start : start + 2000], LAYERS, "span", Options().batch_tokens):
+                states[start + batch.positions] = batch.activations
+                tokens += batch.tokens_computed
+        return tokens, states
+
+    return run
+
+
+def padded(model: Any, forward: Callable[[Any, Any], list[Any]]) -> Callable[..., tuple[int, Any]]:
+    """How a careful user drives a peer: sorted by length, batched, span pooled. `forward` gives the layers."""
+    import numpy as np
+    import torch
+
+    def run(prompts: list[dict[str, Any]]) -> tuple[int, Any]:
+        encoded = model.tokenizer([p["text"] for p in prompts], return_offsets_mapping=True)
+        order = sorted(range(len(prompts)), key=lambda i: len(encoded["input_ids"][i]))
+        states = np.empty((len(prompts), len(LAYERS), model.hidden_size), np.float32)
+        tokens = 0
+        for start in range(0, len(order), BATCH):
+            some = order[start : start + BATCH]
+            longest = len(encoded["input_ids"][some[-1]])
+            ids = torch.zeros(len(some), longest, dtype=torch.long)
+            mask = torch.zeros(len(some), longest, dtype=torch.long)
+            pool = torch.zeros(len(some), longest)
+            for row, i in enumerate(some):
+                own = encoded["input_ids"][i]
+                ids[row, : len(own)] = torch.tensor(own)
+                mask[row, : len(own)] = 1
+                span = prompts[i]["span"]
+                offsets = encoded["offset_mapping"][i]
+                picked = [len(own) - 1]
+                if span:
+                    picked = [t for t, (a, b) in enumerate(offsets) if t and a < span[1] and b > span[0]]
+                pool[row, picked] = 1 / len(picked)
+            hidden = forward(ids.to(model.device), mask.to(model.device))
+            pool = pool.to(model.device)
+            pooled = torch.stack([torch.einsum("bt,bth->bh", pool, h.float()) for h in hidden], 1)
+            states[some] = pooled.cpu().numpy()
+            tokens += ids.numel()
+        return tokens, states
+
+    return run
+
+
+def transformers(model: Any) -> Callable[..., tuple[int, Any]]:
+    """AutoModel (no head), output_hidden_states."""
+    import torch
+
+    def forward(ids: Any, mask: Any) -> list[Any]:
+        with torch.inference_mode():
+            hidden = model.network(
+                input_ids=ids, attention_mask=mask, output_hidden_states=True, use_cache=False
+            ).hidden_states
+        return [hidden[layer] for layer in LAYERS]
+
+    return padded(model, forward)
+
+
+def nnsight(model: Any) -> Callable[..., tuple[int, Any]]:
+    """nnsight on AutoModel (no head): the layers saved in a trace, stopped after the deepest."""
+    import torch
+    from nnsight import NNsight
+
+    wrapped = NNsight(model.network)
+
+    def forward(ids: Any, mask: Any) -> list[Any]:
+        with (
+            torch.inference_mode(),
+            wrapped.trace(input_ids=ids, attention_mask=mask, use_cache=False) as tracer,
+        ):
+            hidden = list().save()
+            for layer in LAYERS[:-1]:
+                hidden.append(wrapped.layers[layer - 1].output)
+            hidden.append(wrapped.norm.output)
+            tracer.stop()
+        return [h if isinstance(h, torch.Tensor) and h.dim() == 3 else h[0] for h in hidden]
+
+    return padded(model, forward)
+
+
+def transformer_lens(model: Any) -> Callable[..., tuple[int, Any]]:
+    """transformer-lens: run_with_cache with a names filter and stop_at_layer; the final norm by hand."""
+    import torch
+    from transformer_lens.model_bridge import TransformerBridge
+
+    # The bridge downloads by name; handed the loaded model it needs only the folder's configuration.
+    from transformers import AutoModelForCausalLM
+
+    language_model = AutoModelForCausalLM.from_pretrained(
+        model.weights.folder, dtype=getattr(torch, model.dtype)
+    ).to(model.device)
+    bridge = TransformerBridge.boot_transformers(
+        str(model.weights.folder), hf_model=language_model, tokenizer=model.tokenizer, device=model.device
+    )
+    names = [f"blocks.{layer - 1}.hook_out" for layer in LAYERS[:-1]]
+    depth = LAYERS[-1]
+
+    def forward(ids: Any, mask: Any) -> list[Any]:
+        with torch.inference_mode():
+            last, cache = bridge.run_with_cache(
+                ids, attention_mask=mask, names_filter=names, stop_at_layer=depth
+            )
+            return [*(cache[name] for name in names), language_model.model.norm(last)]
+
+    return padded(model, forward)
+
+
+METHODS: dict[str, Callable[[Any], Callable[..., tuple[int, Any]]]] = {
+    "encyclo": encyclo,
+    "transformers": transformers,
+    "nnsight": nnsight,
+    "transformer_lens": transformer_lens,
+}
+
+if __name__ == "__main__":
+    main()

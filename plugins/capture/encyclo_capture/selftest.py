@@ -1,0 +1,170 @@
+"""A run's self-test: a handful of its own prompts, captured in every way, must agree with a plain pass."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from encyclo.errors import CaptureError
+from encyclo.types import Prompt
+from encyclo_capture.capture import capture
+from encyclo_capture.forward import run_padded
+from encyclo_capture.model import TransformersModel
+from encyclo_capture.tokens import TokenisedPrompt, tokenise
+
+PROMPTS = 8
+# Largest error of one vector, and of a layer's mean over the prompts, relative to the vector's length.
+# float32: two orders of summation differ by about 1e-6 on gemma-3-270m; the rest is room for deeper models.
+# bfloat16: by up to 2.8% for one prompt and about 1% in the mean (60 prompts of the templates, every layer);
+# neighbouring layers differ by at least 6% for one prompt and 10% in the mean, so that the mean tells a wrong
+# layer from rounding, and the bound on one vector finds a prompt that got another's tokens.
+TOLERANCE = {"float32": (1e-3, 1e-4), "bfloat16": (0.10, 0.04)}
+
+Floats = NDArray[np.float32]
+
+
+def check(
+    model: TransformersModel,
+    prompts: Sequence[Prompt],
+    layers: Sequence[int],
+    pooling: str,
+    batch_tokens: int,
+) -> dict[str, float]:
+    """Return each check's worst value: {mentions, finite, layers, batch, padding}.
+
+    mentions: prompts whose pooled tokens don't decode to the mention (0)
+    finite:   the largest |activation|
+    layers:   capture of one prompt against a plain forward pass with output_hidden_states
+    batch:    all prompts captured together against each alone
+    padding:  all prompts in one padded batch against the plain pass
+    The last three are relative errors. `layers` are hidden_states indices from 0. Raises CaptureError naming
+    the check that failed.
+    """
+    chosen = choose(prompts)
+    if not chosen:
+        return {}
+    tokenised = tokenise(model, chosen, pooling)
+    found = {"mentions": _mentions(model, chosen, tokenised, pooling)}
+    plain = np.stack([_plain(model, prompt, layers) for prompt in tokenised])
+    found["finite"] = _finite(model, chosen, layers, plain)
+    alone = np.concatenate([_captured(model, [prompt], layers, pooling, batch_tokens) for prompt in chosen])
+    together = _captured(model, chosen, layers, pooling, batch_tokens)
+    padded = run_padded(model.network, model.device, tokenised, layers).cpu().numpy()
+    for name, ours, theirs, how in (
+        ("layers", alone, plain, "captured and by a plain forward pass"),
+        ("batch", together, alone, "captured with others and alone"),
+        ("padding", padded, plain, "padded and by a plain forward pass"),
+    ):
+        found[name] = _equal(model, chosen, layers, name, ours, theirs, how)
+    return found
+
+
+def choose(prompts: Sequence[Prompt]) -> list[Prompt]:
+    """Return up to PROMPTS different prompts: the shortest, the longest, and evenly between them."""
+    different = sorted({(len(p.text), p.text, p.span or (-1, -1)): p for p in prompts}.items())
+    places = np.linspace(0, len(different) - 1, min(PROMPTS, len(different))).round().astype(int)
+    return [different[place][1] for place in places]
+
+
+def _plain(model: TransformersModel, prompt: TokenisedPrompt, layers: Sequence[int]) -> Floats:
+    """Pool one prompt's hidden states as transformers itself hands them out: float32 [L, H]."""
+    ids = torch.tensor([prompt.ids], device=model.device)
+    with torch.inference_mode():
+        hidden = model.network(input_ids=ids, output_hidden_states=True, use_cache=False).hidden_states
+        rows = [hidden[layer][0, list(prompt.pooled)].float().mean(dim=0) for layer in layers]
+        pooled: Floats = torch.stack(rows).cpu().numpy()
+    return pooled
+
+
+def _captured(
+    model: TransformersModel,
+    prompts: Sequence[Prompt],
+    layers: Sequence[int],
+    pooling: str,
+    batch_tokens: int,
+) -> Floats:
+    batches = list(capture(model, prompts, layers, pooling, batch_tokens))
+    order = np.argsort(np.concatenate([batch.positions for batch in batches]))
+    values: Floats = np.concatenate([batch.activations for batch in batches])[order]
+    return values
+
+
+def _equal(
+    model: TransformersModel,
+    prompts: Sequence[Prompt],
+    layers: Sequence[int],
+    name: str,
+    ours: Floats,
+    theirs: Floats,
+    how: str,
+) -> float:
+    """Return the largest relative error; refuse it, or a layer's mean, beyond the tolerance."""
+    lengths = np.linalg.norm(theirs, axis=-1)
+    # Not "error > tolerance" below: a NaN must fail too.
+    error = np.linalg.norm(ours - theirs, axis=-1) / np.maximum(lengths, 1e-12)
+    most, most_mean = TOLERANCE[model.dtype]
+    prompt, layer = np.unravel_index(np.nan_to_num(error, nan=np.inf).argmax(), error.shape)
+    if not error.max() <= most:
+        raise CaptureError(
+            f"The self-test's check {name!r} failed: the vector of {prompts[prompt].text!r} at layer "
+            f"{layers[layer]} of {model.depth} differs by {error[prompt, layer]:.2g} of its length {how} "
+            f"(lengths {np.linalg.norm(ours[prompt, layer]):.6g} and {lengths[prompt, layer]:.6g}), "
+            f"where {model.dtype} allows {most:g}."
+        )
+    mean = error.mean(axis=0)
+    layer = mean.argmax()
+    if not mean[layer] <= most_mean:
+        raise CaptureError(
+            f"The self-test's check {name!r} failed: vectors at layer {layers[layer]} of {model.depth} differ by "
+            f"{mean[layer]:.2g} of their length in the mean over {len(prompts)} prompts {how} (lengths "
+            f"{np.linalg.norm(ours[:, layer], axis=-1).mean():.6g} and {lengths[:, layer].mean():.6g}), "
+            f"where {model.dtype} allows {most_mean:g}."
+        )
+    return float(error.max())
+
+
+def _finite(
+    model: TransformersModel, prompts: Sequence[Prompt], layers: Sequence[int], values: Floats
+) -> float:
+    bad = np.argwhere(~np.isfinite(values))
+    if len(bad):
+        row, layer, place = bad[0]
+        raise CaptureError(
+            f"The self-test's check 'finite' failed: the activation of {prompts[row].text!r} at layer "
+            f"{layers[layer]} of {model.depth} is {values[row, layer, place]} in dimension {place}, computed in "
+            f"{model.dtype}, where every one must be finite."
+        )
+    return float(np.abs(values).max())
+
+
+def _mentions(
+    model: TransformersModel, prompts: Sequence[Prompt], tokenised: Sequence[TokenisedPrompt], pooling: str
+) -> float:
+    """Decode what is pooled: it must hold the mention, or the text, or be the end of the text."""
+    for prompt, tokens in zip(prompts, tokenised, strict=True):
+        pooled = [tokens.ids[place] for place in tokens.pooled]
+        decoded = model.tokenizer.decode(pooled, skip_special_tokens=False)
+        if "\ufffd" in decoded or model.tokenizer.unk_token_id in pooled:
+            continue  # part of a character's bytes, or a character that the tokenizer doesn't know
+        read = _letters(decoded.removeprefix("##"))
+        if pooling == "last" or (pooling == "span" and prompt.span is None):
+            wanted, holds = prompt.text[-40:], _letters(prompt.text).endswith(read)
+        else:
+            wanted = prompt.text[slice(*prompt.span)] if pooling == "span" and prompt.span else prompt.text
+            holds = _letters(wanted) in read
+        if not holds:
+            raise CaptureError(
+                f"The self-test's check 'mentions' failed: in the prompt {prompt.text!r} the tokens to be read "
+                f"say {decoded!r}, where {wanted!r} is wanted."
+            )
+    return 0.0
+
+
+def _letters(text: str) -> str:
+    """Leave out what tokenizers change: case, blanks, controls, accents."""
+    spread = unicodedata.normalize("NFKD", text).casefold()
+    return "".join(letter for letter in spread if unicodedata.category(letter)[0] not in "ZCM")

@@ -1,0 +1,242 @@
+"""The run's self-test passes on what is right and fails, naming the check, on each thing that is broken."""
+
+from __future__ import annotations
+
+import random
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from encyclo.errors import CaptureError
+from encyclo.types import POOLINGS, Prompt
+from tests.plugins.test_capture_equal import CORPUS
+from tests.tiny_models import FAMILIES
+
+CHECKS = {"mentions", "finite", "layers", "batch", "padding"}
+
+
+def check(model, prompts=CORPUS, layers=(0, 2, 3, 4), pooling="span", batch_tokens=4096):
+    from encyclo_capture.selftest import check
+
+    return check(model, prompts, layers, pooling, batch_tokens)
+
+
+def failure(name: str, model, **more) -> str:
+    """The message of the check `name`, which must fail; one sentence on one line."""
+    with pytest.raises(CaptureError) as error:
+        check(model, **more)
+    message = str(error.value)
+    assert f"check {name!r} failed" in message and "\n" not in message and message.endswith(".")
+    return message
+
+
+@pytest.fixture
+def broken(tiny_family):
+    """family -> a model of the test's own, to be broken."""
+    from encyclo_capture.model import TransformersModel
+
+    def load(family: str, dtype: str = "float32"):
+        model = TransformersModel(tiny_family(family)[0].name, "cpu", dtype)
+        assert model.shares_prefixes is (family != "bert")
+        return model
+
+    return load
+
+
+@pytest.mark.parametrize("pooling", POOLINGS)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_passes_on_every_family(tiny_family, family, pooling):
+    found = check(tiny_family(family)[0], pooling=pooling)
+    assert set(found) == CHECKS and {type(value) for value in found.values()} == {float}
+    assert found["mentions"] == 0 and 0 < found["finite"] < 1e4
+    assert max(found["layers"], found["batch"], found["padding"]) < 1e-5
+
+
+def test_passes_in_bfloat16(broken):
+    found = check(broken("gemma3", "bfloat16"))
+    assert 1e-4 < found["layers"] < 0.1  # rounding is seen, and allowed
+
+
+def test_finite_is_the_largest_activation(tiny_family):
+    model, plain = tiny_family("gemma3")
+    prompt = CORPUS[3]
+    wanted = np.abs(plain.read(prompt, (2, 4), "span")).max()
+    assert check(model, [prompt], (2, 4))["finite"] == pytest.approx(wanted, rel=1e-5)
+
+
+def test_chooses_shortest_longest_and_between_whatever_the_order():
+    from encyclo_capture.selftest import choose
+
+    prompts = [Prompt("c", "a" * n, (0, 1), "f") for n in range(1, 101)] * 2
+    chosen = choose(prompts)
+    assert [len(p.text) for p in chosen] == [1, 15, 29, 43, 58, 72, 86, 100]
+    assert choose(random.Random(0).sample(prompts, len(prompts))) == chosen
+    assert choose(prompts[:3]) == prompts[:3] and choose(prompts[:1] * 5) == prompts[:1] and choose([]) == []
+
+
+def test_no_prompt_gives_no_check(tiny_family):
+    assert check(tiny_family("gemma3")[0], []) == {}
+
+
+@pytest.mark.parametrize("family", ["gemma3", "gpt2", "bert"])
+def test_a_wrong_layer_fails(broken, family, monkeypatch):
+    """Blocks counted from one too many: every layer is its neighbour."""
+    from encyclo_capture import forward
+
+    model = broken(family)
+    blocks = list(forward.find_blocks(model.network))
+    monkeypatch.setattr(forward, "find_blocks", lambda network: [*blocks[1:], blocks[0]])
+    assert "of 4" in failure("layers", model, layers=(1, 2))
+
+
+def test_a_last_layer_without_the_final_norm_fails(broken, monkeypatch):
+    from encyclo_capture import forward
+
+    model = broken("gemma3")
+    keep, last = forward.LayerTap._keep, forward.find_blocks(model.network)[-1]
+    states = []
+    last.register_forward_hook(lambda _, __, output: states.append(output))
+    monkeypatch.setattr(
+        forward.LayerTap,
+        "_keep",
+        lambda tap, index, hidden: keep(tap, index, states[-1] if index == 4 else hidden),
+    )
+    assert "layer 4 of 4" in failure("layers", model)
+    check(model, layers=(1, 2, 3))
+
+
+def test_attention_that_sees_beyond_the_window_fails(broken, monkeypatch):
+    from encyclo_capture import attention
+
+    model = broken("mistral")
+    monkeypatch.setattr(
+        attention, "_near", lambda depth, most, window: torch.ones(len(depth), 1, 1, most) > 0
+    )
+    failure("layers", model)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_attention_that_leaks_between_prompts_fails(broken, dtype):
+    """Each node gets a tenth of the others at its depth: nothing changes for a prompt alone."""
+    from transformers import AttentionInterface
+
+    from encyclo_capture import attention
+
+    def leaking(*arguments, **more):
+        result, _ = attention.tree_attention(*arguments, **more)
+        for part in attention._slices.get():
+            for depth in part.depth.unique():
+                rows = part.start + (part.depth == depth).nonzero()[:, 0]
+                result[:, rows] = 0.1 * result[:, rows] + 0.9 * result[:, rows].mean(dim=1, keepdim=True)
+        return result, None
+
+    model = broken("llama", dtype)
+    AttentionInterface.register(attention.NAME, leaking)
+    try:
+        message = failure("batch", model)
+    finally:
+        attention.register()
+    assert "with others and alone" in message and dtype in message
+    check(model)
+
+
+def test_answers_handed_to_the_wrong_prompt_fail(broken, monkeypatch):
+    from encyclo_capture import capture
+
+    model = broken("qwen3")
+    run = capture.run_tree
+    monkeypatch.setattr(capture, "run_tree", lambda *arguments: run(*arguments).roll(1, dims=0))
+    failure("batch", model)
+
+
+def test_padding_that_is_attended_to_fails(broken):
+    """The mask is lost. One prompt at a time there is no padding, so that the other checks pass."""
+    model = broken("bert")
+    forward = model.network.forward
+    model.network.forward = lambda attention_mask=None, **more: forward(**more)
+    assert "padded" in failure("padding", model, batch_tokens=1)
+
+
+def test_padding_on_the_other_side_fails(broken, monkeypatch):
+    """The last *padded* token taken for the last."""
+    from encyclo_capture import selftest
+
+    model = broken("llama")
+
+    def padded_left(network, device, batch, layers):
+        longest = max(len(prompt.ids) for prompt in batch)
+        ids = torch.tensor([[0] * (longest - len(p.ids)) + list(p.ids) for p in batch])
+        hidden = network(ids, attention_mask=(ids != 0).long(), output_hidden_states=True).hidden_states
+        last = [[hidden[layer][row, p.pooled[-1]] for layer in layers] for row, p in enumerate(batch)]
+        return torch.stack([torch.stack(rows) for rows in last]).detach()
+
+    monkeypatch.setattr(selftest, "run_padded", padded_left)
+    failure("padding", model, pooling="last")
+
+
+def retokenise(model, change) -> None:
+    """Let `change` alter what the model's tokenizer says of texts."""
+    real = model.tokenizer
+
+    class Altered(SimpleNamespace):
+        def __call__(self, texts, **more):
+            return change(dict(real(texts, **more)))
+
+    model.__dict__["tokenizer"] = Altered(decode=real.decode, unk_token_id=real.unk_token_id)
+
+
+@pytest.mark.parametrize("shift", [-3, -1, 1, 3])
+def test_offsets_that_are_wrong_fail(broken, shift):
+    """As from a tokenizer that counts bytes, or a blank that it added."""
+
+    def shifted(encoded):
+        rows = encoded["offset_mapping"]
+        return {**encoded, "offset_mapping": [[(a + shift, b + shift) for a, b in row] for row in rows]}
+
+    model = broken("gemma3")
+    text = "In the old house nobody had seen the catalogue of a democracy before"
+    prompt = Prompt("c", text, (text.index("old"), text.index("old") + 9), "f")
+    assert check(model, [prompt])["mentions"] == 0
+    retokenise(model, shifted)
+    message = failure("mentions", model, prompts=[prompt])
+    assert repr(text) in message and "'old house' is wanted" in message
+
+
+def test_a_special_token_taken_for_the_last_fails(broken):
+    def unmarked(encoded):
+        return {**encoded, "special_tokens_mask": [[0] * len(row) for row in encoded["special_tokens_mask"]]}
+
+    model = broken("bert")
+    retokenise(model, unmarked)
+    assert "'<eos>'" in failure("mentions", model, pooling="last")
+
+
+@pytest.mark.parametrize("value", [torch.inf, torch.nan])
+def test_an_activation_that_is_not_finite_fails(broken, value):
+    model = broken("gemma3")
+    with torch.no_grad():
+        model.network.layers[1].mlp.down_proj.weight[3, 5] = value
+    message = failure("finite", model)
+    assert "layer 2 of 4" in message and ("nan" in message or "inf" in message) and "float32" in message
+
+
+def test_a_small_error_everywhere_is_told_from_rounding(broken, monkeypatch):
+    """Half a thousandth passes for one vector, but not for all of them."""
+    from encyclo_capture import capture
+
+    model = broken("llama")
+    run = capture.run_tree
+    monkeypatch.setattr(capture, "run_tree", lambda *arguments: run(*arguments) * 1.0005)
+    assert "in the mean over" in failure("layers", model)
+
+
+@pytest.mark.real
+def test_passes_on_the_real_model():
+    from encyclo_capture.model import TransformersModel
+
+    model = TransformersModel("gemma-3-270m", "cpu", "bfloat16")
+    found = check(model, layers=(0, 7, 10, 13, 16, 18))
+    assert found["layers"] < 0.06 and found["padding"] < 0.06 and found["batch"] < 0.06
+    assert found["finite"] > 1000  # this model's residual stream is large

@@ -187,7 +187,7 @@ def retokenise(model, change) -> None:
     model.__dict__["tokenizer"] = Altered(decode=real.decode, unk_token_id=real.unk_token_id)
 
 
-@pytest.mark.parametrize("shift", [-3, -1, 1, 3])
+@pytest.mark.parametrize("shift", [-6, -3, 3, 6])
 def test_offsets_that_are_wrong_fail(broken, shift):
     """As from a tokenizer that counts bytes, or a blank that it added."""
 
@@ -202,6 +202,32 @@ def test_offsets_that_are_wrong_fail(broken, shift):
     retokenise(model, shifted)
     message = failure("mentions", model, prompts=[prompt])
     assert repr(text) in message and "'old house' is wanted" in message
+
+
+@pytest.mark.parametrize(("more_before", "more_after"), [(1, 0), (0, 1), (2, 2)])
+def test_tokens_beside_the_mention_fail(broken, monkeypatch, more_before, more_after):
+    """They hold the mention; and something else, which would be averaged into it."""
+    from encyclo_capture import tokens
+
+    pooled = tokens._pooled
+
+    def wider(*arguments):
+        own = pooled(*arguments)
+        return tuple(range(own[0] - more_before, own[-1] + more_after + 1))
+
+    monkeypatch.setattr(tokens, "_pooled", wider)
+    failure("mentions", broken("llama"), prompts=[Prompt("c", "In the old house nobody spoke", (7, 16), "f")])
+
+
+def test_mentions_that_decoding_can_not_give_back_pass(broken):
+    """Half a character, a mention in a longer word, blanks around, a text of several alphabets."""
+    texts = (
+        ("The 日本 is here", 4, 5),
+        ("In the housekeeping", 7, 12),
+        ("The  old  house is", 5, 15),
+        ("Ⅷ ﬁsh über", 0, 11),
+    )
+    assert check(broken("llama"), [Prompt("c", text, (a, b), "f") for text, a, b in texts])["mentions"] == 0
 
 
 def test_a_special_token_taken_for_the_last_fails(broken):

@@ -88,7 +88,8 @@ def run_each(
             flags += ["--device", arguments.device, "--repeat", str(arguments.repeat)]
             done = subprocess.run([sys.executable, __file__, *flags], capture_output=True, text=True)
             if done.returncode:
-                print(f"{method} is left out: {done.stderr.strip().splitlines()[-1]}", file=sys.stderr)
+                reason = done.stderr.strip().splitlines()[-1][:200]
+                print(f"{method} is left out: {reason}", file=sys.stderr)
             else:
                 results[method] = json.loads(done.stdout.splitlines()[-1])
     return results
@@ -277,6 +278,7 @@ def transformer_lens(model: Any) -> Callable[..., tuple[int, Any]]:
     language_model = AutoModelForCausalLM.from_pretrained(
         model.weights.folder, dtype=getattr(torch, model.dtype)
     ).to(model.device)
+    language_model.config.architectures = ["Gemma3ForCausalLM"]  # the bridge chooses its adapter by this name
     bridge = TransformerBridge.boot_transformers(
         str(model.weights.folder), hf_model=language_model, tokenizer=model.tokenizer, device=model.device
     )

@@ -94,7 +94,7 @@ def build_network(family: str, vocabulary: int, seed: int = 0) -> Any:
     network: Any
     torch.manual_seed(seed)
     if family == "gemma3":
-        own = {"query_pre_attn_scalar": 8, "sliding_window": WINDOW, "layer_types": mixed}
+        own = {"query_pre_attn_scalar": 20, "sliding_window": WINDOW, "layer_types": mixed}
         network = tf.Gemma3TextModel(tf.Gemma3TextConfig(**grouped, **own))
     elif family == "llama":
         network = tf.LlamaModel(tf.LlamaConfig(**grouped))

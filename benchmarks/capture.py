@@ -282,15 +282,16 @@ def transformer_lens(model: Any) -> Callable[..., tuple[int, Any]]:
     bridge = TransformerBridge.boot_transformers(
         str(model.weights.folder), hf_model=language_model, tokenizer=model.tokenizer, device=model.device
     )
-    names = [f"blocks.{layer - 1}.hook_out" for layer in LAYERS[:-1]]
+    names = [f"blocks.{layer - 1}.hook_out" for layer in LAYERS]
     depth = LAYERS[-1]
 
     def forward(ids: Any, mask: Any) -> list[Any]:
         with torch.inference_mode():
-            last, cache = bridge.run_with_cache(
+            _, cache = bridge.run_with_cache(
                 ids, attention_mask=mask, names_filter=names, stop_at_layer=depth
             )
-            return [*(cache[name] for name in names), language_model.model.norm(last)]
+            states = [cache[name] for name in names]
+            return [*states[:-1], language_model.model.norm(states[-1])]
 
     return padded(model, forward)
 

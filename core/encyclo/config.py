@@ -16,6 +16,10 @@ DEFAULT_SAMPLERS = ("raw", "templates")
 """The samplers that a run without --sampler goes through: one a stage."""
 
 
+FILE_ONLY = frozenset({"baselines", "converged_below", "scorer"})
+"""Keys of the configuration file that no flag sets."""
+
+
 class RunConfig(BaseModel):
     """Everything that determines an encyclopedia, but the versions of the software."""
 
@@ -127,11 +131,11 @@ def _parse_option(text: str) -> tuple[str, str, Any]:
 def _first_problem(error: ValidationError) -> str:
     first = error.errors()[0]
     key = str(first["loc"][0]) if first["loc"] else ""
-    flag = f"--{key.replace('_', '-')}"
+    where = f"The configuration key {key}" if key in FILE_ONLY else f"--{key.replace('_', '-')}"
     if first["type"] == "extra_forbidden":
         return _no_key(key)
     reason = first["msg"].removeprefix("Value error, ")
-    return f"{flag} can't be {first.get('input')!r}: {reason[0].lower()}{reason[1:]}."
+    return f"{where} can't be {first.get('input')!r}: {reason[0].lower()}{reason[1:]}."
 
 
 def _no_key(key: str) -> str:

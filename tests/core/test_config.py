@@ -16,7 +16,7 @@ BAD_FLAGS = {
     "layers": ((1, 2, 1), "--layers"),
     "pooling": ("median", "--pooling"),
     "seed": (-1, "--seed"),
-    "converged_below": (0.0, "--converged-below"),
+    "converged_below": (0.0, "configuration key converged_below"),
     "store": (5, "--store"),
     "with": (7, "--with"),
 }
@@ -117,7 +117,7 @@ def test_whole_numbers_are_asked_for(key, value):
 
 @pytest.mark.parametrize("value", ["inf", "nan", "-0.1"])
 def test_the_convergence_threshold_is_a_positive_number(tmp_path, value):
-    assert "--converged-below can't be" in refusal({}, toml(tmp_path, f"converged-below = {value}"))
+    assert "The configuration key converged_below can't be" in refusal({}, toml(tmp_path, f"converged-below = {value}"))
 
 
 def test_one_bad_layer_is_named_rather_than_the_whole_list(tmp_path):

@@ -16,7 +16,7 @@ BAD_FLAGS = {
     "layers": ((1, 2, 1), "--layers"),
     "pooling": ("median", "--pooling"),
     "seed": (-1, "--seed"),
-    "converged_below": (0.0, "configuration key converged_below"),
+    "converged_below": (0.0, "The configuration key converged_below"),
     "store": (5, "--store"),
     "with": (7, "--with"),
 }

@@ -117,7 +117,9 @@ def test_whole_numbers_are_asked_for(key, value):
 
 @pytest.mark.parametrize("value", ["inf", "nan", "-0.1"])
 def test_the_convergence_threshold_is_a_positive_number(tmp_path, value):
-    assert "The configuration key converged_below can't be" in refusal({}, toml(tmp_path, f"converged-below = {value}"))
+    assert "The configuration key converged_below can't be" in refusal(
+        {}, toml(tmp_path, f"converged-below = {value}")
+    )
 
 
 def test_one_bad_layer_is_named_rather_than_the_whole_list(tmp_path):

@@ -60,7 +60,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Pa
             del sys.modules[name]
 
 
-def refusal(kind: type[EncycloError], act: Callable[[], object], *named: str) -> str:
+def assert_refused(kind: type[EncycloError], act: Callable[[], object], *named: str) -> str:
     """Return the message of the error that `act` raises: exactly `kind`, one line, naming `named`."""
     with pytest.raises(EncycloError) as caught:
         act()
@@ -103,7 +103,7 @@ def test_finding_imports_nothing(install):
 
 def test_an_unknown_name_lists_the_installed_ones(install):
     install("mine", CONCEPTS)
-    message = refusal(UnknownPluginError, lambda: Plugins().load("mien"), "'mien'")
+    message = assert_refused(UnknownPluginError, lambda: Plugins().load("mien"), "'mien'")
     listed = message.split("installed are: ")[1].rstrip(".").split(", ")
     assert listed == sorted(find_installed())
     assert "mine" in listed
@@ -111,7 +111,7 @@ def test_an_unknown_name_lists_the_installed_ones(install):
 
 def test_a_plugin_without_the_hook_says_what_it_has(install):
     install("mine", CONCEPTS)
-    refusal(
+    assert_refused(
         UnknownPluginError,
         lambda: Plugins().require("sample_prompts", "mine"),
         "'mine'", "mine-package 1.0", "no hook sample_prompts", "load_concepts",
@@ -122,7 +122,9 @@ def test_a_name_that_two_packages_claim_is_refused_naming_both(install):
     install("mine", CONCEPTS, package="first-package")
     install("mine", CONCEPTS, package="second-package")
     plugins = Plugins()
-    refusal(UsageError, lambda: plugins.load("mine"), "'mine'", "first-package 1.0", "second-package 1.0")
+    assert_refused(
+        UsageError, lambda: plugins.load("mine"), "'mine'", "first-package 1.0", "second-package 1.0"
+    )
     rows = [row for row in plugins.describe() if row.name == "mine"]
     assert {row.package for row in rows} == {"first-package", "second-package"}
     assert all("first-package" in row.error and "second-package" in row.error for row in rows)
@@ -155,7 +157,7 @@ def test_a_plugin_that_will_not_load_breaks_nothing_but_itself(install, code, na
     install("mine", CONCEPTS)
     plugins = Plugins()
     for _ in range(2):  # rolled back: the second try says the same
-        refusal(PluginError, lambda: plugins.load("broken"), "'broken'", "broken-package 1.0", named)
+        assert_refused(PluginError, lambda: plugins.load("broken"), "'broken'", "broken-package 1.0", named)
         assert plugins.hooks_of("broken") == []
     assert concepts_of(plugins, "mine") == ["dog"]
     rows = {row.name: row for row in plugins.describe()}
@@ -168,23 +170,25 @@ def test_a_plugin_that_will_not_load_breaks_nothing_but_itself(install, code, na
 @pytest.mark.parametrize("target", ["gone_module", "gone_module:plugin", "gone_package.module:plugin"])
 def test_an_entry_point_to_nothing_is_that_packages_fault(install, target):
     install("broken", "", target=target)
-    refusal(PluginError, lambda: Plugins().load("broken"), "'broken'", "broken-package 1.0", "gone_")
+    assert_refused(PluginError, lambda: Plugins().load("broken"), "'broken'", "broken-package 1.0", "gone_")
 
 
 def test_an_entry_point_to_a_missing_attribute_is_that_packages_fault(install):
     install("broken", "", target="broken_package_broken:plugin")
-    refusal(PluginError, lambda: Plugins().load("broken"), "'broken'", "broken-package 1.0", "plugin")
+    assert_refused(PluginError, lambda: Plugins().load("broken"), "'broken'", "broken-package 1.0", "plugin")
 
 
 def test_a_missing_dependency_answers_with_the_pip_line(install):
     install("needy", "import surely_not_installed.deep" + CONCEPTS)
-    message = refusal(MissingDependencyError, lambda: Plugins().load("needy"), "'needy'", "needy-package 1.0")
+    message = assert_refused(
+        MissingDependencyError, lambda: Plugins().load("needy"), "'needy'", "needy-package 1.0"
+    )
     assert message.endswith("pip install surely_not_installed")
 
 
 def test_returning_nothing_is_an_error(install):
     install("lazy", "@hookimpl\ndef load_concepts(options): return None")
-    refusal(
+    assert_refused(
         PluginError,
         lambda: Plugins().call("load_concepts", "lazy", options=None),
         "'lazy'", "lazy-package 1.0", "returned nothing from load_concepts",
@@ -209,7 +213,9 @@ def test_an_error_in_a_hook_or_while_iterating_names_the_plugin(install, code, n
     install("failing", code)
     install("mine", CONCEPTS)
     plugins = Plugins()
-    refusal(PluginError, lambda: concepts_of(plugins, "failing"), "'failing'", "failing-package 1.0", named)
+    assert_refused(
+        PluginError, lambda: concepts_of(plugins, "failing"), "'failing'", "failing-package 1.0", named
+    )
     assert concepts_of(plugins, "mine") == ["dog"]
 
 
@@ -218,13 +224,13 @@ def test_what_was_yielded_before_an_error_is_kept(install):
     plugins = Plugins()
     items = plugins.iterate("failing", plugins.call("load_concepts", "failing", options=None))
     assert next(items).id == "dog"
-    refusal(PluginError, lambda: next(items), "no more")
+    assert_refused(PluginError, lambda: next(items), "no more")
 
 
 def test_an_encyclo_error_from_a_plugin_stays_what_it_is(install):
     code = "from encyclo.errors import UsageError\n@hookimpl\ndef load_concepts(options): raise UsageError('Say which.')"
     install("mine", code)
-    assert refusal(UsageError, lambda: concepts_of(Plugins(), "mine")) == "Say which."
+    assert assert_refused(UsageError, lambda: concepts_of(Plugins(), "mine")) == "Say which."
 
 
 OPTIONS = CONCEPTS + "class Options(BaseModel):\n    size: int = 3\n    kind: str = 'big'\n"
@@ -239,23 +245,29 @@ def test_options_are_filled(install):
 
 def test_unknown_options_are_refused_listing_the_valid_ones(install):
     install("mine", OPTIONS)
-    refusal(UsageError, lambda: Plugins().options("mine", {"sise": 5}), "'mine'", "'sise'", "kind, size")
+    assert_refused(
+        UsageError, lambda: Plugins().options("mine", {"sise": 5}), "'mine'", "'sise'", "kind, size"
+    )
 
 
 def test_an_options_bad_value_is_refused_naming_it(install):
     install("mine", OPTIONS)
-    refusal(UsageError, lambda: Plugins().options("mine", {"size": "many"}), "mine.size can't be 'many'")
+    assert_refused(
+        UsageError, lambda: Plugins().options("mine", {"size": "many"}), "mine.size can't be 'many'"
+    )
 
 
 def test_a_plugin_without_options_takes_none(install):
     install("mine", CONCEPTS)
     assert Plugins().options("mine", {}) is None
-    refusal(UsageError, lambda: Plugins().options("mine", {"a": 1}), "'mine'", "mine-package 1.0", "'a'")
+    assert_refused(
+        UsageError, lambda: Plugins().options("mine", {"a": 1}), "'mine'", "mine-package 1.0", "'a'"
+    )
 
 
 def test_options_that_are_no_model_are_the_plugins_fault(install):
     install("mine", CONCEPTS + "Options = {'size': 3}\n")
-    refusal(PluginError, lambda: Plugins().options("mine", {"size": 5}), "'mine'", "mine-package 1.0")
+    assert_refused(PluginError, lambda: Plugins().options("mine", {"size": 5}), "'mine'", "mine-package 1.0")
 
 
 def test_a_samplers_stage(install):
@@ -264,7 +276,7 @@ def test_a_samplers_stage(install):
     install("wrong", "STAGE = 'three'")
     plugins = Plugins()
     assert (plugins.stage_of("raw"), plugins.stage_of("unnamed"), plugins.stage_of("third")) == (0, 1, 3)
-    refusal(PluginError, lambda: plugins.stage_of("wrong"), "'wrong'", "wrong-package 1.0", "'three'")
+    assert_refused(PluginError, lambda: plugins.stage_of("wrong"), "'wrong'", "wrong-package 1.0", "'three'")
 
 
 def test_a_wrapper_runs_only_where_it_is_opted_in(install):
@@ -279,7 +291,7 @@ def test_a_wrapper_runs_only_where_it_is_opted_in(install):
 
 
 def test_an_opted_in_wrapper_that_does_not_exist_is_refused():
-    refusal(UnknownPluginError, lambda: Plugins().opt_in(["nowhere"]), "'nowhere'")
+    assert_refused(UnknownPluginError, lambda: Plugins().opt_in(["nowhere"]), "'nowhere'")
 
 
 def test_only_the_chosen_one_of_several_plugins_is_called(install):

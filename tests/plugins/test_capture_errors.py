@@ -119,14 +119,14 @@ def test_a_folder_without_weights(tiny_gemma, tmp_path):
     folder = tmp_path / "model"
     shutil.copytree(tiny_gemma, folder)
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
-    refuse(str(folder), str(folder), "no .safetensors weights")
+    assert_refused(str(folder), str(folder), "no .safetensors weights")
 
 
 def test_a_folder_without_config(tiny_gemma, tmp_path):
     folder = tmp_path / "model"
     shutil.copytree(tiny_gemma, folder)
     (folder / "config.json").unlink()
-    refuse(str(folder), str(folder), "no config.json")
+    assert_refused(str(folder), str(folder), "no config.json")
 
 
 @pytest.mark.parametrize(
@@ -137,19 +137,19 @@ def test_a_folder_whose_config_describes_no_model(tiny_gemma, tmp_path, config):
     folder = tmp_path / "model"
     shutil.copytree(tiny_gemma, folder)
     (folder / "config.json").write_text(config)
-    refuse(str(folder), str(folder), "can't be described")
+    assert_refused(str(folder), str(folder), "can't be described")
 
 
 def test_a_missing_file(tmp_path):
-    refuse(str(tmp_path / "none.gguf"), str(tmp_path / "none.gguf"), "no file")
+    assert_refused(str(tmp_path / "none.gguf"), str(tmp_path / "none.gguf"), "no file")
 
 
 @pytest.mark.parametrize("name", ["nobody/no-such-model", "no-such-model", "./no/such/folder"])
 def test_an_unknown_hub_id(name):
-    refuse(name, repr(name), "hub", "--model gemma-3-270m")
+    assert_refused(name, repr(name), "hub", "--model gemma-3-270m")
 
 
-def refuse(name: str, *said: str) -> None:
+def assert_refused(name: str, *said: str) -> None:
     from encyclo_capture.model import TransformersModel
 
     with pytest.raises(ModelNotFoundError) as error:
@@ -165,14 +165,14 @@ def test_a_folder_without_a_tokenizer(tiny_gemma, tmp_path):
     shutil.copytree(tiny_gemma, folder)
     for file in folder.glob("tokenizer*"):
         file.unlink()
-    refuse(str(folder), str(folder), "no tokenizer.json")
+    assert_refused(str(folder), str(folder), "no tokenizer.json")
 
 
 def test_a_tokenizer_that_can_not_be_loaded(tiny_gemma, tmp_path):
     folder = tmp_path / "model"
     shutil.copytree(tiny_gemma, folder)
     (folder / "tokenizer_config.json").write_text("{")
-    refuse_to_load(folder, "tokenizer", repr(str(folder)), "tokenizer")
+    assert_not_loaded(folder, "tokenizer", repr(str(folder)), "tokenizer")
 
 
 def test_weights_that_are_cut_off(tiny_gemma, tmp_path):
@@ -180,7 +180,7 @@ def test_weights_that_are_cut_off(tiny_gemma, tmp_path):
     shutil.copytree(tiny_gemma, folder)
     weights = folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1000])
-    refuse_to_load(folder, "network", repr(str(folder)), "weights")
+    assert_not_loaded(folder, "network", repr(str(folder)), "weights")
 
 
 def test_a_missing_shard(tiny_gemma, tmp_path):
@@ -193,7 +193,7 @@ def test_a_missing_shard(tiny_gemma, tmp_path):
     first, *others = sorted(folder.glob("*.safetensors"))
     assert others
     first.unlink()
-    refuse_to_load(folder, "network", repr(str(folder)), first.name)
+    assert_not_loaded(folder, "network", repr(str(folder)), first.name)
 
 
 @pytest.mark.parametrize("change", [{"num_hidden_layers": 6}, {"hidden_size": 64}])
@@ -202,7 +202,7 @@ def test_weights_that_do_not_fit_the_config(tmp_path, change):
     folder = write_model(tmp_path / "model", "llama")
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, **change}))
-    refuse_to_load(folder, "network", repr(str(folder)), "weights")
+    assert_not_loaded(folder, "network", repr(str(folder)), "weights")
 
 
 def test_a_head_that_is_not_there_is_not_made_up(tmp_path):
@@ -227,7 +227,7 @@ def test_bert_needs_no_pooler(tmp_path):
     assert capture(TransformersModel(str(folder), "cpu", "float32"), [prompt("The cat")])
 
 
-def refuse_to_load(folder, part: str, *said: str) -> None:
+def assert_not_loaded(folder, part: str, *said: str) -> None:
     from encyclo_capture.model import TransformersModel
 
     model = TransformersModel(str(folder), "cpu", "float32")

@@ -23,7 +23,7 @@ def check(model, prompts=CORPUS, layers=(0, 2, 3, 4), pooling="span", batch_toke
     return check(model, prompts, layers, pooling, batch_tokens)
 
 
-def failure(name: str, model, **more) -> str:
+def assert_check_fails(name: str, model, **more) -> str:
     """The message of the check `name`, which must fail; one sentence on one line."""
     with pytest.raises(CaptureError) as error:
         check(model, **more)
@@ -88,7 +88,7 @@ def test_a_wrong_layer_fails(broken, family, monkeypatch):
     model = broken(family)
     blocks = list(forward.find_blocks(model.network))
     monkeypatch.setattr(forward, "find_blocks", lambda network: [*blocks[1:], blocks[0]])
-    assert "of 4" in failure("layers", model, layers=(1, 2))
+    assert "of 4" in assert_check_fails("layers", model, layers=(1, 2))
 
 
 def test_a_last_layer_without_the_final_norm_fails(broken, monkeypatch):
@@ -103,7 +103,7 @@ def test_a_last_layer_without_the_final_norm_fails(broken, monkeypatch):
         "_keep",
         lambda tap, index, hidden: keep(tap, index, states[-1] if index == 4 else hidden),
     )
-    assert "layer 4 of 4" in failure("layers", model)
+    assert "layer 4 of 4" in assert_check_fails("layers", model)
     check(model, layers=(1, 2, 3))
 
 
@@ -114,7 +114,7 @@ def test_attention_that_sees_beyond_the_window_fails(broken, monkeypatch):
     monkeypatch.setattr(
         attention, "_near", lambda depth, most, window: torch.ones(len(depth), 1, 1, most) > 0
     )
-    failure("layers", model)
+    assert_check_fails("layers", model)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -135,7 +135,7 @@ def test_attention_that_leaks_between_prompts_fails(broken, dtype):
     model = broken("llama", dtype)
     AttentionInterface.register(attention.NAME, leaking)
     try:
-        message = failure("batch", model)
+        message = assert_check_fails("batch", model)
     finally:
         attention.register()
     assert "with others and alone" in message and dtype in message
@@ -148,7 +148,7 @@ def test_answers_handed_to_the_wrong_prompt_fail(broken, monkeypatch):
     model = broken("qwen3")
     run = capture.run_tree
     monkeypatch.setattr(capture, "run_tree", lambda *arguments: run(*arguments).roll(1, dims=0))
-    failure("batch", model)
+    assert_check_fails("batch", model)
 
 
 def test_padding_that_is_attended_to_fails(broken):
@@ -156,7 +156,7 @@ def test_padding_that_is_attended_to_fails(broken):
     model = broken("bert")
     forward = model.network.forward
     model.network.forward = lambda attention_mask=None, **more: forward(**more)
-    assert "padded" in failure("padding", model, batch_tokens=1)
+    assert "padded" in assert_check_fails("padding", model, batch_tokens=1)
 
 
 def test_padding_on_the_other_side_fails(broken, monkeypatch):
@@ -173,7 +173,7 @@ def test_padding_on_the_other_side_fails(broken, monkeypatch):
         return torch.stack([torch.stack(rows) for rows in last]).detach()
 
     monkeypatch.setattr(selftest, "run_padded", padded_left)
-    failure("padding", model, pooling="last")
+    assert_check_fails("padding", model, pooling="last")
 
 
 def retokenise(model, change) -> None:
@@ -200,7 +200,7 @@ def test_offsets_that_are_wrong_fail(broken, shift):
     prompt = Prompt("c", text, (text.index("old"), text.index("old") + 9), "f")
     assert check(model, [prompt])["mentions"] == 0
     retokenise(model, shifted)
-    message = failure("mentions", model, prompts=[prompt])
+    message = assert_check_fails("mentions", model, prompts=[prompt])
     assert repr(text) in message and "'old house' is wanted" in message
 
 
@@ -216,7 +216,9 @@ def test_tokens_beside_the_mention_fail(broken, monkeypatch, more_before, more_a
         return tuple(range(own[0] - more_before, own[-1] + more_after + 1))
 
     monkeypatch.setattr(tokens, "_pooled", wider)
-    failure("mentions", broken("llama"), prompts=[Prompt("c", "In the old house nobody spoke", (7, 16), "f")])
+    assert_check_fails(
+        "mentions", broken("llama"), prompts=[Prompt("c", "In the old house nobody spoke", (7, 16), "f")]
+    )
 
 
 def test_mentions_that_decoding_can_not_give_back_pass(broken):
@@ -236,7 +238,7 @@ def test_a_special_token_taken_for_the_last_fails(broken):
 
     model = broken("bert")
     retokenise(model, unmarked)
-    assert "'<eos>'" in failure("mentions", model, pooling="last")
+    assert "'<eos>'" in assert_check_fails("mentions", model, pooling="last")
 
 
 @pytest.mark.parametrize("value", [torch.inf, torch.nan])
@@ -244,7 +246,7 @@ def test_an_activation_that_is_not_finite_fails(broken, value):
     model = broken("gemma3")
     with torch.no_grad():
         model.network.layers[1].mlp.down_proj.weight[3, 5] = value
-    message = failure("finite", model)
+    message = assert_check_fails("finite", model)
     assert "layer 2 of 4" in message and ("nan" in message or "inf" in message) and "float32" in message
 
 
@@ -255,7 +257,7 @@ def test_a_small_error_everywhere_is_told_from_rounding(broken, monkeypatch):
     model = broken("llama")
     run = capture.run_tree
     monkeypatch.setattr(capture, "run_tree", lambda *arguments: run(*arguments) * 1.0005)
-    assert "in the mean over" in failure("layers", model)
+    assert "in the mean over" in assert_check_fails("layers", model)
 
 
 @pytest.mark.real

@@ -18,13 +18,16 @@ from typing import Any
 import numpy as np
 import psutil
 
-from encyclo import __version__, convergence, evaluation, files, rundir
+from encyclo import __version__, codec, convergence, evaluation, files, rundir
 from encyclo.ledger import Commit, plan_units, read_committed
 from encyclo.sampling import Collector
 from encyclo.schema import Attributes, Book, ConceptTable, Part, SignatureTable
 from encyclo.session import Session, Stage
 from encyclo.splits import split_families
 from encyclo.types import Interpreter, SampleSet, Scores, Signatures, Split, Store
+
+LATER_RUNGS = ("natural", "described", "unseen", "adversarial")
+"""Rungs of the ladder that a plain run does not measure yet: null in metrics.json."""
 
 
 @dataclass(frozen=True)
@@ -40,8 +43,9 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Judgement:
-    """What one stage's training found out."""
+    """What one stage's training found out, from which samples."""
 
+    samples: SampleSet
     interpreter: Interpreter
     signatures: Signatures
     scores: Scores
@@ -130,7 +134,8 @@ def judge(session: Session, out: Path, store: Store, commits: Sequence[Commit]) 
         kept[name] = interpreter, scores
     interpreter, scores = kept[config.interpreter]
     error = convergence.relative_standard_error(signatures)
-    return Judgement(interpreter, signatures, scores, accuracy, calibration, error <= config.converged_below)
+    converged = error <= config.converged_below
+    return Judgement(samples, interpreter, signatures, scores, accuracy, calibration, converged)
 
 
 def train(session: Session, out: Path, name: str, samples: SampleSet) -> Interpreter:
@@ -184,10 +189,9 @@ def finish(
     """Write encyclopedia, interpreter, report and, last, metrics.json: a run that has it is finished."""
     from encyclo.report import write_report
 
-    out = directory.path
-    samples = load_samples(session, store, commits)
+    out, samples = directory.path, judged.samples
     halves = convergence.half_splits(samples, judged.signatures, session.config.seed)
-    book = _book(session, directory, samples, judged, settled, commits)
+    book = _book(session, directory, judged, settled, commits)
     session.progress.stage("Writing the encyclopedia")
     with session.plugins.blame(session.config.store):
         store.finalise([commit.part for commit in commits], book)
@@ -206,10 +210,6 @@ def finish(
     write_report(out / "report.html", directory.record, metrics, book)
     files.write_json(out / "metrics.json", metrics)
     return metrics
-
-
-LATER_RUNGS = ("natural", "described", "unseen", "adversarial")
-"""Rungs of the ladder that a plain run does not measure yet: null in metrics.json."""
 
 
 def capture_metrics(session: Session, commits: Sequence[Commit]) -> dict[str, Any]:
@@ -261,20 +261,17 @@ def _recipe(session: Session, stage: Stage) -> dict[str, Any]:
 
 
 def _decode(part: Part, rows: np.ndarray[Any, np.dtype[np.int64]]) -> np.ndarray[Any, np.dtype[np.float32]]:
-    from encyclo import codec
-
     return codec.decode(part.activations[rows], part.scale[rows])
 
 
 def _book(
     session: Session,
     directory: rundir.RunDirectory,
-    samples: SampleSet,
     judged: Judgement,
     settled: np.ndarray[Any, np.dtype[np.bool_]],
     commits: Sequence[Commit],
 ) -> Book:
-    concepts, record = session.concepts, directory.record
+    concepts, record, samples = session.concepts, directory.record, judged.samples
     count = len(concepts)
     reached = np.zeros(count, np.int32)
     place = {commit.stage for commit in commits}

@@ -6,6 +6,7 @@ the rest is in proportion.
 
 from __future__ import annotations
 
+import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,13 +42,15 @@ def plan(session: Session) -> Plan:
     concepts = len(session.concepts)
     prompts = tokens = 0
     seconds = 0.0
-    for stage in session.stages:
-        sampled, asked = _sampled_prompts(session, stage)
-        count = round(len(sampled) * concepts / asked)
-        measured = _timed(session, sampled)
-        prompts += count
-        tokens += round(measured["tokens_per_prompt"] * count)
-        seconds += measured["seconds_per_prompt"] * count
+    # A plugin that keeps things in its folder must leave nothing behind.
+    with tempfile.TemporaryDirectory() as folder:
+        for stage in session.stages:
+            sampled, asked = _sampled_prompts(session, stage, Path(folder))
+            count = round(len(sampled) * concepts / asked)
+            measured = _timed(session, sampled, Path(folder))
+            prompts += count
+            tokens += round(measured["tokens_per_prompt"] * count)
+            seconds += measured["seconds_per_prompt"] * count
     layers, hidden = len(session.schema.layers), session.schema.hidden_size
     sample_bytes = layers * (hidden * 2 + 4) + 4 + 1 + 8 + 120  # halves, scales, concept, stage, span, texts
     book_bytes = concepts * (layers * hidden * 8 + 250)
@@ -64,7 +67,7 @@ def plan(session: Session) -> Plan:
     )
 
 
-def _sampled_prompts(session: Session, stage: Stage) -> tuple[list[Prompt], int]:
+def _sampled_prompts(session: Session, stage: Stage, folder: Path) -> tuple[list[Prompt], int]:
     step = max(1, len(session.concepts) // SAMPLED_CONCEPTS)
     some = session.concepts[::step][:SAMPLED_CONCEPTS]
     given = session.plugins.call(
@@ -72,12 +75,12 @@ def _sampled_prompts(session: Session, stage: Stage) -> tuple[list[Prompt], int]
         stage.sampler,
         concepts=some,
         stage=stage.number,
-        context=session.context(stage.sampler, Path()),
+        context=session.context(stage.sampler, folder),
     )
     return list(session.plugins.iterate(stage.sampler, given)), len(some)
 
 
-def _timed(session: Session, prompts: list[Prompt]) -> dict[str, float]:
+def _timed(session: Session, prompts: list[Prompt], folder: Path) -> dict[str, float]:
     """Capture some of the prompts twice, the first time to warm up, and time the second."""
     generator = np.random.default_rng(0)
     chosen = generator.permutation(len(prompts))[:TIMED_PROMPTS]
@@ -92,7 +95,7 @@ def _timed(session: Session, prompts: list[Prompt]) -> dict[str, float]:
             prompts=some,
             layers=session.schema.layer_index,
             pooling=session.config.pooling,
-            context=session.context(name, Path()),
+            context=session.context(name, folder),
         )
         batch: Samples
         for batch in session.plugins.iterate(name, batches):

@@ -101,13 +101,19 @@ def fit_beta_prior(right: NDArray[np.integer], total: NDArray[np.integer], most:
 def beta_interval(
     prior: BetaPrior, right: NDArray[np.integer], total: NDArray[np.integer], level: float = 0.95
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
-    """Return (mean, low, high) float32 [C] of each concept's accuracy after its own readings."""
+    """Return (mean, low, high) float32 [C] of each concept's accuracy after its own readings.
+
+    Where nearly every reading is right (or wrong) the fitted prior holds next to no reading of the other kind,
+    and its interval would claim certainty from three samples. For the interval, not for the mean, the prior
+    therefore holds at least half a reading of either kind (Jeffreys' prior).
+    """
     from scipy.stats import beta
 
-    a = prior.mean * prior.strength + right
-    b = (1 - prior.mean) * prior.strength + (total - right)
+    yes, no = prior.mean * prior.strength, (1 - prior.mean) * prior.strength
+    mean = (yes + right) / (prior.strength + total)
+    a, b = max(yes, 0.5) + right, max(no, 0.5) + (total - right)
     tail = (1 - level) / 2
-    mean, low, high = a / (a + b), beta.ppf(tail, a, b), beta.ppf(1 - tail, a, b)
+    low, high = beta.ppf(tail, a, b), beta.ppf(1 - tail, a, b)
     # A very skewed distribution has its mean outside the central interval: the interval then reaches to it.
     low, high = np.minimum(low, mean), np.maximum(high, mean)
     return mean.astype(np.float32), low.astype(np.float32), high.astype(np.float32)

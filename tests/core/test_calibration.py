@@ -166,6 +166,15 @@ def test_fewer_readings_leave_a_wider_interval(share):
     assert (np.diff(high - low) < 0).all()
 
 
+@pytest.mark.parametrize("every", [3, 0])
+def test_a_few_readings_that_all_agree_leave_doubt(every):
+    """Twenty concepts of three readings each, all right or all wrong: no interval may claim certainty."""
+    right, total = np.full(20, every), np.full(20, 3)
+    mean, low, high = calibration.beta_interval(calibration.fit_beta_prior(right, total), right, total)
+    assert (high - low > 0.05).all()
+    assert (abs(mean - every / 3) < 0.05).all()
+
+
 def test_the_interval_covers_as_often_as_it_says(generator):
     prior = BetaPrior(0.7, 5.0)
     accuracy = generator.beta(3.5, 1.5, size=COUNT)

@@ -1,0 +1,54 @@
+"""The command line: parse, call, print. Heavy libraries are imported inside the commands.
+
+One module a group of commands; each adds its own to `app`.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import NoReturn
+
+import typer
+
+from encyclo.cli import looking, running
+from encyclo.cli.app import app
+
+__all__ = ["app", "looking", "main", "run_command", "running"]
+
+INTERRUPTED = 130
+
+
+def main() -> NoReturn:
+    """Run the command line and leave with its exit code: 0 done, 1 failed, 2 bad usage, 130 interrupted."""
+    sys.exit(run_command(sys.argv[1:]))
+
+
+def run_command(arguments: list[str]) -> int:
+    """Run the command line in this process and return its exit code."""
+    from encyclo.errors import EncycloError
+
+    try:
+        result = app(args=arguments, standalone_mode=False)
+        if result == INTERRUPTED:  # how typer hands on Ctrl-C
+            raise KeyboardInterrupt
+        return result if isinstance(result, int) else 0
+    except EncycloError as error:
+        if "--debug" in arguments:
+            raise
+        print(f"encyclo: {error}", file=sys.stderr)
+        return error.exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        print("encyclo: stopped; the same command goes on where it stopped.", file=sys.stderr)
+        return INTERRUPTED
+    except Exception as error:
+        # click's own usage errors know how to show themselves and carry exit code 2.
+        if hasattr(error, "show") and hasattr(error, "exit_code"):
+            error.show()
+            return int(error.exit_code)
+        if "--debug" in arguments:
+            raise
+        print(
+            f"encyclo: unexpected {type(error).__name__}: {error}; --debug shows where it comes from.",
+            file=sys.stderr,
+        )
+        return 1

@@ -1,0 +1,48 @@
+"""The command line's application; every module of commands adds its own to it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+import typer.core
+
+ORDER = ("run", "plan", "show", "read", "evaluate", "converge", "verify", "convert", "report", "export")
+"""The commands in the order in which a user meets them; others come last."""
+
+
+class InOrder(typer.core.TyperGroup):
+    """Lists the commands in `ORDER`, whichever module added them first."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Return the commands' names as `--help` lists them."""
+        names = super().list_commands(ctx)
+        return sorted(names, key=lambda name: ORDER.index(name) if name in ORDER else len(ORDER))
+
+
+app = typer.Typer(
+    cls=InOrder,
+    name="encyclo",
+    help="Writes an encyclopedia of the concepts inside a language model.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from encyclo import __version__
+
+        print(f"encyclo {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Read `encyclo COMMAND --help` for a command's options."""

@@ -1,0 +1,52 @@
+"""The flags that several commands share, and the checked session that `run` and `plan` make of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+Sampler = Annotated[
+    list[str] | None,
+    typer.Option("--sampler", help="A sampler; repeat for several stages. [default: raw, templates]"),
+]
+Store = Annotated[str | None, typer.Option(help="Where samples are kept. [default: hdf5]")]
+Interpreter = Annotated[str | None, typer.Option(help="What reads them. [default: transformer]")]
+Capture = Annotated[str | None, typer.Option(help="What runs the model. [default: transformers]")]
+ConceptSource = Annotated[str | None, typer.Option("--concepts", help="A concept list. [default: core]")]
+Limit = Annotated[int | None, typer.Option(help="Only the first so many concepts.")]
+PerConcept = Annotated[int | None, typer.Option(help="Prompts a concept and stage. [default: 10]")]
+Layers = Annotated[
+    str | None, typer.Option(help="hidden_states indices, negative from the end. [default: -12,-9,-6,-3,-1]")
+]
+Pooling = Annotated[str | None, typer.Option(help="span, last, mean or mean-all. [default: span]")]
+ModelName = Annotated[
+    str | None,
+    typer.Option("--model", help="gemma-3-270m, a hub id, a folder or a .gguf file. [default: gemma-3-270m]"),
+]
+Device = Annotated[str | None, typer.Option(help="auto, cpu or cuda. [default: auto]")]
+Seed = Annotated[int | None, typer.Option(help="Same seed, same result. [default: 0]")]
+ConfigFile = Annotated[Path | None, typer.Option("--config", help="A TOML file with the same keys.")]
+PluginOption = Annotated[
+    list[str] | None, typer.Option("-o", help="A plugin's option: NAME.key=value. Repeatable.")
+]
+With = Annotated[list[str] | None, typer.Option("--with", help="Opt in a plugin's hook wrappers.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else on stdout.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+RunFolder = Annotated[Path, typer.Argument(metavar="DIR", help="A run's directory.")]
+
+
+def make_session(given: dict[str, Any]) -> Any:
+    """Turn the flags that `run` and `plan` share into a checked session."""
+    from encyclo.config import load_config, parse_layers
+    from encyclo.progress import ConsoleProgress
+    from encyclo.session import prepare
+
+    plain = ("store", "interpreter", "capture", "concepts", "limit", "per_concept", "pooling", "model")
+    flags = {key: given[key] for key in (*plain, "device", "seed")}
+    flags["sampler"] = tuple(given["sampler"]) if given["sampler"] else None
+    flags["with"] = tuple(given["with_"]) if given["with_"] else None
+    flags["layers"] = parse_layers(given["layers"]) if given["layers"] else None
+    config = load_config(flags, given["config"], given["option"] or ())
+    return prepare(config, ConsoleProgress(quiet=given["as_json"]))

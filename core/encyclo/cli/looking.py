@@ -1,0 +1,51 @@
+"""`encyclo plugins` and `encyclo show`: what is installed, and one entry."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from encyclo.cli import flags
+from encyclo.cli.app import app
+
+
+@app.command()
+def plugins(as_json: flags.Json = False, debug: flags.Debug = False) -> None:
+    """List every installed plugin: name, hooks, package, version, or why it would not load."""
+    from encyclo.plugins import Plugins
+
+    rows = Plugins().describe()
+    if as_json:
+        print(json.dumps({"plugins": [asdict(row) for row in rows]}))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("Name", "Hooks", "Package", box=None, pad_edge=False)
+    for row in rows:
+        hooks = row.error or ", ".join(row.hooks)
+        table.add_row(row.name, hooks, f"{row.package} {row.version}")
+    Console(highlight=False, markup=False).print(table)
+
+
+@app.command()
+def show(
+    directory: flags.RunFolder,
+    concept: Annotated[str, typer.Argument(help="A concept's name.")],
+    as_json: flags.Json = False,
+    debug: flags.Debug = False,
+) -> None:
+    """Show one entry: signature, confidence, nearest and most confused concepts, prompts."""
+    from encyclo.encyclopedia import open_run
+    from encyclo.summary import entry_json, print_entry
+
+    with open_run(directory) as book:
+        if as_json:
+            print(json.dumps(entry_json(book, concept)))
+        else:
+            from rich.console import Console
+
+            print_entry(book, concept, Console(highlight=False))

@@ -15,6 +15,7 @@ from encyclo.errors import UsageError
 DEFAULT_SAMPLERS = ("raw", "templates")
 """The samplers that a run without --sampler goes through: one a stage."""
 
+STAGES = 4
 
 FILE_ONLY = frozenset({"baselines", "converged_below", "scorer"})
 """Keys of the configuration file that no flag sets."""
@@ -35,6 +36,11 @@ class RunConfig(BaseModel):
     """Interpreters that are trained beside the chosen one, so that its figures never stand alone."""
     limit: int | None = Field(None, ge=1)
     per_concept: int = Field(10, ge=1, le=100_000)
+    """Samples a concept and stage: of each concept in the first visit, the usual number later."""
+    budget: int | None = Field(None, ge=1)
+    """The most samples that a stage may spend; None is `per_concept` times the number of concepts."""
+    targets: tuple[float, ...] = (0.40, 0.70, 0.85, 0.95)
+    """A stage's target, stage 0 first: what the lower end of a concept's confidence must clear."""
     layers: tuple[int, ...] = Field((-12, -9, -6, -3, -1), min_length=1)
     pooling: Literal["span", "last", "mean", "mean-all"] = "span"
     model: str = "gemma-3-270m"
@@ -51,6 +57,17 @@ class RunConfig(BaseModel):
         if len(set(layers)) != len(layers):
             raise ValueError("a layer is named twice")
         return layers
+
+    @field_validator("targets")
+    @classmethod
+    def _rising(cls, targets: tuple[float, ...]) -> tuple[float, ...]:
+        if len(targets) != STAGES:
+            raise ValueError(f"it takes {STAGES} numbers, one a stage")
+        if not all(0 < target <= 1 for target in targets):
+            raise ValueError("a target is a share above 0 and at most 1")
+        if list(targets) != sorted(targets):
+            raise ValueError("targets must not fall from stage to stage")
+        return targets
 
     def plugin_names(self) -> list[str]:
         """Return the plugins that this run uses, without repeats, in a fixed order."""
@@ -104,6 +121,16 @@ def parse_layers(text: str) -> tuple[int, ...]:
     except ValueError as error:
         raise UsageError(
             f"--layers takes whole numbers separated by commas, such as -12,-6,-1, not {text!r}."
+        ) from error
+
+
+def parse_targets(text: str) -> tuple[float, ...]:
+    """Read `0.4,0.7,0.85,0.95`. Raises UsageError."""
+    try:
+        return tuple(float(piece) for piece in text.split(","))
+    except ValueError as error:
+        raise UsageError(
+            f"--targets takes four numbers separated by commas, such as 0.4,0.7,0.85,0.95, not {text!r}."
         ) from error
 
 

@@ -46,7 +46,7 @@ def load_concepts(options: BaseModel | None) -> Iterable[Concept] | None:
 
 @hookspec(firstresult=True)
 def sample_prompts(concepts: Sequence[Concept], stage: int, context: Context) -> Iterable[Prompt] | None:
-    """Yield about `context.prompts_wanted` prompts for each concept, concept by concept.
+    """Yield about `context.prompts_for(concept.id)` prompts for each concept, concept by concept.
 
     What is yielded for a concept may depend on (seed, stage, concept) alone: draw from
     `context.random(stage, concept.id)`. The span must hold the mention.

@@ -24,6 +24,7 @@ from filelock import FileLock, Timeout
 
 from encyclo import files
 from encyclo.errors import DamagedError, RunDirectoryError
+from encyclo.rounds import Plan
 from encyclo.schema import Part
 from encyclo.types import Concept, Store
 
@@ -37,6 +38,10 @@ class Unit:
     id: str
     stage: int
     concepts: tuple[int, ...]
+    wanted: tuple[int, ...]
+    """New samples wanted of each of them."""
+    done: tuple[int, ...]
+    """Samples of this stage that each of them has already."""
 
 
 @dataclass(frozen=True)
@@ -54,29 +59,37 @@ class Commit:
     tokens_computed: int
 
 
-def plan_units(
-    concepts: Sequence[Concept],
-    chosen: Sequence[int],
-    stage: int,
-    per_concept: int,
-    recipe: Mapping[str, Any],
-) -> list[Unit]:
-    """Cut the `chosen` concepts (indices) into units of about SAMPLES_A_UNIT samples.
+def plan_units(concepts: Sequence[Concept], plan: Plan, recipe: Mapping[str, Any]) -> list[Unit]:
+    """Cut the plan's concepts into units of about SAMPLES_A_UNIT samples, at least one concept each.
 
     `recipe` is everything else that determines a unit's content (model, layers, sampler, options, seed).
     """
-    size = max(1, SAMPLES_A_UNIT // max(1, per_concept))
     units = []
-    for start in range(0, len(chosen), size):
-        slice_ = tuple(chosen[start : start + size])
+    for start, end in _slices(plan.wanted):
+        chosen, wanted, done = (c[start:end] for c in (plan.concepts, plan.wanted, plan.done))
         content = {
             "recipe": recipe,
-            "stage": stage,
-            "concepts": [dataclasses.asdict(concepts[i]) for i in slice_],
+            "stage": plan.stage,
+            "concepts": [dataclasses.asdict(concepts[i]) for i in chosen],
+            "wanted": wanted,
+            "done": done,
         }
         text = json.dumps(content, sort_keys=True, ensure_ascii=True)
-        units.append(Unit(hashlib.sha256(text.encode()).hexdigest()[:32], stage, slice_))
+        identity = hashlib.sha256(text.encode()).hexdigest()[:32]
+        units.append(Unit(identity, plan.stage, chosen, wanted, done))
     return units
+
+
+def _slices(wanted: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Yield [start, end) so that each slice wants at most SAMPLES_A_UNIT samples or is one concept."""
+    start = total = 0
+    for place, number in enumerate(wanted):
+        if place > start and total + number > SAMPLES_A_UNIT:
+            yield start, place
+            start, total = place, 0
+        total += number
+    if start < len(wanted):
+        yield start, len(wanted)
 
 
 class Ledger:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,9 @@ import numpy as np
 import psutil
 
 from encyclo import __version__, codec, convergence, evaluation, files, rundir
+from encyclo.encyclopedia import check_sums
 from encyclo.ledger import Commit, plan_units, read_committed
+from encyclo.rounds import Plan, Result
 from encyclo.sampling import Collector
 from encyclo.schema import Attributes, Book, ConceptTable, Part, SignatureTable
 from encyclo.session import Session, Stage
@@ -49,8 +51,8 @@ class Judgement:
     interpreter: Interpreter
     signatures: Signatures
     scores: Scores
-    accuracy: dict[str, dict[str, Any] | None]
-    calibration: dict[str, Any]
+    accuracy: dict[str, Any] | None
+    """On held-out families, as metrics.json has it."""
     converged: np.ndarray[Any, np.dtype[np.bool_]]
 
 
@@ -81,61 +83,94 @@ def collect_stage(
     directory: rundir.RunDirectory,
     store: Store,
     stage: Stage,
-    chosen: Sequence[int],
-    **known: Any,
+    plan: Plan,
+    earlier: Sequence[Commit],
+    judged: Callable[[], Judgement] | None,
 ) -> list[Commit]:
-    """Sample and capture the `chosen` concepts (indices); return the stage's commits in unit order.
+    """Sample and capture what `plan` says; return the round's commits in unit order.
 
-    The capture checks itself on the first prompts; run.json says that it passed. `known` is what the stages
-    before have found: interpreter, scores.
+    The capture checks itself on the first prompts; run.json says that it passed. `earlier` are the commits of
+    the rounds before; `judged` gives what they found (None in a run's first round) and is asked only where
+    something is left to sample.
     """
-    out = directory.path
-    collector = Collector(session, out, store, directory.ledger)
-    wanted = session.config.per_concept if stage.number else 1
-    units = plan_units(session.concepts, chosen, stage.number, wanted, _recipe(session, stage))
+    collector = Collector(session, directory.path, store, directory.ledger)
+    units = plan_units(session.concepts, plan, recipe(session, stage, earlier))
     done = collector.ledger.commits()
     todo = [unit for unit in units if unit.id not in done]
     committed = f", {len(units) - len(todo)} of {len(units)} units already committed"
     session.progress.stage(
-        f"Stage {stage.number} ({stage.sampler}): {len(chosen):,} concepts"
+        f"Stage {stage.number} ({stage.sampler}): {len(plan.concepts):,} concepts"
         + (committed if len(todo) < len(units) else "")
     )
-    context = session.context(stage.sampler, out, **known)
-    total = wanted * sum(len(unit.concepts) for unit in todo)
-    with session.progress.track("Capturing", total, "prompts") as advance:
-        for unit in todo:
-            prompts = collector.sample(unit, stage, context)
-            if unit is todo[0]:
-                directory.note("self_test", collector.self_test(prompts))
-            done[unit.id] = collector.collect(unit, stage, prompts, advance)
+    if todo:
+        known = _known(judged()) if judged else {}
+        with session.progress.track("Capturing", sum(sum(u.wanted) for u in todo), "prompts") as advance:
+            for unit in todo:
+                prompts = collector.sample(unit, stage, earlier, known)
+                if unit is todo[0] and prompts:
+                    directory.note("self_test", collector.self_test(prompts))
+                done[unit.id] = collector.collect(unit, stage, prompts, advance)
     return [done[unit.id] for unit in units]
 
 
+def _known(judged: Judgement) -> dict[str, Any]:
+    """Return what a sampler's context says of the rounds before."""
+    return {
+        "interpreter": judged.interpreter,
+        "scores": judged.scores,
+        "signatures": judged.signatures,
+    }
+
+
 def judge(session: Session, out: Path, store: Store, commits: Sequence[Commit]) -> Judgement:
-    """Train the interpreter and the baselines, measure both on held-out families, score every concept."""
+    """Train the interpreter, measure it on held-out families, score every concept."""
     samples = load_samples(session, store, commits)
-    config, plugins = session.config, session.plugins
     signatures = convergence.estimate_signatures(samples, len(session.concepts))
-    accuracy: dict[str, dict[str, Any] | None] = {}
-    calibration: dict[str, Any] = {}
-    kept: dict[str, tuple[Interpreter, Scores]] = {}
-    for name in dict.fromkeys((*config.baselines, config.interpreter)):
-        session.progress.stage(
-            f"Training the {name} interpreter on {len(samples.rows(Split.TRAIN)):,} samples"
+    interpreter, accuracy, scores = train_and_score(
+        session, out, session.config.interpreter, samples, signatures
+    )
+    converged = convergence.relative_standard_error(signatures) <= session.config.converged_below
+    return Judgement(samples, interpreter, signatures, scores, accuracy, converged)
+
+
+def recall(
+    session: Session,
+    out: Path,
+    store: Store,
+    commits: Sequence[Commit],
+    result: Result,
+    interpreter: Path,
+) -> Judgement:
+    """Return what `judge` found in an earlier process: samples read again, the interpreter loaded."""
+    samples = load_samples(session, store, commits)
+    signatures = convergence.estimate_signatures(samples, len(session.concepts))
+    name = session.config.interpreter
+    if session.plugins.implements(name, "load_interpreter"):
+        check_sums(interpreter)
+        loaded: Interpreter = session.plugins.call(
+            "load_interpreter", name, folder=interpreter, context=session.context(name, out)
         )
-        interpreter = train(session, out, name, samples)
-        ranks = evaluation.rank_samples(interpreter, samples, samples.rows(Split.TEST))
-        accuracy[name] = evaluation.accuracy(ranks, len(session.concepts))
-        context = session.context(config.scorer, out, interpreter=interpreter, signatures=signatures)
-        scores = plugins.call(
-            "score_confidence", config.scorer, interpreter=interpreter, samples=samples, context=context
-        )
-        calibration[name] = dict(scores.calibration)
-        kept[name] = interpreter, scores
-    interpreter, scores = kept[config.interpreter]
-    error = convergence.relative_standard_error(signatures)
-    converged = error <= config.converged_below
-    return Judgement(samples, interpreter, signatures, scores, accuracy, calibration, converged)
+    else:
+        loaded = train(session, out, name, samples)
+    return Judgement(samples, loaded, signatures, result.scores, result.accuracy, result.converged)
+
+
+def train_and_score(
+    session: Session, out: Path, name: str, samples: SampleSet, signatures: Signatures
+) -> tuple[Interpreter, dict[str, Any] | None, Scores]:
+    """Train the interpreter plugin `name`; return it, its held-out accuracy and its scores."""
+    session.progress.stage(f"Training the {name} interpreter on {len(samples.rows(Split.TRAIN)):,} samples")
+    interpreter = train(session, out, name, samples)
+    ranks = evaluation.rank_samples(interpreter, samples, samples.rows(Split.TEST))
+    scorer = session.config.scorer
+    scores: Scores = session.plugins.call(
+        "score_confidence",
+        scorer,
+        interpreter=interpreter,
+        samples=samples,
+        context=session.context(scorer, out, interpreter=interpreter, signatures=signatures),
+    )
+    return interpreter, evaluation.accuracy(ranks, len(session.concepts)), scores
 
 
 def train(session: Session, out: Path, name: str, samples: SampleSet) -> Interpreter:
@@ -157,7 +192,7 @@ def train(session: Session, out: Path, name: str, samples: SampleSet) -> Interpr
 def load_samples(session: Session, store: Store, commits: Sequence[Commit]) -> SampleSet:
     """Read the committed parts (checked against their commits) and split them by family."""
     with session.plugins.blame(session.config.store):
-        part = Part.join([read_committed(store, commit) for commit in commits])
+        part = Part.join([read_committed(store, commit) for commit in commits if commit.rows])
     stages: dict[int, set[str]] = {}
     for stage, family in zip(part.stage.tolist(), part.family, strict=True):
         stages.setdefault(stage, set()).add(family)
@@ -189,17 +224,23 @@ def finish(
     """Write encyclopedia, interpreter, report and, last, metrics.json: a run that has it is finished."""
     from encyclo.report import write_report
 
-    out, samples = directory.path, judged.samples
-    halves = convergence.half_splits(samples, judged.signatures, session.config.seed)
+    out, samples, config = directory.path, judged.samples, session.config
+    accuracy = {config.interpreter: judged.accuracy}
+    calibration = {config.interpreter: dict(judged.scores.calibration)}
+    for name in config.baselines:
+        if name not in accuracy:
+            _, accuracy[name], scores = train_and_score(session, out, name, samples, judged.signatures)
+            calibration[name] = dict(scores.calibration)
+    halves = convergence.half_splits(samples, judged.signatures, config.seed)
     book = _book(session, directory, judged, settled, commits)
     session.progress.stage("Writing the encyclopedia")
-    with session.plugins.blame(session.config.store):
-        store.finalise([commit.part for commit in commits], book)
-    _save_interpreter(session, judged.interpreter, out / "interpreter")
+    with session.plugins.blame(config.store):
+        store.finalise([commit.part for commit in commits if commit.rows], book)
+    save_interpreter(session, judged.interpreter, out / "interpreter")
     metrics = {
         "capture": capture_metrics(session, commits),
-        "accuracy": {"heldout_prompts": judged.accuracy} | dict.fromkeys(LATER_RUNGS),
-        "calibration": _beside_baselines(judged.calibration, session.config.interpreter),
+        "accuracy": {"heldout_prompts": accuracy} | dict.fromkeys(LATER_RUNGS),
+        "calibration": _beside_baselines(calibration, config.interpreter),
         "convergence": convergence.convergence_table(halves, session.schema.layers),
         "stages": stages,
         "splits": {
@@ -244,8 +285,11 @@ def _beside_baselines(calibration: dict[str, Any], name: str) -> dict[str, Any] 
     return {**calibration[name], **{other: calibration[other] for other in calibration if other != name}}
 
 
-def _recipe(session: Session, stage: Stage) -> dict[str, Any]:
-    """Return what determines a unit's content, besides its concepts."""
+def recipe(session: Session, stage: Stage, earlier: Sequence[Commit]) -> dict[str, Any]:
+    """Return what determines a unit's content, besides its concepts.
+
+    What a sampler that looks at the interpreter yields depends on all samples before: their checksums say which.
+    """
     plugins, config = session.plugins, session.config
     options = {name: session.options[name] for name in (stage.sampler, config.capture)}
     return {
@@ -253,8 +297,8 @@ def _recipe(session: Session, stage: Stage) -> dict[str, Any]:
         "dtype": session.model.dtype,
         "layers": session.schema.layer_index,
         "pooling": config.pooling,
-        "per_concept": config.per_concept,
         "seed": config.seed,
+        "after": [c.checksum for c in earlier] if plugins.needs_interpreter(stage.sampler) else None,
         "sampler": [stage.sampler, plugins.load(stage.sampler).version],
         "options": {n: o.model_dump(mode="json") for n, o in options.items() if o},
     }
@@ -308,7 +352,7 @@ def _book(
     return Book(attributes, table, SignatureTable(signatures.mean, signatures.variance, signatures.count))
 
 
-def _save_interpreter(session: Session, interpreter: Interpreter, folder: Path) -> None:
+def save_interpreter(session: Session, interpreter: Interpreter, folder: Path) -> None:
     """Write the interpreter's files and their sha256 beside them, then put the folder in place."""
     fresh = folder.with_name(".interpreter-new")
     shutil.rmtree(fresh, ignore_errors=True)
@@ -322,9 +366,11 @@ def _save_interpreter(session: Session, interpreter: Interpreter, folder: Path) 
 
 
 def stage_row(
-    stage: Stage, concepts: int, commits: Sequence[Commit], settled: int, begun: float
+    stage: Stage, concepts: int, commits: Sequence[Commit], settled: int, judged: Judgement, begun: float
 ) -> dict[str, Any]:
     """Return one row of metrics.json's `stages`; seconds are this process's, sampling to scoring."""
+    confidence = judged.scores.confidence
+    measured = confidence[~np.isnan(confidence)]
     return {
         "stage": stage.number,
         "sampler": stage.sampler,
@@ -332,4 +378,8 @@ def stage_row(
         "samples": sum(c.rows for c in commits),
         "settled": settled,
         "seconds": time.perf_counter() - begun,
+        "heldout_top1": judged.accuracy["top1"] if judged.accuracy else None,
+        "confidence": float(measured.mean()) if len(measured) else None,
+        "ece": judged.scores.calibration.get("ece"),
+        "converged": int(judged.converged.sum()),
     }

@@ -160,6 +160,11 @@ class Plugins:
             ) from error
         return filled
 
+    def needs_interpreter(self, name: str) -> bool:
+        """Return whether a sampler says, as `NEEDS_INTERPRETER`, that it looks for what an interpreter misreads."""
+        self.load(name)
+        return bool(getattr(self._manager.get_plugin(name), "NEEDS_INTERPRETER", False))
+
     def stage_of(self, name: str) -> int:
         """Return the stage that a sampler names as `STAGE` (1, templates, if it names none)."""
         self.load(name)

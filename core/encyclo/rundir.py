@@ -23,6 +23,22 @@ from encyclo.ledger import Ledger, locked
 _PACKAGES = ("torch", "transformers", "numpy", "h5py", "zarr", "safetensors", "pluggy", "tokenizers")
 
 
+GROWS = ("targets", "budget")
+"""What may be raised on a used --out: the run then goes on from where it is."""
+
+
+@dataclass(frozen=True)
+class Effort:
+    """What the run was asked to reach: a target a stage, and the most samples a stage (None: the usual)."""
+
+    targets: tuple[float, ...]
+    budget: int | None
+
+    def target(self, stage: int) -> float:
+        """Return a stage's target; stages after the last one named share its target."""
+        return self.targets[min(int(stage), len(self.targets) - 1)]
+
+
 @dataclass(frozen=True)
 class RunDirectory:
     """A run directory that this process holds."""
@@ -35,6 +51,11 @@ class RunDirectory:
     def ledger(self) -> Ledger:
         """Return the run's ledger."""
         return Ledger(self.path)
+
+    @property
+    def efforts(self) -> list[Effort]:
+        """Return what the run was asked for: first, and each time that targets or budget were raised."""
+        return [Effort(tuple(asked["targets"]), asked["budget"]) for asked in self.record["efforts"]]
 
     def plugin_folder(self, name: str) -> Path:
         """Return the folder where the plugin `name` may keep things; not made yet."""
@@ -78,7 +99,14 @@ def check_same(out: Path, resolved: Mapping[str, Any]) -> None:
         return
     there = read_record(out)["config"]
     here = json.loads(json.dumps(resolved))
-    differences = list(_differences(there, here))
+    fixed = [{k: v for k, v in c.items() if k not in GROWS} for c in (there, here)]
+    differences = list(_differences(fixed[0], fixed[1]))
+    lowered = [key for key in GROWS if _lower(there.get(key), here.get(key))]
+    if lowered and not differences:
+        raise RunDirectoryError(
+            f"{out} was run with a higher {lowered[0]} ({json.dumps(there[lowered[0]])} there, "
+            f"{json.dumps(here[lowered[0]])} now); samples can't be taken back: raise it, or choose another --out."
+        )
     if differences:
         raise RunDirectoryError(
             f"{out} holds a run with another configuration ({'; '.join(differences[:6])}); "
@@ -99,6 +127,7 @@ def claimed(out: Path, resolved: Mapping[str, Any], provenance: Mapping[str, Any
         check_same(out, resolved)
         if (out / "run.json").exists():
             record = read_record(out)
+            _raise_effort(out, record, resolved)
         else:
             record = _new_record(resolved, provenance)
             files.write_json(out / "run.json", record)
@@ -129,10 +158,34 @@ def _new_record(resolved: Mapping[str, Any], provenance: Mapping[str, Any]) -> d
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
         "config": dict(resolved),
+        "efforts": [_effort(resolved)],
         "provenance": dict(provenance),
         "versions": _versions(),
         "platform": {"python": platform.python_version(), "system": platform.platform()},
     }
+
+
+def _effort(resolved: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: json.loads(json.dumps(resolved[key])) for key in GROWS}
+
+
+def _raise_effort(out: Path, record: dict[str, Any], resolved: Mapping[str, Any]) -> None:
+    """Note targets or a budget that were raised; a finished run is then unfinished again."""
+    asked = _effort(resolved)
+    if asked == record["efforts"][-1]:
+        return
+    # First: a process killed between the two leaves an unfinished run, which the same command raises again.
+    (out / "metrics.json").unlink(missing_ok=True)
+    record["efforts"].append(asked)
+    record["config"] |= asked
+    files.write_json(out / "run.json", record)
+
+
+def _lower(there: Any, here: Any) -> bool:
+    """Return whether a target or the budget is lower than it was; None is the lowest budget."""
+    if isinstance(there, list) and isinstance(here, list):
+        return any(new < old for old, new in zip(there, here, strict=True))
+    return there is not None and (here is None or here < there)
 
 
 def _versions() -> dict[str, str]:

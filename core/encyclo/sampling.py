@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from encyclo import codec
 from encyclo.errors import CaptureError
-from encyclo.ledger import Commit, Ledger, Unit
+from encyclo.ledger import Commit, Ledger, Unit, read_committed
 from encyclo.schema import NO_SPAN, Part
 from encyclo.session import Session, Stage
-from encyclo.types import Context, Prompt, Samples, Store
+from encyclo.types import Prompt, Samples, Store
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,12 @@ class Collector:
         self, unit: Unit, stage: Stage, prompts: list[Prompt], advance: Callable[[int], None]
     ) -> Commit:
         """Capture and store one unit's prompts; the commit record is the last thing written."""
+        if (
+            not prompts
+        ):  # the sampler has nothing new to say of these concepts: recorded, so that none asks again
+            nothing = Commit(unit.id, stage.number, "", 0, "", "", 0.0, 0, 0)
+            self.ledger.commit(nothing)
+            return nothing
         begun = time.perf_counter()
         activations, tokens, computed = self.capture(prompts, advance)
         seconds = time.perf_counter() - begun
@@ -62,23 +69,58 @@ class Collector:
         )
         return found
 
-    def sample(self, unit: Unit, stage: Stage, context: Context) -> list[Prompt]:
-        """Return the unit's prompts, concept by concept; refuse one that can't be what it says."""
+    def sample(
+        self, unit: Unit, stage: Stage, earlier: Sequence[Commit], known: Mapping[str, Any]
+    ) -> list[Prompt]:
+        """Return the unit's new prompts, concept by concept; refuse one that can't be what it says.
+
+        `known` is what the rounds before found: interpreter, scores, signatures. A sampler repeats itself for
+        the same (seed, stage, concept): of a concept that has samples of this stage already, those are asked
+        for again, and prompts that are there already are passed over.
+        """
         plugins, name = self.session.plugins, stage.sampler
         concepts = [self.session.concepts[i] for i in unit.concepts]
+        wanted = {c.id: n for c, n in zip(concepts, unit.wanted, strict=True)}
+        done = {c.id: n for c, n in zip(concepts, unit.done, strict=True)}
+        context = self.session.context(
+            name,
+            self.out,
+            wanted={key: wanted[key] + done[key] for key in wanted},
+            capture=lambda prompts: self.capture(list(prompts), lambda _: None)[0],
+            **known,
+        )
         given = plugins.call("sample_prompts", name, concepts=concepts, stage=stage.number, context=context)
+        there = self._there(unit, stage, earlier) if any(unit.done) else set()
         missing = {concept.id for concept in concepts}
-        known = frozenset(missing)
+        left = dict(wanted)
         prompts = []
         for prompt in plugins.iterate(name, given):
-            fault = _prompt_fault(prompt, known)
+            fault = _prompt_fault(prompt, wanted.keys())
             if fault:
                 raise plugins.fault(name, fault)
             missing.discard(prompt.concept)
+            if done[prompt.concept]:
+                if left[prompt.concept] == 0 or (prompt.concept, prompt.text) in there:
+                    continue
+                left[prompt.concept] -= 1
             prompts.append(prompt)
-        if missing:
+        if missing and not plugins.needs_interpreter(name):
             raise plugins.fault(name, f"gave no prompt for the concept {min(missing)!r}")
         return prompts
+
+    def _there(self, unit: Unit, stage: Stage, earlier: Sequence[Commit]) -> set[tuple[str, str]]:
+        """Return (concept id, text) of the samples of this stage that the unit's concepts have."""
+        own = {index: self.session.concepts[index].id for index in unit.concepts}
+        found = set()
+        for commit in earlier:
+            if commit.stage == stage.number and commit.rows:
+                part = read_committed(self.store, commit)
+                found |= {
+                    (own[index], text)
+                    for index, text in zip(part.concept.tolist(), part.prompt, strict=True)
+                    if index in own
+                }
+        return found
 
     def capture(
         self, prompts: list[Prompt], advance: Callable[[int], None]
@@ -136,7 +178,7 @@ class Collector:
         )
 
 
-def _prompt_fault(prompt: object, concepts: frozenset[str]) -> str | None:
+def _prompt_fault(prompt: object, concepts: Set[str]) -> str | None:
     """Return what is wrong with a sampler's prompt, as the end of a sentence; None where it is right."""
     if not isinstance(prompt, Prompt):
         return f"gave a {type(prompt).__name__} where a Prompt belongs"

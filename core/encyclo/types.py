@@ -254,11 +254,19 @@ class Context:
     model: Model | None = None
     pooling: str = "span"
     prompts_wanted: int = 10
-    """Prompts a concept that the stage asks for."""
+    """Prompts a concept that a stage usually asks for."""
+    wanted: Mapping[str, int] | None = None
+    """Where the run asks for other numbers: prompts by concept id. Ask `prompts_for`."""
+    capture: Callable[[Sequence[Prompt]], Floats] | None = field(default=None, repr=False)
+    """For samplers of later stages: the run's capture, n prompts -> float32 [n, L, H], ready for `interpreter`."""
     interpreter: Interpreter | None = None
     scores: Scores | None = None
     signatures: Signatures | None = None
     progress: Progress | None = None
+
+    def prompts_for(self, concept: str) -> int:
+        """Return how many prompts the run wants of the concept with this id."""
+        return self.prompts_wanted if self.wanted is None else self.wanted[concept]
 
     def random(self, stage: int, concept: str) -> Random:
         """Return a random generator that depends on (run seed, stage, concept id) and on nothing else."""

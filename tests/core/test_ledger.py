@@ -16,6 +16,7 @@ import pytest
 from encyclo import files
 from encyclo.errors import DamagedError, RunDirectoryError
 from encyclo.ledger import SAMPLES_A_UNIT, Commit, Ledger, Unit, locked, plan_units, read_committed
+from encyclo.rounds import Plan
 from encyclo.schema import Part
 from encyclo.types import Concept
 
@@ -33,9 +34,14 @@ def concepts(count: int = 10) -> list[Concept]:
     return [Concept(f"c{i}", f"name {i}", f"definition {i}") for i in range(count)]
 
 
-def ids(known: list[Concept], chosen=None, stage=1, per_concept=1000, recipe=RECIPE) -> list[str]:
+def plan(chosen, stage=1, per_concept=1000, done=0) -> Plan:
+    chosen = tuple(chosen)
+    return Plan(stage, 0, chosen, (per_concept,) * len(chosen), (done,) * len(chosen))
+
+
+def ids(known: list[Concept], chosen=None, stage=1, per_concept=1000, recipe=RECIPE, done=0) -> list[str]:
     chosen = range(len(known)) if chosen is None else chosen
-    return [unit.id for unit in plan_units(known, chosen, stage, per_concept, recipe)]
+    return [unit.id for unit in plan_units(known, plan(chosen, stage, per_concept, done), recipe)]
 
 
 def commit_of(unit: str, part: str = "part", rows: int = 1) -> Commit:
@@ -52,7 +58,7 @@ def ledger(tmp_path: Path) -> Ledger:
 @pytest.mark.parametrize("per_concept", [1, 7, 100, 999, 100_000])
 def test_slices_cover_every_chosen_concept_once_in_order(per_concept):
     chosen = [*range(0, 500, 3), *range(500, 520)]
-    units = plan_units(concepts(600), chosen, 1, per_concept, RECIPE)
+    units = plan_units(concepts(600), plan(chosen, 1, per_concept), RECIPE)
     assert [index for unit in units for index in unit.concepts] == chosen
     assert len({unit.id for unit in units}) == len(units)
     for unit in units:
@@ -60,7 +66,7 @@ def test_slices_cover_every_chosen_concept_once_in_order(per_concept):
 
 
 def test_no_chosen_concepts_give_no_units():
-    assert plan_units(concepts(), [], 1, 10, RECIPE) == []
+    assert plan_units(concepts(), plan([]), RECIPE) == []
 
 
 def test_ids_are_the_same_for_the_same_content():
@@ -102,7 +108,7 @@ def test_a_commit_is_read_back_as_written_and_the_first_wins(ledger):
 
 
 def test_attempts_never_share_a_part(ledger):
-    unit = Unit("u1", 1, (0, 1))
+    unit = Unit("u1", 1, (0, 1), (5, 5), (0, 0))
     attempts = [ledger.new_attempt(unit) for _ in range(50)]
     assert len(set(attempts)) == 50
     assert len({part for _, part in attempts}) == 50

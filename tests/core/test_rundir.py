@@ -12,6 +12,8 @@ from encyclo.errors import DamagedError, RunDirectoryError
 from encyclo.ledger import Commit, locked
 
 CONFIG = {
+    "targets": [0.4, 0.7, 0.85, 0.95],
+    "budget": None,
     "seed": 0,
     "layers": (-2, -1),
     "store": "hdf5",
@@ -134,7 +136,7 @@ def test_another_configuration_is_refused_naming_the_difference(tmp_path, change
 
 
 def test_every_difference_is_named_up_to_six(tmp_path):
-    begin(tmp_path, {name: 0 for name in "abcdefgh"})
+    begin(tmp_path, CONFIG | {name: 0 for name in "abcdefgh"})
     with pytest.raises(RunDirectoryError) as caught:
         rundir.check_same(tmp_path, {name: int(name != "b") for name in "abcdefgh"})
     message = str(caught.value)

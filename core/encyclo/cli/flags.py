@@ -17,6 +17,14 @@ Capture = Annotated[str | None, typer.Option(help="What runs the model. [default
 ConceptSource = Annotated[str | None, typer.Option("--concepts", help="A concept list. [default: core]")]
 Limit = Annotated[int | None, typer.Option(help="Only the first so many concepts.")]
 PerConcept = Annotated[int | None, typer.Option(help="Prompts a concept and stage. [default: 10]")]
+Budget = Annotated[
+    int | None,
+    typer.Option(help="The most samples a stage may spend. [default: --per-concept times concepts]"),
+]
+Targets = Annotated[
+    str | None,
+    typer.Option(help="The confidence that settles a concept in stages 0 to 3. [default: 0.4,0.7,0.85,0.95]"),
+]
 Layers = Annotated[
     str | None, typer.Option(help="hidden_states indices, negative from the end. [default: -12,-9,-6,-3,-1]")
 ]
@@ -39,14 +47,25 @@ RunFolder = Annotated[Path, typer.Argument(metavar="DIR", help="A run's director
 
 def make_session(given: dict[str, Any]) -> Any:
     """Turn the flags that `run` and `plan` share into a checked session."""
-    from encyclo.config import load_config, parse_layers
+    from encyclo.config import load_config, parse_layers, parse_targets
     from encyclo.progress import ConsoleProgress
     from encyclo.session import prepare
 
-    plain = ("store", "interpreter", "capture", "concepts", "limit", "per_concept", "pooling", "model")
+    plain = (
+        "store",
+        "interpreter",
+        "capture",
+        "concepts",
+        "limit",
+        "per_concept",
+        "budget",
+        "pooling",
+        "model",
+    )
     flags = {key: given[key] for key in (*plain, "device", "seed")}
     flags["sampler"] = tuple(given["sampler"]) if given["sampler"] else None
     flags["with"] = tuple(given["with_"]) if given["with_"] else None
     flags["layers"] = parse_layers(given["layers"]) if given["layers"] else None
+    flags["targets"] = parse_targets(given["targets"]) if given["targets"] else None
     config = load_config(flags, given["config"], given["option"] or ())
     return prepare(config, ConsoleProgress(quiet=given["as_json"]))

@@ -51,13 +51,12 @@ class Template:
 
 @hookimpl
 def sample_prompts(concepts: Sequence[Concept], stage: int, context: Context) -> Iterator[Prompt]:
-    """Yield `context.prompts_wanted` prompts a concept, or one a template where there are fewer templates."""
+    """Yield as many prompts a concept as the run wants, or one a template where there are fewer templates."""
     options = context.options
     assert isinstance(options, Options)
     for concept in concepts:
-        chosen = draw(
-            grouped_templates(concept, options), context.prompts_wanted, context.random(stage, concept.id)
-        )
+        wanted = context.prompts_for(concept.id)
+        chosen = draw(grouped_templates(concept, options), wanted, context.random(stage, concept.id))
         for template in chosen:
             yield fill(template, concept)
 

@@ -1,0 +1,176 @@
+"""Stages on a tiny model: who goes on, with how many samples, and that a run can be raised and resumed."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from encyclo.encyclopedia import open_run
+from encyclo.errors import DamagedError
+from encyclo.rounds import Plan, Result, Rounds
+from encyclo.types import Scores
+from tests.commands import in_own_process, one_sentence, start
+from tests.core.test_run import assert_same_encyclopedia
+
+STAGED = ["--sampler", "raw", "--sampler", "templates", "--limit", "30", "--per-concept", "6"]
+
+
+@pytest.fixture(scope="module")
+def staged_run(tmp_path_factory: pytest.TempPathFactory, tiny_flags: list[str]) -> Path:
+    from encyclo.cli import run_command
+
+    out = tmp_path_factory.mktemp("staged") / "run"
+    assert run_command(["run", *STAGED, "--out", str(out), *tiny_flags]) == 0
+    return out
+
+
+def plans(out: Path) -> list[Plan]:
+    rounds = Rounds(out)
+    found = []
+    while (plan := rounds.plan(len(found))) is not None:
+        found.append(plan)
+    return found
+
+
+def counts(out: Path) -> np.ndarray:
+    with open_run(out) as book:
+        return np.array(book.book.concepts.n_samples)
+
+
+def test_every_stage_leaves_a_row_with_its_figures(staged_run: Path):
+    rows = json.loads((staged_run / "metrics.json").read_text())["stages"]
+    assert [(row["stage"], row["concepts"], row["samples"]) for row in rows] == [(0, 30, 30), (1, 30, 180)]
+    assert (
+        rows[0]["heldout_top1"] is None and rows[0]["confidence"] is None
+    )  # one family: nothing to hold out
+    assert 0 < rows[1]["heldout_top1"] <= 1 and 0 < rows[1]["confidence"] <= 1 and rows[1]["ece"] >= 0
+
+
+def test_raised_targets_and_budget_go_on_with_the_unsettled_only(
+    encyclo, staged_run: Path, tiny_flags, tmp_path: Path
+):
+    out = tmp_path / "raised"
+    shutil.copytree(staged_run, out)
+    before = counts(out)
+    with open_run(out) as book:
+        samples = {name: book.samples(name).prompt for name in book.book.concepts.name}
+    raised = ["--targets", "0.5,0.8,0.9,0.99", "--budget", "260"]
+    result = encyclo("run", *STAGED, "--out", out, *tiny_flags, *raised)
+    assert result.returncode == 0, result.stderr
+    assert [plan.effort for plan in plans(out)] == [0, 0, 1]
+    further = plans(out)[-1]
+    assert further.stage == 1 and sum(further.wanted) <= 260 - 180
+    after = counts(out)
+    chosen = np.zeros(30, bool)
+    chosen[list(further.concepts)] = True
+    assert (after[~chosen] == before[~chosen]).all() and (after[chosen] > before[chosen]).all()
+    with open_run(out) as book:
+        for name, old in samples.items():
+            new = book.samples(name).prompt
+            assert new[: len(old)] == old and len(set(new)) == len(new)  # what was there stays; nothing twice
+    again = encyclo("run", *STAGED, "--out", out, *tiny_flags, *raised)
+    assert "finished before" in again.stdout and len(plans(out)) == 3
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--targets", "0.3,0.7,0.85,0.95"], "higher targets"),
+        (["--budget", "100"], "higher budget"),
+    ],
+)
+def test_targets_and_budget_are_never_lowered(
+    encyclo, staged_run: Path, tiny_flags, tmp_path: Path, flags, words
+):
+    out = tmp_path / "lowered"
+    shutil.copytree(staged_run, out)
+    assert encyclo("run", *STAGED, "--out", out, *tiny_flags, "--budget", "200").returncode == 0
+    result = encyclo(
+        "run", *STAGED, "--out", out, *tiny_flags, *({"--budget": "200"} | dict([flags])).popitem()
+    )
+    assert result.returncode == 2 and words in one_sentence(result.stderr)
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--targets", "0.4,0.3,0.85,0.95"], "must not fall"),
+        (["--targets", "0.4,0.7"], "4 numbers"),
+        (["--targets", "0,0.7,0.8,0.9"], "above 0"),
+        (["--targets", "high"], "four numbers"),
+        (["--budget", "0"], "--budget"),
+    ],
+)
+def test_targets_and_budgets_that_can_not_be(encyclo, tiny_flags, tmp_path: Path, flags, words):
+    result = encyclo("run", "--out", tmp_path / "no", *tiny_flags, *flags)
+    assert result.returncode == 2 and words in one_sentence(result.stderr)
+    assert not (tmp_path / "no").exists()
+
+
+def test_a_stage_in_which_nothing_is_unsettled_says_so(encyclo, tiny_flags, tmp_path: Path, monkeypatch):
+    from encyclo import convergence, hookimpl
+    from encyclo_scorers import calibrated
+
+    @hookimpl
+    def certain(interpreter):
+        sure = np.ones(len(interpreter.concepts), np.float32)
+        return Scores(sure, sure, sure, {})
+
+    monkeypatch.setattr(calibrated, "score_confidence", certain)
+    monkeypatch.setattr(convergence, "relative_standard_error", lambda s: np.zeros(len(s.count)))
+    result = encyclo("run", *STAGED, "--out", tmp_path / "run", *tiny_flags)
+    assert result.returncode == 0, result.stderr
+    assert "Stage 1 (templates): nothing is unsettled" in result.stderr + result.stdout
+    rows = json.loads((tmp_path / "run" / "metrics.json").read_text())["stages"]
+    assert [(row["stage"], row["settled"]) for row in rows] == [(0, 30)]
+
+
+@pytest.mark.parametrize("moment", ["plan.json", "result.json", "model.safetensors"])
+def test_a_kill_in_any_round_changes_nothing(staged_run: Path, tiny_flags, tmp_path: Path, moment):
+    """Killed as soon as a file of the second round is there; the resumed run equals the uninterrupted one."""
+    out = tmp_path / "killed"
+    where = out / "rounds" / "1" / ("interpreter/" if moment == "model.safetensors" else "") / moment
+    process = start("run", *STAGED, "--out", out, *tiny_flags)
+    while not where.exists() and process.poll() is None:
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    resumed = in_own_process("run", *STAGED, "--out", out, *tiny_flags)
+    assert resumed.returncode == 0, resumed.stderr
+    assert_same_encyclopedia(out, staged_run)
+    rows = [json.loads((path / "metrics.json").read_text())["stages"] for path in (out, staged_run)]
+    for ours, theirs in zip(*rows, strict=True):
+        assert {k: v for k, v in ours.items() if k != "seconds"} == {
+            k: v for k, v in theirs.items() if k != "seconds"
+        }
+
+
+def test_what_a_round_found_survives_its_file(tmp_path: Path):
+    rounds = Rounds(tmp_path)
+    plan = Plan(1, 0, (0, 2), (3, 4), (0, 0))
+    rounds.begin(0, plan)
+    scores = Scores(
+        np.array([0.5, np.nan], np.float32), np.array([0.1, np.nan], np.float32),
+        np.array([0.9, np.nan], np.float32), {"ece": 0.25},
+    )  # fmt: skip
+    rounds.end(0, Result({"stage": 1}, scores, None, np.array([True, False]), np.array([False, True])))
+    found = rounds.result(0)
+    assert rounds.plan(0) == plan and rounds.plan(1) is None and rounds.result(1) is None
+    assert found is not None and found.row == {"stage": 1} and found.scores.calibration == {"ece": 0.25}
+    for name in ("confidence", "low", "high"):
+        np.testing.assert_array_equal(getattr(found.scores, name), getattr(scores, name))
+    assert found.converged.tolist() == [True, False] and found.settled.tolist() == [False, True]
+
+
+def test_a_damaged_plan_says_how_to_go_on(tmp_path: Path):
+    rounds = Rounds(tmp_path)
+    rounds.begin(0, Plan(1, 0, (0,), (3,), (0,)))
+    (tmp_path / "rounds" / "0" / "plan.json").write_text('{"stage": 1,')
+    with pytest.raises(DamagedError, match="delete the folder"):
+        rounds.plan(0)

@@ -196,7 +196,8 @@ def load_samples(session: Session, store: Store, commits: Sequence[Commit]) -> S
     stages: dict[int, set[str]] = {}
     for stage, family in zip(part.stage.tolist(), part.family, strict=True):
         stages.setdefault(stage, set()).add(family)
-    assigned = split_families({s: sorted(names) for s, names in stages.items()}, session.config.seed)
+    chosen = {s.number for s in session.stages if session.plugins.needs_interpreter(s.sampler)}
+    assigned = split_families({s: sorted(names) for s, names in stages.items()}, session.config.seed, chosen)
     families = sorted(set(part.family))
     place = {family: index for index, family in enumerate(families)}
     return SampleSet(

@@ -86,6 +86,7 @@ class Collector:
             name,
             self.out,
             wanted={key: wanted[key] + done[key] for key in wanted},
+            all_concepts=self.session.concepts,
             capture=lambda prompts: self.capture(list(prompts), lambda _: None)[0],
             **known,
         )

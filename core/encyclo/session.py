@@ -105,6 +105,11 @@ def prepare(config: RunConfig, progress: Progress) -> Session:
             "--sampler takes one sampler a stage, in rising stages; "
             f"{', '.join(config.sampler)} are of the stages {', '.join(map(str, numbers))}."
         )
+    if plugins.needs_interpreter(config.sampler[0]):
+        raise UsageError(
+            f"The sampler {config.sampler[0]} looks for what an interpreter misreads, and a run's first stage "
+            "has none yet; name an earlier stage's sampler before it, such as --sampler templates."
+        )
     return Session(
         config,
         plugins,

@@ -259,6 +259,10 @@ class Context:
     """Where the run asks for other numbers: prompts by concept id. Ask `prompts_for`."""
     capture: Callable[[Sequence[Prompt]], Floats] | None = field(default=None, repr=False)
     """For samplers of later stages: the run's capture, n prompts -> float32 [n, L, H], ready for `interpreter`."""
+    all_concepts: Sequence[Concept] = field(default=(), repr=False)
+    """For samplers of later stages: the run's concepts, of which they are asked about some."""
+    judging: bool = False
+    """A sampler is asked for prompts that only judge: never the ones that make samples."""
     interpreter: Interpreter | None = None
     scores: Scores | None = None
     signatures: Signatures | None = None

@@ -1,0 +1,75 @@
+"""Frames of the adversarial sampler: sentences with a slot for the concept and slots for others' names."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+
+from encyclo.types import Concept, Prompt
+from encyclo_samplers.templates import capital, slot_forms
+
+SLOT = re.compile(r"\{(\w+)\}")
+OTHERS = ("other", "second", "third")
+CONFUSED = 3
+"""How many others a frame may name."""
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A sentence; `kind` says what it tries, `family` which one it is."""
+
+    kind: str
+    family: str
+    text: str
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """Return the slots besides the concept's own."""
+        return frozenset(SLOT.findall(self.text)) & {*OTHERS, "meaning", "list"}
+
+
+@cache
+def frames(part_of_speech: str, judging: bool) -> tuple[Frame, ...]:
+    """Return the frames for a part of speech: those that make samples, or those that only judge."""
+    text = files("encyclo_samplers").joinpath("adversarial.toml").read_text(encoding="utf-8")
+    role = "test" if judging else "train"
+    group = "noun" if part_of_speech == "noun" else "other"
+    return tuple(
+        Frame(kind, f"adversarial.{kind}.{group}.{role}.{number}", line)
+        for kind, groups in tomllib.loads(text).items()
+        for number, line in groups[group][role].items()
+    )
+
+
+def fill(
+    frame: Frame, concept: Concept, others: Sequence[Concept], words: Sequence[str] = ()
+) -> Prompt | None:
+    """Return the frame as a prompt about `concept`; None where it needs what isn't there.
+
+    Names are data: what is put in is never searched for slots again.
+    """
+    values = dict(zip(OTHERS, (other.name for other in others), strict=False))
+    if others and others[0].definition:
+        values["meaning"] = others[0].definition
+    if words:
+        values["list"] = ", ".join(words)
+    if not frame.needs <= values.keys():
+        return None
+    forms = slot_forms(concept)
+    own = next(match for match in SLOT.finditer(frame.text) if match[1].lower() in forms)
+    article, word = forms[own[1].lower()]
+    if own[1].isupper():
+        article, word = article.upper(), word.upper()
+    elif own[1][0].isupper():
+        article, word = (capital(article), word) if article else ("", capital(word))
+    before = capital(_put(frame.text[: own.start()], values)) + article
+    text = before + word + _put(frame.text[own.end() :], values)
+    return Prompt(concept.id, text, (len(before), len(before) + len(word)), frame.family)
+
+
+def _put(text: str, values: Mapping[str, str]) -> str:
+    return SLOT.sub(lambda match: values[match[1]], text)

@@ -55,6 +55,14 @@ class Judgement:
     """On held-out families, as metrics.json has it."""
     converged: np.ndarray[Any, np.dtype[np.bool_]]
 
+    def known(self) -> dict[str, Any]:
+        """Return what the context of the next round's sampler says of this one."""
+        return {
+            "interpreter": self.interpreter,
+            "scores": self.scores,
+            "signatures": self.signatures,
+        }
+
 
 def run(session: Session, out: Path) -> Outcome:
     """Write the encyclopedia into `out`, or go on where an earlier process stopped."""
@@ -103,7 +111,7 @@ def collect_stage(
         + (committed if len(todo) < len(units) else "")
     )
     if todo:
-        known = _known(judged()) if judged else {}
+        known = judged().known() if judged else {}
         with session.progress.track("Capturing", sum(sum(u.wanted) for u in todo), "prompts") as advance:
             for unit in todo:
                 prompts = collector.sample(unit, stage, earlier, known)
@@ -111,15 +119,6 @@ def collect_stage(
                     directory.note("self_test", collector.self_test(prompts))
                 done[unit.id] = collector.collect(unit, stage, prompts, advance)
     return [done[unit.id] for unit in units]
-
-
-def _known(judged: Judgement) -> dict[str, Any]:
-    """Return what a sampler's context says of the rounds before."""
-    return {
-        "interpreter": judged.interpreter,
-        "scores": judged.scores,
-        "signatures": judged.signatures,
-    }
 
 
 def judge(session: Session, out: Path, store: Store, commits: Sequence[Commit]) -> Judgement:
@@ -240,7 +239,9 @@ def finish(
     save_interpreter(session, judged.interpreter, out / "interpreter")
     metrics = {
         "capture": capture_metrics(session, commits),
-        "accuracy": {"heldout_prompts": accuracy} | dict.fromkeys(LATER_RUNGS),
+        "accuracy": {"heldout_prompts": accuracy}
+        | dict.fromkeys(LATER_RUNGS)
+        | {"adversarial": _withstood(stages, config.interpreter)},
         "calibration": _beside_baselines(calibration, config.interpreter),
         "convergence": convergence.convergence_table(halves, session.schema.layers),
         "stages": stages,
@@ -252,6 +253,12 @@ def finish(
     write_report(out / "report.html", directory.record, metrics, book)
     files.write_json(out / "metrics.json", metrics)
     return metrics
+
+
+def _withstood(stages: Sequence[dict[str, Any]], name: str) -> dict[str, Any] | None:
+    """Return the `adversarial` rung: the last fresh attacks on the interpreter; None without such a stage."""
+    last = [row["attacks"]["after"] for row in stages if row.get("attacks")]
+    return {name: last[-1]} if last and last[-1] else None
 
 
 def capture_metrics(session: Session, commits: Sequence[Commit]) -> dict[str, Any]:

@@ -18,8 +18,10 @@ from encyclo import pipeline
 from encyclo.allocation import allocate, samples_to_clear, samples_to_converge
 from encyclo.convergence import relative_standard_error
 from encyclo.ledger import Commit
+from encyclo.robustness import fresh_attacks
 from encyclo.rounds import Plan, Result, Rounds
 from encyclo.rundir import Effort, RunDirectory
+from encyclo.sampling import Collector
 from encyclo.session import Session, Stage
 
 NOWHERE = -1
@@ -94,8 +96,10 @@ class Refinement:
     def visit(self, stage: Stage, plan: Plan, effort: Effort) -> None:
         """Do one round, or read back what an earlier process found in it."""
         begun, index = time.perf_counter(), len(self.results)
+        looks = self.session.plugins.needs_interpreter(stage.sampler)
         self.rounds.begin(index, plan)
         result = self.rounds.result(index)
+        before = self._attacked(stage, plan, self.judged()) if looks and result is None else None
         fresh = pipeline.collect_stage(
             self.session, self.directory, self.store, stage, plan, self.commits,
             self.judged if self.results else None,
@@ -111,6 +115,8 @@ class Refinement:
             clears = (judged.scores.low >= effort.target(stage.number)) & judged.converged
             settled = self.settled | clears
             row = pipeline.stage_row(stage, len(chosen), fresh, int(settled.sum()), judged, begun)
+            if looks:
+                row["attacks"] = {"before": before, "after": self._attacked(stage, plan, judged)}
             pipeline.save_interpreter(self.session, judged.interpreter, self.rounds.interpreter(index))
             result = Result(row, judged.scores, judged.accuracy, judged.converged, settled)
             self.rounds.end(index, result)
@@ -127,6 +133,12 @@ class Refinement:
                 self.results[last], self.rounds.interpreter(last),
             )  # fmt: skip
         return self._judged
+
+    def _attacked(self, stage: Stage, plan: Plan, judged: pipeline.Judgement) -> dict[str, Any] | None:
+        """Return how the interpreter withstands fresh attacks, from frames that never make samples."""
+        self._say(f"Attacking the {self.session.config.interpreter} interpreter")
+        collector = Collector(self.session, self.directory.path, self.store, self.directory.ledger)
+        return fresh_attacks(self.session, collector, stage, plan.concepts, judged)
 
     def _needed(self, target: float) -> NDArray[np.float64]:
         """Return float64 [C]: new samples until signature and confidence are where the target wants them."""

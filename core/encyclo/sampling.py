@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from encyclo.errors import CaptureError
 from encyclo.ledger import Commit, Ledger, Unit, read_committed
 from encyclo.schema import NO_SPAN, Part
 from encyclo.session import Session, Stage
-from encyclo.types import Prompt, Samples, Store
+from encyclo.types import Concept, Prompt, Samples, Store
 
 
 @dataclass(frozen=True)
@@ -78,36 +78,46 @@ class Collector:
         the same (seed, stage, concept): of a concept that has samples of this stage already, those are asked
         for again, and prompts that are there already are passed over.
         """
-        plugins, name = self.session.plugins, stage.sampler
         concepts = [self.session.concepts[i] for i in unit.concepts]
         wanted = {c.id: n for c, n in zip(concepts, unit.wanted, strict=True)}
         done = {c.id: n for c, n in zip(concepts, unit.done, strict=True)}
-        context = self.session.context(
-            name,
-            self.out,
-            wanted={key: wanted[key] + done[key] for key in wanted},
-            all_concepts=self.session.concepts,
-            capture=lambda prompts: self.capture(list(prompts), lambda _: None)[0],
-            **known,
-        )
-        given = plugins.call("sample_prompts", name, concepts=concepts, stage=stage.number, context=context)
+        asked = {key: wanted[key] + done[key] for key in wanted}
         there = self._there(unit, stage, earlier) if any(unit.done) else set()
-        missing = {concept.id for concept in concepts}
         left = dict(wanted)
         prompts = []
-        for prompt in plugins.iterate(name, given):
-            fault = _prompt_fault(prompt, wanted.keys())
-            if fault:
-                raise plugins.fault(name, fault)
-            missing.discard(prompt.concept)
+        for prompt in self.ask(concepts, stage, wanted=asked, **known):
             if done[prompt.concept]:
                 if left[prompt.concept] == 0 or (prompt.concept, prompt.text) in there:
                     continue
                 left[prompt.concept] -= 1
             prompts.append(prompt)
+        return prompts
+
+    def ask(self, concepts: Sequence[Concept], stage: Stage, **context: Any) -> Iterator[Prompt]:
+        """Yield what the stage's sampler gives for `concepts`; refuse a prompt that can't be what it says.
+
+        `context` is what the sampler's context says besides the session's. Only a sampler that looks for what
+        an interpreter misreads may find nothing for a concept.
+        """
+        plugins, name = self.session.plugins, stage.sampler
+        whole = self.session.context(
+            name,
+            self.out,
+            all_concepts=self.session.concepts,
+            capture=lambda prompts: self.capture(list(prompts), lambda _: None)[0],
+            **context,
+        )
+        given = plugins.call("sample_prompts", name, concepts=concepts, stage=stage.number, context=whole)
+        known = {concept.id for concept in concepts}
+        missing = set(known)
+        for prompt in plugins.iterate(name, given):
+            fault = _prompt_fault(prompt, known)
+            if fault:
+                raise plugins.fault(name, fault)
+            missing.discard(prompt.concept)
+            yield prompt
         if missing and not plugins.needs_interpreter(name):
             raise plugins.fault(name, f"gave no prompt for the concept {min(missing)!r}")
-        return prompts
 
     def _there(self, unit: Unit, stage: Stage, earlier: Sequence[Commit]) -> set[tuple[str, str]]:
         """Return (concept id, text) of the samples of this stage that the unit's concepts have."""

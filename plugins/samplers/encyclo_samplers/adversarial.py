@@ -1,9 +1,10 @@
 """Stage 3: prompts that the current interpreter misreads, in the hope that the next one won't.
 
 For each concept, frames around its mention are filled with what it is most confused with: the contexts of its
-neighbours, contrast and negation, compounds, metaphor and quotation, rare senses, capitals and tags; and a beam search chooses context words
-that lower the interpreter's margin (the concept's score less the best other's). The mention stays intact. What
-is misread because the text truly is about the other concept is no attack and is dropped (`truly_about`).
+neighbours, contrast and negation, compounds, metaphor and quotation, rare senses, capitals and tags; and a
+beam search chooses context words that lower the interpreter's margin (the concept's score less the best
+other's). The mention stays intact. What is misread because the text truly is about the other concept is no
+attack and is dropped (`truly_about`).
 
 What was tried and what succeeded, with its margin, is kept in the run: plugins/adversarial/attacks/.
 """
@@ -46,8 +47,8 @@ class Options(BaseModel):
 def sample_prompts(concepts: Sequence[Concept], stage: int, context: Context) -> Iterator[Prompt]:
     """Yield, concept by concept, the attacks that succeeded, the worst misread first, as many as are wanted.
 
-    Where fewer succeeded, the narrowest escapes follow (`escapes`). Where the run judges (`context.judging`) every attack is
-    yielded, from frames that never make samples.
+    Where fewer succeeded, the narrowest escapes follow (`escapes`). Where the run judges (`context.judging`)
+    every attack is yielded, from frames that never make samples.
     """
     options = context.options
     assert isinstance(options, Options)

@@ -25,6 +25,7 @@ from encyclo.rounds import Plan, Result
 from encyclo.sampling import Collector
 from encyclo.schema import Attributes, Book, ConceptTable, Part, SignatureTable
 from encyclo.session import Session, Stage
+from encyclo.signatures import Contexts, estimate, relative_standard_error
 from encyclo.splits import split_families
 from encyclo.types import Interpreter, SampleSet, Scores, Signatures, Split, Store
 
@@ -50,6 +51,7 @@ class Judgement:
     samples: SampleSet
     interpreter: Interpreter
     signatures: Signatures
+    contexts: Contexts
     scores: Scores
     accuracy: dict[str, Any] | None
     """On held-out families, as metrics.json has it."""
@@ -124,12 +126,12 @@ def collect_stage(
 def judge(session: Session, out: Path, store: Store, commits: Sequence[Commit]) -> Judgement:
     """Train the interpreter, measure it on held-out families, score every concept."""
     samples = load_samples(session, store, commits)
-    signatures = convergence.estimate_signatures(samples, len(session.concepts))
+    signatures, contexts = estimate(samples, len(session.concepts))
     interpreter, accuracy, scores = train_and_score(
         session, out, session.config.interpreter, samples, signatures
     )
-    converged = convergence.relative_standard_error(signatures) <= session.config.converged_below
-    return Judgement(samples, interpreter, signatures, scores, accuracy, converged)
+    converged = relative_standard_error(signatures) <= session.config.converged_below
+    return Judgement(samples, interpreter, signatures, contexts, scores, accuracy, converged)
 
 
 def recall(
@@ -142,7 +144,7 @@ def recall(
 ) -> Judgement:
     """Return what `judge` found in an earlier process: samples read again, the interpreter loaded."""
     samples = load_samples(session, store, commits)
-    signatures = convergence.estimate_signatures(samples, len(session.concepts))
+    signatures, contexts = estimate(samples, len(session.concepts))
     name = session.config.interpreter
     if session.plugins.implements(name, "load_interpreter"):
         check_sums(interpreter)
@@ -151,7 +153,7 @@ def recall(
         )
     else:
         loaded = train(session, out, name, samples)
-    return Judgement(samples, loaded, signatures, result.scores, result.accuracy, result.converged)
+    return Judgement(samples, loaded, signatures, contexts, result.scores, result.accuracy, result.converged)
 
 
 def train_and_score(
@@ -231,7 +233,7 @@ def finish(
         if name not in accuracy:
             _, accuracy[name], scores = train_and_score(session, out, name, samples, judged.signatures)
             calibration[name] = dict(scores.calibration)
-    halves = convergence.half_splits(samples, judged.signatures, config.seed)
+    halves = convergence.half_splits(samples, judged.signatures, judged.contexts, config.seed)
     book = _book(session, directory, judged, settled, commits)
     session.progress.stage("Writing the encyclopedia")
     with session.plugins.blame(config.store):

@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 
 from encyclo import pipeline
 from encyclo.allocation import allocate, samples_to_clear, samples_to_converge
-from encyclo.convergence import relative_standard_error
 from encyclo.ledger import Commit
 from encyclo.robustness import fresh_attacks
 from encyclo.rounds import Plan, Result, Rounds
 from encyclo.rundir import Effort, RunDirectory
 from encyclo.sampling import Collector
 from encyclo.session import Session, Stage
+from encyclo.signatures import relative_standard_error
 
 NOWHERE = -1
 """The stage that a concept has reached before its first."""

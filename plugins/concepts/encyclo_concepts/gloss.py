@@ -3,16 +3,18 @@
     an unusually small individual; "a dwarf; hardly four feet"; "the dwarf of the family"- Charles Lamb
 
 Quoted text is an example where it stands for itself (at the beginning, after a semicolon, colon or comma, after
-`e.g.`) and part of the definition elsewhere (in brackets, in `the phrase "on the job"`). What follows an example
-up to the next semicolon, its author or a remark, belongs to neither.
+`e.g.` or a remark in brackets) and part of the definition elsewhere (in brackets, in `the phrase "on the job"`,
+in `"dirty" is often used in combination`). What follows an example up to the next semicolon, its author or a
+remark, belongs to neither.
 """
 
 from __future__ import annotations
 
 import re
 
-_STANDS_ALONE = re.compile(r"(?:^|;|\be\.g\.,?)\s*$")
+_STANDS_ALONE = re.compile(r"(?:^|;|^\s*\([^()]*\)|\be\.g\.,?)\s*$")
 _AFTER_COMMA_OR_COLON = re.compile(r"[,:]\s*$")
+_GOES_ON = re.compile(r"\s*(?!or\b|and\b)[a-z]")
 _INTRODUCTION = re.compile(r"(?:\b(?:as in )?e\.g\.,?|\bas in)$")
 
 
@@ -26,7 +28,8 @@ def split_gloss(gloss: str) -> tuple[str, tuple[str, ...]]:
     definition = segment = pieces[0]
     examples: list[str] = []
     for quoted, after in zip(pieces[1::2], pieces[2::2], strict=True):
-        if _is_example(definition, segment):
+        speech = quoted.endswith(",")
+        if _is_example(definition, segment) and (speech or not _GOES_ON.match(after)):
             examples.append(quoted.strip())
             segment = after.partition(";")[2]
             definition += ";" + segment
@@ -49,8 +52,10 @@ def _is_example(definition: str, segment: str) -> bool:
 def _split_unbalanced(gloss: str) -> tuple[str, tuple[str, ...]]:
     """Split a gloss that lacks a quotation mark (WordNet has a few): a part with one at an end is an example."""
     definition, examples = [], []
-    for part in (part.strip() for part in gloss.split(";")):
-        if part.startswith('"') or part.endswith('"'):
+    for place, part in enumerate(part.strip() for part in gloss.split(";")):
+        if place == 0:
+            definition.append(part.strip('" '))
+        elif part.startswith('"') or part.endswith('"'):
             examples.append(part.strip('" '))
         else:
             definition.append(part)

@@ -38,6 +38,8 @@ _SYNSET = re.compile(
 )
 _WORD = re.compile(rb"([^ ]+ [0-9a-f]) ")
 _SENSE = re.compile(rb"([^ \n]+)%([1-5]:\d\d):(\d\d):([^ :\n]*):(\d\d)? \d+ (\d{1,9})\r?\n")
+_HYPERNYM = re.compile(rb"(?:^| )@i? (\d{8})")
+_SIMILAR = re.compile(rb"(?:^| )& (\d{8})")
 _OFFSET = re.compile(rb"(?<= )\d{8}(?= )")
 _VERSION = re.compile(rb"WordNet (\d+(?:\.\d+)*) Copyright")
 _MARKER = re.compile(rb"\((?:a|p|ip)\)(?= [0-9a-f]$)")
@@ -70,8 +72,7 @@ class Synset:
 
     def hypernyms(self) -> list[int]:
         """Return the offsets of the synsets above (of an instance: its classes), in WordNet's order."""
-        fields = self.pointers.split()
-        return [int(fields[i + 1]) for i in range(0, len(fields), 4) if fields[i] in (b"@", b"@i")]
+        return [int(offset) for offset in _HYPERNYM.findall(self.pointers)]
 
     def words_by_count(self) -> tuple[str, ...]:
         """Return the words, the most frequent first, equally frequent ones in WordNet's order."""
@@ -236,8 +237,7 @@ def _count(synset: Synset, senses: list[bytes], counts: dict[bytes, int] | None)
 
 def _head(satellite: Synset, clusters: dict[int, bytes]) -> bytes:
     """Return the head of a satellite's cluster, as the end of its senses in `Counts`."""
-    fields = satellite.pointers.split()
-    heads = (int(fields[i + 1]) for i in range(0, len(fields), 4) if fields[i] == b"&")
+    heads = map(int, _SIMILAR.findall(satellite.pointers))
     return next((clusters[offset] for offset in heads if offset in clusters), b"")
 
 

@@ -163,20 +163,25 @@ def _qualify(nameless: list[_Entry], taken: set[str], synsets: list[Synset]) -> 
 
 def _concepts(prefix: str, entries: list[_Entry]) -> Iterator[Concept]:
     """Yield the entries as concepts; glosses are read as they are asked for, so that a small --limit is quick."""
-    listed = {(entry.synset.part_of_speech, entry.synset.offset) for entry in entries}
+    listed: dict[str, set[int]] = {part: set() for part in PARTS_OF_SPEECH}
+    for entry in entries:
+        listed[entry.synset.part_of_speech].add(entry.synset.offset)
     for entry in entries:
         synset = entry.synset
         part = synset.part_of_speech
-        above = next(iter(synset.hypernyms()), None)
+        above = next(iter(synset.hypernyms()), -1)
+        aliases = _aliases(synset, entry.name)
         definition, examples = split_gloss(synset.gloss.decode())
+        if definition in (entry.name, *aliases):  # says nothing that the name does not say
+            definition = ""
         yield Concept(
             id=_id(prefix, part, synset.offset),
             name=entry.name,
             definition=definition,
             category=LEXICOGRAPHER_FILES[synset.lexicographer_file],
             part_of_speech=part,
-            broader=_id(prefix, part, above) if above is not None and (part, above) in listed else None,
-            aliases=_aliases(synset, entry.name),
+            broader=_id(prefix, part, above) if above in listed[part] else None,
+            aliases=aliases,
             examples=examples,
         )
 

@@ -15,7 +15,7 @@ import re
 _STANDS_ALONE = re.compile(r"(?:^|;|^\s*\([^()]*\)|\be\.g\.,?)\s*$")
 _AFTER_COMMA_OR_COLON = re.compile(r"[,:]\s*$")
 _GOES_ON = re.compile(r"\s*(?!or\b|and\b)[a-z]")
-_INTRODUCTION = re.compile(r"(?:\b(?:as in )?e\.g\.,?|\bas in)$")
+_INTRODUCTION = re.compile(r"(?:\b(?:as in )?e\.g\.|\bas in)$")
 
 
 def split_gloss(gloss: str) -> tuple[str, tuple[str, ...]]:
@@ -64,6 +64,11 @@ def _split_unbalanced(gloss: str) -> tuple[str, tuple[str, ...]]:
 
 def _tidy(definition: str) -> str:
     """Join the definition's parts with one `; ` each, without what introduced an example."""
-    parts = (part.strip(" ,:") for part in definition.split(";"))
-    parts = (_INTRODUCTION.sub("", part).strip(" ,:") for part in parts)
-    return "; ".join(part for part in parts if part)
+    parts = []
+    for part in definition.split(";"):
+        part = part.strip(" ,:")
+        if part.endswith(("e.g.", "as in")):
+            part = _INTRODUCTION.sub("", part).strip(" ,:")
+        if part:
+            parts.append(part)
+    return "; ".join(parts)

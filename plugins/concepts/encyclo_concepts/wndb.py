@@ -12,7 +12,11 @@ from __future__ import annotations
 import re
 import zipfile
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 from encyclo.errors import UsageError
 
@@ -32,24 +36,27 @@ LEXICOGRAPHER_FILES = (
 """lexnames(5WN): a synset line holds the number of its lexicographer file."""
 
 _SYNSET = re.compile(
-    rb"(\d{8}) (\d\d) ([nvasr]) ([0-9a-f]{2}) ((?:_*[^ _\n][^ \n]* [0-9a-f] )+)"  # offset, file, kind, words
-    rb"(\d{3}) ((?:[^ \n]{1,2} \d{8} [nvasr] [0-9a-f]{4} )*)"  # pointers
-    rb"(?:\d\d (?:\+ \d\d [0-9a-f]{2} )*)?\| ([^\n]*)\n"  # a verb's sentence frames; the gloss
+    r"^(\d{8}) (\d\d) ([nvasr]) ([0-9a-f]{2}) ((?:_*[^ _\n][^ \n]* [0-9a-f] )+)"  # offset, file, kind, words
+    r"(\d{3}) ((?:[^ \n]{1,2} \d{8} [nvasr] [0-9a-f]{4} )*)"  # pointers
+    r"(?:\d\d (?:\+ \d\d [0-9a-f]{2} )*)?\| ([^\n]*)\n",  # a verb's sentence frames; the gloss
+    re.ASCII | re.MULTILINE,
 )
-_WORD = re.compile(rb"([^ ]+ [0-9a-f]) ")
-_SENSE = re.compile(rb"([^ \n]+)%([1-5]:\d\d):(\d\d):([^ :\n]*):(\d\d)? \d+ (\d{1,9})\r?\n")
-_HYPERNYM = re.compile(rb"(?:^| )@i? (\d{8})")
-_SIMILAR = re.compile(rb"(?:^| )& (\d{8})")
+_WORD = re.compile(r"([^ ]+ [0-9a-f]) ")
+_SENSE = re.compile(r"([^ \n]+)%([1-5]:\d\d):(\d\d):([^ :\n]*):(\d\d)? \d+ (\d{1,9})\r?\n", re.ASCII)
+_HYPERNYM = re.compile(r"(?:^| )@i? (\d{8})", re.ASCII)
+_SIMILAR = re.compile(r"(?:^| )& (\d{8})", re.ASCII)
 _OFFSET = re.compile(rb"(?<= )\d{8}(?= )")
-_VERSION = re.compile(rb"WordNet (\d+(?:\.\d+)*) Copyright")
-_MARKER = re.compile(rb"\((?:a|p|ip)\)(?= [0-9a-f]$)")
-_KINDS = {"noun": b"n", "verb": b"v", "adjective": b"as", "adverb": b"r"}
-_NUMBERS = {b"n": b"1:", b"v": b"2:", b"a": b"3:", b"r": b"4:", b"s": b"5:"}
+_VERSION = re.compile(r"WordNet (\d+(?:\.\d+)*) Copyright", re.ASCII)
+_MARKER = re.compile(r"(?<=[^ ])\((?:a|p|ip)\)(?= [0-9a-f] )")
+_KINDS = {"noun": "n", "verb": "v", "adjective": "as", "adverb": "r"}
+_NUMBERS = {"n": "1:", "v": "2:", "a": "3:", "r": "4:", "s": "5:"}
 """The letter of a synset's kind, and the number that sense keys have for it; s is an adjective of a cluster."""
 _LARGEST = 200 * 2**20
 """Bytes: ten times WordNet's largest file. What is larger is none of its files."""
 
-Counts = dict[bytes, dict[bytes, int]]
+Row = tuple[str, str, str, str, str, str, str, str]
+"""A synset line's offset, file, kind, count of words, words, count of pointers, pointers, gloss."""
+Counts = dict[str, dict[str, int]]
 """Kind and lexicographer file as sense keys have them (1:05) -> lemma and number as data files have them (dog 0),
 in a cluster followed by those of its head -> how often the sense was met."""
 
@@ -67,8 +74,8 @@ class Synset:
     """How often each word was met with this sense; empty where none was."""
     frequency: int
     """How often the sense was met, whichever word stood for it."""
-    pointers: bytes
-    gloss: bytes
+    pointers: str
+    gloss: str
 
     def hypernyms(self) -> list[int]:
         """Return the offsets of the synsets above (of an instance: its classes), in WordNet's order."""
@@ -138,9 +145,9 @@ def read_synsets(folder: Folder, parts_of_speech: list[str]) -> tuple[str, list[
     for part in parts_of_speech:
         path = folder.place / f"data.{PARTS_OF_SPEECH[part]}"
         content = folder.read(path.name)
-        found = _VERSION.search(content[:5000])
-        version = version or (found[1].decode() if found else "")
-        of_part = _read_data(path, content, part, counts)
+        found = _VERSION.search(content[:5000].decode("latin-1"))
+        version = version or (found[1] if found else "")
+        of_part = _synsets(_read_rows(path, content, _KINDS[part]), part, counts)
         _check_index(folder, part, of_part)
         synsets += of_part
     if counts and not any(synset.frequency for synset in synsets):
@@ -149,72 +156,73 @@ def read_synsets(folder: Folder, parts_of_speech: list[str]) -> tuple[str, list[
 
 
 def _read_counts(folder: Folder) -> Counts:
-    content = folder.read("cntlist.rev")
+    path = folder.place / "cntlist.rev"
+    content = folder.read(path.name)
+    text = _decoded(path, content)
     counts: Counts = {}
     end = 0
-    while end < len(content):
-        found = _SENSE.match(content, end)
+    while end < len(text):
+        found = _SENSE.match(text, end)
         if found is None:
-            what = "it should hold a sense key and two numbers"
-            raise foreign(folder.place / "cntlist.rev", what, content, end)
+            raise foreign(path, "it should hold a sense key and two numbers", text, end)
         lemma, kind, number, head, head_number, count = found.groups()
-        sense = b"%s %x" % (lemma, int(number))
+        sense = f"{lemma} {int(number):x}"
         if head:
-            sense += b" %s %x" % (head, int(head_number or 0))
+            sense += f" {head} {int(head_number or 0):x}"
         counts.setdefault(kind, {})[sense] = int(count)
         end = found.end()
     return counts
 
 
-def _read_data(path: Path | zipfile.Path, content: bytes, part: str, counts: Counts) -> list[Synset]:
-    """Return a data file's synsets, with what `counts` says of them."""
-    kinds = _KINDS[part]
-    plain = content.isascii()
-    synsets: list[Synset] = []
-    clusters: dict[int, bytes] = {}
-    satellites: list[tuple[Synset, list[bytes], bytes]] = []
-    position = _after_licence(content)
-    while position < len(content):
-        found = _SYNSET.match(content, position)
-        if found is None:
-            raise foreign(path, f"it is no {part} as WordNet writes it", content, position)
-        if fault := _fault(found, kinds, plain):
-            raise foreign(path, fault, content, position)
-        position = found.end()
-        offset, file, kind, _, texts, _, pointers, gloss = found.groups()
-        words = _WORD.findall(texts)
-        if b"(" in texts:
-            words = [_MARKER.sub(b"", word) for word in words]
-        lemmas = tuple([word[:-2].decode() for word in words])
-        synset = Synset(part, int(offset), int(file), lemmas, (), 0, pointers, gloss)
-        synsets.append(synset)
-        if kind == b"s":
-            satellites.append((synset, words, file))
-        else:
-            clusters[synset.offset] = b" " + words[0].lower()
-            _count(synset, words, counts.get(_NUMBERS[kind] + file))
-    for synset, words, file in satellites:
-        head = _head(synset, clusters)
-        _count(synset, [word + head for word in words], counts.get(b"5:" + file))
-    return synsets
+def _read_rows(path: Path | zipfile.Path, content: bytes, kinds: str) -> list[Row]:
+    """Return a data file's synset lines; check that each is one, and stands where it says."""
+    text = _decoded(path, content)
+    rows: list[Row] = _SYNSET.findall(text)
+    licence = _after_licence(content)
+    ends = np.flatnonzero(np.frombuffer(content, np.uint8)[licence:] == ord("\n")) + licence + 1
+    starts = np.concatenate([[licence], ends])
+    # As many lines as synsets, each at its offset: then every line is one. Otherwise find the first that is none.
+    if starts[-1] != len(content) or starts[:-1].tolist() != [int(row[0]) for row in rows]:
+        raise _first_fault(path, content, starts, kinds)
+    for row in rows:
+        if row[2] not in kinds or row[4].count(" ") != 2 * int(row[3], 16) or _fault(row):
+            raise _first_fault(path, content, starts, kinds)
+    return rows
 
 
-def _fault(found: re.Match[bytes], kinds: bytes, plain: bool) -> str:
+def _first_fault(
+    path: Path | zipfile.Path, content: bytes, starts: NDArray[np.int64], kinds: str
+) -> UsageError:
+    """Return the error that names the first line that is not right, and why."""
+    for start, end in pairwise([*starts.tolist(), len(content)]):
+        found = _SYNSET.fullmatch(content[start:end].decode("utf-8"))
+        if found is None or found[3] not in kinds:
+            return foreign(path, "it is no synset as WordNet writes it", content, start)
+        if int(found[1]) != start:
+            return foreign(
+                path, f"synset {found[1]} should stand at that byte, and stands at {start}", content, start
+            )
+        if fault := _fault(found.groups()):
+            return foreign(path, fault, content, start)
+    return foreign(path, "it holds no synset")
+
+
+def _fault(row: tuple[str, ...]) -> str:
     """Return why a line that looks like a synset's can't be right; nothing where it is."""
-    if found[3] not in kinds:
-        return f"it is a synset of the kind {found[3].decode()!r}"
-    if int(found[1]) != found.start():
-        return f"synset {found[1].decode()} should stand at that byte, and stands at {found.start()}"
-    if found[5].count(b" ") != 2 * int(found[4], 16) or found[7].count(b" ") != 4 * int(found[6]):
+    _, file, _, words, texts, pointers, targets, _ = row
+    if texts.count(" ") != 2 * int(words, 16) or targets.count(" ") != 4 * int(pointers):
         return "it has more or fewer words or pointers than it says"
-    if int(found[2]) >= len(LEXICOGRAPHER_FILES):
-        return f"there is no lexicographer file {int(found[2])}"
-    if not plain:
-        try:
-            found[0].decode()
-        except UnicodeDecodeError:
-            return "it is not in UTF-8"
+    if int(file) >= len(LEXICOGRAPHER_FILES):
+        return f"there is no lexicographer file {file}"
     return ""
+
+
+def _decoded(path: Path | zipfile.Path, content: bytes) -> str:
+    """Return a file's text. Raises UsageError naming the line that is not in UTF-8."""
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise foreign(path, "it is not in UTF-8", content, error.start) from None
 
 
 def _after_licence(content: bytes) -> int:
@@ -227,18 +235,35 @@ def _after_licence(content: bytes) -> int:
     return position
 
 
-def _count(synset: Synset, senses: list[bytes], counts: dict[bytes, int] | None) -> None:
+def _synsets(rows: list[Row], part: str, counts: Counts) -> list[Synset]:
+    """Return the lines as synsets, with what `counts` says of them."""
+    synsets: list[Synset] = []
+    clusters: dict[int, str] = {}
+    satellites: list[tuple[Synset, str, str]] = []
+    for offset, file, kind, _, texts, _, pointers, gloss in rows:
+        if "(" in texts:
+            texts = _MARKER.sub("", texts)
+        synset = Synset(part, int(offset), int(file), tuple(texts.split(" ")[:-1:2]), (), 0, pointers, gloss)
+        synsets.append(synset)
+        if kind == "s":
+            satellites.append((synset, texts, file))
+            continue
+        senses = _WORD.findall(texts.lower())
+        clusters[synset.offset] = f" {senses[0]}"
+        _count(synset, senses, counts.get(_NUMBERS[kind] + file))
+    for synset, texts, file in satellites:
+        heads = map(int, _SIMILAR.findall(synset.pointers))
+        head = next((clusters[offset] for offset in heads if offset in clusters), "")
+        _count(synset, [sense + head for sense in _WORD.findall(texts.lower())], counts.get("5:" + file))
+    return synsets
+
+
+def _count(synset: Synset, senses: list[str], counts: dict[str, int] | None) -> None:
     """Fill in the synset's tag counts: those of its `senses`, one a word."""
     if counts:
-        found = tuple([counts.get(sense.lower(), 0) for sense in senses])
+        found = tuple([counts.get(sense, 0) for sense in senses])
         if frequency := sum(found):
             synset.tag_counts, synset.frequency = found, frequency
-
-
-def _head(satellite: Synset, clusters: dict[int, bytes]) -> bytes:
-    """Return the head of a satellite's cluster, as the end of its senses in `Counts`."""
-    heads = map(int, _SIMILAR.findall(satellite.pointers))
-    return next((clusters[offset] for offset in heads if offset in clusters), b"")
 
 
 def _check_index(folder: Folder, part: str, synsets: list[Synset]) -> None:

@@ -164,7 +164,8 @@ def _read_counts(folder: Folder) -> Counts:
     while end < len(text):
         found = _SENSE.match(text, end)
         if found is None:
-            raise foreign(path, "it should hold a sense key and two numbers", text, end)
+            what = "it should hold a sense key and two numbers"
+            raise foreign(path, what, content, len(text[:end].encode()))
         lemma, kind, number, head, head_number, count = found.groups()
         sense = f"{lemma} {int(number):x}"
         if head:

@@ -87,7 +87,7 @@ def find_database(path: Path | None) -> Folder:
     Raises UsageError saying how to get one.
     """
     if path is not None:
-        return open_folder(path.expanduser())
+        return open_folder(Path(os.path.expanduser(path)))
     if asked := os.environ.get("WNSEARCHDIR"):
         return open_folder(Path(asked))
     for place in usual_places():
@@ -105,7 +105,7 @@ def usual_places() -> Iterator[Path]:
         yield Path(home, "dict")
     yield from (DEBIAN, PRINCETON)
     folders = [Path(name) for name in os.environ.get("NLTK_DATA", "").split(os.pathsep) if name]
-    folders.append(Path("~/nltk_data").expanduser())
+    folders.append(Path(os.path.expanduser("~/nltk_data")))
     folders += [Path(sys.prefix, *inner, "nltk_data") for inner in ((), ("share",), ("lib",))]
     folders += [Path(root, "nltk_data") for root in ("/usr/share", "/usr/local/share", "/usr/lib")]
     if data := os.environ.get("APPDATA"):
@@ -163,12 +163,13 @@ def _named(synsets: list[Synset], every: Every, all_senses: bool) -> list[_Entry
 
 
 def _qualify(nameless: list[_Entry], taken: set[str], every: Every) -> None:
-    """Name synsets by lemma and broader concept, or lemma and category, or, where both are taken, a number."""
+    """Name synsets by lemma and broader concept (an adjective: what it is similar to), or lemma and category, or,
+    where those are taken, with a number."""
     for entry in nameless:
         synset = entry.synset
         lemma = _best_name(synset)
-        above = [every[synset.part_of_speech].get(offset) for offset in synset.hypernyms()]
-        qualifiers = [_best_name(broader) for broader in above if broader is not None]
+        near = [every[synset.part_of_speech].get(offset) for offset in (*synset.hypernyms(), *synset.heads())]
+        qualifiers = [_best_name(other) for other in near if other is not None]
         qualifiers.append(LEXICOGRAPHER_FILES[synset.lexicographer_file])
         names = (f"{lemma} ({qualifier})" for qualifier in qualifiers)
         numbered = (f"{lemma} ({qualifiers[0]} {number})" for number in count(2))

@@ -124,9 +124,9 @@ class Row(BaseModel):
         if not any(_shows(character) for character in self.name):
             raise ValueError("the name is empty: it has no character that shows")
         own = {_bare(text) for text in (self.name, *self.aliases)}
-        if self.definition and _bare(self.definition) in own:
+        if _bare(self.definition) in own - {""}:
             raise ValueError(
-                f"the definition of {self.name!r} is only its name; say what it means or leave it empty"
+                f"the definition of {_shown(self.name)} is only its name; say what it means or leave it empty"
             )
         return self
 
@@ -160,10 +160,9 @@ def parse_row(path: Path, record: Record, separator: str) -> Row:
     line, values = record
     for column, value in values.items():
         for text in value if isinstance(value, list) else [value]:
-            if isinstance(text, str) and (stray := _unprintable(text)):
-                raise fault(
-                    path, line, f"its {column} holds the character {stray}, which is no text; delete it"
-                )
+            if isinstance(text, str) and (stray := UNPRINTABLE.search(text)):
+                what = f"its {column} holds the character U+{ord(stray[0]):04X}, which is no text; delete it"
+                raise fault(path, line, what)
     values = {
         column: value.split(separator)
         if column in ("aliases", "examples") and isinstance(value, str)
@@ -223,7 +222,7 @@ def _distinct(path: Path, what: str, values: list[tuple[int, str]]) -> dict[str,
             raise fault(
                 path,
                 line,
-                f"the {what} {_shown(value)} is there twice, first in line {values[first][0]}; keep one",
+                f"the {what} {_shown(value)} is there twice, first in line {values[first][0]}; keep one or change it",
             )
     return places
 

@@ -27,7 +27,7 @@ def fresh_attacks(
     makes none.
     """
     step = max(1, -(-len(concepts) // ATTACKED))
-    some = [session.concepts[i] for i in concepts[::step]]
+    some = [session.trainable[i] for i in concepts[::step]]
     prompts = list(collector.ask(some, stage, judging=True, **judged.known()))
     if not prompts:
         return None

@@ -78,7 +78,7 @@ class Collector:
         the same (seed, stage, concept): of a concept that has samples of this stage already, those are asked
         for again, and prompts that are there already are passed over.
         """
-        concepts = [self.session.concepts[i] for i in unit.concepts]
+        concepts = [self.session.trainable[i] for i in unit.concepts]
         wanted = {c.id: n for c, n in zip(concepts, unit.wanted, strict=True)}
         done = {c.id: n for c, n in zip(concepts, unit.done, strict=True)}
         asked = {key: wanted[key] + done[key] for key in wanted}
@@ -103,7 +103,7 @@ class Collector:
         whole = self.session.context(
             name,
             self.out,
-            all_concepts=self.session.concepts,
+            all_concepts=self.session.trainable,
             capture=lambda prompts: self.capture(list(prompts), lambda _: None)[0],
             **context,
         )

@@ -255,7 +255,7 @@ def _recipe(session: Session, stage: Stage) -> dict[str, Any]:
         "pooling": config.pooling,
         "per_concept": config.per_concept,
         "seed": config.seed,
-        "sampler": [stage.sampler, plugins.load(stage.sampler).version],
+        "sampler": [stage.sampler, plugins.load(stage.sampler).version, plugins.fingerprint(stage.sampler)],
         "options": {n: o.model_dump(mode="json") for n, o in options.items() if o},
     }
 

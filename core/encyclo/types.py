@@ -6,6 +6,7 @@ Shapes use these letters: n samples, L captured layers, H hidden size, C concept
 from __future__ import annotations
 
 import enum
+import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -44,6 +45,8 @@ class Concept:
     """For nouns: takes `a` and a plural. None where the source does not say."""
     examples: tuple[str, ...] = ()
     """Sentences by other authors that mention the concept: for evaluation only, never for training."""
+    broader_name: str = ""
+    """The broader concept's name, whether or not it has an entry in the same encyclopedia."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +167,18 @@ class Interpreter(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """How a generated text begins; what comes next is drawn by a random generator of its own.
+
+    At temperature 0 the likeliest token comes next, whatever the seed.
+    """
+
+    text: str
+    temperature: float
+    seed: int
+
+
 class Model(Protocol):
     """A language model, loaded on first use; reading its description loads no weights."""
 
@@ -186,9 +201,17 @@ class Model(Protocol):
         ...
 
     def generate(
-        self, prompts: Sequence[str], max_new_tokens: int, temperature: float, seed: int
+        self,
+        prefix: str,
+        openings: Sequence[Opening],
+        max_new_tokens: int,
+        stop: re.Pattern[str] | None = None,
     ) -> list[str]:
-        """Continue each prompt; the continuation alone is returned."""
+        """Continue `prefix` followed by each opening's text; the continuations alone are returned.
+
+        Each ends before the first match of `stop`, at the model's own end, or after `max_new_tokens`. It depends
+        on the prefix, its own opening, `max_new_tokens` and `stop`, never on the other openings.
+        """
         ...
 
 

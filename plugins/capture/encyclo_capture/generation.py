@@ -1,0 +1,372 @@
+"""Continuing many texts that share a beginning, so that none of them depends on the others.
+
+The shared prefix goes through the network once; its keys and values serve every text. The texts are rows of a
+batch of one fixed shape: a row that is done makes room for the next text. A processor rounds a row of a matrix
+product the same way wherever it stands and whatever stands beside it, as long as the shapes are the same, so
+that a text depends on its prefix, its opening and its seed alone, in bfloat16 too.
+
+The head is most of a small model's work. It is computed for frequent tokens of English text, and for the
+tokens of the row's own opening, which may be rare.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from encyclo.errors import CaptureError, UsageError
+from encyclo.types import Opening
+
+if TYPE_CHECKING:
+    from encyclo_capture.model import TransformersModel
+
+NAME = "encyclo_rows"
+ROWS = 128
+"""Texts that go on at once. More are hardly faster a text, and the last ones run alone for longer."""
+ROOM = 16
+"""An opening is given room for a multiple of so many tokens: openings of one length class share a batch."""
+FREQUENT = 2**16
+"""Token ids below this may be generated: tokenizers number what they learnt in falling frequency."""
+LEAST = 0.05
+"""A token is drawn only if it is at least this times as likely as the likeliest (min-p sampling,
+arXiv:2407.01082), before temperature."""
+# A blank and a word, the rest of a word, digits, or punctuation as prose has it; no code, no other scripts.
+TEXT = re.compile(r"[ ]?[A-Za-z][a-z]*|[ ]?[A-Z]{2,4}|[ ]?[0-9]+|[ ]?[.,;:!?'\"()\-]+|'[a-z]+|\n+|[ ]")
+
+
+@dataclass
+class Rows:
+    """Keys and values that the attention of one network sees: the prefix's, and each row's own.
+
+    own_keys, own_values: a list over layers of [rows, key heads, room, d]; prefix_keys, prefix_values: a list
+    over layers of [key heads, prefix tokens, d], None while the prefix itself goes through the network.
+    place: int64 [rows], the room that each row's newest token takes.
+    """
+
+    place: Tensor
+    room: int
+    prefix_keys: dict[int, Tensor] = field(default_factory=dict)
+    prefix_values: dict[int, Tensor] = field(default_factory=dict)
+    own_keys: dict[int, Tensor] = field(default_factory=dict)
+    own_values: dict[int, Tensor] = field(default_factory=dict)
+    reading_prefix: bool = True
+
+
+_rows: ContextVar[Rows] = ContextVar("encyclo_rows")
+
+
+def rows_attention(
+    module: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    **_: Any,
+) -> tuple[Tensor, None]:
+    """Attend as eager attention does: query [n, heads, t, d] -> [n, t, heads, d], softmax in float32.
+
+    While the prefix is read, n is 1 and its keys and values are kept; afterwards t is 1, each row sees the
+    prefix and what it has put into its own room.
+    """
+    rows, layer = _rows.get(), module.layer_idx
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    if rows.reading_prefix:
+        rows.prefix_keys[layer], rows.prefix_values[layer] = key[0].clone(), value[0].clone()
+        return _read_prefix(query[0], key[0], value[0], scale, sliding_window, softcap), None
+    count, heads, _one, size = query.shape
+    key_heads = key.shape[1]
+    if layer not in rows.own_keys:
+        shape = (count, key_heads, rows.room, size)
+        rows.own_keys[layer], rows.own_values[layer] = key.new_zeros(shape), value.new_zeros(shape)
+    own_keys, own_values = rows.own_keys[layer], rows.own_values[layer]
+    everyone = torch.arange(count, device=key.device)
+    own_keys[everyone, :, rows.place] = key[:, :, 0]
+    own_values[everyone, :, rows.place] = value[:, :, 0]
+    before_keys, before_values = rows.prefix_keys[layer], rows.prefix_values[layer]
+    queries = query[:, :, 0].reshape(count, key_heads, heads // key_heads, size)
+    # One matrix product a key head for all rows: [key heads, rows * group, prefix].
+    grouped = queries.transpose(0, 1).reshape(key_heads, -1, size)
+    shared = torch.matmul(grouped, before_keys.transpose(1, 2))
+    prefix = before_keys.shape[1]
+    shared = shared.view(key_heads, count, -1, prefix).transpose(0, 1)
+    own = torch.matmul(queries, own_keys.transpose(2, 3))
+    scores = (torch.cat([shared, own], dim=-1) * scale).float()
+    if softcap is not None:
+        scores = torch.tanh(scores / softcap) * softcap
+    positions = torch.arange(prefix + rows.room, device=key.device)
+    newest = (prefix + rows.place)[:, None]
+    seen = positions <= newest
+    if sliding_window is not None and prefix + rows.room > sliding_window:
+        seen = seen & (newest - positions < sliding_window)
+    scores = scores.masked_fill(~seen[:, None, None, :], float("-inf"))
+    weights = torch.softmax(scores, dim=-1).to(value.dtype)
+    from_prefix = weights[..., :prefix].transpose(0, 1).reshape(key_heads, -1, prefix)
+    result = torch.matmul(from_prefix, before_values).view(key_heads, count, -1, size).transpose(0, 1)
+    result = result + torch.matmul(weights[..., prefix:], own_values)
+    return result.reshape(count, 1, heads, size), None
+
+
+def _read_prefix(
+    query: Tensor, key: Tensor, value: Tensor, scale: float, window: int | None, softcap: float | None
+) -> Tensor:
+    heads, tokens, size = query.shape
+    key, value = (x.repeat_interleave(heads // x.shape[0], dim=0) for x in (key, value))
+    scores = (torch.matmul(query, key.transpose(1, 2)) * scale).float()
+    if softcap is not None:
+        scores = torch.tanh(scores / softcap) * softcap
+    distance = torch.arange(tokens, device=key.device)[:, None] - torch.arange(tokens, device=key.device)
+    seen = distance >= 0
+    if window is not None:
+        seen = seen & (distance < window)
+    weights = torch.softmax(scores.masked_fill(~seen, float("-inf")), dim=-1).to(value.dtype)
+    return torch.matmul(weights, value).transpose(0, 1)[None]
+
+
+@contextmanager
+def _attending(network: Any, rows: Rows) -> Iterator[None]:
+    from transformers import AttentionInterface
+
+    AttentionInterface.register(NAME, rows_attention)
+    before = network.config._attn_implementation
+    token = _rows.set(rows)
+    network.config._attn_implementation_internal = NAME
+    try:
+        yield
+    finally:
+        network.config._attn_implementation_internal = before
+        _rows.reset(token)
+
+
+@contextmanager
+def _even_threads() -> Iterator[None]:
+    """Use a power of two of threads: equal shares of a batch, none with a remainder that is computed apart."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2 ** int(math.log2(before)))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+class Head:
+    """The network's way from a hidden state to the scores of the tokens that may come next."""
+
+    def __init__(self, model: TransformersModel) -> None:
+        self.weight, self.bias = model.head
+        config = model.config
+        self.cap = getattr(config, "final_logit_softcapping", None)
+        self.scale = float(getattr(config, "logit_scale", None) or 1.0)
+        self.scale /= float(getattr(config, "logits_scaling", None) or 1.0)
+        self.pieces = _pieces(model.tokenizer)
+        special = set(model.tokenizer.all_special_ids)
+        self.end = model.tokenizer.eos_token_id
+        known = range(min(len(self.pieces), self.weight.shape[0], FREQUENT))
+        ids = [i for i in known if i not in special and TEXT.fullmatch(self.pieces[i])]
+        ids += [self.end] if self.end is not None else []
+        self.ids = torch.tensor(sorted(ids), device=self.weight.device)
+        self.allowed = frozenset(ids)
+        self.frequent = self.weight[self.ids]
+
+    def score(self, hidden: Tensor, rare: Tensor) -> tuple[Tensor, Tensor]:
+        """Score hidden [n, H] against the frequent tokens and `rare` int64 [n, k] (-1: none): [n, F], [n, k]."""
+        often = torch.nn.functional.linear(hidden, self.frequent, self._own(self.ids))
+        seldom = torch.matmul(self.weight[rare.clamp_min(0)], hidden[:, :, None])[..., 0]
+        if self.bias is not None:
+            seldom = seldom + self.bias[rare.clamp_min(0)]
+        often, seldom = (self._bend(x) for x in (often, seldom))
+        return often, seldom.masked_fill(rare < 0, float("-inf"))
+
+    def _own(self, ids: Tensor) -> Tensor | None:
+        return None if self.bias is None else self.bias[ids]
+
+    def _bend(self, scores: Tensor) -> Tensor:
+        if self.scale != 1.0:
+            scores = scores * self.scale
+        return scores if self.cap is None else torch.tanh(scores / self.cap) * self.cap
+
+
+def _pieces(tokenizer: Any) -> list[str]:
+    """Return every token's text; SentencePiece marks blanks by ▁, byte-level BPE by Ġ and line ends by Ċ."""
+    tokens = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
+    return [(token or "").replace("▁", " ").replace("Ġ", " ").replace("Ċ", "\n") for token in tokens]
+
+
+@dataclass
+class _Text:
+    """A text on its way: what is read before it, and what has been drawn so far."""
+
+    position: int
+    opening: tuple[int, ...]
+    rare: NDArray[np.int64]
+    temperature: float
+    luck: NDArray[np.float64]
+    drawn: list[int] = field(default_factory=list)
+    said: str = ""
+    fed: int = 0
+
+
+def continue_texts(
+    model: TransformersModel,
+    prefix: str,
+    openings: Sequence[Opening],
+    max_new_tokens: int,
+    stop: re.Pattern[str] | None,
+) -> list[str]:
+    """Return the continuations; see `encyclo.types.Model.generate`.
+
+    Raises UsageError where the model is not causal, or its attention can't be followed.
+    """
+    if not openings:
+        return []
+    if not model.shares_prefixes:
+        raise UsageError(
+            f"The model {model.name!r} can't generate: it is no causal model whose attention transformers lets "
+            "encyclo follow; switch generation off with -o diverse.generated=0."
+        )
+    head = model.scoring_head
+    start = tuple(model.tokenizer(prefix)["input_ids"])
+    if not start:
+        raise UsageError("Generation needs a prefix of at least one token.")
+    encoded = model.tokenizer([o.text for o in openings], add_special_tokens=False)["input_ids"]
+    classes: dict[int, list[_Text]] = {}
+    for place, (opening, ids) in enumerate(zip(openings, encoded, strict=True)):
+        room = ROOM * max(1, math.ceil(len(ids) / ROOM))
+        # An empty opening goes on from the prefix's last token, which is then read again in the row.
+        classes.setdefault(room, []).append(_begin(place, opening, ids, room, head, max_new_tokens))
+    longest = model.max_tokens
+    if longest is not None and len(start) + max(classes) + max_new_tokens > longest:
+        raise CaptureError(
+            f"An opening of {max(classes)} tokens after a prefix of {len(start)} leaves no room for "
+            f"{max_new_tokens} more: {model.name} takes {longest}."
+        )
+    texts = [""] * len(openings)
+    with torch.inference_mode(), _even_threads():
+        for room, waiting in sorted(classes.items()):
+            _continue_class(model, head, start, deque(waiting), room + max_new_tokens, stop, texts)
+    return texts
+
+
+def _begin(place: int, opening: Opening, ids: list[int], room: int, head: Head, longest: int) -> _Text:
+    if not ids:
+        raise UsageError("Generation needs openings of at least one token each.")
+    rare = np.full(room, -1, np.int64)
+    seldom = sorted({i for i in ids if i not in head.allowed})
+    rare[: len(seldom)] = seldom
+    luck = np.random.default_rng(opening.seed).random(longest)
+    return _Text(place, tuple(ids), rare, opening.temperature, luck)
+
+
+def _continue_class(
+    model: TransformersModel,
+    head: Head,
+    start: tuple[int, ...],
+    waiting: deque[_Text],
+    room: int,
+    stop: re.Pattern[str] | None,
+    texts: list[str],
+) -> None:
+    """Continue the texts of one length class; put each into `texts` when it is done."""
+    device = model.device
+    places = np.zeros(ROWS, np.int64)
+    rows = Rows(torch.zeros(ROWS, dtype=torch.int64, device=device), room)
+    rare = np.full((ROWS, len(waiting[0].rare)), -1, np.int64)
+    at: list[_Text | None] = [None] * ROWS
+    with _attending(model.network, rows):
+        model.network(
+            input_ids=torch.tensor([start], device=device),
+            position_ids=torch.arange(len(start), device=device)[None],
+            use_cache=False,
+        )
+        rows.reading_prefix = False
+        while waiting or any(text is not None for text in at):
+            tokens = np.zeros(ROWS, np.int64)
+            for row in range(ROWS):
+                text = at[row]
+                if text is None and waiting:
+                    text = at[row] = waiting.popleft()
+                    rare[row] = text.rare
+                if text is not None:
+                    tokens[row] = (text.opening + tuple(text.drawn[-1:]))[min(text.fed, len(text.opening))]
+                    places[row] = text.fed
+                    text.fed += 1
+            rows.place = torch.from_numpy(places).to(device)
+            hidden = model.network(
+                input_ids=torch.from_numpy(tokens)[:, None].to(device),
+                position_ids=(rows.place + len(start))[:, None],
+                use_cache=False,
+            ).last_hidden_state[:, 0]
+            drawing = [
+                (row, text) for row, text in enumerate(at) if text and text.fed >= len(text.opening)
+            ]
+            if not drawing:
+                continue
+            often, seldom = head.score(hidden, torch.from_numpy(rare).to(device))
+            for (row, text), token in zip(drawing, _draw(head, often, seldom, rare, drawing), strict=True):
+                if _goes_on(head, text, token, stop):
+                    continue
+                texts[text.position] = _finish(model, text, stop)
+                at[row] = None
+
+
+def _draw(
+    head: Head, often: Tensor, seldom: Tensor, rare: NDArray[np.int64], drawing: list[tuple[int, _Text]]
+) -> list[int]:
+    """Draw each row's next token by its own luck, from the tokens that are likely enough (LEAST)."""
+    best = torch.maximum(often.amax(dim=1), seldom.amax(dim=1)).float()
+    least = (best + math.log(LEAST)).to(often.dtype)[:, None]
+    found = []
+    for scores in (often, seldom):
+        row, column = (scores >= least).nonzero(as_tuple=True)
+        found.append((row.cpu().numpy(), column.cpu().numpy(), scores[row, column].float().cpu().numpy()))
+    ids = head.ids.cpu().numpy()
+    (row, column, score), (own_row, own_column, own_score) = found
+    rows = np.concatenate([row, own_row])
+    tokens = np.concatenate([ids[column], rare[own_row, own_column]])
+    scores_found = np.concatenate([score, own_score]).astype(np.float64)
+    order = np.lexsort((tokens, rows))
+    rows, tokens, scores_found = rows[order], tokens[order], scores_found[order]
+    first = np.searchsorted(rows, np.arange(ROWS + 1))
+    chosen = []
+    for row_number, text in drawing:
+        own = slice(first[row_number], first[row_number + 1])
+        values = scores_found[own]
+        if not np.isfinite(values).all() or not len(values):
+            raise CaptureError("The model's scores for the next token are not finite; generation stops here.")
+        if text.temperature <= 0:
+            chosen.append(int(tokens[own][values.argmax()]))
+            continue
+        weights = np.exp((values - values.max()) / text.temperature).cumsum()
+        pick = np.searchsorted(weights, text.luck[len(text.drawn)] * weights[-1], side="right")
+        chosen.append(int(tokens[own][min(pick, len(weights) - 1)]))
+    return chosen
+
+
+def _goes_on(head: Head, text: _Text, token: int, stop: re.Pattern[str] | None) -> bool:
+    """Put the token behind the text; return whether there is more to come."""
+    if token == head.end:
+        return False
+    text.drawn.append(token)
+    text.said += head.pieces[token]
+    if stop is not None and stop.search(text.said):
+        return False
+    return len(text.drawn) < len(text.luck)
+
+
+def _finish(model: TransformersModel, text: _Text, stop: re.Pattern[str] | None) -> str:
+    said: str = model.tokenizer.decode(text.drawn, skip_special_tokens=True)
+    found = stop.search(said) if stop is not None else None
+    return said[: found.start()] if found else said

@@ -6,7 +6,6 @@ Shapes use these letters: n samples, L captured layers, H hidden size, C concept
 from __future__ import annotations
 
 import enum
-import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -171,12 +170,14 @@ class Interpreter(Protocol):
 class Opening:
     """How a generated text begins; what comes next is drawn by a random generator of its own.
 
-    At temperature 0 the likeliest token comes next, whatever the seed.
+    At temperature 0 the likeliest token comes next, whatever the seed. `wishes` are words that the text should
+    hold: a model may make them likelier until one of them stands in it.
     """
 
     text: str
     temperature: float
     seed: int
+    wishes: tuple[str, ...] = ()
 
 
 class Model(Protocol):
@@ -205,12 +206,13 @@ class Model(Protocol):
         prefix: str,
         openings: Sequence[Opening],
         max_new_tokens: int,
-        stop: re.Pattern[str] | None = None,
+        stop: Callable[[str], int | None] | None = None,
     ) -> list[str]:
         """Continue `prefix` followed by each opening's text; the continuations alone are returned.
 
-        Each ends before the first match of `stop`, at the model's own end, or after `max_new_tokens`. It depends
-        on the prefix, its own opening, `max_new_tokens` and `stop`, never on the other openings.
+        Each ends where `stop` says (it gets the text so far and returns where to cut it, or None), at the
+        model's own end, or after `max_new_tokens`. It depends on the prefix, its own opening, `max_new_tokens`
+        and `stop`, never on the other openings.
         """
         ...
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 import re
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -31,6 +31,8 @@ from encyclo.types import Opening
 if TYPE_CHECKING:
     from encyclo_capture.model import TransformersModel
 
+Stop = Callable[[str], int | None]
+
 NAME = "encyclo_rows"
 ROWS = 128
 """Texts that go on at once. More are hardly faster a text, and the last ones run alone for longer."""
@@ -38,9 +40,15 @@ ROOM = 16
 """An opening is given room for a multiple of so many tokens: openings of one length class share a batch."""
 FREQUENT = 2**16
 """Token ids below this may be generated: tokenizers number what they learnt in falling frequency."""
+WISHES = 8
+"""A text may have so many wished-for first tokens; more are left out."""
 LEAST = 0.05
 """A token is drawn only if it is at least this times as likely as the likeliest (min-p sampling,
 arXiv:2407.01082), before temperature."""
+WISH, WISH_GROWS = 1.0, 0.5
+"""What the first token of a wished-for word gains until it stands in the text, in nats, and gains more a token."""
+SHORT, END_GROWS = 12, 0.3
+"""After so many tokens of a text that has what was wished for, its full stop gains so much more a token."""
 # A blank and a word, the rest of a word, digits, or punctuation as prose has it; no code, no other scripts.
 TEXT = re.compile(r"[ ]?[A-Za-z][a-z]*|[ ]?[A-Z]{2,4}|[ ]?[0-9]+|[ ]?[.,;:!?'\"()\-]+|'[a-z]+|\n+|[ ]")
 
@@ -174,12 +182,23 @@ class Head:
         self.pieces = _pieces(model.tokenizer)
         special = set(model.tokenizer.all_special_ids)
         self.end = model.tokenizer.eos_token_id
-        known = range(min(len(self.pieces), self.weight.shape[0], FREQUENT))
-        ids = [i for i in known if i not in special and TEXT.fullmatch(self.pieces[i])]
+        ids = [
+            i
+            for i, piece in enumerate(self.pieces[: self.weight.shape[0]])
+            # SentencePiece puts single characters last.
+            if (i < FREQUENT or len(piece) == 1) and i not in special and TEXT.fullmatch(piece)
+        ]
         ids += [self.end] if self.end is not None else []
         self.ids = torch.tensor(sorted(ids), device=self.weight.device)
         self.allowed = frozenset(ids)
         self.frequent = self.weight[self.ids]
+        self._tokenizer = model.tokenizer
+        self.full_stop = self.first_token(".", blank="")
+
+    def first_token(self, word: str, blank: str = " ") -> int:
+        """Return the first token of a word inside a sentence."""
+        ids = self._tokenizer(blank + word, add_special_tokens=False)["input_ids"]
+        return int(ids[0]) if ids else -1
 
     def score(self, hidden: Tensor, rare: Tensor) -> tuple[Tensor, Tensor]:
         """Score hidden [n, H] against the frequent tokens and `rare` int64 [n, k] (-1: none): [n, F], [n, k]."""
@@ -212,11 +231,23 @@ class _Text:
     position: int
     opening: tuple[int, ...]
     rare: NDArray[np.int64]
+    wished: NDArray[np.bool_]
+    wishes: tuple[str, ...]
     temperature: float
     luck: NDArray[np.float64]
     drawn: list[int] = field(default_factory=list)
     said: str = ""
     fed: int = 0
+
+    def bonus(self) -> NDArray[np.float32]:
+        """Return what each of `rare` gains now, in nats; the last is the full stop."""
+        gains = np.zeros(len(self.rare), np.float32)
+        length = len(self.drawn)
+        if self.wishes and not any(wish in self.said.lower() for wish in self.wishes):
+            gains[self.wished] = WISH + WISH_GROWS * length
+        else:
+            gains[-1] = END_GROWS * max(0, length - SHORT)
+        return gains
 
 
 def continue_texts(
@@ -224,7 +255,7 @@ def continue_texts(
     prefix: str,
     openings: Sequence[Opening],
     max_new_tokens: int,
-    stop: re.Pattern[str] | None,
+    stop: Stop | None,
 ) -> list[str]:
     """Return the continuations; see `encyclo.types.Model.generate`.
 
@@ -263,11 +294,17 @@ def continue_texts(
 def _begin(place: int, opening: Opening, ids: list[int], room: int, head: Head, longest: int) -> _Text:
     if not ids:
         raise UsageError("Generation needs openings of at least one token each.")
-    rare = np.full(room, -1, np.int64)
-    seldom = sorted({i for i in ids if i not in head.allowed})
+    wished = sorted({head.first_token(wish) for wish in opening.wishes})[:WISHES]
+    seldom = sorted({i for i in ids if i not in head.allowed and i not in wished})
+    rare = np.full(room + WISHES + 1, -1, np.int64)
     rare[: len(seldom)] = seldom
+    rare[room : room + len(wished)] = wished
+    rare[-1] = head.full_stop
+    is_wish = np.arange(len(rare)) >= room
+    is_wish[-1] = False
+    wishes = tuple(wish.lower() for wish in opening.wishes)
     luck = np.random.default_rng(opening.seed).random(longest)
-    return _Text(place, tuple(ids), rare, opening.temperature, luck)
+    return _Text(place, tuple(ids), rare, is_wish, wishes, opening.temperature, luck)
 
 
 def _continue_class(
@@ -276,7 +313,7 @@ def _continue_class(
     start: tuple[int, ...],
     waiting: deque[_Text],
     room: int,
-    stop: re.Pattern[str] | None,
+    stop: Stop | None,
     texts: list[str],
 ) -> None:
     """Continue the texts of one length class; put each into `texts` when it is done."""
@@ -309,12 +346,14 @@ def _continue_class(
                 position_ids=(rows.place + len(start))[:, None],
                 use_cache=False,
             ).last_hidden_state[:, 0]
-            drawing = [
-                (row, text) for row, text in enumerate(at) if text and text.fed >= len(text.opening)
-            ]
+            drawing = [(row, text) for row, text in enumerate(at) if text and text.fed >= len(text.opening)]
             if not drawing:
                 continue
+            gains = np.zeros(rare.shape, np.float32)
+            for row, text in drawing:
+                gains[row] = text.bonus()
             often, seldom = head.score(hidden, torch.from_numpy(rare).to(device))
+            seldom = seldom + torch.from_numpy(gains).to(device, seldom.dtype)
             for (row, text), token in zip(drawing, _draw(head, often, seldom, rare, drawing), strict=True):
                 if _goes_on(head, text, token, stop):
                     continue
@@ -355,18 +394,17 @@ def _draw(
     return chosen
 
 
-def _goes_on(head: Head, text: _Text, token: int, stop: re.Pattern[str] | None) -> bool:
+def _goes_on(head: Head, text: _Text, token: int, stop: Stop | None) -> bool:
     """Put the token behind the text; return whether there is more to come."""
     if token == head.end:
         return False
     text.drawn.append(token)
     text.said += head.pieces[token]
-    if stop is not None and stop.search(text.said):
+    if stop is not None and stop(text.said) is not None:
         return False
     return len(text.drawn) < len(text.luck)
 
 
-def _finish(model: TransformersModel, text: _Text, stop: re.Pattern[str] | None) -> str:
+def _finish(model: TransformersModel, text: _Text, stop: Stop | None) -> str:
     said: str = model.tokenizer.decode(text.drawn, skip_special_tokens=True)
-    found = stop.search(said) if stop is not None else None
-    return said[: found.start()] if found else said
+    return said if stop is None else said[: stop(said)]

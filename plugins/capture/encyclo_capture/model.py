@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -143,7 +142,7 @@ class TransformersModel:
         prefix: str,
         openings: Sequence[Opening],
         max_new_tokens: int,
-        stop: re.Pattern[str] | None = None,
+        stop: Callable[[str], int | None] | None = None,
     ) -> list[str]:
         """Continue `prefix` + each opening; return the continuations alone (see `encyclo.types.Model`)."""
         from encyclo_capture.generation import continue_texts

@@ -6,6 +6,7 @@ most once; a prompt's family is its template, such as `noun.subject.3`.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import re
 import tomllib
@@ -64,7 +65,8 @@ def sample_prompts(concepts: Sequence[Concept], stage: int, context: Context) ->
     """Yield `context.prompts_wanted` prompts a concept, or one a template where there are fewer templates."""
     options = context.options
     assert isinstance(options, Options)
-    for concept in concepts:
+    for given in concepts:
+        concept = dataclasses.replace(given, name=" ".join(given.name.split()))
         chosen = draw(
             grouped_templates(concept, options), context.prompts_wanted, context.random(stage, concept.id)
         )

@@ -131,7 +131,7 @@ def rows_attention(
 def _read_prefix(
     query: Tensor, key: Tensor, value: Tensor, scale: float, window: int | None, softcap: float | None
 ) -> Tensor:
-    heads, tokens, size = query.shape
+    heads, tokens, _ = query.shape
     key, value = (x.repeat_interleave(heads // x.shape[0], dim=0) for x in (key, value))
     scores = (torch.matmul(query, key.transpose(1, 2)) * scale).float()
     if softcap is not None:
@@ -372,9 +372,9 @@ def _draw(
         row, column = (scores >= least).nonzero(as_tuple=True)
         found.append((row.cpu().numpy(), column.cpu().numpy(), scores[row, column].float().cpu().numpy()))
     ids = head.ids.cpu().numpy()
-    (row, column, score), (own_row, own_column, own_score) = found
-    rows = np.concatenate([row, own_row])
-    tokens = np.concatenate([ids[column], rare[own_row, own_column]])
+    (row_often, column, score), (row_seldom, own_column, own_score) = found
+    rows = np.concatenate([row_often, row_seldom])
+    tokens = np.concatenate([ids[column], rare[row_seldom, own_column]])
     scores_found = np.concatenate([score, own_score]).astype(np.float64)
     order = np.lexsort((tokens, rows))
     rows, tokens, scores_found = rows[order], tokens[order], scores_found[order]

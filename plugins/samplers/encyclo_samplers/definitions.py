@@ -15,10 +15,11 @@ FILE = "definitions.toml"
 WORD = re.compile(r"[^\W_]+")
 FEWEST_WORDS = 2
 """A definition with fewer words that don't name the concept says too little."""
-STOP_WORDS = frozenset(
+_STOP_WORDS = (
     "a an and as at be by for from in into is it its of off on one or out over someone something that the this "
-    "to up with".split()
+    "to up with"
 )
+STOP_WORDS = frozenset(_STOP_WORDS.split())
 # Words are taken for relatives ("science", "scientific") from so many common first letters on.
 COMMON_LETTERS = 5
 

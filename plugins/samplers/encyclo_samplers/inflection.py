@@ -28,12 +28,13 @@ class Verb:
 
 
 # Names of waters, lands and unions that take the article; no library knows them.
-THE = frozenset(
+_THE = (
     "Ages Alps Antilles Army Bank Battle Bay Bible Canal Caribbean Channel Church Confederacy Crusades "
     "Desert Emirates Empire Gulf House Internet Island Islands Isle Isles Kingdom Koran Mediterranean Mountains "
     "Nations Navy Netherlands Ocean Pacific Party Peninsula Philippines Republic Renaissance Revolution River Sea "
-    "Senate States Statue Strait Straits Testament Tower Union University War Wars West".split()
+    "Senate States Statue Strait Straits Testament Tower Union University War Wars West"
 )
+THE = frozenset(_THE.split())
 
 
 @cache

@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import pairwise
 
 from encyclo.types import Concept
 from encyclo_samplers.inflection import forms, is_proper
@@ -85,7 +86,7 @@ def is_loop(words: Sequence[str], mention: Sequence[str]) -> bool:
     """Return whether words come again as they do in a text that goes round: three in a row, or one too often."""
     if any(count > 1 for count in Counter(zip(words, words[1:], words[2:], strict=False)).values()):
         return True
-    if any(one == other for one, other in zip(words, words[1:], strict=False)):
+    if any(one == other for one, other in pairwise(words)):
         return True
     often = Counter(word for word in words if len(word) > 3)
     return any(count > (2 if word in mention else 1) + len(words) // 12 for word, count in often.items())

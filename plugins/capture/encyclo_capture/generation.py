@@ -45,8 +45,10 @@ WISHES = 8
 LEAST = 0.05
 """A token is drawn only if it is at least this times as likely as the likeliest (min-p sampling,
 arXiv:2407.01082), before temperature."""
-WISH, WISH_GROWS = 1.0, 0.5
+WISH, WISH_GROWS = 2.0, 0.5
 """What the first token of a wished-for word gains until it stands in the text, in nats, and gains more a token."""
+HOLD = 3.0
+"""What every end of a sentence loses until then, in nats."""
 SHORT, END_GROWS = 12, 0.3
 """After so many tokens of a text that has what was wished for, its full stop gains so much more a token."""
 # A blank and a word, the rest of a word, digits, or punctuation as prose has it; no code, no other scripts.
@@ -192,6 +194,8 @@ class Head:
         self.ids = torch.tensor(sorted(ids), device=self.weight.device)
         self.allowed = frozenset(ids)
         self.frequent = self.weight[self.ids]
+        ends = [n for n, i in enumerate(sorted(ids)) if i == self.end or set(".!?\n") & set(self.pieces[i])]
+        self.ends = torch.tensor(ends, device=self.weight.device)
         self._tokenizer = model.tokenizer
         self.full_stop = self.first_token(".", blank="")
 
@@ -239,11 +243,16 @@ class _Text:
     said: str = ""
     fed: int = 0
 
+    @property
+    def lacks_wish(self) -> bool:
+        """Whether the text holds none of the words wished for."""
+        return bool(self.wishes) and not any(wish in self.said.lower() for wish in self.wishes)
+
     def bonus(self) -> NDArray[np.float32]:
         """Return what each of `rare` gains now, in nats; the last is the full stop."""
         gains = np.zeros(len(self.rare), np.float32)
         length = len(self.drawn)
-        if self.wishes and not any(wish in self.said.lower() for wish in self.wishes):
+        if self.lacks_wish:
             gains[self.wished] = WISH + WISH_GROWS * length
         else:
             gains[-1] = END_GROWS * max(0, length - SHORT)
@@ -349,11 +358,13 @@ def _continue_class(
             drawing = [(row, text) for row, text in enumerate(at) if text and text.fed >= len(text.opening)]
             if not drawing:
                 continue
-            gains = np.zeros(rare.shape, np.float32)
+            gains, hold = np.zeros(rare.shape, np.float32), np.zeros((ROWS, 1), np.float32)
             for row, text in drawing:
                 gains[row] = text.bonus()
+                hold[row] = HOLD * text.lacks_wish
             often, seldom = head.score(hidden, torch.from_numpy(rare).to(device))
-            seldom = seldom + torch.from_numpy(gains).to(device, seldom.dtype)
+            seldom += torch.from_numpy(gains).to(device, seldom.dtype)
+            often[:, head.ends] -= torch.from_numpy(hold).to(device, often.dtype)
             for (row, text), token in zip(drawing, _draw(head, often, seldom, rare, drawing), strict=True):
                 if _goes_on(head, text, token, stop):
                     continue

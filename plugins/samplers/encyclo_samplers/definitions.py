@@ -34,7 +34,7 @@ def describe(concept: Concept, wanted: int, random: Random) -> list[Prompt]:
         if value and not names(concept, value):
             values[slot] = value
     groups = [
-        [frame for frame in frames if all(slot.lower() in values for slot in SLOT.findall(frame.text))]
+        [frame for frame in frames if _fits(frame, values) and not names(concept, SLOT.sub("", frame.text))]
         for frames in load_frames().values()
     ]
     chosen = draw([group for group in groups if group], wanted, random)
@@ -61,7 +61,13 @@ def nameless_definition(concept: Concept) -> str:
 def names(concept: Concept, text: str) -> bool:
     """Return whether a text holds a content word of the concept's name or aliases, inflected or derived."""
     own = {w for name in (concept.name, *concept.aliases) for w in _content_words(name)}
-    return any(_related(word, other) for word in _content_words(text) for other in own)
+    # A name of stop words alone ("to be") is looked for among all words.
+    words = WORD.findall(text.lower()) if own & STOP_WORDS else _content_words(text)
+    return any(_related(word, other) for word in words for other in own)
+
+
+def _fits(frame: Template, values: dict[str, str]) -> bool:
+    return all(slot.lower() in values for slot in SLOT.findall(frame.text))
 
 
 def _content_words(text: str) -> Sequence[str]:

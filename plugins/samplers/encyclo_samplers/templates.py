@@ -171,9 +171,10 @@ def _noun_forms(concept: Concept) -> dict[str, tuple[str, str]]:
     always = {"name": ("", name), "the": ("the ", name)}
     counts = countable(name) if known is None else known
     if counts is None:
-        # Now "time", now "times", or a word that no lexicon has: the article is right for both.
-        plural = {"plural": ("", noun.plural)} if has_plural(name) else {}
-        return {**always, "one": ("the ", name), "generic": ("the ", name), **plural}
+        # Now "time", now "times", or a word that no lexicon has: a definite article is right for all of them.
+        if not has_plural(name):
+            return {**always, "one": ("the ", name), "generic": ("the ", name)}
+        return {**always, "one": ("the ", name), "generic": ("", noun.plural), "plural": ("", noun.plural)}
     if not counts:
         return {**always, "one": ("", name), "generic": ("", name)}
     generic = ("", noun.plural)

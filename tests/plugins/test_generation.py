@@ -10,7 +10,7 @@ import torch
 
 from encyclo.errors import CaptureError, UsageError
 from encyclo.types import Opening
-from encyclo_capture import generation
+from encyclo_capture import generation, rows
 from encyclo_capture.model import TransformersModel
 from encyclo_capture.quiet import quiet_transformers
 from tests import tiny_models
@@ -96,13 +96,13 @@ def test_rows_are_bitwise_the_same_wherever_they_stand(tiny):
     for place in (0, 5, 127):
         tokens = torch.randint(10, 1000, (generation.ROWS, 8), generator=torch.Generator().manual_seed(place))
         tokens[place] = torch.tensor(ids)
-        rows = generation.Rows(torch.zeros(generation.ROWS, dtype=torch.int64), 8)
-        with torch.inference_mode(), generation._even_threads(), generation._attending(model.network, rows):
+        own = rows.Rows(torch.zeros(generation.ROWS, dtype=torch.int64), 8)
+        with torch.inference_mode(), rows.even_threads(), rows.attending(model.network, own):
             model.network(input_ids=torch.tensor([[2, 9, 8]]), use_cache=False)
-            rows.reading_prefix = False
+            own.reading_prefix = False
             for step in range(8):
-                rows.place = torch.full((generation.ROWS,), step)
-                positions = (rows.place + 3)[:, None]
+                own.place = torch.full((generation.ROWS,), step)
+                positions = (own.place + 3)[:, None]
                 out = model.network(
                     input_ids=tokens[:, step : step + 1], position_ids=positions, use_cache=False
                 )
@@ -130,7 +130,7 @@ def test_global_random_state_is_left_alone(tiny):
     assert model.generate(PREFIX, openings(1.0), 4) == first
     torch.manual_seed(3)
     assert torch.equal(torch.get_rng_state(), before) and torch.get_num_threads() == threads
-    assert model.network.config._attn_implementation != generation.NAME
+    assert model.network.config._attn_implementation != rows.NAME
 
 
 def test_stop_cuts_the_text_and_ends_it(tiny):

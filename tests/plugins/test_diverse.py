@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from encyclo.cli import run_command
 from encyclo.errors import UsageError
 from encyclo.plugins import Plugins
 from encyclo.types import Concept, Context, Opening, Prompt
@@ -406,3 +407,58 @@ def test_the_written_texts_are_part_of_what_determines_a_unit(monkeypatch):
     monkeypatch.setattr(diverse, "FINGERPRINT", 7)
     with pytest.raises(Exception, match="names the fingerprint 7"):
         Plugins().fingerprint("diverse")
+
+
+# In a run
+
+
+@pytest.fixture(scope="module")
+def diverse_run(tmp_path_factory: pytest.TempPathFactory, tiny_flags: list[str]) -> Path:
+    """A finished run of all three stages on the tiny model."""
+    out = tmp_path_factory.mktemp("diverse") / "run"
+    samplers = [flag for name in ("raw", "templates", "diverse") for flag in ("--sampler", name)]
+    assert run_command(["run", *samplers, "--limit", "6", "--out", str(out), *tiny_flags]) == 0
+    return out
+
+
+def test_three_stages_run_after_each_other(diverse_run: Path):
+    stages = json.loads((diverse_run / "metrics.json").read_text())["stages"]
+    assert [(row["stage"], row["sampler"]) for row in stages] == [
+        (0, "raw"),
+        (1, "templates"),
+        (2, "diverse"),
+    ]
+    assert stages[2]["samples"] == 60
+
+
+def test_a_resumed_run_generates_nothing_again(
+    diverse_run: Path, tiny_flags: list[str], monkeypatch: pytest.MonkeyPatch
+):
+    def fail(*given):
+        raise AssertionError("generated again")
+
+    before = (diverse_run / "encyclopedia.h5").read_bytes()
+    (diverse_run / "metrics.json").unlink()
+    for commit in (diverse_run / "commits").iterdir():
+        commit.unlink()
+    monkeypatch.setattr("encyclo_capture.generation.continue_texts", fail)
+    samplers = [flag for name in ("raw", "templates", "diverse") for flag in ("--sampler", name)]
+    assert run_command(["run", *samplers, "--limit", "6", "--out", str(diverse_run), *tiny_flags]) == 0
+    assert len((diverse_run / "encyclopedia.h5").read_bytes()) == len(before)
+    (record,) = (diverse_run / "plugins" / "diverse" / "generated").iterdir()
+    assert all(own["asked"] >= own["wanted"] == 5 for own in json.loads(record.read_text()).values())
+
+
+def test_changed_texts_make_other_units(tiny_flags: list[str], monkeypatch: pytest.MonkeyPatch):
+    from encyclo.config import load_config
+    from encyclo.pipeline import _recipe
+    from encyclo.progress import ConsoleProgress
+    from encyclo.session import prepare
+
+    model = tiny_flags[tiny_flags.index("--model") + 1]
+    flags = {"sampler": ("diverse",), "limit": 2, "model": model, "layers": (1,), "device": "cpu"}
+    session = prepare(load_config(flags, None, ()), ConsoleProgress(quiet=True))
+    before = _recipe(session, session.stages[0])
+    assert before == _recipe(session, session.stages[0])
+    monkeypatch.setattr(diverse, "FINGERPRINT", "other texts")
+    assert before != _recipe(session, session.stages[0])

@@ -112,6 +112,7 @@ def _read_prefix(
 
 @contextmanager
 def attending(network: Any, rows: Rows) -> Iterator[None]:
+    """Let the network's attention go on from `rows` in the block."""
     from transformers import AttentionInterface
 
     AttentionInterface.register(NAME, rows_attention)

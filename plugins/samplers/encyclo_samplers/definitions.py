@@ -20,6 +20,8 @@ _STOP_WORDS = (
     "to up with"
 )
 STOP_WORDS = frozenset(_STOP_WORDS.split())
+# WordNet's lexicographer files that gather what has no subject in common.
+NO_SUBJECTS = ("all", "pert", "ppl", "tops")
 # Words are taken for relatives ("science", "scientific") from so many common first letters on.
 COMMON_LETTERS = 5
 
@@ -30,8 +32,9 @@ def describe(concept: Concept, wanted: int, random: Random) -> list[Prompt]:
     if not definition or wanted <= 0:
         return []
     values = {"definition": definition}
-    for slot, value in (("category", concept.category), ("broader", concept.broader_name)):
-        if value and not names(concept, value):
+    broader = {"noun": "broader", "verb": "act"}.get(concept.part_of_speech, "")
+    for slot, value in (("category", subject(concept.category)), (broader, concept.broader_name)):
+        if slot and value and not names(concept, value):
             values[slot] = value
     groups = [
         [frame for frame in frames if _fits(frame, values) and not names(concept, SLOT.sub("", frame.text))]
@@ -39,6 +42,12 @@ def describe(concept: Concept, wanted: int, random: Random) -> list[Prompt]:
     ]
     chosen = draw([group for group in groups if group], wanted, random)
     return [Prompt(concept.id, _fill(frame, values), None, frame.family) for frame in chosen]
+
+
+def subject(category: str) -> str:
+    """Return a category as a subject: WordNet's "noun.artifact" is "artifact", and "adj.all" says nothing."""
+    part, dot, rest = category.partition(".")
+    return "" if dot and rest.lower() in NO_SUBJECTS else rest if dot else part
 
 
 @cache

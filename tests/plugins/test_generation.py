@@ -151,7 +151,7 @@ def test_max_new_tokens_bounds_a_text(tiny):
     model = tiny("gemma3")
     drawn: list[str] = []
     model.generate(PREFIX, openings(1.0), 3, lambda text: drawn.append(text))
-    assert len(NAMES) < len(drawn) <= 3 * len(NAMES)
+    assert 2 * len(NAMES) < len(drawn) <= 4 * len(NAMES)  # one a token, and one at the end
 
 
 def test_a_wish_comes_true_more_often(tiny):

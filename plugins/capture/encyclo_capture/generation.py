@@ -166,7 +166,6 @@ def continue_texts(
     classes: dict[int, list[_Text]] = {}
     for place, (opening, ids) in enumerate(zip(openings, encoded, strict=True)):
         room = ROOM * max(1, math.ceil(len(ids) / ROOM))
-        # An empty opening goes on from the prefix's last token, which is then read again in the row.
         classes.setdefault(room, []).append(_begin(place, opening, ids, room, head, max_new_tokens))
     longest = model.max_tokens
     if longest is not None and len(start) + max(classes) + max_new_tokens > longest:
@@ -220,16 +219,7 @@ def _continue_class(
         )
         rows.reading_prefix = False
         while waiting or any(text is not None for text in at):
-            tokens = np.zeros(ROWS, np.int64)
-            for row in range(ROWS):
-                text = at[row]
-                if text is None and waiting:
-                    text = at[row] = waiting.popleft()
-                    rare[row] = text.rare
-                if text is not None:
-                    tokens[row] = (text.opening + tuple(text.drawn[-1:]))[min(text.fed, len(text.opening))]
-                    places[row] = text.fed
-                    text.fed += 1
+            tokens = _feed(at, waiting, rare, places)
             rows.place = torch.from_numpy(places).to(device)
             hidden = model.network(
                 input_ids=torch.from_numpy(tokens)[:, None].to(device),
@@ -251,6 +241,24 @@ def _continue_class(
                     continue
                 texts[text.position] = _finish(model, text, stop)
                 at[row] = None
+
+
+def _feed(
+    at: list[_Text | None], waiting: deque[_Text], rare: NDArray[np.int64], places: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Return the token that each row reads next, and note its place; a free row takes the next text."""
+    tokens = np.zeros(ROWS, np.int64)
+    for row in range(ROWS):
+        text = at[row]
+        if text is None and waiting:
+            text = at[row] = waiting.popleft()
+            rare[row] = text.rare
+        if text is not None:
+            opened = text.fed < len(text.opening)
+            tokens[row] = text.opening[text.fed] if opened else text.drawn[-1]
+            places[row] = text.fed
+            text.fed += 1
+    return tokens
 
 
 def _draw(

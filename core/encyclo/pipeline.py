@@ -309,7 +309,7 @@ def recipe(session: Session, stage: Stage, earlier: Sequence[Commit]) -> dict[st
         "pooling": config.pooling,
         "seed": config.seed,
         "after": [c.checksum for c in earlier] if plugins.needs_interpreter(stage.sampler) else None,
-        "sampler": [stage.sampler, plugins.load(stage.sampler).version],
+        "sampler": [stage.sampler, plugins.load(stage.sampler).version, plugins.fingerprint(stage.sampler)],
         "options": {n: o.model_dump(mode="json") for n, o in options.items() if o},
     }
 

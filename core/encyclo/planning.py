@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,12 @@ import numpy as np
 import psutil
 
 from encyclo.session import Session, Stage
-from encyclo.types import Prompt, Samples
+from encyclo.types import Concept, Prompt, Samples
 
 SAMPLED_CONCEPTS = 100
 TIMED_PROMPTS = 256
+ATTEMPTS = 60
+"""Prompts of a concept that a sampler reads to find those that an interpreter misreads."""
 # What follows capture (training, scoring, convergence, report) and the start, in samples a second. Measured on
 # gemma-3-270m, 2 cores: a run whose 10,000 samples of 5 layers were all committed took 35 s.
 SAMPLES_JUDGED_A_SECOND = 285.0
@@ -42,15 +45,24 @@ def plan(session: Session) -> Plan:
     concepts = len(session.concepts)
     prompts = tokens = 0
     seconds = 0.0
+    measured = {"tokens_per_prompt": 0.0, "seconds_per_prompt": 0.0}
     # A plugin that keeps things in its folder must leave nothing behind.
     with tempfile.TemporaryDirectory() as folder:
         for stage in session.stages:
-            sampled, asked = _sampled_prompts(session, stage, Path(folder))
+            if session.plugins.needs_interpreter(
+                stage.sampler
+            ):  # nothing to look at yet: as the stage before
+                count = session.config.per_concept * concepts
+                prompts += count
+                tokens += round(measured["tokens_per_prompt"] * count)
+                seconds += measured["seconds_per_prompt"] * (count + ATTEMPTS * concepts)
+                continue
+            sampled, asked, sampling = _sampled_prompts(session, stage, Path(folder))
             count = round(len(sampled) * concepts / asked)
             measured = _timed(session, sampled, Path(folder))
             prompts += count
             tokens += round(measured["tokens_per_prompt"] * count)
-            seconds += measured["seconds_per_prompt"] * count
+            seconds += measured["seconds_per_prompt"] * count + sampling * concepts / asked
     layers, hidden = len(session.schema.layers), session.schema.hidden_size
     sample_bytes = layers * (hidden * 2 + 4) + 4 + 1 + 8 + 120  # halves, scales, concept, stage, span, texts
     book_bytes = concepts * (layers * hidden * 8 + 250)
@@ -67,17 +79,22 @@ def plan(session: Session) -> Plan:
     )
 
 
-def _sampled_prompts(session: Session, stage: Stage, folder: Path) -> tuple[list[Prompt], int]:
+def _sampled_prompts(session: Session, stage: Stage, folder: Path) -> tuple[list[Prompt], int, float]:
+    """Return a stage's prompts for some concepts, how many concepts, and the seconds that sampling took."""
     step = max(1, len(session.concepts) // SAMPLED_CONCEPTS)
     some = session.trainable[::step][:SAMPLED_CONCEPTS]
-    given = session.plugins.call(
-        "sample_prompts",
-        stage.sampler,
-        concepts=some,
-        stage=stage.number,
-        context=session.context(stage.sampler, folder),
-    )
-    return list(session.plugins.iterate(stage.sampler, given)), len(some)
+    context = session.context(stage.sampler, folder)
+
+    def sample(concepts: Sequence[Concept]) -> list[Prompt]:
+        given = session.plugins.call(
+            "sample_prompts", stage.sampler, concepts=concepts, stage=stage.number, context=context
+        )
+        return list(session.plugins.iterate(stage.sampler, given))
+
+    sample(some[:1])  # warms up: a sampler may load a model
+    begun = time.perf_counter()
+    sampled = sample(some)
+    return sampled, len(some), time.perf_counter() - begun
 
 
 def _timed(session: Session, prompts: list[Prompt], folder: Path) -> dict[str, float]:

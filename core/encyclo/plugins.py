@@ -173,6 +173,14 @@ class Plugins:
             raise self.fault(name, f"names the stage {stage!r}, which is no number from 0 to 127")
         return stage
 
+    def fingerprint(self, name: str) -> str:
+        """Return what a plugin names as `FINGERPRINT`: a hash of data that its results depend on ("" if none)."""
+        self.load(name)
+        found = getattr(self._manager.get_plugin(name), "FINGERPRINT", "")
+        if not isinstance(found, str):
+            raise self.fault(name, f"names the fingerprint {found!r}, which is no text")
+        return found
+
     def call(self, hook: str, name: str, /, **arguments: Any) -> Any:
         """Call `hook` of the plugin `name` (and the wrappers opted in) and return its result.
 

@@ -166,6 +166,20 @@ class Interpreter(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """How a generated text begins; what comes next is drawn by a random generator of its own.
+
+    At temperature 0 the likeliest token comes next, whatever the seed. `wishes` are words that the text should
+    hold: a model may make them likelier until one of them stands in it.
+    """
+
+    text: str
+    temperature: float
+    seed: int
+    wishes: tuple[str, ...] = ()
+
+
 class Model(Protocol):
     """A language model, loaded on first use; reading its description loads no weights."""
 
@@ -188,9 +202,18 @@ class Model(Protocol):
         ...
 
     def generate(
-        self, prompts: Sequence[str], max_new_tokens: int, temperature: float, seed: int
+        self,
+        prefix: str,
+        openings: Sequence[Opening],
+        max_new_tokens: int,
+        stop: Callable[[str], int | None] | None = None,
     ) -> list[str]:
-        """Continue each prompt; the continuation alone is returned."""
+        """Continue `prefix` followed by each opening's text; the continuations alone are returned.
+
+        Each ends where `stop` says (it gets the text so far and returns where to cut it, or None), at the
+        model's own end, or after `max_new_tokens`. It depends on the prefix, its own opening, `max_new_tokens`
+        and `stop`, never on the other openings.
+        """
         ...
 
 

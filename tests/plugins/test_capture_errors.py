@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from encyclo.errors import CaptureError, EncycloError, ModelNotFoundError, UsageError
-from encyclo.types import Prompt
+from encyclo.types import Opening, Prompt
 from tests.tiny_models import build_tokenizer, write_model
 
 
@@ -213,7 +213,7 @@ def test_a_head_that_is_not_there_is_not_made_up(tmp_path):
     model = TransformersModel(str(folder), "cpu", "float32")
     assert capture(model, [prompt("The cat")])
     with pytest.raises(ModelNotFoundError) as error:
-        model.generate(["The cat"], 2, 0.0, 0)
+        model.generate("The", [Opening(" cat", 0.0, 0)], 2)
     assert "lm_head" in sentence(error)
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -12,9 +12,12 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 
 from encyclo.errors import ModelNotFoundError, UsageError
-from encyclo.types import Progress
+from encyclo.types import Opening, Progress
 from encyclo_capture.quiet import quiet_transformers
 from encyclo_capture.weights import Weights, find_weights
+
+if TYPE_CHECKING:
+    from encyclo_capture.generation import Head
 
 
 class TransformersModel:
@@ -83,10 +86,24 @@ class TransformersModel:
         return follows_trees(self.network, self.device, self.config.vocab_size)
 
     @cached_property
-    def _language_model(self) -> Any:
+    def head(self) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """The language-model head: weight [vocabulary, H], and bias where it has one.
+
+        Raises ModelNotFoundError where the files hold none. Most models use their embedding as the head.
+        """
+        if getattr(self.config, "tie_word_embeddings", False):
+            return self.network.get_input_embeddings().weight.detach(), None
         from transformers import AutoModelForCausalLM
 
-        return self._load(AutoModelForCausalLM)
+        linear = self._load(AutoModelForCausalLM).get_output_embeddings()
+        return linear.weight.detach(), None if linear.bias is None else linear.bias.detach()
+
+    @cached_property
+    def scoring_head(self) -> Head:
+        """The head, cut down to the tokens that may be generated."""
+        from encyclo_capture.generation import Head
+
+        return Head(self)
 
     def _load(self, kind: Any) -> Any:
         try:
@@ -121,30 +138,16 @@ class TransformersModel:
         return states
 
     def generate(
-        self, prompts: Sequence[str], max_new_tokens: int, temperature: float, seed: int
+        self,
+        prefix: str,
+        openings: Sequence[Opening],
+        max_new_tokens: int,
+        stop: Callable[[str], int | None] | None = None,
     ) -> list[str]:
-        """Continue each prompt and return the continuations; temperature 0 takes the likeliest token."""
-        tokenizer = self.tokenizer
-        encoded = [tokenizer(prompt)["input_ids"] for prompt in prompts]
-        longest = max(len(ids) for ids in encoded)
-        pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id or 0
-        ids = torch.full((len(encoded), longest), pad)
-        mask = torch.zeros_like(ids)
-        for row, own in enumerate(encoded):
-            ids[row, longest - len(own) :] = torch.tensor(own)
-            mask[row, longest - len(own) :] = 1
-        devices = [torch.cuda.current_device()] if self.device.startswith("cuda") else []
-        with torch.inference_mode(), torch.random.fork_rng(devices=devices):
-            torch.manual_seed(seed % 2**63)
-            output = self._language_model.generate(
-                input_ids=ids.to(self.device),
-                attention_mask=mask.to(self.device),
-                max_new_tokens=max_new_tokens,
-                do_sample=temperature > 0,
-                pad_token_id=pad,
-                **({"temperature": temperature, "top_k": 0} if temperature > 0 else {}),
-            )
-        return list(tokenizer.batch_decode(output[:, longest:], skip_special_tokens=True))
+        """Continue `prefix` + each opening; return the continuations alone (see `encyclo.types.Model`)."""
+        from encyclo_capture.generation import continue_texts
+
+        return continue_texts(self, prefix, openings, max_new_tokens, stop)
 
 
 def _said(error: Exception) -> str:

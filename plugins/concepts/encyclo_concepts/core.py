@@ -57,6 +57,7 @@ def read_category(category: str) -> list[Concept]:
             category=category.replace("_", " "),
             part_of_speech=row["part_of_speech"],
             broader=row["broader"] or None,
+            broader_name=row["broader"],
             countable={"yes": True, "no": False}.get(row["countable"]),
         )
         for row in csv.DictReader(text.splitlines())

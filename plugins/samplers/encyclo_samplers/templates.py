@@ -6,6 +6,8 @@ most once; a prompt's family is its template, such as `noun.subject.3`.
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 import re
 import tomllib
 from collections.abc import Iterator, Sequence
@@ -18,9 +20,18 @@ from pydantic import BaseModel, ConfigDict, field_validator
 
 from encyclo import hookimpl
 from encyclo.types import Concept, Context, Prompt
-from encyclo_samplers.inflection import inflect_noun, inflect_verb
+from encyclo_samplers.inflection import (
+    compare,
+    countable,
+    has_plural,
+    inflect_noun,
+    inflect_verb,
+    is_proper,
+    takes_the,
+)
 
 STAGE = 1
+FILE = "templates.toml"
 SLOT = re.compile(r"\{(\w+)\}")
 
 
@@ -30,7 +41,7 @@ class Options(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     groups: list[str] = []
-    """Only these groups (subject, object, preposition, quoted); none named means all."""
+    """Only these groups (subject, middle, end, object, preposition, quoted, list, inflected); none means all."""
 
     @field_validator("groups")
     @classmethod
@@ -54,7 +65,8 @@ def sample_prompts(concepts: Sequence[Concept], stage: int, context: Context) ->
     """Yield as many prompts a concept as the run wants, or one a template where there are fewer templates."""
     options = context.options
     assert isinstance(options, Options)
-    for concept in concepts:
+    for given in concepts:
+        concept = dataclasses.replace(given, name=" ".join(given.name.split()))
         wanted = context.prompts_for(concept.id)
         chosen = draw(grouped_templates(concept, options), wanted, context.random(stage, concept.id))
         for template in chosen:
@@ -62,22 +74,53 @@ def sample_prompts(concepts: Sequence[Concept], stage: int, context: Context) ->
 
 
 def grouped_templates(concept: Concept, options: Options) -> list[list[Template]]:
-    """Return the templates for the concept's part of speech (nouns' where it has none), a list a group."""
-    groups = load_templates().get(concept.part_of_speech, load_templates()["noun"])
-    return [templates for name, templates in groups.items() if not options.groups or name in options.groups]
+    """Return the templates that fit the concept, a list a group.
+
+    A name has its own; a concept of another part of speech than those of templates.toml has the nouns'.
+    """
+    groups = load_templates()[kind_of(concept)]
+    chosen = {name: group for name, group in groups.items() if not options.groups or name in options.groups}
+    fitting = [list(fitting_templates(group, concept)) for group in chosen.values()]
+    # Only "inflected" can be empty, and a concept that has no such form gets another group's templates.
+    return [group for group in fitting if group] or [
+        list(fitting_templates(group, concept)) for name, group in groups.items() if name != "inflected"
+    ]
+
+
+def kind_of(concept: Concept) -> str:
+    """Return the table of templates.toml (and frames.toml) that fits the concept."""
+    if concept.part_of_speech == "noun" and is_proper(concept.name):
+        return "name"
+    known = load_templates()
+    return concept.part_of_speech if concept.part_of_speech in known else "noun"
+
+
+def fitting_templates(group: Sequence[Template], concept: Concept) -> Iterator[Template]:
+    """Yield the templates whose slot the concept has a form for."""
+    slots = slot_forms(concept)
+    for template in group:
+        slot = SLOT.search(template.text)
+        if slot is None:
+            raise ValueError(f"template {template.family} has no slot")
+        if slot.group(1).lower() in slots:
+            yield template
 
 
 @cache
-def load_templates() -> dict[str, dict[str, list[Template]]]:
-    """Return {part of speech: {group: templates}} as templates.toml lists them."""
-    text = files("encyclo_samplers").joinpath("templates.toml").read_text(encoding="utf-8")
+def load_templates(file: str = FILE) -> dict[str, dict[str, list[Template]]]:
+    """Return {part of speech: {group: templates}} as a packaged file lists them."""
     return {
         part: {
             group: [Template(f"{part}.{group}.{number}", line) for number, line in lines.items()]
             for group, lines in groups.items()
         }
-        for part, groups in tomllib.loads(text).items()
+        for part, groups in tomllib.loads(packaged(file)).items()
     }
+
+
+def packaged(file: str) -> str:
+    """Return the text of a file of this package."""
+    return files("encyclo_samplers").joinpath(file).read_text(encoding="utf-8")
 
 
 def draw(groups: list[list[Template]], wanted: int, random: Random) -> list[Template]:
@@ -104,24 +147,49 @@ def fill(template: Template, concept: Concept) -> Prompt:
 
 
 def slot_forms(concept: Concept) -> dict[str, tuple[str, str]]:
-    """Return {slot: (article with its blank or nothing, word)} for a concept."""
+    """Return {slot: (article with its blank or nothing, word)}, for the forms that the concept has."""
     name = concept.name
+    bare = ("", name)
     if concept.part_of_speech == "verb":
         verb = inflect_verb(name)
-        return {"name": ("", name), "ing": ("", verb.ing), "past": ("", verb.past)}
-    if concept.part_of_speech == "noun" and concept.countable is not False:
-        noun = inflect_noun(name)
-        return {
-            "name": ("", name),
-            "the": ("the ", name),
-            "one": (f"{noun.article} ", name),
-            "generic": ("", noun.plural),
-        }
+        return {"name": bare, **{slot: ("", getattr(verb, slot)) for slot in ("ing", "past", "done", "does")}}
     if concept.part_of_speech == "adjective":
-        return {"name": ("", name), "one": (f"{inflect_noun(name).article} ", name)}
-    return {"name": ("", name), "the": ("the ", name), "one": ("", name), "generic": ("", name)}
+        degrees = zip(("more", "most"), compare(name) or (), strict=False)
+        article = f"{inflect_noun(name).article} "
+        return {"name": bare, "one": (article, name), **{slot: ("", form) for slot, form in degrees}}
+    if concept.part_of_speech != "noun":
+        return {"name": bare, "one": bare, "generic": bare, "the": ("the ", name)}
+    if is_proper(name):
+        return {"name": bare, "the": ("the " if takes_the(name) else "", name)}
+    return _noun_forms(concept)
+
+
+def _noun_forms(concept: Concept) -> dict[str, tuple[str, str]]:
+    name, known = concept.name, concept.countable
+    noun = inflect_noun(name)
+    always = {"name": ("", name), "the": ("the ", name)}
+    counts = countable(name) if known is None else known
+    if counts is None:
+        # Now "time", now "times", or a word that no lexicon has: a definite article is right for all of them.
+        if not has_plural(name):
+            return {**always, "one": ("the ", name), "generic": ("the ", name)}
+        return {**always, "one": ("the ", name), "generic": ("", noun.plural), "plural": ("", noun.plural)}
+    if not counts:
+        return {**always, "one": ("", name), "generic": ("", name)}
+    generic = ("", noun.plural)
+    # "scissors" is a plural already: no article.
+    one = ("", name) if noun.plural == name and name.endswith("s") else (f"{noun.article} ", name)
+    return {**always, "one": one, "generic": generic, "plural": generic}
+
+
+def fingerprint(*texts: str) -> str:
+    """Return a hash of a sampler's written texts: they determine its prompts as much as its code does."""
+    return hashlib.sha256("\0".join(texts).encode()).hexdigest()
 
 
 def capital(text: str) -> str:
     """Return the text with a capital first letter, the rest as it is."""
     return text[:1].upper() + text[1:]
+
+
+FINGERPRINT = fingerprint(packaged(FILE))

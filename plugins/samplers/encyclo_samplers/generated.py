@@ -1,0 +1,194 @@
+"""Sentences that the model itself writes about a concept, at several temperatures; only usable ones are kept.
+
+The model goes on with a small dictionary of examples, so that one line of it becomes a sentence with the word.
+What was kept is recorded in the run, a file a slice of concepts, and never generated twice.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import re
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from encyclo import files
+from encyclo.seeds import derive_seed
+from encyclo.types import Concept, Context, Model, Opening, Prompt
+from encyclo_samplers.inflection import forms
+from encyclo_samplers.usable import fault, find_mention, sentence_end
+
+REGISTERS = ("news", "dialogue", "novel", "advice", "question", "history", "letter")
+PREFIX = """\
+Short examples from a dictionary: for every word a source, and one sentence that uses the word.
+
+river, news: After a week of heavy rain, two rivers burst their banks on Sunday.
+borrow, dialogue: "I borrowed her umbrella and lost it," he admitted.
+patience, advice: Good bread needs a warm kitchen and some patience.
+narrow, novel: They squeezed through the narrow gate and ran.
+bridge, history: The old town had three bridges before the war.
+honest, question: Would an honest shopkeeper have kept the change?
+salt, letter: We are all well, but the soup still needs salt.
+"""
+EXAMPLES = tuple(re.findall(r": (.+)$", PREFIX, re.M))[1:]
+LONGEST = 32
+"""New tokens a sentence may have."""
+NAMED_AT_ONCE = 5
+
+
+@dataclass
+class Yield:
+    """What generation gave for one concept: sentences kept, how many were asked for, why others were dropped."""
+
+    kept: list[Prompt] = field(default_factory=list)
+    asked: int = 0
+    dropped: Counter[str] = field(default_factory=Counter)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How sentences are generated: kinds of them in all, the rounds of attempts."""
+
+    temperatures: tuple[float, ...]
+    attempts: int
+
+    def kind(self, concept: Concept, stage: int, context: Context, number: int) -> tuple[str, float]:
+        """Return register and temperature of a concept's sentence `number`: all kinds in turn, shuffled."""
+        kinds = [(register, t) for register in REGISTERS for t in self.temperatures]
+        context.random(stage, concept.id).shuffle(kinds)
+        return kinds[number % len(kinds)]
+
+
+def generate(
+    concepts: Sequence[Concept], wanted: Mapping[str, int], stage: int, context: Context, recipe: Recipe
+) -> dict[str, Yield]:
+    """Return each concept's sentences, at most `wanted` of them: from the run's record, or generated now.
+
+    A concept that lacks sentences after a round gets as many new attempts as it lacks, in `attempts` rounds.
+    """
+    record = context.folder / "generated" / f"{_key(concepts, wanted, stage, context, recipe)}.json"
+    found = _recorded(record)
+    if found is not None:
+        return found
+    assert context.model is not None
+    begun = time.perf_counter()
+    found = {concept.id: Yield() for concept in concepts}
+    for _ in range(recipe.attempts):
+        lacking = [c for c in concepts if is_word(c.name) and len(found[c.id].kept) < wanted[c.id]]
+        if not lacking:
+            break
+        _round(context.model, lacking, found, wanted, stage, context, recipe)
+    _keep(record, found, wanted)
+    _tell(context, concepts, found, wanted, time.perf_counter() - begun)
+    return found
+
+
+def is_word(name: str) -> bool:
+    """Return whether a name has a letter or digit: without one no sentence can be seen to mention it."""
+    return any(character.isalnum() for character in name)
+
+
+def _round(
+    model: Model,
+    concepts: Sequence[Concept],
+    found: dict[str, Yield],
+    wanted: Mapping[str, int],
+    stage: int,
+    context: Context,
+    recipe: Recipe,
+) -> None:
+    openings, owners = [], []
+    for concept in concepts:
+        own = found[concept.id]
+        for _ in range(wanted[concept.id] - len(own.kept)):
+            register, temperature = recipe.kind(concept, stage, context, own.asked)
+            seed = derive_seed(context.seed, stage, concept.id, "generated", own.asked)
+            wishes = forms(concept.name, concept.part_of_speech)
+            openings.append(Opening(f"{concept.name}, {register}:", temperature, seed, wishes))
+            owners.append((concept, f"generated.{register}.T{temperature:g}"))
+            own.asked += 1
+    said = model.generate(PREFIX, openings, LONGEST, sentence_end)
+    for (concept, family), text in zip(owners, said, strict=True):
+        own, text = found[concept.id], " ".join(text.split())
+        reason = fault(text, concept, (*EXAMPLES, *(prompt.text for prompt in own.kept)))
+        if reason:
+            own.dropped[reason] += 1
+        else:
+            own.kept.append(Prompt(concept.id, text, find_mention(text, concept), family))
+
+
+def _key(
+    concepts: Sequence[Concept], wanted: Mapping[str, int], stage: int, context: Context, recipe: Recipe
+) -> str:
+    """Return a hash of everything that the sentences depend on."""
+    assert context.model is not None
+    parts: Any = [
+        PREFIX,
+        REGISTERS,
+        LONGEST,
+        dataclasses.asdict(recipe),
+        [context.model.weights_sha256, context.model.dtype, context.device],
+        [context.seed, stage],
+        [[c.id, c.name, c.part_of_speech, wanted[c.id]] for c in concepts],
+    ]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:24]
+
+
+def _keep(record: Path, found: Mapping[str, Yield], wanted: Mapping[str, int]) -> None:
+    """Write what was generated, whole or not at all."""
+    record.parent.mkdir(parents=True, exist_ok=True)
+    content = {
+        concept: {
+            "wanted": wanted[concept],
+            "asked": own.asked,
+            "dropped": dict(sorted(own.dropped.items())),
+            "kept": [[p.text, *(p.span or ()), p.family] for p in own.kept],
+        }
+        for concept, own in found.items()
+    }
+    files.write_json(record, content)
+
+
+def _recorded(record: Path) -> dict[str, Yield] | None:
+    """Return what a record holds; None where there is none, or it can't be read (it is then made anew)."""
+    try:
+        content = json.loads(record.read_text(encoding="utf-8"))
+        return {
+            concept: Yield(
+                [Prompt(concept, text, (start, end), family) for text, start, end, family in own["kept"]],
+                own["asked"],
+                Counter(own["dropped"]),
+            )
+            for concept, own in content.items()
+        }
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def _tell(
+    context: Context,
+    concepts: Sequence[Concept],
+    found: Mapping[str, Yield],
+    wanted: Mapping[str, int],
+    seconds: float,
+) -> None:
+    """Say how much was kept, at which rate, and which concepts have too few sentences."""
+    if context.progress is None:
+        return
+    kept, asked = (sum(n) for n in zip(*((len(y.kept), y.asked) for y in found.values()), strict=True))
+    if asked:
+        context.progress.stage(
+            f"Generated {asked:,} sentences about {len(concepts):,} concepts and kept {kept:,} of them "
+            f"({kept / asked:.0%}), {kept / seconds:,.0f} a second"
+        )
+    short = [c.name for c in concepts if len(found[c.id].kept) < wanted[c.id]]
+    if short:
+        more = f" and {len(short) - NAMED_AT_ONCE:,} more" if len(short) > NAMED_AT_ONCE else ""
+        context.progress.stage(
+            f"Too few usable sentences about {', '.join(short[:NAMED_AT_ONCE])}{more}: made up from written frames"
+        )

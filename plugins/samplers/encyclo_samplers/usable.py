@@ -1,0 +1,98 @@
+"""Which generated sentences are worth keeping, and where they mention the concept."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from functools import lru_cache
+from itertools import pairwise
+
+from encyclo.types import Concept
+from encyclo_samplers.inflection import forms, is_proper
+
+FEWEST_WORDS = 4
+ALIKE = 0.6
+"""Two sentences are near-duplicates if they share this part of all their words, the mention's left aside."""
+REASONS = (
+    "no mention",
+    "unfinished",
+    "too short",
+    "markup",
+    "unbalanced quotes or brackets",
+    "loop",
+    "near-duplicate",
+)
+END = re.compile(r"[.!?]+[\"')]*(?=\s|$)")
+ABBREVIATION = re.compile(r"(?:^|[\s(\"])(?:Mr|Mrs|Ms|Dr|St|Prof|No|vs|etc|e\.g|i\.e|[A-Z])\.$")
+# Signs of code, links and tables; and the entries of the prompt's own dictionary.
+MARKUP = re.compile(
+    r"[<>{}\[\]|\\*_#=~^@/+]|https?|www\.|\w\.(?:com|org|net)\b|\w+ ?\([^)]*\), \w+:|\.{2,}|--"
+)
+WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)?")
+
+
+def sentence_end(text: str) -> int | None:
+    """Return where the first sentence of a text that goes on ends; None while it is not at its end."""
+    line = text.find("\n", len(text) - len(text.lstrip()))
+    for end in END.finditer(text):
+        # At the end of what is there so far, a full stop may still be the point of a number.
+        goes_on = end.end() < len(text)
+        said = text[: end.end()]
+        if goes_on and said.count('"') % 2 == 0 and not ABBREVIATION.search(said):
+            return end.end() if line < 0 else min(line, end.end())
+    return None if line < 0 else line
+
+
+@lru_cache(maxsize=1024)
+def _mention(name: str, part_of_speech: str) -> re.Pattern[str]:
+    every = sorted(forms(name, part_of_speech), key=len, reverse=True)
+    pattern = "|".join(r"[\s-]+".join(re.escape(word) for word in form.split()) for form in every)
+    # A name keeps its capitals ("Turkey", "US"); another word may begin a sentence.
+    same_case = part_of_speech == "noun" and is_proper(name)
+    return re.compile(rf"(?<!\w)(?:{pattern})(?!\w)", 0 if same_case else re.IGNORECASE)
+
+
+def find_mention(text: str, concept: Concept) -> tuple[int, int] | None:
+    """Return the span of the text's first mention of the concept, inflected or not; None without one."""
+    found = _mention(concept.name, concept.part_of_speech).search(text)
+    return found.span() if found else None
+
+
+def fault(text: str, concept: Concept, kept: Sequence[str]) -> str | None:
+    """Return why a generated sentence can't be kept beside those kept already, one of REASONS; or None."""
+    mention = find_mention(text, concept)
+    if mention is None:
+        return "no mention"
+    last = END.search(text, max(0, len(text) - 4))
+    if not (last and last.end() == len(text)) or text[:1].islower():
+        return "unfinished"
+    words = [word.lower() for word in WORD.findall(text)]
+    own = [word.lower() for word in WORD.findall(text[slice(*mention)])]
+    if len(words) - len(own) < FEWEST_WORDS:
+        return "too short"
+    if MARKUP.search(text):
+        return "markup"
+    if text.count('"') % 2 or text.count("(") != text.count(")"):
+        return "unbalanced quotes or brackets"
+    if is_loop(words, own):
+        return "loop"
+    if any(alike(text, other, own) for other in kept):
+        return "near-duplicate"
+    return None
+
+
+def is_loop(words: Sequence[str], mention: Sequence[str]) -> bool:
+    """Return whether words come again as they do in a text that goes round: three in a row, or one too often."""
+    if any(count > 1 for count in Counter(zip(words, words[1:], words[2:], strict=False)).values()):
+        return True
+    if any(one == other for one, other in pairwise(words)):
+        return True
+    often = Counter(word for word in words if len(word) > 3)
+    return any(count > (2 if word in mention else 1) + len(words) // 12 for word, count in often.items())
+
+
+def alike(one: str, other: str, mention: Sequence[str]) -> bool:
+    """Return whether two sentences share most of their words, those of the mention left aside."""
+    left, right = ({w.lower() for w in WORD.findall(text)} - set(mention) for text in (one, other))
+    return len(left & right) >= ALIKE * len(left | right)

@@ -14,6 +14,7 @@ from encyclo_samplers.templates import capital, slot_forms
 
 SLOT = re.compile(r"\{(\w+)\}")
 OTHERS = ("other", "second", "third")
+NOT_OWN = frozenset({*OTHERS, "meaning", "list"})
 CONFUSED = 3
 """How many others a frame may name."""
 
@@ -29,7 +30,7 @@ class Frame:
     @property
     def needs(self) -> frozenset[str]:
         """Return the slots besides the concept's own."""
-        return frozenset(SLOT.findall(self.text)) & {*OTHERS, "meaning", "list"}
+        return NOT_OWN & set(SLOT.findall(self.text))
 
 
 @cache
@@ -59,9 +60,9 @@ def fill(
         values["list"] = ", ".join(words)
     if not frame.needs <= values.keys():
         return None
-    forms = slot_forms(concept)
-    own = next(match for match in SLOT.finditer(frame.text) if match[1].lower() in forms)
-    article, word = forms[own[1].lower()]
+    own = next(match for match in SLOT.finditer(frame.text) if match[1] not in NOT_OWN)
+    # A form that the concept lacks (a proper name has no plural) is its plain name.
+    article, word = slot_forms(concept).get(own[1].lower(), ("", concept.name))
     if own[1].isupper():
         article, word = article.upper(), word.upper()
     elif own[1][0].isupper():

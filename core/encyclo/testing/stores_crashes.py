@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 
 from encyclo import files
 from encyclo.errors import DamagedError, EncycloError
-from encyclo.ledger import Ledger, read_committed
+from encyclo.ledger import Ledger
 from encyclo.testing import disks
 from encyclo.testing.battery import check_mutations
 from encyclo.testing.contract import ContractError, require
 from encyclo.testing.processes import Nursery
-from encyclo.testing.small_run import SmallRun, read_finished
+from encyclo.testing.small_run import SmallRun, read_part, read_sealed
 
 if TYPE_CHECKING:
     from encyclo.testing.stores import StoreContract
@@ -188,13 +188,14 @@ def read_run(contract: StoreContract, folder: Path, file: str) -> object:
     """
     store = contract.make(folder)
     if not file.startswith(("parts/", "commits/")):
-        content = read_finished(store)
+        content = read_sealed(store, folder)
         return content.samples.checksum(), repr(content.book)
-    commits = Ledger(folder).commits()
+    ledger = Ledger(folder)
+    commits = ledger.commits()
     if len(commits) < SmallRun().units:
         raise DamagedError(f"A commit record of {folder} is gone.")
     concerned = [c for c in commits.values() if file.startswith((f"parts/{c.part}", f"commits/{c.unit}"))]
-    return commits, [read_committed(store, commit).checksum() for commit in concerned]
+    return commits, [read_part(store, ledger, commit).checksum() for commit in concerned]
 
 
 def _made(folder: Path) -> Path:

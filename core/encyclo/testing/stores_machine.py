@@ -14,9 +14,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from encyclo import files
 from encyclo.errors import StoreError
-from encyclo.ledger import Commit, Ledger, Unit, read_committed
+from encyclo.ledger import Commit, Ledger, Unit
 from encyclo.testing.contract import ContractError, require
-from encyclo.testing.small_run import commit_part, read_finished
+from encyclo.testing.small_run import commit_part, read_finished, read_part
 from encyclo.testing.stores_data import HOSTILE, SCHEMA, differences, make_book, make_part
 from encyclo.testing.stores_memory import MemoryStore
 
@@ -190,7 +190,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     def compare(self, commit: Commit) -> None:
         """Compare one committed part with the oracle's."""
-        wrong = differences(read_committed(self.store, commit), self.oracle.read_part(commit.part))
+        wrong = differences(read_part(self.store, self.ledger, commit), self.oracle.read_part(commit.part))
         require(not wrong, f"Part {commit.part} differs from the oracle's: {wrong}")
 
     def teardown(self) -> None:

@@ -224,7 +224,8 @@ def _told(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         remedy = _REMEDIES.get(error.errno or 0, "see to the disk")
-        reason = error.strerror or " ".join(str(error).split()).rstrip(".")
+        # A library's own text may hold lines and addresses; the system's says the same in three words.
+        reason = os.strerror(error.errno) if error.errno else " ".join(str(error).split()).rstrip(".")
         raise StoreError(
             f"Can't write {path}: {reason}; {remedy} and run the same command again, which goes on from there."
         ) from error

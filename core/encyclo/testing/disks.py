@@ -1,7 +1,7 @@
 """Disks that fail, and what a power cut leaves: put in the place of `encyclo.files`' own with `files.using`.
 
 `FailingDisk` lets the n-th call fail. `RecordingDisk` looks at a folder after every call and remembers what
-has been synced; from each `Moment`, `restore` rebuilds what a disk may hold if the power fails just then:
+has been synced; from each `Moment`, `survivors` tells what a disk may hold if the power fails just then:
 names and data that were never synced may be there, be missing or be torn, whatever the order of the writes.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -199,29 +199,40 @@ class RecordingDisk(CountingDisk):
         return inode
 
 
-def restore(moment: Moment, folder: Path, names: Names, data: Data, seed: int = 0) -> None:
-    """Fill the empty `folder` with what may be left after a power cut at `moment` (see `SURVIVALS`)."""
+def survivors(moment: Moment, names: Names, data: Data, seed: int = 0) -> dict[str, bytes | None]:
+    """Return what may be left after a power cut at `moment` (see `SURVIVALS`): bytes by path, None for a folder."""
     random = Random(seed)
     contents: dict[int, bytes] = {}  # two names of one file show the same bytes
+    left: dict[str, bytes | None] = {}
 
-    def fill(inode: int, place: Path) -> None:
+    def survive(inode: int, prefix: str) -> None:
         synced, seen = moment.synced_names.get(inode, {}), moment.seen_names.get(inode, {})
         for name in sorted(synced.keys() | seen.keys()):
-            kept = {"synced": synced, "seen": seen}.get(names) or (
-                {} if names != "mixed" else random.choice((synced, seen))
-            )
+            kept = seen if names == "seen" else synced
+            if names == "mixed":
+                kept = random.choice((synced, seen))
             child = kept.get(name)
             if child is None:
                 continue
             if child in moment.seen_names:
-                (place / name).mkdir()
-                fill(child, place / name)
+                left[prefix + name] = None
+                survive(child, f"{prefix}{name}/")
             else:
                 if child not in contents:
                     contents[child] = _survived(moment, child, data, random)
-                (place / name).write_bytes(contents[child])
+                left[prefix + name] = contents[child]
 
-    fill(moment.root, folder)
+    survive(moment.root, "")
+    return left
+
+
+def restore(left: Mapping[str, bytes | None], folder: Path) -> None:
+    """Fill the empty `folder` with what `survivors` returned."""
+    for name, content in left.items():
+        if content is None:
+            (folder / name).mkdir()
+        else:
+            (folder / name).write_bytes(content)
 
 
 def _survived(moment: Moment, inode: int, data: Data, random: Random) -> bytes:

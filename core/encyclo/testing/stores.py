@@ -94,12 +94,12 @@ class StoreContract(Contract):
         store = self.fresh(folder)
         part = make_part(len(HOSTILE), texts=HOSTILE)
         part = Part(**{**vars(part), "family": list(reversed(HOSTILE))})
-        before = _listing(folder.parent) - _listing(folder)
+        before = _beside(folder)
         store.write_part("a", part)
         _same(store.read_part("a"), part, "The part")
         store.finalise(["a"], make_book(names=HOSTILE))
         _same(read_finished(self.make(folder)), Content(make_book(names=HOSTILE), part), "The encyclopedia")
-        require(_listing(folder.parent) - _listing(folder) == before, "Something was written elsewhere.")
+        require(_beside(folder) == before, f"It wrote elsewhere: {sorted(_beside(folder) ^ before)}.")
 
     def check_each_hostile_text_alone(self, folder: Path) -> None:
         """A text that is alone in its part comes back too, also at the end of a fixed-width column."""
@@ -243,6 +243,10 @@ def _refuses(call: Callable[[], object], naming: str) -> None:
     except Exception as error:
         raise AssertionError(f"{type(error).__name__} ({error}) instead of a StoreError") from error
     raise AssertionError(f"Nothing was raised where {naming or 'the encyclopedia'} is missing.")
+
+
+def _beside(folder: Path) -> set[str]:
+    return {path.name for path in (*folder.parent.iterdir(), *folder.parent.parent.iterdir())}
 
 
 def _listing(folder: Path) -> set[str]:

@@ -8,7 +8,6 @@ run ── refinement.refine ── collect_stage ── sampling.Collector     
 from __future__ import annotations
 
 import json
-import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,12 +17,14 @@ from typing import Any
 import numpy as np
 import psutil
 
-from encyclo import __version__, codec, convergence, evaluation, files, rundir
+from encyclo import __version__, convergence, evaluation, files, rundir
 from encyclo.encyclopedia import check_sums
-from encyclo.ledger import Commit, plan_units, read_committed
+from encyclo.finishing import finalise
+from encyclo.ledger import Commit, Ledger, plan_units
 from encyclo.rounds import Plan, Result
+from encyclo.rows import CommittedRows, fetch
 from encyclo.sampling import Collector
-from encyclo.schema import Attributes, Book, ConceptTable, Part, SignatureTable
+from encyclo.schema import Attributes, Book, ConceptTable, SignatureTable
 from encyclo.session import Session, Stage
 from encyclo.signatures import Contexts, estimate, relative_standard_error
 from encyclo.splits import split_families
@@ -125,7 +126,7 @@ def collect_stage(
 
 def judge(session: Session, out: Path, store: Store, commits: Sequence[Commit]) -> Judgement:
     """Train the interpreter, measure it on held-out families, score every concept."""
-    samples = load_samples(session, store, commits)
+    samples = load_samples(session, out, store, commits)
     signatures, contexts = estimate(samples, len(session.concepts))
     interpreter, accuracy, scores = train_and_score(
         session, out, session.config.interpreter, samples, signatures
@@ -143,7 +144,7 @@ def recall(
     interpreter: Path,
 ) -> Judgement:
     """Return what `judge` found in an earlier process: samples read again, the interpreter loaded."""
-    samples = load_samples(session, store, commits)
+    samples = load_samples(session, out, store, commits)
     signatures, contexts = estimate(samples, len(session.concepts))
     name = session.config.interpreter
     if session.plugins.implements(name, "load_interpreter"):
@@ -190,10 +191,14 @@ def train(session: Session, out: Path, name: str, samples: SampleSet) -> Interpr
     return interpreter
 
 
-def load_samples(session: Session, store: Store, commits: Sequence[Commit]) -> SampleSet:
-    """Read the committed parts (checked against their commits) and split them by family."""
+def load_samples(session: Session, out: Path, store: Store, commits: Sequence[Commit]) -> SampleSet:
+    """Open the committed parts (checked against their commits) and split them by family.
+
+    Small columns are in memory; activations too where they are few, else they are read by row.
+    """
     with session.plugins.blame(session.config.store):
-        part = Part.join([read_committed(store, commit) for commit in commits if commit.rows])
+        source = CommittedRows(store, Ledger(out), [commit for commit in commits if commit.rows])
+    part = source.columns
     stages: dict[int, set[str]] = {}
     for stage, family in zip(part.stage.tolist(), part.family, strict=True):
         stages.setdefault(stage, set()).add(family)
@@ -210,7 +215,7 @@ def load_samples(session: Session, store: Store, commits: Sequence[Commit]) -> S
             [assigned[s, f] for s, f in zip(part.stage.tolist(), part.family, strict=True)], np.int8
         ),
         layers=session.schema.layers,
-        fetch=lambda rows: _decode(part, rows),
+        fetch=lambda rows: fetch(source, rows),
     )
 
 
@@ -237,7 +242,7 @@ def finish(
     book = _book(session, directory, judged, settled, commits)
     session.progress.stage("Writing the encyclopedia")
     with session.plugins.blame(config.store):
-        store.finalise([commit.part for commit in commits if commit.rows], book)
+        finalise(store, out, [commit for commit in commits if commit.rows], book)
     save_interpreter(session, judged.interpreter, out / "interpreter")
     metrics = {
         "capture": capture_metrics(session, commits),
@@ -314,10 +319,6 @@ def recipe(session: Session, stage: Stage, earlier: Sequence[Commit]) -> dict[st
     }
 
 
-def _decode(part: Part, rows: np.ndarray[Any, np.dtype[np.int64]]) -> np.ndarray[Any, np.dtype[np.float32]]:
-    return codec.decode(part.activations[rows], part.scale[rows])
-
-
 def _book(
     session: Session,
     directory: rundir.RunDirectory,
@@ -364,15 +365,11 @@ def _book(
 
 def save_interpreter(session: Session, interpreter: Interpreter, folder: Path) -> None:
     """Write the interpreter's files and their sha256 beside them, then put the folder in place."""
-    fresh = folder.with_name(".interpreter-new")
-    shutil.rmtree(fresh, ignore_errors=True)
-    fresh.mkdir()
-    with session.plugins.blame(session.config.interpreter):
-        interpreter.save(fresh)
-    sums = {path.name: files.sha256_of(path) for path in sorted(fresh.iterdir())}
-    files.write_json(fresh / "sha256.json", sums)
-    shutil.rmtree(folder, ignore_errors=True)
-    fresh.rename(folder)
+    with files.replacing_folder(folder) as fresh:
+        with session.plugins.blame(session.config.interpreter):
+            interpreter.save(fresh)
+        sums = {path.name: files.sha256_of(path) for path in sorted(fresh.iterdir())}
+        files.write_json(fresh / "sha256.json", sums)
 
 
 def stage_row(

@@ -16,8 +16,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from encyclo import __version__, files
-from encyclo.errors import DamagedError, RunDirectoryError
+from encyclo import __version__, files, sealing
+from encyclo.errors import DamagedError, RunDirectoryError, StoreError
 from encyclo.ledger import Ledger, locked
 
 _PACKAGES = ("torch", "transformers", "numpy", "h5py", "zarr", "safetensors", "pluggy", "tokenizers")
@@ -64,7 +64,7 @@ class RunDirectory:
     def note(self, key: str, value: Any) -> None:
         """Add to run.json something that became known during the run."""
         self.record[key] = value
-        files.write_json(self.path / "run.json", self.record)
+        files.write_json(self.path / "run.json", sealing.sealed(self.record))
 
 
 def check_usable(out: Path) -> None:
@@ -138,9 +138,11 @@ def claimed(out: Path, resolved: Mapping[str, Any], provenance: Mapping[str, Any
     check_usable(out)
     check_same(out, resolved)
     try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunDirectoryError(f"--out {out} can't be made: {error}; choose another --out.") from error
+        files.make_folder(out)
+    except StoreError as error:
+        raise RunDirectoryError(
+            f"--out {out} can't be made: {error.__cause__}; choose another --out."
+        ) from error
     with locked(out):
         check_same(out, resolved)
         if (out / "run.json").exists():
@@ -151,7 +153,7 @@ def claimed(out: Path, resolved: Mapping[str, Any], provenance: Mapping[str, Any
             _raise_effort(out, record, resolved)
         else:
             record = _new_record(resolved, provenance)
-            files.write_json(out / "run.json", record)
+            files.write_json(out / "run.json", sealing.sealed(record))
         directory = RunDirectory(out, record)
         directory.ledger.create()
         directory.ledger.sweep()
@@ -164,8 +166,8 @@ def read_record(out: Path) -> dict[str, Any]:
     if not path.exists():
         raise RunDirectoryError(f"{out} is not a run of encyclo: it has no run.json.")
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(record, dict) or not isinstance(record.get("config"), dict):
+        record = sealing.read_sealed(path)
+        if not isinstance(record.get("config"), dict):
             raise ValueError("it holds no configuration")
     except ValueError as error:
         raise DamagedError(f"{path} can't be read: {error}.") from error

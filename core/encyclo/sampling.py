@@ -32,24 +32,16 @@ class Collector:
         self, unit: Unit, stage: Stage, prompts: list[Prompt], advance: Callable[[int], None]
     ) -> Commit:
         """Capture and store one unit's prompts; the commit record is the last thing written."""
-        if (
-            not prompts
-        ):  # the sampler has nothing new to say of these concepts: recorded, so that none asks again
-            nothing = Commit(unit.id, stage.number, "", 0, "", "", 0.0, 0, 0)
+        if not prompts:  # nothing new to say of these concepts: recorded, so that it is not asked again
+            nothing = Commit(unit.id, stage.number, f"{unit.id}-none", 0, "", "", 0.0, 0, 0)
             self.ledger.commit(nothing)
             return nothing
         begun = time.perf_counter()
         activations, tokens, computed = self.capture(prompts, advance)
         seconds = time.perf_counter() - begun
         part = self._encode(prompts, activations, stage.number)
-        attempt, name = self.ledger.new_attempt(unit)
         with self.session.plugins.blame(self.session.config.store):
-            self.store.write_part(name, part)
-        commit = Commit(
-            unit.id, stage.number, name, len(part), part.checksum(), attempt, seconds, tokens, computed
-        )
-        self.ledger.commit(commit)
-        return commit
+            return self.ledger.store(self.store, unit, part, seconds, tokens, computed)
 
     def self_test(self, prompts: list[Prompt]) -> dict[str, float] | None:
         """Let the capture plugin check itself on these prompts; None where it has no self-test.

@@ -462,14 +462,14 @@ def test_a_resumed_run_generates_nothing_again(
 
 def test_changed_texts_make_other_units(tiny_flags: list[str], monkeypatch: pytest.MonkeyPatch):
     from encyclo.config import load_config
-    from encyclo.pipeline import _recipe
+    from encyclo.pipeline import recipe
     from encyclo.progress import ConsoleProgress
     from encyclo.session import prepare
 
     model = tiny_flags[tiny_flags.index("--model") + 1]
     flags = {"sampler": ("diverse",), "limit": 2, "model": model, "layers": (1,), "device": "cpu"}
     session = prepare(load_config(flags, None, ()), ConsoleProgress(quiet=True))
-    before = _recipe(session, session.stages[0])
-    assert before == _recipe(session, session.stages[0])
+    before = recipe(session, session.stages[0], ())
+    assert before == recipe(session, session.stages[0], ())
     monkeypatch.setattr(diverse, "FINGERPRINT", "other texts")
-    assert before != _recipe(session, session.stages[0])
+    assert before != recipe(session, session.stages[0], ())

@@ -114,7 +114,7 @@ def test_targets_and_budgets_that_can_not_be(encyclo, tiny_flags, tmp_path: Path
 
 
 def test_a_stage_in_which_nothing_is_unsettled_says_so(encyclo, tiny_flags, tmp_path: Path, monkeypatch):
-    from encyclo import convergence, hookimpl
+    from encyclo import hookimpl, pipeline
     from encyclo_scorers import calibrated
 
     @hookimpl
@@ -123,7 +123,7 @@ def test_a_stage_in_which_nothing_is_unsettled_says_so(encyclo, tiny_flags, tmp_
         return Scores(sure, sure, sure, {})
 
     monkeypatch.setattr(calibrated, "score_confidence", certain)
-    monkeypatch.setattr(convergence, "relative_standard_error", lambda s: np.zeros(len(s.count)))
+    monkeypatch.setattr(pipeline, "relative_standard_error", lambda s: np.zeros(len(s.count)))
     result = encyclo("run", *STAGED, "--out", tmp_path / "run", *tiny_flags)
     assert result.returncode == 0, result.stderr
     assert "Stage 1 (templates): nothing is unsettled" in result.stderr + result.stdout

@@ -183,6 +183,8 @@ def test_a_rare_token_of_the_opening_can_be_generated(tiny, monkeypatch):
     word = model.scoring_head.pieces[rare].strip()
     texts = model.generate(PREFIX, [Opening(f"{word} {word}", 2.0, n, (word,)) for n in range(30)], 12)
     assert any(word in text for text in texts)
+    begun = generation._begin(0, Opening(word, 1.0, 0), [rare, 9], 16, model.scoring_head, 4)
+    assert rare in begun.rare
 
 
 def test_nothing_asked_nothing_said(tiny):

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 Stop = Callable[[str], int | None]
 
+WAY_OUT = "switch generation off with -o diverse.generated=0"
 ROWS = 128
 """Texts that go on at once. More are hardly faster a text, and the last ones run alone for longer."""
 ROOM = 16
@@ -156,7 +157,7 @@ def continue_texts(
     if not model.shares_prefixes:
         raise UsageError(
             f"The model {model.name!r} can't generate: it is no causal model whose attention transformers lets "
-            "encyclo follow; switch generation off with -o diverse.generated=0."
+            f"encyclo follow; {WAY_OUT}."
         )
     head = model.scoring_head
     start = tuple(model.tokenizer(prefix)["input_ids"])
@@ -169,9 +170,9 @@ def continue_texts(
         classes.setdefault(room, []).append(_begin(place, opening, ids, room, head, max_new_tokens))
     longest = model.max_tokens
     if longest is not None and len(start) + max(classes) + max_new_tokens > longest:
-        raise CaptureError(
+        raise UsageError(
             f"An opening of {max(classes)} tokens after a prefix of {len(start)} leaves no room for "
-            f"{max_new_tokens} more: {model.name} takes {longest}."
+            f"{max_new_tokens} more: the model {model.name!r} takes {longest}; {WAY_OUT}."
         )
     texts = [""] * len(openings)
     with torch.inference_mode(), even_threads():

@@ -232,7 +232,7 @@ def test_a_soft_cap_and_a_bias_reach_the_scores(tiny):
 @pytest.mark.parametrize("dtype", ["bfloat16", pytest.param("float32", marks=pytest.mark.slow)])
 def test_the_real_model_says_the_same_in_any_company(dtype):
     model = TransformersModel("gemma-3-270m", "cpu", dtype)
-    asked = openings(1.0, [f"{name} {n}" for n in range(20) for name in NAMES])
-    together = model.generate(PREFIX, asked, 6)
-    chosen = [3, 17, 44, 150]
-    assert model.generate(PREFIX, [asked[n] for n in chosen], 6) == [together[n] for n in chosen]
+    asked = openings(1.0, [f"{name} {n}" for n in range(17) for name in NAMES])
+    together = model.generate(PREFIX, asked, 4)
+    chosen = [3, 44, 131]
+    assert model.generate(PREFIX, [asked[n] for n in chosen], 4) == [together[n] for n in chosen]

@@ -273,9 +273,9 @@ def _draw(
         row, column = (scores >= least).nonzero(as_tuple=True)
         found.append((row.cpu().numpy(), column.cpu().numpy(), scores[row, column].float().cpu().numpy()))
     ids = head.ids.cpu().numpy()
-    (row_often, column, score), (row_seldom, own_column, own_score) = found
+    (row_often, often_column, score), (row_seldom, own_column, own_score) = found
     rows = np.concatenate([row_often, row_seldom])
-    tokens = np.concatenate([ids[column], rare[row_seldom, own_column]])
+    tokens = np.concatenate([ids[often_column], rare[row_seldom, own_column]])
     scores_found = np.concatenate([score, own_score]).astype(np.float64)
     order = np.lexsort((tokens, rows))
     rows, tokens, scores_found = rows[order], tokens[order], scores_found[order]

@@ -83,16 +83,18 @@ def measure(model: TransformersModel, count: int) -> None:
     recipe = generated.Recipe((0.7, 1.0, 1.3), 3)
     wanted = dict.fromkeys((c.id for c in concepts), WANTED)
     generated.generate(concepts[:1], {concepts[0].id: 1}, 2, _context(model), recipe)  # loads and warms up
-    begun = time.perf_counter()
+    begun, worked = time.perf_counter(), time.process_time()
     found = generated.generate(concepts, wanted, 2, _context(model), recipe)
-    seconds = time.perf_counter() - begun
+    seconds, worked = time.perf_counter() - begun, time.process_time() - worked
     kept = [prompt for own in found.values() for prompt in own.kept]
     asked = sum(own.asked for own in found.values())
     dropped = sum((own.dropped for own in found.values()), Counter())
     print(
         f"{model.dtype}, {torch.get_num_threads()} threads, {count} concepts, {WANTED} sentences wanted of each"
     )
-    print(f"asked {asked}, kept {len(kept)} ({len(kept) / asked:.1%}), {seconds:.1f} s")
+    print(
+        f"asked {asked}, kept {len(kept)} ({len(kept) / asked:.1%}), {seconds:.1f} s, {worked:.1f} s of processor time"
+    )
     print(f"{len(kept) / seconds:.1f} kept sentences a second, {asked / seconds:.1f} generated")
     print(f"concepts with too few: {sum(len(own.kept) < WANTED for own in found.values())}")
     for reason, number in dropped.most_common():

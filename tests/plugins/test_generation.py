@@ -183,6 +183,8 @@ def test_a_rare_token_of_the_opening_can_be_generated(tiny, monkeypatch):
     word = model.scoring_head.pieces[rare].strip()
     texts = model.generate(PREFIX, [Opening(f"{word} {word}", 2.0, n, (word,)) for n in range(30)], 12)
     assert any(word in text for text in texts)
+    begun = generation._begin(0, Opening(word, 1.0, 0), [rare, 9], 16, model.scoring_head, 4)
+    assert rare in begun.rare
 
 
 def test_nothing_asked_nothing_said(tiny):
@@ -230,7 +232,7 @@ def test_a_soft_cap_and_a_bias_reach_the_scores(tiny):
 @pytest.mark.parametrize("dtype", ["bfloat16", pytest.param("float32", marks=pytest.mark.slow)])
 def test_the_real_model_says_the_same_in_any_company(dtype):
     model = TransformersModel("gemma-3-270m", "cpu", dtype)
-    asked = openings(1.0, [f"{name} {n}" for n in range(20) for name in NAMES])
-    together = model.generate(PREFIX, asked, 6)
-    chosen = [3, 17, 44, 150]
-    assert model.generate(PREFIX, [asked[n] for n in chosen], 6) == [together[n] for n in chosen]
+    asked = openings(1.0, [f"{name} {n}" for n in range(17) for name in NAMES])
+    together = model.generate(PREFIX, asked, 4)
+    chosen = [3, 44, 131]
+    assert model.generate(PREFIX, [asked[n] for n in chosen], 4) == [together[n] for n in chosen]

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 Stop = Callable[[str], int | None]
 
+WAY_OUT = "switch generation off with -o diverse.generated=0"
 ROWS = 128
 """Texts that go on at once. More are hardly faster a text, and the last ones run alone for longer."""
 ROOM = 16
@@ -156,7 +157,7 @@ def continue_texts(
     if not model.shares_prefixes:
         raise UsageError(
             f"The model {model.name!r} can't generate: it is no causal model whose attention transformers lets "
-            "encyclo follow; switch generation off with -o diverse.generated=0."
+            f"encyclo follow; {WAY_OUT}."
         )
     head = model.scoring_head
     start = tuple(model.tokenizer(prefix)["input_ids"])
@@ -169,9 +170,9 @@ def continue_texts(
         classes.setdefault(room, []).append(_begin(place, opening, ids, room, head, max_new_tokens))
     longest = model.max_tokens
     if longest is not None and len(start) + max(classes) + max_new_tokens > longest:
-        raise CaptureError(
+        raise UsageError(
             f"An opening of {max(classes)} tokens after a prefix of {len(start)} leaves no room for "
-            f"{max_new_tokens} more: {model.name} takes {longest}."
+            f"{max_new_tokens} more: the model {model.name!r} takes {longest}; {WAY_OUT}."
         )
     texts = [""] * len(openings)
     with torch.inference_mode(), even_threads():
@@ -272,9 +273,9 @@ def _draw(
         row, column = (scores >= least).nonzero(as_tuple=True)
         found.append((row.cpu().numpy(), column.cpu().numpy(), scores[row, column].float().cpu().numpy()))
     ids = head.ids.cpu().numpy()
-    (row_often, column, score), (row_seldom, own_column, own_score) = found
+    (row_often, often_column, score), (row_seldom, own_column, own_score) = found
     rows = np.concatenate([row_often, row_seldom])
-    tokens = np.concatenate([ids[column], rare[row_seldom, own_column]])
+    tokens = np.concatenate([ids[often_column], rare[row_seldom, own_column]])
     scores_found = np.concatenate([score, own_score]).astype(np.float64)
     order = np.lexsort((tokens, rows))
     rows, tokens, scores_found = rows[order], tokens[order], scores_found[order]

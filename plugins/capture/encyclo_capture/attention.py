@@ -95,7 +95,8 @@ def _block(tree: TokenTree, branches: NDArray[np.int64], own: int, device: str) 
     depth = np.minimum(lengths - fresh + np.arange(own), lengths - 1)
     queries = np.take_along_axis(tree.paths[branches], depth, axis=1)
     keys = np.ascontiguousarray(tree.paths[branches, : lengths.max()])
-    return Block(*(torch.from_numpy(array).to(device) for array in (queries, keys, depth)))
+    on_device = [torch.from_numpy(array).to(device) for array in (queries, keys, depth)]
+    return Block(on_device[0], on_device[1], on_device[2])
 
 
 @contextmanager

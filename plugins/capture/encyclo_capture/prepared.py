@@ -138,7 +138,9 @@ def _gated(module: Any) -> nn.Module | None:
 
 
 def _norm_of(module: Any) -> nn.Module | None:
-    if not type(module).__name__.endswith("RMSNorm") or [n for n, _ in module.named_parameters()] != ["weight"]:
+    if not type(module).__name__.endswith("RMSNorm") or [n for n, _ in module.named_parameters()] != [
+        "weight"
+    ]:
         return None
     if not (hasattr(module, "eps") or hasattr(module, "variance_epsilon")):
         return None

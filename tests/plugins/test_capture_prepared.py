@@ -67,6 +67,26 @@ def test_float32_stays_as_transformers_loads_it(family):
     assert kinds(network) == (0, 0, 0)
 
 
+@pytest.mark.parametrize("size", [0.01, 1.0, 300.0])
+@pytest.mark.parametrize("family", ["gemma3", "llama"])
+def test_a_norms_weights_are_read_as_the_model_means_them(family, size):
+    """Gemma multiplies by 1 + weight, others by weight; among large weights the two look alike."""
+    from encyclo_capture.prepared import FusedRmsNorm
+
+    network = build_network(family, 1200)
+    norm = network.layers[0].input_layernorm
+    with torch.no_grad():
+        norm.weight.copy_(size * (1 + torch.rand(32)))
+    norm.bfloat16()
+    wanted = copy.deepcopy(norm).float()
+    ready = prepared(network.bfloat16()).layers[0].input_layernorm
+    assert type(ready) is FusedRmsNorm
+    x = torch.randn(50, 32)
+    before = x.clone()
+    torch.testing.assert_close(ready(x), wanted(x), rtol=1e-5, atol=1e-6)
+    assert torch.equal(x, before)
+
+
 @needs_onednn
 def test_a_packed_weight_is_not_held_twice():
     network = build_network("gemma3", 1200).bfloat16()

@@ -125,7 +125,7 @@ def tree_attention(
 ) -> tuple[Tensor, None]:
     """Attend: query [1, heads, nodes, d], key and value [1, key heads, nodes, d] -> [1, nodes, heads, d].
 
-    The same sums as eager attention, softmax in float32; `sliding_window` counts tokens, the node included.
+    The same sums as eager attention, scores and softmax in float32; `sliding_window` counts tokens, the node included.
     """
     heads, _nodes, size = query.shape[1:]
     scale = size**-0.5 if scaling is None else scaling
@@ -175,7 +175,8 @@ def _attend(
     q = q.transpose(1, 2).reshape(branches, key_heads, own * group, size)
     k = keys.index_select(0, asked.reshape(-1)).view(branches, length, key_heads, size).permute(0, 2, 3, 1)
     v = values.index_select(0, asked.reshape(-1)).view(branches, length, key_heads, size).transpose(1, 2)
-    scores = torch.matmul(q, k).float().mul_(scale)
+    # In float32 before the product is rounded: bfloat16 would move a score of 100 by up to 0.25.
+    scores = torch.matmul(q.float(), k.float()).mul_(scale)
     if softcap is not None:
         scores = torch.tanh(scores / softcap) * softcap
     if mask is not None:

@@ -8,14 +8,16 @@ place; where it doesn't, or torch lacks what it needs, the original stays.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-# Relative to the length of the result. Linear layers are compared bit for bit.
-TOLERANCE = 0.01
+# Relative to the length of the result: MLPs are compared in bfloat16, norms in float32, linear layers bit for bit.
+MLP_TOLERANCE = 0.01
+NORM_TOLERANCE = 1e-5
 ROWS = 16
 # Torch's activation modules and transformers' own, by class name: oneDNN's name and algorithm.
 ACTIVATIONS = {
@@ -80,7 +82,7 @@ class FusedRmsNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the normed states, in the type of `x`."""
-        states = x.float()
+        states = x.to(torch.float32, copy=True)  # a copy even of float32: it is changed in place
         scale = torch.linalg.vector_norm(states, dim=-1, keepdim=True).square_().div_(x.shape[-1])
         return states.mul_(scale.add_(self.eps).rsqrt_()).mul_(self.factor).to(x.dtype)
 
@@ -134,7 +136,13 @@ def _gated(module: Any) -> nn.Module | None:
     linear = [getattr(module, name) for name in ("gate_proj", "up_proj", "down_proj")]
     if type(module.act_fn).__name__ not in ACTIVATIONS or {type(part) for part in linear} != {PackedLinear}:
         return None
-    return _if_equal(module, FusedGatedMlp(module), linear[0].weight_packed.shape[1])
+    fused = FusedGatedMlp(module)
+    x = torch.randn(ROWS, linear[0].weight_packed.shape[1]).bfloat16()
+    try:
+        error = _error(fused(x), module(x))
+    except (AttributeError, RuntimeError):
+        return None
+    return fused if error <= MLP_TOLERANCE else None
 
 
 def _norm_of(module: Any) -> nn.Module | None:
@@ -144,19 +152,19 @@ def _norm_of(module: Any) -> nn.Module | None:
         return None
     if not (hasattr(module, "eps") or hasattr(module, "variance_epsilon")):
         return None
-    for offset in (0.0, 1.0):  # Gemma's weights are differences from 1
-        if fused := _if_equal(module, FusedRmsNorm(module, offset), len(module.weight)):
-            return fused
-    return None
-
-
-def _if_equal(module: Any, fused: nn.Module, width: int) -> nn.Module | None:
-    x = torch.randn(ROWS, width).bfloat16()
+    # In float32: in bfloat16 a large weight and 1 + weight, which Gemma means, can't be told apart.
+    exact = copy.deepcopy(module).float()
+    x = torch.randn(ROWS, len(module.weight))
     try:
-        wanted, found = module(x), fused(x)
+        wanted = exact(x)
+        errors = {offset: _error(FusedRmsNorm(module, offset)(x), wanted) for offset in (0.0, 1.0)}
     except (AttributeError, RuntimeError):
         return None
-    if found.dtype != wanted.dtype:
-        return None
-    error = (found.float() - wanted.float()).norm() / wanted.float().norm().clamp_min(1e-12)
-    return fused if bool(error <= TOLERANCE) else None
+    offset = min(errors, key=errors.__getitem__)
+    return FusedRmsNorm(module, offset) if errors[offset] <= NORM_TOLERANCE else None
+
+
+def _error(found: Tensor, wanted: Tensor) -> float:
+    if found.dtype != wanted.dtype or found.shape != wanted.shape:
+        return float("inf")
+    return float((found.float() - wanted.float()).norm() / wanted.float().norm().clamp_min(1e-12))

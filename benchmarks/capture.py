@@ -1,11 +1,14 @@
 """Compare encyclo's capture with its peers: one process each, in turn, on the same prompts.
 
     python benchmarks/capture.py                     both workloads, every peer that is installed
-    python benchmarks/capture.py --workload raw      50,000 one-word prompts against 5,000, encyclo alone
+    python benchmarks/capture.py --workload raw      50,000 bare names against 5,000, encyclo alone
+    python benchmarks/capture.py --workload raw --words /usr/share/wordnet/index.noun
 
 Nothing is installed; a peer that can't be imported is left out and said so. Every method gives the same
-numbers: the default five layers, pooled over the mention, float32 on the host. Rates are medians of --repeat
-passes after a warm-up pass over the first prompts; ratios within one run are what counts, times drift.
+numbers: the default five layers, pooled over the mention, float32 on the host. Peers run the network as
+transformers loads it. Rates are medians of --repeat passes after a warm-up pass over the first prompts; ratios
+within one run are what counts, times drift. The raw workload drops its results batch by batch, so that its
+peak memory is capture's own.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +41,8 @@ def main() -> None:
     parser.add_argument("--concepts", type=int, default=1000)
     parser.add_argument("--methods", default=",".join((*PEERS, "encyclo")))
     parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--words", type=Path, help="names for the raw workload: the first word of each line")
+    parser.add_argument("--drop", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     parser.add_argument("--prompts", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -45,12 +51,15 @@ def main() -> None:
         return
     chosen = ["templates", "definitions"] if arguments.workload == "all" else [arguments.workload]
     for workload in chosen:
-        for name, prompts in make_prompts(workload, arguments.concepts):
+        arguments.drop = workload == "raw"
+        for name, prompts in make_prompts(workload, arguments.concepts, arguments.words):
             methods = ["encyclo"] if workload == "raw" else arguments.methods.split(",")
             report(name, len(prompts), run_each(methods, prompts, arguments))
 
 
-def make_prompts(workload: str, concepts: int) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+def make_prompts(
+    workload: str, concepts: int, words: Path | None
+) -> Iterator[tuple[str, list[dict[str, Any]]]]:
     """Yield (name, prompts as JSON objects: text and span)."""
     from encyclo.types import Context
     from encyclo_concepts import core
@@ -67,12 +76,22 @@ def make_prompts(workload: str, concepts: int) -> Iterator[tuple[str, list[dict[
         ]
         yield "definitions, nothing to share but BOS", [{"text": text, "span": None} for text in texts]
     else:
-        names = [c.name for c in chosen]
+        names = read_names(words) if words else pairs_of([c.name for c in chosen], 50_000)
         for count in (5_000, 50_000):
-            pairs = [
-                f"{names[i % len(names)]} {names[i * 7 // len(names) % len(names)]}" for i in range(count)
-            ]
-            yield f"raw: {count:,} names", [{"text": text, "span": [0, len(text)]} for text in pairs]
+            # Spread over the whole list, which may be sorted.
+            some = [names[i * len(names) // count] for i in range(count)]
+            yield f"raw: {count:,} names", [{"text": text, "span": [0, len(text)]} for text in some]
+
+
+def read_names(file: Path) -> list[str]:
+    """Return the first word of each line, "_" for a blank; indented lines (WordNet's licence) are no names."""
+    lines = file.read_text(encoding="utf-8").splitlines()
+    return [line.split()[0].replace("_", " ") for line in lines if line.strip() and not line[0].isspace()]
+
+
+def pairs_of(names: list[str], count: int) -> list[str]:
+    """Return made-up names, pairs of words, all of them different for 1,000 words or so."""
+    return [f"{names[i % len(names)]} {names[i * 7 // len(names) % len(names)]}" for i in range(count)]
 
 
 def run_each(
@@ -86,6 +105,7 @@ def run_each(
         for method in methods:
             flags = ["--worker", method, "--prompts", str(file), "--model", arguments.model]
             flags += ["--device", arguments.device, "--repeat", str(arguments.repeat)]
+            flags += ["--drop"] * arguments.drop
             done = subprocess.run([sys.executable, __file__, *flags], capture_output=True, text=True)
             if done.returncode:
                 reason = done.stderr.strip().splitlines()[-1][:200]
@@ -107,6 +127,12 @@ def report(name: str, count: int, results: dict[str, Any]) -> None:
             f"{method:<18}{figures['rate']:>10,.0f}{ratio:>8}{figures['tokens']:>10,}{figures['peak_mb']:>9,.0f}"
             f"{figures['share']:>13.0%}"
         )
+    if "encyclo" in results:
+        ours = results["encyclo"]
+        print(
+            f"encyclo: {ours['seconds']:.1f} s a pass; self-test {ours['self_test']:.2f} s; this machine's matrix "
+            f"product {ours['matrix_product_tflops']:.2f} TFLOP/s"
+        )
     if "encyclo" in results and "transformers" in results:
         print(f"largest relative difference, encyclo against transformers: {_difference(results):.4f}")
 
@@ -126,26 +152,47 @@ def work(arguments: argparse.Namespace) -> dict[str, Any]:
 
     prompts = json.loads(arguments.prompts.read_text())
     model = TransformersModel(arguments.model, arguments.device)
-    run = METHODS[arguments.worker](model)
+    self_test = time_self_test(model, prompts) if arguments.worker == "encyclo" else None
+    run = partial(encyclo(model), keep=not arguments.drop) if self_test else METHODS[arguments.worker](model)
     run(prompts[:WARM_UP])
     rates, products = [], []
     for _ in range(arguments.repeat):
-        products.append(matrix_product_rate(model))
+        before = matrix_product_rate(model)
         begun = time.perf_counter()
         tokens, states = run(prompts)
         rates.append(len(prompts) / (time.perf_counter() - begun))
-    assert states.shape == (len(prompts), len(LAYERS), model.hidden_size)
+        products.append((before + matrix_product_rate(model)) / 2)
     rate = statistics.median(rates)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     floating = 2 * block_parameters(model) * tokens * rate / len(prompts)
     return {
         "rate": rate,
         "rates": rates,
+        "seconds": len(prompts) / rate,
+        "self_test": self_test,
         "tokens": tokens,
-        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "peak_mb": peak,
         "share": floating / statistics.median(products),
         "matrix_product_tflops": statistics.median(products) / 1e12,
-        "lengths": [float(x) for x in (states.astype("float64") ** 2).sum(-1).mean(0) ** 0.5],
+        "lengths": [] if states is None else lengths(states, len(prompts), model.hidden_size),
     }
+
+
+def lengths(states: Any, prompts: int, hidden: int) -> list[float]:
+    """Return each layer's root mean squared length."""
+    assert states.shape == (prompts, len(LAYERS), hidden)
+    return [float(x) for x in (states.astype("float64") ** 2).sum(-1).mean(0) ** 0.5]
+
+
+def time_self_test(model: Any, prompts: list[dict[str, Any]]) -> float:
+    """Return the seconds that the check before a run takes, the weights already loaded."""
+    from encyclo_capture.selftest import check
+    from encyclo_capture.transformers import Options
+
+    assert model.shares_prefixes is not None  # loads the weights, and tries trees
+    begun = time.perf_counter()
+    check(model, as_prompts(prompts), LAYERS, "span", Options().batch_for(model.device))
+    return time.perf_counter() - begun
 
 
 def matrix_product_rate(model: Any) -> float:
@@ -168,27 +215,52 @@ def matrix_product_rate(model: Any) -> float:
 
 def block_parameters(model: Any) -> int:
     """Return the number of weights that every token is multiplied with: those of the blocks' matrices."""
+    import torch
+    from transformers import AutoModel
+
     from encyclo_capture.forward import find_blocks
 
-    return sum(p.numel() for p in find_blocks(model.network).parameters() if p.dim() > 1)
+    with torch.device("meta"):
+        network = AutoModel.from_config(model.config)
+    return sum(p.numel() for p in find_blocks(network).parameters() if p.dim() > 1)
+
+
+def plain_network(model: Any) -> Any:
+    """Return the network as transformers loads it, without what encyclo makes ready for itself."""
+    import torch
+    from transformers import AutoModel
+
+    return (
+        AutoModel.from_pretrained(model.weights.folder, dtype=getattr(torch, model.dtype))
+        .to(model.device)
+        .eval()
+    )
+
+
+def as_prompts(prompts: list[dict[str, Any]]) -> list[Any]:
+    """Return encyclo's prompts."""
+    from encyclo.types import Prompt
+
+    return [Prompt("x", p["text"], tuple(p["span"]) if p["span"] else None, "f") for p in prompts]
 
 
 def encyclo(model: Any) -> Callable[[list[dict[str, Any]]], tuple[int, Any]]:
     """encyclo's own capture, with its default options."""
     import numpy as np
 
-    from encyclo.types import Prompt
     from encyclo_capture.capture import capture
     from encyclo_capture.transformers import Options
 
-    def run(prompts: list[dict[str, Any]]) -> tuple[int, Any]:
-        given = [Prompt("x", p["text"], tuple(p["span"]) if p["span"] else None, "f") for p in prompts]
-        states = np.empty((len(prompts), len(LAYERS), model.hidden_size), np.float32)
+    def run(prompts: list[dict[str, Any]], keep: bool = True) -> tuple[int, Any]:
+        size = (len(prompts), len(LAYERS), model.hidden_size)
+        states = np.empty(size, np.float32) if keep else None
         tokens = 0
         # In slices of a run's unit, as `encyclo run` hands prompts over.
-        for start in range(0, len(given), 2000):
-            for batch in capture(model, given[start : start + 2000], LAYERS, "span", Options().batch_tokens):
-                states[start + batch.positions] = batch.activations
+        for start in range(0, len(prompts), 2000):
+            given = as_prompts(prompts[start : start + 2000])
+            for batch in capture(model, given, LAYERS, "span", Options().batch_for(model.device)):
+                if states is not None:
+                    states[start + batch.positions] = batch.activations
                 tokens += batch.tokens_computed
         return tokens, states
 
@@ -235,9 +307,11 @@ def transformers(model: Any) -> Callable[..., tuple[int, Any]]:
     """AutoModel (no head), output_hidden_states."""
     import torch
 
+    network = plain_network(model)
+
     def forward(ids: Any, mask: Any) -> list[Any]:
         with torch.inference_mode():
-            hidden = model.network(
+            hidden = network(
                 input_ids=ids, attention_mask=mask, output_hidden_states=True, use_cache=False
             ).hidden_states
         return [hidden[layer] for layer in LAYERS]
@@ -250,7 +324,7 @@ def nnsight(model: Any) -> Callable[..., tuple[int, Any]]:
     import torch
     from nnsight import NNsight
 
-    wrapped = NNsight(model.network)
+    wrapped = NNsight(plain_network(model))
 
     def forward(ids: Any, mask: Any) -> list[Any]:
         with (

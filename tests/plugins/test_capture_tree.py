@@ -35,11 +35,20 @@ def prefixes(group) -> set[tuple[int, ...]]:
     return {one.ids[:end] for one in group for end in range(1, one.pooled[-1] + 2)}
 
 
+def ancestors(tree) -> dict[int, list[int]]:
+    """Each node's path from the root, itself included, by the tree's own branches."""
+    found = {}
+    for path, length, fresh in zip(tree.paths, tree.lengths, tree.fresh, strict=True):
+        for end in range(length - fresh, length):
+            assert path[end] not in found
+            found[int(path[end])] = [int(node) for node in path[: end + 1]]
+    return found
+
+
 def paths(tree) -> list[tuple[int, ...]]:
-    """The tokens from the root to each node, by the tree's own ancestors."""
-    return [
-        tuple(tree.tokens[row[: depth + 1]]) for row, depth in zip(tree.ancestors, tree.depth, strict=True)
-    ]
+    """The tokens from the root to each node."""
+    found = ancestors(tree)
+    return [tuple(tree.tokens[found[node]]) for node in range(len(tree))]
 
 
 @given(prompts(), st.integers(1, 40))
@@ -51,18 +60,18 @@ def test_a_node_is_a_distinct_prefix(asked, limit):
 
 
 @given(prompts())
-def test_ancestors_are_the_path(asked):
+def test_branches_are_paths_and_own_each_node_once(asked):
 
     ((_, tree),) = cut_into_trees(asked, 10_000)
-    assert (np.diff(tree.depth) >= 0).all()
-    assert tree.ancestors.shape == (len(tree), tree.depth.max() + 1)
-    assert tree.ancestors.min() >= 0 and tree.ancestors.max() < len(tree)
-    for node, depth in enumerate(tree.depth):
-        path = tree.ancestors[node, : depth + 1]
-        assert path[-1] == node
-        assert list(tree.depth[path]) == list(range(depth + 1))
-        if depth:  # the parent's own path is this one without its end
-            np.testing.assert_array_equal(tree.ancestors[path[-2], :depth], path[:-1])
+    found = ancestors(tree)
+    assert sorted(found) == list(range(len(tree)))
+    for path in found.values():
+        assert list(tree.depth[path]) == list(range(len(path)))
+        if path[:-1]:  # the parent's own path is this one without its end
+            assert found[path[-2]] == path[:-1]
+    for path, length, fresh in zip(tree.paths, tree.lengths, tree.fresh, strict=True):
+        own = path[length - fresh : length]
+        assert fresh >= 1 and list(own) == list(range(own[0], own[0] + fresh))
 
 
 @given(prompts(), st.integers(1, 40))
@@ -106,27 +115,37 @@ def test_common_prefix(a, b):
     assert a[: shared + 1] != b[: shared + 1] or shared == len(a) == len(b)
 
 
-@given(prompts())
-def test_slices_show_each_node_its_path_and_nothing_else(asked):
-    from encyclo_capture.attention import cut_into_slices
+@pytest.mark.parametrize("few", [1, 3, 64])
+@pytest.mark.parametrize("window", [None, 1, 3])
+@given(asked=prompts())
+def test_blocks_show_each_node_its_path_and_nothing_else(few, window, asked):
+    from encyclo_capture import attention
 
     ((_, tree),) = cut_into_trees(asked, 10_000)
-    covered = 0
-    for part in cut_into_slices(tree, "cpu"):
-        assert part.start == covered
-        covered = part.end
-        for node in range(part.start, part.end):
-            keys = part.ancestors[node - part.start]
-            if part.seen is not None:
-                keys = keys[part.seen[node - part.start, 0, 0]]
-            np.testing.assert_array_equal(keys, tree.ancestors[node, : tree.depth[node] + 1])
-    assert covered == len(tree)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(attention, "FEW_NODES", few)
+        layout = attention.lay_out(tree, "cpu")
+    shown = []
+    for block in layout.blocks:
+        mask = block.mask(window, 2)
+        for row, queries in enumerate(block.queries):
+            for place, query in enumerate(queries):
+                seen = block.keys[row]
+                if mask is not None:
+                    one, other = mask[row, 0, 2 * place], mask[row, 0, 2 * place + 1]
+                    assert one.tolist() == other.tolist()  # two heads that share a key head
+                    seen = seen[one == 0]
+                shown.append((int(query), seen.tolist()))
+    assert len(set(layout.rows.tolist())) == len(tree)
+    for node, path in ancestors(tree).items():
+        start = 0 if window is None else max(0, len(path) - window)
+        assert shown[layout.rows[node]] == (node, path[start:])
 
 
 @pytest.mark.parametrize("few", [1, 3, 64])
 @given(asked=prompts())
 def test_tree_attention_equals_attention_along_each_path(few, asked):
-    """Against sums written out by hand, for one slice and for many, whole and cut into small gathers."""
+    """Against sums written out by hand, for one block and for many, whole and cut into small gathers."""
     import torch
 
     from encyclo_capture import attention
@@ -140,11 +159,11 @@ def test_tree_attention_equals_attention_along_each_path(few, asked):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(attention, "FEW_NODES", few)
         patch.setattr(attention, "GATHERED_AT_ONCE", 64 if few == 3 else attention.GATHERED_AT_ONCE)
-        token = attention._slices.set(attention.cut_into_slices(tree, "cpu"))
+        token = attention._layout.set(attention.lay_out(tree, "cpu"))
         found, _ = attention.tree_attention(None, query, key, value, None, sliding_window=window, softcap=2.0)
-        attention._slices.reset(token)
-    for node, depth in enumerate(tree.depth):
-        path = tree.ancestors[node, max(0, depth + 1 - window) : depth + 1]
+        attention._layout.reset(token)
+    for node, whole in ancestors(tree).items():
+        path = whole[max(0, len(whole) - window) :]
         for head in range(heads):
             keys, values = key[0, head // 2, path], value[0, head // 2, path]
             scores = torch.tanh(keys @ query[0, head, node] / size**0.5 / 2.0) * 2.0

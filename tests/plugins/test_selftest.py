@@ -111,9 +111,8 @@ def test_attention_that_sees_beyond_the_window_fails(broken, monkeypatch):
     from encyclo_capture import attention
 
     model = broken("mistral")
-    monkeypatch.setattr(
-        attention, "_near", lambda depth, most, window: torch.ones(len(depth), 1, 1, most) > 0
-    )
+    whole = attention.Block.mask
+    monkeypatch.setattr(attention.Block, "mask", lambda block, window, group: whole(block, None, group))
     assert_check_fails("layers", model)
 
 
@@ -126,10 +125,12 @@ def test_attention_that_leaks_between_prompts_fails(broken, dtype):
 
     def leaking(*arguments, **more):
         result, _ = attention.tree_attention(*arguments, **more)
-        for part in attention._slices.get():
-            for depth in part.depth.unique():
-                rows = part.start + (part.depth == depth).nonzero()[:, 0]
-                result[:, rows] = 0.1 * result[:, rows] + 0.9 * result[:, rows].mean(dim=1, keepdim=True)
+        blocks = attention._layout.get().blocks
+        nodes = torch.cat([block.queries.flatten() for block in blocks])
+        depths = torch.cat([block.depth.flatten() for block in blocks])
+        for depth in depths.unique():
+            rows = nodes[depths == depth].unique()
+            result[:, rows] = 0.1 * result[:, rows] + 0.9 * result[:, rows].mean(dim=1, keepdim=True)
         return result, None
 
     model = broken("llama", dtype)

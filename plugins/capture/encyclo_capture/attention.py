@@ -9,71 +9,107 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from encyclo_capture.tree import TokenTree
 
 NAME = "encyclo_tree"
-# Gathered keys (and values) of one slice, in numbers: bounds memory, and keeps a slice in the cache.
+# Gathered keys (or queries) of one product, in numbers: bounds memory, and keeps a product in the cache.
 GATHERED_AT_ONCE = 2**22
-# Slices join levels of a tree until they have so many nodes; beyond that only where hardly any key is wasted.
-FEW_NODES = 64
-WASTE = 1.15
+# Branches of different shapes join one block until they have so many nodes; beyond that only where little of
+# the product is padding.
+FEW_NODES = 128
+WASTE = 1.5
 
 
 @dataclass(frozen=True)
-class Slice:
-    """Nodes start to end; the keys that each sees: int64 [nodes, keys], bool [nodes, 1, 1, keys] or None."""
+class Block:
+    """Branches of similar shape, padded to the longest: queries at their own nodes, keys along their paths.
 
-    start: int
-    end: int
-    ancestors: Tensor
+    queries: int64 [branches, own]; a shorter branch repeats its last node
+    keys:    int64 [branches, length]; a shorter path goes on with node 0, which no query sees
+    depth:   int64 [branches, own], the queries' depths
+    """
+
+    queries: Tensor
+    keys: Tensor
     depth: Tensor
-    seen: Tensor | None
+    masks: dict[int | None, Tensor | None] = field(default_factory=dict)
+
+    def mask(self, window: int | None, group: int) -> Tensor | None:
+        """Return what is added to scores: 0 or -inf, float32 [branches, 1, own * group, length]; None for 0."""
+        if window not in self.masks:
+            places = torch.arange(self.keys.shape[1], device=self.keys.device)
+            distance = self.depth[:, :, None] - places
+            hidden = distance < 0
+            if window is not None:
+                hidden |= distance >= window
+            mask = torch.zeros(hidden.shape, device=hidden.device).masked_fill_(hidden, float("-inf"))
+            whole = mask.repeat_interleave(group, dim=1)[:, None] if hidden.any() else None
+            self.masks[window] = whole
+        return self.masks[window]
 
 
-_slices: ContextVar[list[Slice]] = ContextVar("encyclo_tree_slices")
+@dataclass(frozen=True)
+class Layout:
+    """A tree's blocks, and each node's row among the blocks' padded queries: int64 [nodes]."""
+
+    blocks: list[Block]
+    rows: Tensor
 
 
-def cut_into_slices(tree: TokenTree, device: str) -> list[Slice]:
-    """Cut the nodes, ordered by depth, into slices of similar depth."""
-    ancestors = torch.from_numpy(tree.ancestors).to(device)
-    depth = torch.from_numpy(tree.depth).to(device)
-    keys = tree.depth + 1
-    slices, start = [], 0
-    while start < len(tree):
-        end, total = start + 1, int(keys[start])
-        while end < len(tree):
-            wasteful = keys[end] * (end + 1 - start) > WASTE * (total + keys[end])
-            if wasteful and end - start >= FEW_NODES:
+_layout: ContextVar[Layout] = ContextVar("encyclo_tree_layout")
+
+
+def lay_out(tree: TokenTree, device: str) -> Layout:
+    """Cut the branches, sorted by shape, into blocks of similar shape."""
+    order = np.lexsort((tree.fresh, tree.lengths))
+    blocks, rows, start, above = [], np.empty(len(tree), np.int64), 0, 0
+    while start < len(order):
+        end, own, total, nodes = start, 0, 0, 0
+        while end < len(order):
+            length, fresh = int(tree.lengths[order[end]]), int(tree.fresh[order[end]])
+            widest = max(own, fresh)
+            padded = (end + 1 - start) * widest * length
+            if nodes >= FEW_NODES and padded > WASTE * (total + fresh * length):
                 break
-            total += int(keys[end])
-            end += 1
-        most = int(keys[end - 1])
-        own = ancestors[start:end, :most]
-        seen = None
-        if keys[start] < most:
-            seen = (torch.arange(most, device=device) <= depth[start:end, None])[:, None, None, :]
-        slices.append(Slice(start, end, own, depth[start:end], seen))
+            end, own, total, nodes = end + 1, widest, total + fresh * length, nodes + fresh
+        branches = order[start:end]
+        blocks.append(_block(tree, branches, own, device))
+        for place, branch in enumerate(branches):
+            first = tree.paths[branch, tree.lengths[branch] - tree.fresh[branch]]
+            rows[first : first + tree.fresh[branch]] = above + place * own + np.arange(tree.fresh[branch])
+        above += len(branches) * own
         start = end
-    return slices
+    return Layout(blocks, torch.from_numpy(rows).to(device))
+
+
+def _block(tree: TokenTree, branches: NDArray[np.int64], own: int, device: str) -> Block:
+    lengths, fresh = tree.lengths[branches, None], tree.fresh[branches, None]
+    depth = np.minimum(lengths - fresh + np.arange(own), lengths - 1)
+    queries = np.take_along_axis(tree.paths[branches], depth, axis=1)
+    keys = np.ascontiguousarray(tree.paths[branches, : lengths.max()])
+    on_device = [torch.from_numpy(array).to(device) for array in (queries, keys, depth)]
+    return Block(on_device[0], on_device[1], on_device[2])
 
 
 @contextmanager
 def attending_to(network: Any, tree: TokenTree, device: str) -> Iterator[None]:
     """Let the network's attention follow `tree` in the block."""
     before = network.config._attn_implementation
-    token = _slices.set(cut_into_slices(tree, device))
+    token = _layout.set(lay_out(tree, device))
     network.config._attn_implementation_internal = NAME
     try:
         yield
     finally:
         network.config._attn_implementation_internal = before
-        _slices.reset(token)
+        _layout.reset(token)
 
 
 def tree_attention(
@@ -89,41 +125,65 @@ def tree_attention(
 ) -> tuple[Tensor, None]:
     """Attend: query [1, heads, nodes, d], key and value [1, key heads, nodes, d] -> [1, nodes, heads, d].
 
-    The same sums as eager attention, softmax in float32; `sliding_window` counts tokens, the node included.
+    The same sums as eager attention, scores and softmax in float32; `sliding_window` counts tokens, the node included.
     """
-    heads, nodes, size = query.shape[1:]
-    key_heads = key.shape[1]
+    heads, _nodes, size = query.shape[1:]
     scale = size**-0.5 if scaling is None else scaling
-    queries = query[0].transpose(0, 1).reshape(nodes, key_heads, heads // key_heads, size)
-    keys, values = key[0].transpose(0, 1).contiguous(), value[0].transpose(0, 1).contiguous()
-    result = torch.empty_like(queries)
-    for part in _slices.get():
-        most = part.ancestors.shape[1]
-        step = max(1, GATHERED_AT_ONCE // (most * key_heads * size))
-        for start in range(part.start, part.end, step):
-            end = min(start + step, part.end)
-            inside = slice(start - part.start, end - part.start)
-            rows = part.ancestors[inside].reshape(-1)
-            shape = (end - start, most, key_heads, size)
-            own_keys = keys.index_select(0, rows).view(shape).permute(0, 2, 3, 1)
-            own_values = values.index_select(0, rows).view(shape).transpose(1, 2)
-            scores = (torch.matmul(queries[start:end], own_keys) * scale).float()
-            if softcap is not None:
-                scores = torch.tanh(scores / softcap) * softcap
-            seen = part.seen[inside] if part.seen is not None else None
-            if sliding_window is not None and most > sliding_window:
-                near = _near(part.depth[inside], most, sliding_window)
-                seen = near if seen is None else seen & near
-            if seen is not None:
-                scores = scores.masked_fill(~seen, float("-inf"))
-            weights = torch.softmax(scores, dim=-1).to(values.dtype)
-            result[start:end] = torch.matmul(weights, own_values)
-    return result.reshape(1, nodes, heads, size), None
+    queries, keys, values = (states[0].transpose(0, 1).contiguous() for states in (query, key, value))
+    layout = _layout.get()
+    found = []
+    for block in layout.blocks:
+        window = sliding_window
+        if window is not None and block.keys.shape[1] <= window:
+            window = None  # hides nothing
+        mask = block.mask(window, heads // key.shape[1])
+        branches, own = block.queries.shape
+        step = max(1, GATHERED_AT_ONCE // (max(own * heads, block.keys.shape[1] * key.shape[1]) * size))
+        for start in range(0, branches, step):
+            part = slice(start, start + step)
+            found.append(
+                _attend(
+                    queries,
+                    keys,
+                    values,
+                    block.queries[part],
+                    block.keys[part],
+                    mask if mask is None else mask[part],
+                    scale,
+                    softcap,
+                )
+            )
+    return torch.cat(found).index_select(0, layout.rows)[None], None
 
 
-def _near(depth: Tensor, most: int, window: int) -> Tensor:
-    distance = depth[:, None] - torch.arange(most, device=depth.device)
-    return (distance < window)[:, None, None, :]
+def _attend(
+    queries: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    asking: Tensor,
+    asked: Tensor,
+    mask: Tensor | None,
+    scale: float,
+    softcap: float | None,
+) -> Tensor:
+    """Attend from the nodes `asking` [b, own] to `asked` [b, length]: [b * own, heads, d]."""
+    (branches, own), length = asking.shape, asked.shape[1]
+    heads, key_heads, size = queries.shape[1], keys.shape[1], queries.shape[2]
+    group = heads // key_heads
+    # Heads that share a key head stand side by side as further queries.
+    q = queries.index_select(0, asking.reshape(-1)).view(branches, own, key_heads, group, size)
+    q = q.transpose(1, 2).reshape(branches, key_heads, own * group, size)
+    k = keys.index_select(0, asked.reshape(-1)).view(branches, length, key_heads, size).permute(0, 2, 3, 1)
+    v = values.index_select(0, asked.reshape(-1)).view(branches, length, key_heads, size).transpose(1, 2)
+    # In float32 before the product is rounded: bfloat16 would move a score of 100 by up to 0.25.
+    scores = torch.matmul(q.float(), k.float()).mul_(scale)
+    if softcap is not None:
+        scores = torch.tanh(scores / softcap) * softcap
+    if mask is not None:
+        scores = scores + mask
+    weights = torch.softmax(scores, dim=-1).to(values.dtype)
+    result = torch.matmul(weights, v).view(branches, key_heads, own, group, size)
+    return result.transpose(1, 2).reshape(branches * own, heads, size)
 
 
 def register() -> None:

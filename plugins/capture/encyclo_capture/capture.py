@@ -17,7 +17,7 @@ from encyclo_capture.model import TransformersModel
 from encyclo_capture.tokens import TokenisedPrompt, tokenise
 from encyclo_capture.tree import grow, tree_groups
 
-# A node gathers the keys of all its ancestors; beyond this length padded batches do less work.
+# Long prompts have little to share beside their length; padded batches take them through the model's own attention.
 LONGEST_IN_TREE = 192
 
 

@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 
 from encyclo.errors import ModelNotFoundError, UsageError
 from encyclo.types import Opening, Progress
+from encyclo_capture.prepared import prepare
 from encyclo_capture.quiet import quiet_transformers
 from encyclo_capture.weights import Weights, find_weights
 
@@ -73,10 +74,13 @@ class TransformersModel:
 
     @cached_property
     def network(self) -> Any:
-        """The model without a head, in evaluation mode, on its device."""
+        """The model without a head, in evaluation mode, on its device, made ready (see prepared.py)."""
         from transformers import AutoModel
 
-        return self._load(AutoModel)
+        from encyclo_capture.forward import find_blocks
+
+        network = self._load(AutoModel)
+        return prepare(network, find_blocks(network))
 
     @cached_property
     def shares_prefixes(self) -> bool:

@@ -1,4 +1,8 @@
-"""A run's self-test: a handful of its own prompts, captured in every way, must agree with a plain pass."""
+"""A run's self-test: a handful of its own prompts, captured in every way, must agree with a plain pass.
+
+The plain pass is transformers' own forward over the same modules; those that were replaced on a CPU have been
+compared with their originals one by one when they were (see prepared.py).
+"""
 
 from __future__ import annotations
 

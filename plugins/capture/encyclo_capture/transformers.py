@@ -21,8 +21,12 @@ class Options(BaseModel):
 
     dtype: Literal["auto", "bfloat16", "float32"] = "auto"
     """Compute type; auto is bfloat16 where the processor is fast at it, else float32. float16 overflows."""
-    batch_tokens: int = Field(4096, ge=1)
-    """About how many tokens go through the model at once."""
+    batch_tokens: int | None = Field(None, ge=1)
+    """About how many tokens go through the model at once: 1,024 on a CPU (its cache is small), else 4,096."""
+
+    def batch_for(self, device: str) -> int:
+        """Return the batch asked for, or the device's default."""
+        return self.batch_tokens or (1024 if device == "cpu" else 4096)
 
 
 @hookimpl
@@ -44,7 +48,7 @@ def capture_layers(
 
     assert isinstance(context.options, Options)
     assert isinstance(context.model, TransformersModel)
-    return capture(context.model, prompts, layers, pooling, context.options.batch_tokens)
+    return capture(context.model, prompts, layers, pooling, context.options.batch_for(context.model.device))
 
 
 @hookimpl
@@ -57,4 +61,4 @@ def check_capture(
 
     assert isinstance(context.options, Options)
     assert isinstance(context.model, TransformersModel)
-    return check(context.model, prompts, layers, pooling, context.options.batch_tokens)
+    return check(context.model, prompts, layers, pooling, context.options.batch_for(context.model.device))

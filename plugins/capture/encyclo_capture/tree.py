@@ -18,18 +18,23 @@ from encyclo_capture.tokens import TokenisedPrompt
 
 @dataclass(frozen=True)
 class TokenTree:
-    """Nodes ordered by depth (0 is a prompt's first token).
+    """Nodes in the order in which the prompts need them first; depth 0 is a prompt's first token.
 
     tokens, depth: int64 [nodes]
-    ancestors:     int64 [nodes, deepest + 1]; row i holds the path from the root to node i, itself included, in
-                   its first depth[i] + 1 columns
+    paths:         int64 [branches, longest]; row i holds the nodes from the root to the end of branch i, in its
+                   first lengths[i] columns
+    lengths:       int64 [branches]
+    fresh:         int64 [branches], how many nodes at its path's end are the branch's own: they follow one
+                   another, and every node belongs to one branch
     pooled:        int64, the nodes that the prompts pool, one prompt after another
     counts:        int64 [prompts], how many of `pooled` belong to each prompt
     """
 
     tokens: NDArray[np.int64]
     depth: NDArray[np.int64]
-    ancestors: NDArray[np.int64]
+    paths: NDArray[np.int64]
+    lengths: NDArray[np.int64]
+    fresh: NDArray[np.int64]
     pooled: NDArray[np.int64]
     counts: NDArray[np.int64]
 
@@ -60,18 +65,36 @@ def tree_groups(prompts: Sequence[TokenisedPrompt], most_nodes: int) -> Iterator
 def grow(prompts: Sequence[TokenisedPrompt]) -> TokenTree:
     """Return the tree of prompts that are sorted by their tokens."""
     tokens: list[int] = []
-    paths: list[list[int]] = []
+    depth: list[int] = []
+    branches: list[list[int]] = []
+    fresh: list[int] = []
+    pooled: list[int] = []
     before: tuple[int, ...] = ()
     path: list[int] = []
     for prompt in prompts:
         shared = common_prefix(prompt.needed, before)
-        path = path[:shared]
-        for token in prompt.needed[shared:]:
-            path.append(len(tokens))
-            tokens.append(token)
-        paths.append(path)
+        own = prompt.needed[shared:]
+        path = [*path[:shared], *range(len(tokens), len(tokens) + len(own))]
+        tokens += own
+        depth += range(shared, len(path))
+        if own:
+            branches.append(path)
+            fresh.append(len(own))
+        pooled += [path[token] for token in prompt.pooled]
         before = prompt.needed
-    return _ordered_by_depth(np.array(tokens, np.int64), paths, prompts)
+    lengths = [len(branch) for branch in branches]
+    paths = np.zeros((len(branches), max(lengths)), np.int64)
+    for row, branch in enumerate(branches):
+        paths[row, : len(branch)] = branch
+    return TokenTree(
+        tokens=np.array(tokens, np.int64),
+        depth=np.array(depth, np.int64),
+        paths=paths,
+        lengths=np.array(lengths, np.int64),
+        fresh=np.array(fresh, np.int64),
+        pooled=np.array(pooled, np.int64),
+        counts=np.array([len(prompt.pooled) for prompt in prompts], np.int64),
+    )
 
 
 def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
@@ -80,26 +103,3 @@ def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
         if x != y:
             return place
     return min(len(a), len(b))
-
-
-def _ordered_by_depth(
-    tokens: NDArray[np.int64], paths: Sequence[Sequence[int]], prompts: Sequence[TokenisedPrompt]
-) -> TokenTree:
-    depth = np.empty(len(tokens), np.int64)
-    ancestors = np.zeros((len(tokens), max(len(path) for path in paths)), np.int64)
-    for path in paths:
-        nodes = np.array(path, np.int64)
-        depth[nodes] = np.arange(len(nodes))
-        # Every node of the path gets the whole path; what lies below a node is beyond its depth.
-        ancestors[nodes, : len(nodes)] = nodes
-    order = np.argsort(depth, kind="stable")
-    place = np.empty_like(order)
-    place[order] = np.arange(len(order))
-    pooled = [paths[row][token] for row, prompt in enumerate(prompts) for token in prompt.pooled]
-    return TokenTree(
-        tokens=tokens[order],
-        depth=depth[order],
-        ancestors=place[ancestors[order]],
-        pooled=place[np.array(pooled, np.int64)],
-        counts=np.array([len(prompt.pooled) for prompt in prompts], np.int64),
-    )

@@ -1,0 +1,170 @@
+"""A network's blocks made ready for bfloat16 on a CPU: fewer passes over memory, the same numbers.
+
+Three kinds of module are replaced, whatever the architecture: linear layers (their weights laid out once for
+oneDNN's product), gated MLPs (activation and multiplication done by the products themselves) and RMS norms
+(three passes instead of seven). A replacement must agree with its original on random rows before it takes its
+place; where it doesn't, or torch lacks what it needs, the original stays.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+# Relative to the length of the result: MLPs are compared in bfloat16, norms in float32, linear layers bit for bit.
+MLP_TOLERANCE = 0.01
+NORM_TOLERANCE = 1e-5
+ROWS = 16
+# Torch's activation modules and transformers' own, by class name: oneDNN's name and algorithm.
+ACTIVATIONS = {
+    "GELUTanh": ("gelu", "tanh"),
+    "GELUActivation": ("gelu", "none"),
+    "SiLUActivation": ("swish", ""),
+    "SiLU": ("swish", ""),
+    "ReLU": ("relu", ""),
+}
+
+
+class PackedLinear(nn.Module):
+    """A linear layer whose weight is kept in oneDNN's own order."""
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        self.weight_packed = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach())
+        self.bias = linear.bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the product: bfloat16 [..., in] -> [..., out]."""
+        return self.activated(x, "none", "")
+
+    def activated(self, x: Tensor, activation: str, algorithm: str) -> Tensor:
+        """Return activation(product), rounded once."""
+        result: Tensor = torch.ops.mkldnn._linear_pointwise(
+            x, self.weight_packed, self.bias, activation, [], algorithm
+        )
+        return result
+
+    def times(self, x: Tensor, other: Tensor) -> Tensor:
+        """Return product * other, rounded once."""
+        result: Tensor = torch.ops.mkldnn._linear_pointwise.binary(
+            x, other, self.weight_packed, self.bias, "mul"
+        )
+        return result
+
+
+class FusedGatedMlp(nn.Module):
+    """down(activation(gate(x)) * up(x)), of linear layers that are packed."""
+
+    def __init__(self, mlp: Any) -> None:
+        super().__init__()
+        self.activation, self.algorithm = ACTIVATIONS[type(mlp.act_fn).__name__]
+        self.gate_proj, self.up_proj, self.down_proj = mlp.gate_proj, mlp.up_proj, mlp.down_proj
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the MLP's output: bfloat16 [..., hidden]."""
+        gate = self.gate_proj.activated(x, self.activation, self.algorithm)
+        output: Tensor = self.down_proj(self.up_proj.times(x, gate))
+        return output
+
+
+class FusedRmsNorm(nn.Module):
+    """x / rms(x) * weight, computed in float32 and rounded once."""
+
+    def __init__(self, norm: Any, offset: float) -> None:
+        super().__init__()
+        self.factor = nn.Buffer(norm.weight.detach().float() + offset, persistent=False)
+        eps = getattr(norm, "eps", None)
+        self.eps = float(norm.variance_epsilon if eps is None else eps)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the normed states, in the type of `x`."""
+        states = x.to(torch.float32, copy=True)  # a copy even of float32: it is changed in place
+        scale = torch.linalg.vector_norm(states, dim=-1, keepdim=True).square_().div_(x.shape[-1])
+        return states.mul_(scale.add_(self.eps).rsqrt_()).mul_(self.factor).to(x.dtype)
+
+
+def prepare(network: Any, blocks: nn.Module) -> Any:
+    """Replace what can be replaced in `blocks`, a part of `network`, in place; return the network.
+
+    Only for bfloat16 on a CPU: everything else is returned as it is.
+    """
+    if network.device.type != "cpu" or network.dtype != torch.bfloat16:
+        return network
+    with torch.inference_mode(False), torch.no_grad(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        _replace(blocks, _norm_of)
+        _replace(blocks, _packed)
+        _replace(blocks, _gated)
+    return network
+
+
+def _replace(root: nn.Module, make: Callable[[Any], nn.Module | None]) -> None:
+    for parent, name, module in list(_children(root)):
+        fresh = make(module)
+        if fresh is not None:
+            # The original goes at once, so that no more than one weight is held twice.
+            setattr(parent, name, fresh.eval())
+
+
+def _children(root: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Module]]:
+    for parent in root.modules():
+        for name, module in parent.named_children():
+            yield parent, name, module
+
+
+def _packed(module: Any) -> nn.Module | None:
+    # Not a subclass, which may do more; no hooks, which would be lost.
+    if type(module) is not nn.Linear or module._forward_hooks or module._forward_pre_hooks:
+        return None
+    x = torch.randn(ROWS, module.in_features).to(module.weight.dtype)
+    try:
+        packed = PackedLinear(module)
+        same = torch.equal(packed(x), module(x))
+    except (AttributeError, RuntimeError):  # a torch without these operations, or without oneDNN
+        return None
+    return packed if same else None
+
+
+def _gated(module: Any) -> nn.Module | None:
+    parts = {"gate_proj", "up_proj", "down_proj", "act_fn"}
+    if {name for name, _ in module.named_children()} != parts:
+        return None
+    linear = [getattr(module, name) for name in ("gate_proj", "up_proj", "down_proj")]
+    if type(module.act_fn).__name__ not in ACTIVATIONS or {type(part) for part in linear} != {PackedLinear}:
+        return None
+    fused = FusedGatedMlp(module)
+    x = torch.randn(ROWS, linear[0].weight_packed.shape[1]).bfloat16()
+    try:
+        error = _error(fused(x), module(x))
+    except (AttributeError, RuntimeError):
+        return None
+    return fused if error <= MLP_TOLERANCE else None
+
+
+def _norm_of(module: Any) -> nn.Module | None:
+    if not type(module).__name__.endswith("RMSNorm") or [n for n, _ in module.named_parameters()] != [
+        "weight"
+    ]:
+        return None
+    if not (hasattr(module, "eps") or hasattr(module, "variance_epsilon")):
+        return None
+    # In float32: in bfloat16 a large weight and 1 + weight, which Gemma means, can't be told apart.
+    exact = copy.deepcopy(module).float()
+    x = torch.randn(ROWS, len(module.weight))
+    try:
+        wanted = exact(x)
+        errors = {offset: _error(FusedRmsNorm(module, offset)(x), wanted) for offset in (0.0, 1.0)}
+    except (AttributeError, RuntimeError):
+        return None
+    offset = min(errors, key=errors.__getitem__)
+    return FusedRmsNorm(module, offset) if errors[offset] <= NORM_TOLERANCE else None
+
+
+def _error(found: Tensor, wanted: Tensor) -> float:
+    if found.dtype != wanted.dtype or found.shape != wanted.shape:
+        return float("inf")
+    return float((found.float() - wanted.float()).norm() / wanted.float().norm().clamp_min(1e-12))

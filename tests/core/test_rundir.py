@@ -179,3 +179,44 @@ def test_a_note_is_kept_in_run_json(tmp_path):
     record = rundir.read_record(tmp_path)
     assert record["seconds"] == 3.5
     assert record["config"]["seed"] == 0
+
+
+LISTED = {
+    **CONFIG,
+    "concepts": "file",
+    "concepts_sha256": "1",
+    "sampler": ["raw"],
+    "options": {"file": {"path": "old.csv"}, "raw": {"a": 1}},
+}
+
+
+def test_a_list_that_was_moved_goes_on_with_its_run(tmp_path):
+    begin(tmp_path, LISTED)
+    moved = {**LISTED, "options": {"file": {"path": "new.csv"}, "raw": {"a": 1}}}
+    begin(tmp_path, moved)
+    assert rundir.read_record(tmp_path)["config"]["options"]["file"] == {"path": "new.csv"}
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"concepts_sha256": "2"}, "concepts_sha256"),
+        ({"options": {"file": {"path": "new.csv"}, "raw": {"a": 2}}}, "options.raw.a"),
+        ({"concepts": "other", "options": {"other": {"path": "x"}, "raw": {"a": 1}}}, "concepts"),
+        ({"sampler": ["raw", "file"]}, "sampler"),
+    ],
+)
+def test_a_moved_list_hides_no_other_difference(tmp_path, change, named):
+    begin(tmp_path, LISTED)
+    before = content(tmp_path)
+    options = {"file": {"path": "new.csv"}, "raw": {"a": 1}}
+    with pytest.raises(RunDirectoryError, match=named):
+        begin(tmp_path, {**LISTED, "options": options, **change})
+    assert content(tmp_path) == before
+
+
+def test_the_options_of_a_list_that_is_also_a_sampler_count(tmp_path):
+    both = {**LISTED, "sampler": ["file"]}
+    begin(tmp_path, both)
+    with pytest.raises(RunDirectoryError, match=r"options\.file\.path"):
+        begin(tmp_path, {**both, "options": {"file": {"path": "new.csv"}, "raw": {"a": 1}}})

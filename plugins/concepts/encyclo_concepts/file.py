@@ -123,8 +123,7 @@ class Row(BaseModel):
     def _meaningful(self) -> Row:
         if not any(_shows(character) for character in self.name):
             raise ValueError("the name is empty: it has no character that shows")
-        own = {_bare(text) for text in (self.name, *self.aliases)}
-        if _bare(self.definition) in own - {""}:
+        if _bare(self.name) and _bare(self.definition) == _bare(self.name):
             raise ValueError(
                 f"the definition of {_shown(self.name)} is only its name; say what it means or leave it empty"
             )

@@ -247,6 +247,7 @@ def _synsets(rows: list[Row], part: str, counts: Counts) -> list[Synset]:
     clusters: dict[int, str] = {}
     satellites: list[tuple[Synset, str, str]] = []
     for offset, file, kind, _, texts, _, pointers, gloss in rows:
+        marked = texts.lower()
         if "(" in texts:
             texts = _MARKER.sub("", texts)
         synset = Synset(part, int(offset), int(file), tuple(texts.split(" ")[:-1:2]), (), 0, pointers, gloss)
@@ -255,7 +256,7 @@ def _synsets(rows: list[Row], part: str, counts: Counts) -> list[Synset]:
             satellites.append((synset, texts, file))
             continue
         senses = _WORD.findall(texts.lower())
-        clusters[synset.offset] = f" {senses[0]}"
+        clusters[synset.offset] = f" {_WORD.match(marked)[1]}"  # here sense keys keep the marker
         _count(synset, senses, counts.get(_NUMBERS[kind] + file))
     for synset, texts, file in satellites:
         head = next((clusters[offset] for offset in synset.heads() if offset in clusters), "")

@@ -187,9 +187,8 @@ def _concepts(prefix: str, entries: list[_Entry], every: Every) -> Iterator[Conc
         part = synset.part_of_speech
         above = next(iter(synset.hypernyms()), -1)
         broader = every[part].get(above)
-        aliases = _aliases(synset, entry.name)
         definition, examples = split_gloss(synset.gloss)
-        if definition in (entry.name, *aliases):  # says nothing that the name does not say
+        if definition == entry.name:  # says nothing that the name does not say
             definition = ""
         yield Concept(
             id=_id(prefix, part, synset.offset),
@@ -198,7 +197,7 @@ def _concepts(prefix: str, entries: list[_Entry], every: Every) -> Iterator[Conc
             category=LEXICOGRAPHER_FILES[synset.lexicographer_file],
             part_of_speech=part,
             broader=_id(prefix, part, above) if above in listed[part] else None,
-            aliases=aliases,
+            aliases=_aliases(synset, entry.name),
             examples=examples,
             broader_name=_best_name(broader) if broader is not None else "",
         )

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import ClassVar
 
@@ -53,7 +54,7 @@ class StoreContract(Contract):
 
     def make(self, folder: Path) -> Store:
         """Return the store of the run directory `folder`, as a new process would."""
-        store: Store = Plugins().call(
+        store: Store = _plugins().call(
             "store_activations", self.plugin, location=folder, schema=SCHEMA
         )
         return store
@@ -226,6 +227,12 @@ def check_store(plugin: str, folder: Path, effort: Effort = QUICK) -> list[Findi
     contract = type("NamedStore", (StoreContract,), {"plugin": plugin, "effort": effort})()
     findings: list[Finding] = contract.report(folder)
     return findings
+
+
+@cache
+def _plugins() -> Plugins:
+    """Look for installed plugins once: it takes longer than most checks."""
+    return Plugins()
 
 
 def _same(found: object, expected: object, what: str) -> None:

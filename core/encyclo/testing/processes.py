@@ -175,6 +175,8 @@ def _be_child(
             _limit_memory(memory)
         function(*arguments)
         code = 0
+    except SystemExit as leaving:
+        code = leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
     except BaseException:
         traceback.print_exc()
     finally:

@@ -13,7 +13,7 @@ import numpy as np
 from encyclo import hookimpl
 from encyclo.types import Concept, Prompt, Samples
 
-CONCEPTS = 24
+CONCEPTS = 12
 FAMILIES = 8
 FLAGS = (
     "run", "--concepts", "fast", "--sampler", "fast", "--capture", "fast", "--interpreter", "centroid",

@@ -199,9 +199,11 @@ def make_folder(path: Path) -> None:
     if path.parent != path:
         make_folder(path.parent)
     with _told(path):
-        # Another process may be making it at the same time.
-        with contextlib.suppress(FileExistsError):
+        try:
             _disk.make_folder(path)
+        except FileExistsError:
+            if not path.is_dir():  # if it is one, another process has just made it
+                raise
         _disk.sync_folder(path.parent)
 
 

@@ -31,6 +31,16 @@ class TestHdf5(StoreContract):
     plugin = "hdf5"
 
 
+class TestZarr(StoreContract):
+    plugin = "zarr"
+
+
+@pytest.mark.slow
+class TestZarrThoroughly(StoreContract):
+    plugin = "zarr"
+    effort = THOROUGH
+
+
 @pytest.mark.slow
 class TestHdf5Thoroughly(StoreContract):
     plugin = "hdf5"

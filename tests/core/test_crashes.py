@@ -204,7 +204,9 @@ def opened(out: Path, file: str) -> object:
         found = ledger.commits()
         if len(found) < UNITS:
             raise DamagedError(f"A commit record of {out} is gone.")
-        store = Plugins().call("store_activations", record_of(out)["config"]["store"], location=out, schema=NOTHING)
+        store = Plugins().call(
+            "store_activations", record_of(out)["config"]["store"], location=out, schema=NOTHING
+        )
         mine = [c for c in found.values() if file.startswith((f"parts/{c.part}", f"commits/{c.unit}"))]
         return found, [read_part(store, ledger, commit).checksum() for commit in mine]
     with encyclo.open(out) as book:
@@ -224,7 +226,9 @@ def test_damaged_runs_are_refused(store: str, whole: Path, tmp_path: Path, count
     """The contract of stores damages 1,000 more files of parts, records and encyclopedias."""
     kept = {"metrics.json", "report.html"}  # what people read; nothing is computed from it
     files = sorted(
-        name for path in whole.rglob("*") if path.is_file() and (name := str(path.relative_to(whole))) not in kept
+        name
+        for path in whole.rglob("*")
+        if path.is_file() and (name := str(path.relative_to(whole))) not in kept
     )
     files = [name for name in files if not name.startswith(".lock")]
     check_mutations(opened, whole, tmp_path, count, files=files)

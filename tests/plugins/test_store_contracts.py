@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import pickle
 import tempfile
 from pathlib import Path
 
@@ -13,9 +12,8 @@ import numpy as np
 import pytest
 
 from encyclo.schema import Part
-from encyclo.testing.contract import Contract, ContractError
-from encyclo.testing.processes import Nursery
-from encyclo.testing.stores import THOROUGH, Effort, StoreContract, check_store
+from encyclo.testing.contract import ContractError
+from encyclo.testing.stores import THOROUGH, StoreContract
 from encyclo.testing.stores_data import SCHEMA
 from encyclo.testing.stores_memory import MemoryStore
 from encyclo_hdf5.reader import Hdf5Part

@@ -187,8 +187,9 @@ def _be_child(
 
 def _limit_memory(more: int) -> None:
     """Allow this process `more` bytes than it has now, and no core file."""
-    import psutil
     import resource
+
+    import psutil
 
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     now = psutil.Process().memory_info().vms

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -54,9 +54,7 @@ class StoreContract(Contract):
 
     def make(self, folder: Path) -> Store:
         """Return the store of the run directory `folder`, as a new process would."""
-        store: Store = _plugins().call(
-            "store_activations", self.plugin, location=folder, schema=SCHEMA
-        )
+        store: Store = _plugins().call("store_activations", self.plugin, location=folder, schema=SCHEMA)
         return store
 
     def fresh(self, folder: Path) -> Store:
@@ -174,7 +172,9 @@ class StoreContract(Contract):
         whole, reader = Part.join(parts), store.open()
         generator = np.random.default_rng(0)
         chosen = [np.sort(generator.choice(len(whole), k, replace=False)) for k in (1, 2, 50, 533)]
-        for rows in [slice(None), slice(255, 268), slice(0, 0), np.array([], np.int64), *chosen]:
+        wanted: list[slice | np.ndarray[Any, np.dtype[np.int64]]]
+        wanted = [slice(None), slice(255, 268), slice(0, 0), np.array([], np.int64), *chosen]
+        for rows in wanted:
             _same(reader.samples(rows), take(whole, rows), f"The rows {rows}")
         reader.close()
 

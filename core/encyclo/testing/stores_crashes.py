@@ -90,7 +90,9 @@ def check_refused_writes(contract: StoreContract, folder: Path) -> None:
                 with files.using(disk):
                     run.go(contract.make(place), place, promised.append)
             except EncycloError as error:
-                require("\n" not in str(error), f"{disk.calls[number - 1]} failed in more than one line: {error}")
+                require(
+                    "\n" not in str(error), f"{disk.calls[number - 1]} failed in more than one line: {error}"
+                )
             except Exception as error:
                 raise ContractError(
                     f"{disk.calls[number - 1]} failed with {type(error).__name__}, no StoreError: {error}"
@@ -112,7 +114,9 @@ def check_full_disk_in_the_library(contract: StoreContract, folder: Path) -> Non
         for size in (0, 100, 1_000, 4_000, 16_000, 40_000):
             place = _made(folder / str(size))
             ending = nursery.run(_limited, contract, run, place, size)
-            require(ending.status == 0, f"With files of at most {size} bytes: {ending.output.strip()[-1500:]}")
+            require(
+                ending.status == 0, f"With files of at most {size} bytes: {ending.output.strip()[-1500:]}"
+            )
             run.go(contract.make(place), place)
             run.check_finished(contract.make(place), place)
 
@@ -151,7 +155,9 @@ def check_kill_9(contract: StoreContract, folder: Path, kills: int) -> None:
         length, killed, tries = statistics.median(times), 0, 0
         while killed < kills:
             tries += 1
-            require(tries <= 4 * kills + 20, f"Only {killed} of {tries} runs could be killed before their end.")
+            require(
+                tries <= 4 * kills + 20, f"Only {killed} of {tries} runs could be killed before their end."
+            )
             place = _made(folder / f"kill-{tries}")
             ending = nursery.run(_keep_promises, contract, run, place, kill_after=random.uniform(0, length))
             killed += ending.killed
@@ -169,7 +175,11 @@ def _warm(contract: StoreContract, folder: Path) -> None:
 def _keep_promises(contract: StoreContract, run: SmallRun, folder: Path) -> None:
     """Run, and tell outside of the run directory what is safe by now; a kill doesn't lose what was told."""
     with folder.with_suffix(".promises").open("ab", buffering=0) as told:
-        run.go(contract.make(folder), folder, lambda units: told.write(b"%d\n" % units) and None)
+
+        def promise(units: int) -> None:
+            told.write(b"%d\n" % units)
+
+        run.go(contract.make(folder), folder, promise)
 
 
 def promises(folder: Path) -> int:

@@ -10,13 +10,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from encyclo import files
 from encyclo.errors import StoreError
 from encyclo.ledger import Commit, Ledger, Unit
-from encyclo.testing.disks import HastyDisk
 from encyclo.testing.contract import ContractError, require
+from encyclo.testing.disks import HastyDisk
 from encyclo.testing.small_run import commit_part, read_finished, read_part
 from encyclo.testing.stores_data import HOSTILE, SCHEMA, differences, make_book, make_part
 from encyclo.testing.stores_memory import MemoryStore

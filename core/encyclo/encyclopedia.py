@@ -103,7 +103,9 @@ class Encyclopedia:
 
     def __repr__(self) -> str:
         state = "" if self.finished else ", not finished"
-        return f"<Encyclopedia of {self.record['config']['model']}: {len(self):,} concepts{state}, {self.path}>"
+        return (
+            f"<Encyclopedia of {self.record['config']['model']}: {len(self):,} concepts{state}, {self.path}>"
+        )
 
     def close(self) -> None:
         """Close the file."""
@@ -253,7 +255,9 @@ def check_owners(path: Path, source: Source, concepts: int) -> None:
     """Refuse samples of concepts that the run doesn't have. Raises DamagedError."""
     owners = source.columns.concept
     if len(owners) and not 0 <= owners.min() <= owners.max() < concepts:
-        raise DamagedError(f"{path} has samples of concepts that it doesn't have; `encyclo verify` says more.")
+        raise DamagedError(
+            f"{path} has samples of concepts that it doesn't have; `encyclo verify` says more."
+        )
 
 
 def concepts_of(record: dict[str, Any], plugins: Plugins) -> list[Concept]:

@@ -114,15 +114,7 @@ class Ledger:
         for path in sorted(self.commits_folder.glob("*.json")):
             if path.name.startswith(files.TEMPORARY):
                 continue
-            try:
-                commit = Commit(**sealing.read_sealed(path))
-                if f"{commit.unit}.json" != path.name:
-                    raise ValueError("it is another unit's")
-            except (ValueError, TypeError) as error:
-                raise DamagedError(
-                    f"The commit record {path} can't be read ({error}); delete it and run the same command "
-                    "again to redo that unit."
-                ) from error
+            commit = read_record(path)
             found[commit.unit] = commit
         return found
 
@@ -187,6 +179,20 @@ class Ledger:
         for folder in (self.commits_folder, self.commits_folder.parent):
             for path in folder.glob(f"{files.TEMPORARY}*"):
                 _remove(path)
+
+
+def read_record(path: Path) -> Commit:
+    """Read one commit record. Raises DamagedError naming it."""
+    try:
+        commit = Commit(**sealing.read_sealed(path))
+        if f"{commit.unit}.json" != path.name:
+            raise ValueError("it is another unit's")
+    except (ValueError, TypeError) as error:
+        raise DamagedError(
+            f"The commit record {path} can't be read ({error}); delete it and run the same command "
+            "again to redo that unit."
+        ) from error
+    return commit
 
 
 def _remove(path: Path) -> None:

@@ -37,9 +37,7 @@ class Source(Protocol):
 
     columns: Columns
 
-    def halves(
-        self, rows: NDArray[np.int64], layers: Sequence[int] | None = None
-    ) -> NDArray[np.float16]:
+    def halves(self, rows: NDArray[np.int64], layers: Sequence[int] | None = None) -> NDArray[np.float16]:
         """Return activations as stored, float16 [k, len(layers), H]; `layers` are places, None is all."""
         ...
 
@@ -117,9 +115,7 @@ class CommittedRows:
         if len(self.columns) and len(self.columns) * self._row_bytes() <= in_memory:
             self._held = self._gather(np.arange(len(self.columns)), None)
 
-    def halves(
-        self, rows: NDArray[np.int64], layers: Sequence[int] | None = None
-    ) -> NDArray[np.float16]:
+    def halves(self, rows: NDArray[np.int64], layers: Sequence[int] | None = None) -> NDArray[np.float16]:
         """Return activations as stored, float16 [k, len(layers), H], in the rows' order."""
         if self._held is None:
             return self._gather(rows, layers)
@@ -149,9 +145,7 @@ class CommittedRows:
             taken[order[places]] = values
         return self._reader(0).activations(np.empty(0, np.int64), layers) if taken is None else taken
 
-    def _split(
-        self, rising: NDArray[np.int64]
-    ) -> Iterator[tuple[int, NDArray[np.int64], NDArray[np.int64]]]:
+    def _split(self, rising: NDArray[np.int64]) -> Iterator[tuple[int, NDArray[np.int64], NDArray[np.int64]]]:
         """Yield (part, rows in it, places in `rising`)."""
         if len(rising) and not 0 <= rising[0] <= rising[-1] < self._starts[-1]:
             raise IndexError(f"rows {rising[0]} to {rising[-1]} of {self._starts[-1]}")
@@ -194,9 +188,7 @@ class FinishedRows:
                 "`encyclo verify` says what can be recovered."
             )
 
-    def halves(
-        self, rows: NDArray[np.int64], layers: Sequence[int] | None = None
-    ) -> NDArray[np.float16]:
+    def halves(self, rows: NDArray[np.int64], layers: Sequence[int] | None = None) -> NDArray[np.float16]:
         """Return activations as stored, float16 [k, len(layers), H], in the rows' order. Raises DamagedError."""
         order = np.argsort(rows, kind="stable")
         values = self._by_row.activations(rows[order], layers)
@@ -233,9 +225,7 @@ def fetch(source: Source, rows: NDArray[np.int64]) -> NDArray[np.float32]:
     return codec.decode(source.halves(rows), source.columns.scale[rows])
 
 
-def batches(
-    source: Source, size: int, seed: int, rows: NDArray[np.int64] | None = None
-) -> Iterator[Batch]:
+def batches(source: Source, size: int, seed: int, rows: NDArray[np.int64] | None = None) -> Iterator[Batch]:
     """Yield every row (or each of `rows`) once, shuffled, `size` at a time; the last batch may be smaller.
 
     Blocks of rows that lie together come in random order, and the rows of BLOCKS_MIXED of them are mixed, so that
@@ -298,7 +288,7 @@ def read_pieces(path: Path, offsets: NDArray[np.int64], length: int) -> NDArray[
     cuts = np.flatnonzero(np.diff(offsets) != length) + 1
     starts = [0, *cuts.tolist()]
     ends = [*starts[1:], len(offsets)]
-    view = memoryview(pieces).cast("B")
+    view = pieces.data.cast("B")
     with path.open("rb", buffering=0) as file:
         for first, last in zip(starts, ends, strict=True):
             file.seek(int(offsets[first]))

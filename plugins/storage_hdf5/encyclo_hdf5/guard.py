@@ -95,7 +95,9 @@ def _check_dataset(dataset: object, array: Array, size: int) -> None:
     _check_type(dataset, array)
     if dataset.shape is None:
         raise ValueError(f"{name} is empty")
-    length = math.prod(dataset.shape) * (REFERENCE.itemsize if array.dtype == TEXT else dataset.dtype.itemsize)
+    length = math.prod(dataset.shape) * (
+        REFERENCE.itemsize if array.dtype == TEXT else dataset.dtype.itemsize
+    )
     if length == 0:
         return
     if length > size:

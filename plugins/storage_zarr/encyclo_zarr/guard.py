@@ -113,7 +113,9 @@ def _gathered(consolidated: Any) -> Any:
         return None
     empty = {**consolidated, "metadata": {}}
     return {
-        path: {key: value for key, value in document.items() if (key, value) != ("consolidated_metadata", empty)}
+        path: {
+            key: value for key, value in document.items() if (key, value) != ("consolidated_metadata", empty)
+        }
         for path, document in consolidated["metadata"].items()
         if isinstance(document, dict)
     }
@@ -127,9 +129,7 @@ def _check_group(document: dict[str, Any], path: str) -> None:
         raise ValueError(f"{path or 'its root'} has the unknown metadata {min(strangers)!r}")
 
 
-def _check_array(
-    document: dict[str, Any], path: str, name: str, array: Array, part: bool
-) -> tuple[int, ...]:
+def _check_array(document: dict[str, Any], path: str, name: str, array: Array, part: bool) -> tuple[int, ...]:
     if document.get("node_type") != "array" or document.keys() - _ARRAY_KEYS:
         raise ValueError(f"{path} is no array, or has unknown metadata")
     shape = document.get("shape")
@@ -205,7 +205,9 @@ def _check_shard(
     assert shards is not None
     table = shard_index(tree, path, key, shape)
     rows = min(shards[0], shape[0] - place[0] * shards[0])
-    needed = math.ceil(rows / chunks[0]) * math.prod(s // c for s, c in zip(shards[1:], chunks[1:], strict=True))
+    needed = math.ceil(rows / chunks[0]) * math.prod(
+        s // c for s, c in zip(shards[1:], chunks[1:], strict=True)
+    )
     if (table[:needed, 1] == ABSENT).any():
         raise ValueError(f"{key!r} lacks chunks of its samples")
     for offset, size in table[:needed].tolist():

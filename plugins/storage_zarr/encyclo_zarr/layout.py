@@ -1,7 +1,7 @@
 """How the arrays are cut: chunks, and the shards (files) that hold them.
 
 Activations: one layer of 250 samples a chunk, all layers of 2,000 samples a shard, so that one layer is read
-without the others and 10,000 samples are 5 files. Prompts: 250 a chunk, 50,000 a shard. Signatures: 1,000
+without the others and 10,000 samples are 5 files. Prompts: 250 a chunk, 50,000 a shard. Signatures: 250
 concepts a chunk. All else, and every array of a part, is one chunk.
 """
 
@@ -18,7 +18,7 @@ from encyclo.text import ESCAPED
 
 ROWS_A_CHUNK = 250
 ROWS_A_SHARD = {"activations": 2_000, "prompt": 50_000}
-CONCEPTS_A_CHUNK = 1_000
+CONCEPTS_A_CHUNK = 250
 
 
 def grid(name: str, shape: Sequence[int], part: bool) -> tuple[tuple[int, ...], tuple[int, ...] | None]:

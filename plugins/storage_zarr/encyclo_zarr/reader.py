@@ -46,7 +46,7 @@ class ZarrPart:
             tree = Zip(path)
             check_tree(tree, {"": SAMPLES}, part=True)
             with tree.store() as store:
-                group = zarr.open_group(store, mode="r", zarr_format=3, use_consolidated=False)
+                group: Any = zarr.open_group(store, mode="r", zarr_format=3, use_consolidated=False)
                 self.escaped = {name: is_escaped(group[name]) for name in ("family", "prompt")}
                 self._columns = Columns(**{name: read_column(group[name]) for name in COLUMNS})
                 self._shape = group["activations"].shape
@@ -61,7 +61,8 @@ class ZarrPart:
     ) -> NDArray[np.float16]:
         """Return activations as stored, float16 [k, len(layers), H]."""
         with explained("read", self.path):
-            return flat_rows(*self._flat, self._shape, rows, layers)
+            path, offset = self._flat
+            return flat_rows(path, offset, self._shape, rows, layers)
 
     def prompts(self) -> list[str]:
         """Return every row's prompt."""
@@ -197,8 +198,8 @@ def read_attributes(values: dict[str, Any]) -> Attributes:
     """Return the attributes at the root. Raises ValueError for one of another type."""
     found: dict[str, Any] = {}
     for field in dataclasses.fields(Attributes):
-        value = values[field.name]
-        expected = {"int": int, "str": str}.get(str(field.type), list)
+        value: Any = values[field.name]
+        expected: Any = {"int": int, "str": str}.get(str(field.type), list)
         if type(value) is not expected or (expected is list and not all(type(v) is int for v in value)):
             raise ValueError(f"its attribute {field.name!r} is {value!r:.80}")
         found[field.name] = tuple(value) if expected is list else value
@@ -228,7 +229,15 @@ def explained(verb: str, path: Path) -> Iterator[None]:
     except OSError as error:
         kind: Any = DamagedError if verb == "read" and path.exists() else StoreError
         raise kind(f"Can't {verb} {path}: {error}.") from error
-    except (KeyError, ValueError, TypeError, RuntimeError, IndexError, BaseZarrError, zipfile.BadZipFile) as error:
+    except (
+        KeyError,
+        ValueError,
+        TypeError,
+        RuntimeError,
+        IndexError,
+        BaseZarrError,
+        zipfile.BadZipFile,
+    ) as error:
         if verb == "write":
             raise
         told = " ".join(str(error.args[0] if error.args else repr(error)).split())

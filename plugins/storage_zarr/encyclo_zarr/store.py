@@ -62,7 +62,9 @@ class ZarrStore:
         with explained("write", path), files.replacing_folder(path) as temporary:
             root = zarr.create_group(str(temporary), zarr_format=3, attributes=_plain(book.attributes))
             _write_columns(root.create_group("concepts"), book.concepts, HIERARCHY["concepts"], part=False)
-            _write_columns(root.create_group("signatures"), book.signatures, HIERARCHY["signatures"], part=False)
+            _write_columns(
+                root.create_group("signatures"), book.signatures, HIERARCHY["signatures"], part=False
+            )
             self._join(root.create_group("samples"), opened)
             with warnings.catch_warnings():
                 # zarr warns that the specification has no consolidated metadata yet; readers may ignore it.
@@ -77,7 +79,9 @@ class ZarrStore:
     def bulk_ranges(self) -> dict[str, list[tuple[int, int]]]:
         """Return where the finished directory's activations lie: opening need not read through them."""
         root = self.location / FOLDER
-        shards = sorted(path for path in (root / "samples/activations").rglob("*") if path.name != "zarr.json")
+        shards = sorted(
+            path for path in (root / "samples/activations").rglob("*") if path.name != "zarr.json"
+        )
         return {
             path.relative_to(root).as_posix(): [(0, _bulk_of(path, self._index_bytes(root)))]
             for path in shards

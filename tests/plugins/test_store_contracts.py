@@ -13,7 +13,7 @@ import pytest
 
 from encyclo.schema import Part
 from encyclo.testing.contract import ContractError
-from encyclo.testing.stores import THOROUGH, StoreContract
+from encyclo.testing.stores import THOROUGH, Effort, StoreContract
 from encyclo.testing.stores_data import SCHEMA
 from encyclo.testing.stores_memory import MemoryStore
 from encyclo_hdf5.reader import Hdf5Part
@@ -30,7 +30,11 @@ class TestHdf5(StoreContract):
 
 
 class TestZarr(StoreContract):
+    """Zarr writes some 50 files an encyclopedia, so the same checks take far longer: part of them is slow."""
+
     plugin = "zarr"
+    effort = Effort(kills=5, mutations=150, examples=4, survivals=1)
+    slow_checks = frozenset({"refused_writes", "power_cuts", "full_disk_in_the_library"})
 
 
 @pytest.mark.slow
@@ -128,3 +132,29 @@ def test_a_broken_store_does_work_while_nothing_crashes(tmp_path, contract):
         place = tmp_path / check
         place.mkdir()
         assert contract().find(check, place).problem is None
+
+
+class MisnamingContract(StoreContract):
+    plugin = "hdf5"
+    known_failures = {"no_such_check": "misspelt"}  # noqa: RUF012
+
+
+class PessimisticContract(OracleContract):
+    known_failures = {"rows_are_read": "no reason"}  # noqa: RUF012
+
+
+def test_a_known_failure_must_be_a_check_and_must_fail(tmp_path):
+    class Metafunc:
+        fixturenames = ("check",)
+
+    with pytest.raises(ContractError, match="no_such_check; the checks are parts_come_back"):
+        MisnamingContract().pytest_generate_tests(Metafunc())
+    with pytest.raises(ContractError, match="rows_are_read passes"):
+        PessimisticContract().test_contract("rows_are_read", tmp_path)
+    finding = PessimisticContract().find("rows_are_read", tmp_path)
+    assert (finding.problem, finding.known, finding.kept) == (None, "no reason", False)
+
+
+def test_every_check_says_what_it_asks():
+    for name, asks in StoreContract.checks().items():
+        assert asks.endswith(".") and len(asks) > 30, name

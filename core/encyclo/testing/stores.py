@@ -41,10 +41,12 @@ class Effort:
     steps: int = 20
     survivals: int = 3
     """How many of `disks.SURVIVALS` are tried at each call of the power cut."""
+    every_call: bool = False
+    """Try the calls between the first and the last of a long stretch of syncs too."""
 
 
 QUICK = Effort()
-THOROUGH = Effort(kills=300, mutations=20_000, examples=300, steps=50, survivals=6)
+THOROUGH = Effort(kills=300, mutations=20_000, examples=300, steps=50, survivals=6, every_call=True)
 
 
 class StoreContract(Contract):
@@ -197,11 +199,11 @@ class StoreContract(Contract):
 
     def check_power_cuts(self, folder: Path) -> None:
         """After a power cut at any write, rename or sync, what was committed is there and the run goes on."""
-        stores_crashes.check_power_cuts(self, folder, self.effort.survivals)
+        stores_crashes.check_power_cuts(self, folder, self.effort.survivals, self.effort.every_call)
 
     def check_refused_writes(self, folder: Path) -> None:
         """A full disk or an I/O error at any call gives one sentence; the run goes on once it is mended."""
-        stores_crashes.check_refused_writes(self, folder)
+        stores_crashes.check_refused_writes(self, folder, self.effort.every_call)
 
     def check_full_disk_in_the_library(self, folder: Path) -> None:
         """The same where the library that writes the file runs out of space on the way."""

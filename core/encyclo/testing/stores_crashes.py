@@ -23,11 +23,12 @@ if TYPE_CHECKING:
     from encyclo.testing.stores import StoreContract
 
 
-def check_power_cuts(contract: StoreContract, folder: Path, survivals: int) -> None:
+def check_power_cuts(contract: StoreContract, folder: Path, survivals: int, every: bool) -> None:
     """Cut the power after every call of a small run, in each of `survivals` ways; check and go on."""
     run, moments = SmallRun(), record(contract, SmallRun(), _made(folder / "whole"))
     seen: set[tuple[int, bytes]] = set()
-    for number, moment in enumerate(moments):
+    for number in disks.telling([moment.call for moment in moments], every):
+        moment = moments[number]
         for names, data in disks.SURVIVALS[:survivals]:
             left = disks.survivors(moment, names, data, seed=number)
             image = (moment.promised, pickle.dumps(sorted(left.items())))
@@ -69,18 +70,17 @@ def record(contract: StoreContract, run: SmallRun, folder: Path) -> list[disks.M
     return disk.moments
 
 
-def check_refused_writes(contract: StoreContract, folder: Path) -> None:
+def check_refused_writes(contract: StoreContract, folder: Path, every: bool) -> None:
     """Let every call of a small run fail in turn, with a full disk and with an I/O error; go on after it."""
     run, counting, whole = SmallRun(), disks.FailingDisk(), _made(folder / "whole")
     with files.using(counting):
         run.go(contract.make(whole), whole)
-    calls = len(counting.calls)
     require(
         sum(call.startswith("replace") for call in counting.calls) >= run.units + 2,
         "The store doesn't put its files in place through encyclo.files, so nothing can be made to fail.",
     )
     for code in (errno.ENOSPC, errno.EIO):
-        for number in range(1, calls + 1):
+        for number in (place + 1 for place in disks.telling(counting.calls, every)):
             if code == errno.ENOSPC and counting.calls[number - 1].startswith("remove"):
                 continue  # a full disk doesn't refuse that
             place = _made(folder / f"{errno.errorcode[code]}-{number}")

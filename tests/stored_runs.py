@@ -52,9 +52,7 @@ def make_run(out: Path, store: str, finish: bool = True) -> Path:
     config = {"store": store, "layers": list(LAYERS), "concepts": "core", "limit": CONCEPTS, "seed": 0}
     config |= {"interpreter": "centroid", "model": "tiny", "options": {}}
     with rundir.claimed(out, config, {"plugins": {store: "encyclo 0.1.0"}}) as directory:
-        made = Plugins().call(
-            "store_activations", store, location=out, schema=Schema(LAYERS, (3, 4), HIDDEN)
-        )
+        made = Plugins().call("store_activations", store, location=out, schema=Schema(LAYERS, (3, 4), HIDDEN))
         commits = [
             directory.ledger.store(made, Unit(f"unit{i}", int(part.stage[0]), (i,)), part, 0.5, 10, 8)
             for i, part in enumerate(parts())
@@ -93,6 +91,4 @@ def make_book(record, owners, signatures) -> Book:
         "tiny", "ab" * 32, LAYERS, (3, 4), "span", HIDDEN, 2, record["run_id"], CREATED, "0.1.0",
         json.dumps(record["config"], sort_keys=True),
     )  # fmt: skip
-    return Book(
-        attributes, table, SignatureTable(signatures.mean, signatures.variance, signatures.count)
-    )
+    return Book(attributes, table, SignatureTable(signatures.mean, signatures.variance, signatures.count))

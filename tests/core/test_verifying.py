@@ -73,7 +73,9 @@ def test_every_damaged_file_is_one_finding(run):
         findings = verify(run).findings
         assert len(findings) == 1, (path, findings)
         name = path.name.split(".")[0].rsplit("-", 1)[0] if path.parent.name == "parts" else path.name
-        assert any(word in str(findings[0]) for word in (name.removesuffix(".json"), "seal", path.parent.name))
+        assert any(
+            word in str(findings[0]) for word in (name.removesuffix(".json"), "seal", path.parent.name)
+        )
         assert any(w in findings[0].recovery for w in ("again", "restore")), findings
         path.write_bytes(content)
     assert not verify(run).findings
@@ -114,7 +116,9 @@ def sealed_again(run: Path, **changed) -> None:
     reader.close()
     for name, value in changed.items():
         table = next(t for t in ("concepts", "signatures", "attributes") if hasattr(getattr(book, t), name))
-        book = dataclasses.replace(book, **{table: dataclasses.replace(getattr(book, table), **{name: value})})
+        book = dataclasses.replace(
+            book, **{table: dataclasses.replace(getattr(book, table), **{name: value})}
+        )
     commits = sorted(Ledger(run).commits().values(), key=lambda c: c.unit)
     finalise(store, run, commits, book)
 
@@ -134,7 +138,9 @@ def sealed_again(run: Path, **changed) -> None:
 )
 def test_wrong_content_is_found_though_every_checksum_is_right(run, name, change, said):
     reader, _ = open_finished(store_of(run), run)
-    table = next(t for t in ("concepts", "signatures", "attributes") if hasattr(getattr(reader.book, t), name))
+    table = next(
+        t for t in ("concepts", "signatures", "attributes") if hasattr(getattr(reader.book, t), name)
+    )
     value = change(getattr(getattr(reader.book, table), name))
     reader.close()
     sealed_again(run, **{name: value})
@@ -211,8 +217,12 @@ def test_converting_there_and_back_loses_no_bit(finished, tmp_path, encyclo, her
 
 def test_both_stores_of_one_run_are_converted_into_the_same_files(finished, tmp_path, encyclo):
     for store in STORES:
-        assert encyclo("convert", finished["hdf5"], "--store", store, "--out", tmp_path / store).returncode == 0
-    assert (tmp_path / "hdf5/encyclopedia.h5").read_bytes() == (finished["hdf5"] / "encyclopedia.h5").read_bytes()
+        assert (
+            encyclo("convert", finished["hdf5"], "--store", store, "--out", tmp_path / store).returncode == 0
+        )
+    assert (tmp_path / "hdf5/encyclopedia.h5").read_bytes() == (
+        finished["hdf5"] / "encyclopedia.h5"
+    ).read_bytes()
 
 
 def test_convert_refuses_what_it_should(run, tmp_path, encyclo):
@@ -297,7 +307,7 @@ def test_a_changed_activation_is_refused_when_it_is_read(finished, tmp_path, sto
             book.samples()
         with pytest.raises(DamagedError, match="differ from what was written"):
             list(book.layer(-2))
-        np.testing.assert_array_equal(list(book.layer(-1))[0], Part.join(parts()).values()[:, 1])
+        np.testing.assert_array_equal(next(book.layer(-1)), Part.join(parts()).values()[:, 1])
 
 
 def test_any_other_changed_byte_is_refused_before_it_is_parsed(run):

@@ -31,7 +31,7 @@ from encyclo.signatures import estimate_signatures
 from encyclo.types import SampleSet, Signatures, Store
 
 BLOCK = 2048
-REDO = "delete {record} and run the same command again: only that unit is done again"
+REDO = "delete {records} and run the same command again: only that unit is done again"
 JOIN_AGAIN = (
     "the parts hold every sample: delete metrics.json and run the same command again to write it anew"
 )
@@ -67,7 +67,7 @@ class Report:
 
 def verify(run: Path) -> Report:
     """Check the run directory `run`. Raises RunDirectoryError if it is none."""
-    report, plugins = Report(), Plugins()
+    report, plugins = Report(finished=(run / "metrics.json").exists()), Plugins()
     try:
         record = rundir.read_record(run)
         store = open_store(run, record, plugins)
@@ -77,20 +77,25 @@ def verify(run: Path) -> Report:
         report.findings.append(Finding("run.json", _told(error), NOTHING))
         return report
     commits = _check_commits(run, report)
+    records_whole = not report.findings
     for commit in commits:
         problem = _part_problem(store, Ledger(run), commit)
         if problem:
-            name = f"commits/{commit.unit}.json"
-            report.findings.append(Finding(f"part {commit.part}", problem, REDO.format(record=name)))
+            report.findings.append(Finding(f"part {commit.part}", problem, _redo(report, commit.unit)))
     parts_whole = not report.findings
     report.units, report.samples = len(commits), sum(commit.rows for commit in commits)
-    report.finished = (run / "metrics.json").exists()
     if report.finished:
         recovery = JOIN_AGAIN if parts_whole else NOTHING
-        for what in _encyclopedia_problems(run, record, store, commits):
+        for what in _encyclopedia_problems(run, record, store, commits if records_whole else []):
             report.findings.append(Finding("encyclopedia", what, recovery))
         report.findings += _interpreter_problems(run)
     return report
+
+
+def _redo(report: Report, unit: str) -> str:
+    """Return how a unit is done again; a finished run is opened for it by deleting metrics.json."""
+    record = f"commits/{unit}.json"
+    return REDO.format(records=f"metrics.json and {record}" if report.finished else record)
 
 
 def _check_commits(run: Path, report: Report) -> list[Commit]:
@@ -101,8 +106,9 @@ def _check_commits(run: Path, report: Report) -> list[Commit]:
         try:
             commits.append(read_record(path))
         except EncycloError as error:
-            where = f"commits/{path.name}"
-            report.findings.append(Finding(where, _told(error), REDO.format(record=where)))
+            report.findings.append(
+                Finding(f"commits/{path.name}", _told(error), _redo(report, path.stem))
+            )
     return commits
 
 

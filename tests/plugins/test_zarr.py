@@ -1,0 +1,126 @@
+"""The store zarr: zarr alone reads the finished directory, which is as HDF5's, attribute for attribute."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import zarr
+
+from encyclo.errors import DamagedError, StoreError
+from encyclo.plugins import Plugins
+from encyclo.schema import FORMAT, Part
+from encyclo_hdf5.store import Hdf5Store
+from encyclo_zarr.store import ZarrStore
+from tests.plugins.test_stores import HIDDEN, LAYERS, SCHEMA, make_book, make_part
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ZarrStore:
+    (tmp_path / "parts").mkdir()
+    return ZarrStore(tmp_path, SCHEMA)
+
+
+@pytest.fixture
+def finished(store: ZarrStore) -> ZarrStore:
+    store.write_part("a", make_part())
+    store.write_part("b", make_part(rows=4, first=10))
+    store.finalise(["b", "a"], make_book())
+    return store
+
+
+def test_the_plugin_gives_this_store(tmp_path):
+    store = Plugins().call("store_activations", "zarr", location=tmp_path, schema=SCHEMA)
+    assert (type(store), store.location, store.schema) == (ZarrStore, tmp_path, SCHEMA)
+
+
+def test_zarr_alone_reads_the_same_hierarchy_as_hdf5s(finished, tmp_path):
+    (tmp_path / "h" / "parts").mkdir(parents=True)
+    other = Hdf5Store(tmp_path / "h", SCHEMA)
+    other.write_part("a", make_part())
+    other.write_part("b", make_part(rows=4, first=10))
+    root = zarr.open_group(str(finished.location / "encyclopedia.zarr"), mode="r", use_consolidated=True)
+    with h5py.File(other.finalise(["b", "a"], make_book()), "r") as file:
+        assert set(root.attrs) == set(file.attrs)
+        for name, value in file.attrs.items():
+            assert root.attrs[name] == (value.tolist() if hasattr(value, "tolist") else value), name
+        assert set(root) == set(file) == {"concepts", "samples", "signatures"}
+        for group in file:
+            assert set(root[group]) == set(file[group])
+            for name, data in file[group].items():
+                array = root[group][name]
+                assert array.shape == data.shape and dict(array.attrs) == dict(data.attrs)
+                if h5py.check_string_dtype(data.dtype):
+                    assert array[:].tolist() == data.asstr()[:].tolist()
+                else:
+                    assert array.dtype == data.dtype
+                    np.testing.assert_array_equal(array[...], data[...])
+
+
+def test_samples_decode_by_the_documented_formula(finished):
+    joined = Part.join([make_part(rows=4, first=10), make_part()])
+    group = zarr.open_group(str(finished.location / "encyclopedia.zarr"), mode="r")["samples"]
+    values = group["activations"][...].astype(np.float32) * group["scale"][...][:, :, None]
+    np.testing.assert_array_equal(values, joined.values())
+
+
+def test_a_shard_is_2000_samples_and_a_chunk_one_layer_of_250(store):
+    parts = {name: make_part(rows, first) for name, rows, first in (("a", 1990, 0), ("b", 311, 1990))}
+    for name, part in parts.items():
+        store.write_part(name, part)
+    root = store.finalise(["a", "b"], make_book())
+    array = zarr.open_group(str(root), mode="r")["samples/activations"]
+    assert (array.shards, array.chunks) == ((2000, len(LAYERS), HIDDEN), (250, 1, HIDDEN))
+    joined = Part.join(list(parts.values()))
+    np.testing.assert_array_equal(array[...], joined.activations)
+    assert len([p for p in (root / "samples/activations").rglob("*") if p.is_file()]) == 3
+    reader = store.open()
+    for rows in (np.arange(1980, 2010), np.array([0, 249, 250, 1999, 2000, 2300]), np.arange(2301)):
+        np.testing.assert_array_equal(reader.activations(rows), joined.activations[rows])
+        np.testing.assert_array_equal(reader.activations(rows, [1]), joined.activations[rows][:, [1]])
+        assert reader.samples(rows).prompt == [joined.prompt[i] for i in rows]
+
+
+def test_the_metadata_is_format_3_and_consolidated_once(finished):
+    root = finished.location / "encyclopedia.zarr"
+    document = json.loads((root / "zarr.json").read_text())
+    assert document["zarr_format"] == 3
+    assert len(document["consolidated_metadata"]["metadata"]) == 3 + 11 + 7 + 3
+    assert not list(root.rglob(".z*")) and not list(root.rglob("*.partial"))
+
+
+def test_a_parts_bytes_depend_on_its_samples_alone(store):
+    store.write_part("a", make_part())
+    store.write_part("b", make_part())
+    a, b = sorted((store.location / "parts").iterdir())
+    assert a.read_bytes() == b.read_bytes()
+
+
+def test_zarr_opens_a_part(store):
+    store.write_part("a", make_part())
+    with zarr.storage.ZipStore(store.location / "parts" / "a.zarr.zip", mode="r") as archive:
+        group = zarr.open_group(archive, mode="r")
+        np.testing.assert_array_equal(group["activations"][...], make_part().activations)
+        assert group["prompt"][...].tolist() == make_part().prompt
+
+
+def test_another_zarr_directory_is_no_encyclopedia(store):
+    root = zarr.create_group(str(store.location / "encyclopedia.zarr"))
+    root["data"] = np.arange(3)
+    with pytest.raises(DamagedError, match=r"encyclopedia\.zarr is damaged"):
+        store.open()
+
+
+def test_another_format_is_named(finished):
+    path = finished.location / "encyclopedia.zarr" / "zarr.json"
+    path.write_text(path.read_text().replace(FORMAT, "encyclo/9"))
+    with pytest.raises(DamagedError, match=rf"is not an encyclopedia of the format {FORMAT}"):
+        finished.open()
+
+
+def test_a_missing_directory_is_named(store):
+    with pytest.raises(StoreError, match=r"encyclopedia\.zarr; run the same"):
+        store.open()

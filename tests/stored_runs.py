@@ -1,0 +1,94 @@
+"""A finished run without a model: random samples of a few concepts, stored, sealed, with all that a run leaves."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from encyclo import codec, convergence, files, rundir
+from encyclo.finishing import finalise
+from encyclo.ledger import Unit
+from encyclo.plugins import Plugins
+from encyclo.rows import CommittedRows, fetch
+from encyclo.schema import NO_SPAN, Attributes, Book, ConceptTable, Part, Schema, SignatureTable
+from encyclo.types import SampleSet
+
+LAYERS, HIDDEN, CONCEPTS = (-2, -1), 16, 30
+CREATED = "2025-01-01T00:00:00+00:00"
+
+
+def make_part(rows: int, seed: int, stage: int = 1, prompt: str = "A dog sleeps") -> Part:
+    generator = np.random.default_rng(seed)
+    values = 1e5 * generator.normal(size=(rows, len(LAYERS), HIDDEN)).astype(np.float32)
+    activations, scale = codec.encode(values)
+    return Part(
+        activations=activations,
+        scale=scale,
+        concept=generator.permutation(np.arange(rows) % CONCEPTS).astype(np.int32),
+        stage=np.full(rows, stage, np.int8),
+        family=[f"family.{i % 4}" for i in range(rows)],
+        prompt=[f"{prompt} {seed} {i}" for i in range(rows)],
+        span=np.array([(2, 5), (0, 1), NO_SPAN] * rows, np.int32).reshape(-1, 2)[:rows],
+    )
+
+
+def parts() -> list[Part]:
+    return [make_part(301, 0), make_part(60, 1, stage=2), make_part(240, 2, stage=2)]
+
+
+def sample_set(source) -> SampleSet:
+    columns = source.columns
+    count = len(columns)
+    return SampleSet(
+        columns.concept, columns.span[:, 0] >= 0, np.zeros(count, np.int32), ("",), np.zeros(count, np.int8),
+        LAYERS, lambda rows: fetch(source, rows),
+    )  # fmt: skip
+
+
+def make_run(out: Path, store: str, finish: bool = True) -> Path:
+    """Write the run; the same for the same store."""
+    config = {"store": store, "layers": list(LAYERS), "concepts": "core", "limit": CONCEPTS, "seed": 0}
+    config |= {"interpreter": "centroid", "model": "tiny", "options": {}}
+    with rundir.claimed(out, config, {"plugins": {store: "encyclo 0.1.0"}}) as directory:
+        made = Plugins().call("store_activations", store, location=out, schema=Schema(LAYERS, (3, 4), HIDDEN))
+        commits = [
+            directory.ledger.store(made, Unit(f"unit{i}", int(part.stage[0]), (i,)), part, 0.5, 10, 8)
+            for i, part in enumerate(parts())
+        ]
+        if not finish:
+            return out
+        source = CommittedRows(made, directory.ledger, commits)
+        found = convergence.estimate_signatures(sample_set(source), CONCEPTS)
+        finalise(made, out, commits, make_book(directory.record, source.columns.concept, found))
+        with files.replacing_folder(out / "interpreter") as folder:
+            (folder / "model.safetensors").write_bytes(b"weights")
+            sums = {"model.safetensors": files.sha256_of(folder / "model.safetensors")}
+            files.write_json(folder / "sha256.json", sums)
+        files.write_text(out / "report.html", "<p>report</p>")
+        files.write_json(out / "metrics.json", {})
+    return out
+
+
+def make_book(record, owners, signatures) -> Book:
+    names = [f"name {i}" for i in range(CONCEPTS)]
+    confidence = np.linspace(0.2, 0.8, CONCEPTS).astype(np.float32)
+    table = ConceptTable(
+        id=[f"c{i}" for i in range(CONCEPTS)],
+        name=names,
+        definition=[""] * CONCEPTS,
+        category=["größe"] * CONCEPTS,
+        stage=np.full(CONCEPTS, 2, np.int32),
+        n_samples=np.bincount(owners, minlength=CONCEPTS).astype(np.int32),
+        confidence=confidence,
+        confidence_low=confidence - np.float32(0.1),
+        confidence_high=confidence + np.float32(0.1),
+        converged=np.ones(CONCEPTS, bool),
+        settled=np.zeros(CONCEPTS, bool),
+    )
+    attributes = Attributes(
+        "tiny", "ab" * 32, LAYERS, (3, 4), "span", HIDDEN, 2, record["run_id"], CREATED, "0.1.0",
+        json.dumps(record["config"], sort_keys=True),
+    )  # fmt: skip
+    return Book(attributes, table, SignatureTable(signatures.mean, signatures.variance, signatures.count))

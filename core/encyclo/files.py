@@ -1,39 +1,132 @@
-"""Writes that survive a crash: temporary file in the same folder, fsync, atomic replace, fsync the folder."""
+"""Writes that survive a crash: temporary file in the same folder, fsync, atomic replace, fsync the folder.
+
+Every call that changes a run directory goes through the `Disk` in use, so that a test can make the n-th one
+fail, or be the last one before a power cut (`encyclo.testing.disks`). A disk that refuses (full, read-only,
+broken) is told in one sentence that names the file and the remedy.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import hashlib
 import json
 import os
+import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from encyclo.errors import StoreError
+
 TEMPORARY = ".tmp-"
+
+
+class Disk:
+    """The calls by which encyclo changes what is on the disk; a subclass may count them, fail or stop."""
+
+    def write(self, path: Path, data: bytes) -> None:
+        """Write a file; it may be lost in a power cut until it is synced."""
+        path.write_bytes(data)
+
+    def begin(self, path: Path) -> None:
+        """Say that a library (h5py, zarr, safetensors) is about to write `path` by itself."""
+
+    def written(self, path: Path) -> None:
+        """Say that a library has written `path`; nothing of it is synced."""
+
+    def sync_file(self, path: Path) -> None:
+        """Flush a file's data to the disk."""
+        with path.open("rb+") as handle:
+            os.fsync(handle.fileno())
+
+    def sync_folder(self, path: Path) -> None:
+        """Flush a folder's entries to the disk, where the system can open folders."""
+        if os.name == "nt":
+            return
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+    def replace(self, source: Path, target: Path) -> None:
+        """Give `source` the name `target`, atomically; a file or an empty folder there is replaced."""
+        os.replace(source, target)
+
+    def link(self, source: Path, target: Path) -> None:
+        """Give `source` a second name. Raises FileExistsError if it is taken."""
+        os.link(source, target)
+
+    def make_folder(self, path: Path) -> None:
+        """Make a folder whose parent exists."""
+        path.mkdir()
+
+    def remove(self, path: Path) -> None:
+        """Remove a file, or a folder with all that is in it; not there is fine."""
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
+_disk = Disk()
+
+
+@contextmanager
+def using(disk: Disk) -> Iterator[None]:
+    """Let every write of this process go through `disk` while the block runs. For tests."""
+    global _disk
+    before, _disk = _disk, disk
+    try:
+        yield
+    finally:
+        _disk = before
 
 
 @contextmanager
 def replacing(target: Path) -> Iterator[Path]:
     """Give a temporary path beside `target`; what was written there replaces `target`, durably, at the end.
 
-    On an error the temporary file is removed and `target` stays as it was.
+    On an error the temporary file is removed and `target` stays as it was. Raises StoreError if the disk
+    refuses.
     """
-    temporary = target.with_name(f"{TEMPORARY}{uuid.uuid4().hex[:12]}{target.suffix}")
-    try:
+    temporary = _beside(target)
+    with _told(target), _removed(temporary):
+        _disk.begin(temporary)
         yield temporary
-        sync_file(temporary)
-        os.replace(temporary, target)
-        sync_folder(target.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
+        _disk.written(temporary)
+        _put_in_place(temporary, target)
+
+
+@contextmanager
+def replacing_folder(target: Path) -> Iterator[Path]:
+    """Give a new, empty folder beside `target`; with what was written there it replaces `target`, durably.
+
+    A folder can't be replaced in one step: a crash between the two leaves no `target`, never a mixed one.
+    Raises StoreError if the disk refuses.
+    """
+    temporary, old = _beside(target), _beside(target)
+    with _told(target), _removed(temporary), _removed(old):
+        _disk.begin(temporary)
+        _disk.make_folder(temporary)
+        yield temporary
+        _disk.written(temporary)
+        sync_tree(temporary)
+        if target.exists():
+            _disk.replace(target, old)
+        _disk.replace(temporary, target)
+        _disk.sync_folder(target.parent)
 
 
 def write_text(target: Path, text: str) -> None:
-    """Replace `target` with `text` (UTF-8), durably."""
-    with replacing(target) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    """Replace `target` with `text` (UTF-8), durably. Raises StoreError if the disk refuses."""
+    temporary = _beside(target)
+    with _told(target), _removed(temporary):
+        _disk.write(temporary, text.encode("utf-8"))
+        _put_in_place(temporary, target)
 
 
 def write_json(target: Path, value: Any) -> None:
@@ -43,38 +136,95 @@ def write_json(target: Path, value: Any) -> None:
 
 def create_json(target: Path, value: Any) -> bool:
     """Create `target` durably unless it exists; return whether this call created it. First wins."""
-    temporary = target.with_name(f"{TEMPORARY}{uuid.uuid4().hex[:12]}.json")
-    try:
-        temporary.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-        sync_file(temporary)
+    temporary = _beside(target)
+    text = json.dumps(value, indent=1, allow_nan=False) + "\n"
+    with _told(target), _removed(temporary):
+        _disk.write(temporary, text.encode("utf-8"))
+        _disk.sync_file(temporary)
         try:
-            os.link(temporary, target)  # fails if the target exists, and the target is never half-written
+            _disk.link(temporary, target)  # fails if the target exists; the target is never half-written
         except FileExistsError:
             return False
-        sync_folder(target.parent)
-        return True
-    finally:
-        temporary.unlink(missing_ok=True)
+        _disk.sync_folder(target.parent)
+    return True
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it, durably, unless they exist. Raises StoreError if the disk refuses."""
+    if path.is_dir():
+        return
+    if path.parent != path:
+        make_folder(path.parent)
+    with _told(path):
+        # Another process may be making it at the same time.
+        with contextlib.suppress(FileExistsError):
+            _disk.make_folder(path)
+        _disk.sync_folder(path.parent)
 
 
 def sync_file(path: Path) -> None:
     """Flush a file's data to the disk."""
-    with path.open("rb+") as handle:
-        os.fsync(handle.fileno())
+    _disk.sync_file(path)
 
 
 def sync_folder(path: Path) -> None:
     """Flush a folder's entries to the disk, where the system can open folders."""
-    if os.name == "nt":
-        return
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    _disk.sync_folder(path)
+
+
+def sync_tree(folder: Path) -> None:
+    """Flush a folder, the files in it and those in the folders below it."""
+    for path in sorted(folder.iterdir()):
+        if path.is_dir():
+            sync_tree(path)
+        else:
+            _disk.sync_file(path)
+    _disk.sync_folder(folder)
 
 
 def sha256_of(path: Path) -> str:
     """Return the sha256 of a file's bytes, in hexadecimal."""
     with path.open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def _beside(target: Path) -> Path:
+    return target.with_name(f"{TEMPORARY}{uuid.uuid4().hex[:12]}{target.suffix}")
+
+
+def _put_in_place(temporary: Path, target: Path) -> None:
+    _disk.sync_file(temporary)
+    _disk.replace(temporary, target)
+    _disk.sync_folder(target.parent)
+
+
+@contextmanager
+def _removed(temporary: Path) -> Iterator[None]:
+    """Remove what is left at the end; a disk that refuses that too must not hide the first error."""
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            _disk.remove(temporary)
+
+
+_REMEDIES = {
+    errno.ENOSPC: "free some space",
+    errno.EDQUOT: "free some space, or have the quota raised",
+    errno.EACCES: "give this user permission to write there",
+    errno.EPERM: "give this user permission to write there",
+    errno.EROFS: "make the file system writable",
+}
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """Turn the system's refusal into one sentence that names the file and the remedy."""
+    try:
+        yield
+    except OSError as error:
+        remedy = _REMEDIES.get(error.errno or 0, "see to the disk")
+        reason = error.strerror or " ".join(str(error).split()).rstrip(".")
+        raise StoreError(
+            f"Can't write {path}: {reason}; {remedy} and run the same command again, which goes on from there."
+        ) from error

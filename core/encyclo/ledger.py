@@ -88,8 +88,8 @@ class Ledger:
 
     def create(self) -> None:
         """Make the folders."""
-        self.commits_folder.mkdir(exist_ok=True)
-        self.parts_folder.mkdir(exist_ok=True)
+        files.make_folder(self.commits_folder)
+        files.make_folder(self.parts_folder)
 
     def commits(self) -> dict[str, Commit]:
         """Return every commit by unit id. Raises DamagedError naming a record that can't be read."""

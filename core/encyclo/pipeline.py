@@ -8,7 +8,6 @@ run ── refinement.refine ── collect_stage ── sampling.Collector     
 from __future__ import annotations
 
 import json
-import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -310,15 +309,11 @@ def _book(
 
 def _save_interpreter(session: Session, interpreter: Interpreter, folder: Path) -> None:
     """Write the interpreter's files and their sha256 beside them, then put the folder in place."""
-    fresh = folder.with_name(".interpreter-new")
-    shutil.rmtree(fresh, ignore_errors=True)
-    fresh.mkdir()
-    with session.plugins.blame(session.config.interpreter):
-        interpreter.save(fresh)
-    sums = {path.name: files.sha256_of(path) for path in sorted(fresh.iterdir())}
-    files.write_json(fresh / "sha256.json", sums)
-    shutil.rmtree(folder, ignore_errors=True)
-    fresh.rename(folder)
+    with files.replacing_folder(folder) as fresh:
+        with session.plugins.blame(session.config.interpreter):
+            interpreter.save(fresh)
+        sums = {path.name: files.sha256_of(path) for path in sorted(fresh.iterdir())}
+        files.write_json(fresh / "sha256.json", sums)
 
 
 def stage_row(

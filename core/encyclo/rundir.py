@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from encyclo import __version__, files
-from encyclo.errors import DamagedError, RunDirectoryError
+from encyclo.errors import DamagedError, RunDirectoryError, StoreError
 from encyclo.ledger import Ledger, locked
 
 _PACKAGES = ("torch", "transformers", "numpy", "h5py", "zarr", "safetensors", "pluggy", "tokenizers")
@@ -92,9 +92,11 @@ def claimed(out: Path, resolved: Mapping[str, Any], provenance: Mapping[str, Any
     check_usable(out)
     check_same(out, resolved)
     try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunDirectoryError(f"--out {out} can't be made: {error}; choose another --out.") from error
+        files.make_folder(out)
+    except StoreError as error:
+        raise RunDirectoryError(
+            f"--out {out} can't be made: {error.__cause__}; choose another --out."
+        ) from error
     with locked(out):
         check_same(out, resolved)
         if (out / "run.json").exists():

@@ -1,0 +1,105 @@
+"""What every contract is: named checks, each with a docstring saying what it asks, and known failures.
+
+A third party subclasses a contract in a test module and names its plugin; pytest then shows one test a check:
+
+    class TestMyStore(StoreContract):
+        plugin = "mystore"
+        known_failures = {"survives_power_cuts": "SQLite syncs by itself, unseen by encyclo.files"}
+
+A known failure must fail: one that passes is reported, so that the list stays true.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+PREFIX = "check_"
+
+
+class ContractError(AssertionError):
+    """A plugin breaks its contract; the message says how."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one check found: `problem` is None where the plugin keeps it."""
+
+    check: str
+    asks: str
+    problem: str | None
+    known: str | None
+    """The reason for which this failure was listed beforehand."""
+
+    @property
+    def kept(self) -> bool:
+        """Return whether the check went as it should: passed, or failed as listed."""
+        return (self.problem is None) == (self.known is None)
+
+
+class Contract:
+    """Checks of one hook's plugins; a subclass has methods `check_NAME(folder)`."""
+
+    plugin: ClassVar[str]
+    """The plugin's name, as the command line takes it."""
+    known_failures: ClassVar[Mapping[str, str]] = {}
+    """Checks that this plugin is known to fail, each with the reason."""
+
+    @classmethod
+    def checks(cls) -> dict[str, str]:
+        """Return every check's name and what it asks, in the order in which they are written."""
+        found: dict[str, str] = {}
+        for base in reversed(cls.__mro__):
+            for name in vars(base):
+                if name.startswith(PREFIX):
+                    found[name.removeprefix(PREFIX)] = inspect.getdoc(getattr(cls, name)) or ""
+        return found
+
+    def find(self, check: str, folder: Path) -> Finding:
+        """Run one check in the empty `folder` and say what it found."""
+        problem = None
+        try:
+            getattr(self, PREFIX + check)(folder)
+        except Exception as error:
+            problem = f"{type(error).__name__}: {error}"
+        return Finding(check, self.checks()[check], problem, self.known_failures.get(check))
+
+    def report(self, folder: Path) -> list[Finding]:
+        """Run every check, each in a folder of its own below `folder`."""
+        findings = []
+        for check in self.checks():
+            place = folder / check
+            place.mkdir()
+            findings.append(self.find(check, place))
+        return findings
+
+    def pytest_generate_tests(self, metafunc: Any) -> None:
+        """Give pytest one test a check. Raises ContractError if a known failure names no check."""
+        strangers = sorted(set(self.known_failures) - set(self.checks()))
+        if strangers:
+            raise ContractError(
+                f"known_failures names {', '.join(strangers)}; the checks are {', '.join(self.checks())}."
+            )
+        if "check" in metafunc.fixturenames:
+            metafunc.parametrize("check", list(self.checks()))
+
+    def test_contract(self, check: str, tmp_path: Path) -> None:
+        """Run one named check; `pytest -v` lists them."""
+        import pytest
+
+        reason = self.known_failures.get(check)
+        if reason is None:
+            getattr(self, PREFIX + check)(tmp_path)
+            return
+        if self.find(check, tmp_path).problem is None:
+            raise ContractError(f"The check {check} passes; take it off known_failures.")
+        pytest.xfail(reason)
+
+
+def require(kept: Any, problem: str) -> None:
+    """Raise ContractError saying what is wrong unless `kept`; works under `python -O` too."""
+    if not kept:
+        raise ContractError(problem)

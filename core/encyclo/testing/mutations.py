@@ -1,0 +1,90 @@
+"""Damaged files: every kind of damage that a disk, a transfer or a stranger does to bytes."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """One way in which one file is damaged; the same seed damages the same way."""
+
+    file: str
+    """Relative to the run directory."""
+    kind: str
+    seed: int
+
+    def __str__(self) -> str:
+        return f"{self.kind} (seed {self.seed}) in {self.file}"
+
+    def apply(self, folder: Path) -> None:
+        """Damage the file in place."""
+        path = folder / self.file
+        if self.kind == "delete":
+            path.unlink()
+            return
+        path.write_bytes(mutate(path.read_bytes(), self.kind, Random(self.seed)))
+
+
+KINDS = (
+    "flip", "flip", "flips", "overwrite", "zero", "truncate", "grow", "insert", "cut", "swap", "digit", "digit",
+    "number", "delete",
+)  # fmt: skip
+
+
+def plan_mutations(folder: Path, count: int, seed: int, files: list[str] | None = None) -> list[Mutation]:
+    """Return `count` mutations of the files in a run directory, every file about as often."""
+    names = files or sorted(
+        str(path.relative_to(folder))
+        for path in folder.rglob("*")
+        if path.is_file() and not path.name.startswith(".")
+    )
+    random = Random(seed)
+    return [
+        Mutation(names[i % len(names)], random.choice(KINDS), random.randrange(2**32)) for i in range(count)
+    ]
+
+
+def mutate(data: bytes, kind: str, random: Random) -> bytes:
+    """Return `data` damaged in the way `kind`; a place for a digit is one if there is any."""
+    content = bytearray(data)
+    size = len(content)
+    if size == 0 or kind == "grow":
+        return data + random.randbytes(random.choice((1, 8, 4096)))
+    at = random.randrange(size)
+    length = min(random.choice((1, 2, 4, 8, 64, 512)), size - at)
+    if kind == "flip":
+        content[at] ^= 1 << random.randrange(8)
+    elif kind == "flips":
+        for _ in range(random.randrange(2, 20)):
+            content[random.randrange(size)] ^= 1 << random.randrange(8)
+    elif kind == "overwrite":
+        content[at : at + length] = random.randbytes(length)
+    elif kind == "zero":
+        content[at : at + length] = bytes(length)
+    elif kind == "truncate":
+        del content[at:]
+    elif kind == "insert":
+        content[at:at] = random.randbytes(length)
+    elif kind == "cut":
+        del content[at : at + length]
+    elif kind == "swap":
+        other = random.randrange(size)
+        content[at], content[other] = content[other], content[at]
+    elif kind == "number":  # sizes and addresses are little-endian numbers: make one extreme
+        value = random.choice((0, 1, 2**31 - 1, 2**32 - 1, 2**63 - 1, 2**64 - 1))
+        content[at : at + length] = value.to_bytes(8, "little")[:length].ljust(length, b"\xff")
+    elif kind == "digit":
+        places = [i for i, byte in enumerate(content) if 48 <= byte <= 57]
+        if places:
+            content[random.choice(places)] = 48 + random.randrange(10)
+    return bytes(content)
+
+
+def copy_run(source: Path, target: Path) -> None:
+    """Make `target` a copy of the run directory `source`, whatever it was."""
+    shutil.rmtree(target, ignore_errors=True)
+    shutil.copytree(source, target)

@@ -1,0 +1,193 @@
+"""Short-lived processes: started in milliseconds, killed at a chosen instant, held to time and memory.
+
+A `Nursery` is one process that has imported what the jobs need and forks a child for each. It has a single
+thread, so forking it is safe; the process that asks may have as many as it likes. POSIX only.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import IO, Any
+
+ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a child ended: its exit status (negative: the signal), after how long, and what it said."""
+
+    status: int
+    seconds: float
+    output: str
+    killed: bool
+    """It was killed at the instant asked for, before it ended by itself."""
+    hung: bool
+    """It was killed because it took longer than its limit."""
+
+
+class Nursery:
+    """Forks children that run module-level functions; use it as a context manager."""
+
+    def __init__(self, env: Mapping[str, str] | None = None) -> None:
+        self._env = {**os.environ, **ONE_THREAD, **(env or {})}
+
+    def __enter__(self) -> Nursery:
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", "from encyclo.testing.processes import serve; serve()"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=self._env,
+        )
+        self._ask({"path": sys.path})
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._process.stdin and self._process.stdout
+        self._process.stdin.close()
+        self._process.stdout.close()
+        self._process.kill()
+        self._process.wait()
+
+    def warm(self, function: Callable[..., object], *arguments: Any) -> None:
+        """Call a function in the nursery itself, so that its imports are there in every child.
+
+        It must leave no thread behind.
+        """
+        self._ask({"warm": pickle.dumps((function, arguments))})
+
+    def run(
+        self,
+        function: Callable[..., object],
+        *arguments: Any,
+        kill_after: float | None = None,
+        limit: float = 120,
+        memory: int | None = None,
+    ) -> Ending:
+        """Call a function in a child and wait for its end.
+
+        `kill_after` seconds it is killed with SIGKILL, if it is still there; `limit` is in seconds; `memory` in
+        bytes is what the child may allocate.
+        """
+        ending: Ending = self._ask(
+            {
+                "run": pickle.dumps((function, arguments)),
+                "kill_after": kill_after,
+                "limit": limit,
+                "memory": memory,
+            }
+        )
+        return ending
+
+    def _ask(self, request: dict[str, Any]) -> Any:
+        assert self._process.stdin and self._process.stdout
+        pickle.dump(request, self._process.stdin)
+        self._process.stdin.flush()
+        kind, answer = pickle.load(self._process.stdout)
+        if kind == "error":
+            raise RuntimeError(answer)
+        return answer
+
+
+def serve() -> None:
+    """Be a nursery: answer requests from stdin until it closes."""
+    requests, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what a job prints must not be taken for an answer
+    while True:
+        try:
+            request = pickle.load(requests)
+        except EOFError:
+            return
+        try:
+            answer = ("answer", _answer(request))
+        except Exception:
+            answer = ("error", traceback.format_exc())
+        pickle.dump(answer, answers)
+        answers.flush()
+
+
+def _answer(request: dict[str, Any]) -> Any:
+    if "path" in request:
+        sys.path[:] = request["path"]
+        return None
+    function, arguments = pickle.loads(request.get("warm") or request["run"])
+    if "warm" in request:
+        function(*arguments)
+        return None
+    return _fork(function, arguments, request["kill_after"], request["limit"], request["memory"])
+
+
+def _fork(
+    function: Callable[..., object],
+    arguments: tuple[Any, ...],
+    kill_after: float | None,
+    limit: float,
+    memory: int | None,
+) -> Ending:
+    import tempfile
+
+    with tempfile.TemporaryFile() as output:
+        begun = time.perf_counter()
+        child = os.fork()
+        if child == 0:
+            _be_child(function, arguments, memory, output)
+        status, killed, hung = _wait(child, begun, kill_after, limit)
+        seconds = time.perf_counter() - begun
+        output.seek(0)
+        said = output.read().decode("utf-8", "replace")
+    return Ending(os.waitstatus_to_exitcode(status), seconds, said, killed, hung)
+
+
+def _wait(child: int, begun: float, kill_after: float | None, limit: float) -> tuple[int, bool, bool]:
+    """Return (wait status, killed as asked, killed because it hung)."""
+    while True:
+        done, status = os.waitpid(child, os.WNOHANG)
+        if done:
+            return status, False, False
+        elapsed = time.perf_counter() - begun
+        due = kill_after is not None and elapsed >= kill_after
+        if due or elapsed > limit:
+            os.kill(child, signal.SIGKILL)
+            _, status = os.waitpid(child, 0)
+            return status, due and os.WIFSIGNALED(status), not due
+        until = limit if kill_after is None else kill_after
+        time.sleep(min(0.002, max(0.0, until - elapsed)))
+
+
+def _be_child(
+    function: Callable[..., object], arguments: tuple[Any, ...], memory: int | None, output: IO[bytes]
+) -> None:
+    code = 1
+    try:
+        os.dup2(output.fileno(), 1)
+        os.dup2(output.fileno(), 2)
+        if memory is not None:
+            _limit_memory(memory)
+        function(*arguments)
+        code = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def _limit_memory(more: int) -> None:
+    """Allow this process `more` bytes than it has now, and no core file."""
+    import psutil
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    now = psutil.Process().memory_info().vms
+    resource.setrlimit(resource.RLIMIT_AS, (now + more, now + more))

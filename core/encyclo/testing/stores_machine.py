@@ -1,0 +1,206 @@
+"""The store contract's stateful machine: any order of calls and crashes, against the oracle in memory."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+
+from encyclo import files
+from encyclo.errors import StoreError
+from encyclo.ledger import Commit, Ledger, Unit, read_committed
+from encyclo.testing.contract import ContractError, require
+from encyclo.testing.small_run import commit_part, read_finished
+from encyclo.testing.stores_data import HOSTILE, SCHEMA, differences, make_book, make_part
+from encyclo.testing.stores_memory import MemoryStore
+
+if TYPE_CHECKING:
+    from encyclo.testing.stores import StoreContract
+
+UNITS = tuple(Unit(f"{number:032x}", 1, (number,)) for number in range(5))
+NUMBERS = st.integers(0, len(UNITS) - 1)
+ROWS = st.sampled_from((0, 1, 2, 7, 251))
+SEEDS = st.integers(0, 30)
+
+
+class Interrupted(BaseException):
+    """The process dies here."""
+
+
+class DyingDisk(files.Disk):
+    """Dies at the n-th rename or link: what was written before stays under its temporary name."""
+
+    def __init__(self, calls: int) -> None:
+        self.calls = calls
+
+    def replace(self, source: Path, target: Path) -> None:
+        """Rename, unless this process is dead. Raises Interrupted."""
+        self._count()
+        super().replace(source, target)
+
+    def link(self, source: Path, target: Path) -> None:
+        """Link, unless this process is dead. Raises Interrupted."""
+        self._count()
+        super().link(source, target)
+
+    def remove(self, path: Path) -> None:
+        """Leave everything where it is: a dead process tidies nothing up."""
+
+    def _count(self) -> None:
+        self.calls -= 1
+        if self.calls < 0:
+            raise Interrupted
+
+
+class StoreMachine(RuleBasedStateMachine):
+    """Does the same to a store and to the oracle and compares what both say."""
+
+    contract: StoreContract
+    root: Path
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = Path(tempfile.mkdtemp(dir=self.root))
+        self.oracle = MemoryStore(self.folder, SCHEMA)
+        self.committed: dict[str, Commit] = {}
+        self.loose: dict[str, str] = {}  # parts that were written and never committed, by unit
+        self.start()
+
+    def start(self) -> None:
+        """Be a new process."""
+        self.ledger = Ledger(self.folder)
+        self.ledger.create()
+        self.ledger.sweep()
+        self.loose.clear()
+        self.store = self.contract.make(self.folder)
+
+    @rule(number=NUMBERS, rows=ROWS, seed=SEEDS)
+    def write(self, number: int, rows: int, seed: int) -> None:
+        """Write an attempt at a unit that nobody commits (yet)."""
+        unit, part = UNITS[number], make_part(rows, seed, texts=HOSTILE)
+        _, name = self.ledger.new_attempt(unit)
+        self.store.write_part(name, part)
+        self.oracle.write_part(name, part)
+        self.loose[unit.id] = name
+
+    @precondition(lambda self: self.loose)
+    @rule(data=st.data(), rows=ROWS, seed=SEEDS)
+    def rewrite(self, data: Any, rows: int, seed: int) -> None:
+        """Write another part under the name of one that was never committed."""
+        name, part = self.loose[data.draw(st.sampled_from(sorted(self.loose)))], make_part(rows, seed)
+        self.store.write_part(name, part)
+        self.oracle.write_part(name, part)
+
+    @rule(number=NUMBERS, rows=ROWS, seed=SEEDS)
+    def commit(self, number: int, rows: int, seed: int) -> None:
+        """Write and commit a unit, the first or the second time: the first wins."""
+        unit, part = UNITS[number], make_part(rows, seed, texts=HOSTILE)
+        mine = commit_part(self.store, self.ledger, unit, part)
+        self.oracle.write_part(mine.part, part)
+        self.committed.setdefault(unit.id, self.ledger.commits()[unit.id])
+
+    @rule(number=NUMBERS, seed=SEEDS, calls=st.integers(0, 1))
+    def die_while_committing(self, number: int, seed: int, calls: int) -> None:
+        """Die before the part or its record has its name; a new process goes on."""
+        unit = UNITS[number]
+        if unit.id in self.committed:
+            return
+        try:
+            with files.using(DyingDisk(calls)):
+                commit_part(self.store, self.ledger, unit, make_part(6, seed))
+        except Interrupted:
+            pass
+        self.resume()
+
+    @precondition(lambda self: self.committed)
+    @rule(seed=SEEDS)
+    def die_while_finalising(self, seed: int) -> None:
+        """Die before the new encyclopedia has its name: the old one is there."""
+        names = [commit.part for _, commit in sorted(self.committed.items())]
+        try:
+            with files.using(DyingDisk(0)):
+                self.store.finalise(names, make_book(f"dying {seed}"))
+        except Interrupted:
+            pass
+        else:
+            raise ContractError("The store finalises without renaming through encyclo.files.")
+        self.resume()
+
+    @rule()
+    def resume(self) -> None:
+        """Drop every object of this process; a new one finds what was committed."""
+        del self.store, self.ledger
+        self.start()
+
+    @precondition(lambda self: self.committed)
+    @rule(seed=SEEDS, order=st.randoms(use_true_random=False))
+    def finalise(self, seed: int, order: Any) -> None:
+        """Join what is committed, in any order."""
+        names = [commit.part for _, commit in sorted(self.committed.items())]
+        order.shuffle(names)
+        book = make_book(f"book {seed}", names=HOSTILE[: 3 + seed % 5])
+        self.store.finalise(names, book)
+        self.oracle.finalise(names, book)
+
+    @rule()
+    def read_all(self) -> None:
+        """Read the encyclopedia, or find that there is none."""
+        try:
+            expected = read_finished(self.oracle)
+        except StoreError:
+            try:
+                self.store.open()
+            except StoreError:
+                return
+            raise ContractError("An encyclopedia opens that was never finalised.") from None
+        wrong = differences(read_finished(self.store), expected)
+        require(not wrong, f"The encyclopedia differs from the oracle's: {wrong}")
+
+    @rule(seed=SEEDS)
+    def read_rows(self, seed: int) -> None:
+        """Read some rows of the encyclopedia."""
+        try:
+            expected = self.oracle.open()
+        except StoreError:
+            return
+        count, generator = len(expected.owners()), np.random.default_rng(seed)
+        rows = np.flatnonzero(generator.random(count) < generator.choice((0.01, 0.5)))
+        reader = self.store.open()
+        wrong = differences(reader.samples(rows), expected.samples(rows))
+        reader.close()
+        require(not wrong, f"The rows {rows} differ from the oracle's: {wrong}")
+
+    @invariant()
+    def nothing_committed_is_lost(self) -> None:
+        """The ledger has every commit, and every committed part is the oracle's."""
+        require(self.ledger.commits() == self.committed, "The commits are not those that were made.")
+        for commit in self.committed.values():
+            wrong = differences(read_committed(self.store, commit), self.oracle.read_part(commit.part))
+            require(not wrong, f"Part {commit.part} differs from the oracle's: {wrong}")
+
+    @invariant()
+    def loose_parts_are_there(self) -> None:
+        """What this process wrote and never committed can be read until it dies."""
+        for name in self.loose.values():
+            wrong = differences(self.store.read_part(name), self.oracle.read_part(name))
+            require(not wrong, f"Part {name} differs from the oracle's: {wrong}")
+
+
+def check_machine(contract: StoreContract, folder: Path, examples: int, steps: int) -> None:
+    """Run the machine for `examples` random programs of up to `steps` calls; the same ones every time."""
+    machine = type("Machine", (StoreMachine,), {"contract": contract, "root": folder})
+    chosen = settings(
+        max_examples=examples,
+        stateful_step_count=steps,
+        deadline=None,
+        derandomize=True,
+        database=None,
+        phases=(Phase.generate, Phase.shrink),
+        suppress_health_check=list(HealthCheck),
+    )
+    run_state_machine_as_test(machine, settings=chosen)

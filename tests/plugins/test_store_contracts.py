@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import pytest
-
 from encyclo.testing.stores import StoreContract
-from encyclo.testing.stores_data import SCHEMA
-from encyclo.testing.stores_memory import MemoryStore
 
 
 class TestHdf5(StoreContract):

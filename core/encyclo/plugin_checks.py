@@ -114,6 +114,8 @@ def result_fault(hook: str, result: object, arguments: Mapping[str, Any]) -> str
         return _scores_fault(result, len(arguments["interpreter"].concepts))
     if hook == "check_capture" and not isinstance(result, Mapping):
         return f"returned {kind} from {hook}, where each check's worst value belongs"
+    if hook == "end_run" and not isinstance(result, str):
+        return f"returned {kind} from {hook}, where a text belongs"
     return None
 
 

@@ -131,6 +131,11 @@ class Plugins:
         if names and not self._manager.has_plugin(_WITNESS):
             self._manager.register(self._witness.plugin, name=_WITNESS)
 
+    @property
+    def wrappers(self) -> tuple[str, ...]:
+        """Return the plugins whose wrappers were opted in."""
+        return tuple(self._wrappers)
+
     def _wrapped_by(self, name: str) -> set[str]:
         """Return the hooks that the loaded plugin `name` wraps."""
         plugin = self._manager.get_plugin(name)

@@ -22,7 +22,7 @@ class TestTemplates(SamplerContract):
 
 class TestQuotedTemplates(SamplerContract):
     plugin = "templates"
-    options = {"groups": ["quoted"]}  # noqa: RUF012
+    options = {"groups": ["quoted"]}
     prompts = 5_000
 
 

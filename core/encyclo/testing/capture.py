@@ -185,7 +185,7 @@ class CaptureContract(HookContract):
     ) -> None:
         require(found.shape == wanted.shape, f"{how}: {found.shape} was captured, not {wanted.shape}.")
         error = np.linalg.norm(found - wanted, axis=-1) / np.linalg.norm(wanted, axis=-1)
-        row, layer = np.unravel_index(np.nanargmax(error), error.shape)
+        row, layer = divmod(int(np.nanargmax(error)), error.shape[1])
         require(
             not np.isnan(error).any() and error.max() <= self.tolerance,
             f"{how}: {asked[row].text!r} differs by {error[row, layer]:.2g} at the layer at place {layer}.",

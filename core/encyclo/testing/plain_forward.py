@@ -14,7 +14,11 @@ from numpy.typing import NDArray
 
 from encyclo.types import Prompt
 
-WORDS = ["a", "the", "of", "is", "in", "at", "to", "and", "small", "old", "city", "house", "dog", "cat", "river", "word", "nobody", "had", "ever", "seen", "such", "thing", "democracy", "concept", "café", "ice", "cream", "mother", "child", "water", "says", "looks", "about", "with", "from", "she", "he", "they", "it", "was"]
+TEXT = (
+    "a the of is in at to and small old city house dog cat river word nobody had ever seen such thing democracy "
+    "concept café ice cream mother child water says looks about with from she he they it was"
+)
+"""What the tiny model's tokenizer is trained on: the words of the contract's prompts, and others."""
 
 
 class PlainModel:
@@ -76,7 +80,7 @@ def write_tiny_model(folder: Path, broken: bool = False) -> Path:
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
-    core.train_from_iterator([" ".join(WORDS)] * 3, trainer)
+    core.train_from_iterator([TEXT] * 3, trainer)
     core.post_processor = processors.TemplateProcessing(single="<bos> $A", special_tokens=[("<bos>", 2)])
     names = {f"{name}_token": f"<{name}>" for name in ("pad", "eos", "bos", "unk")}
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, padding_side="left", **names)

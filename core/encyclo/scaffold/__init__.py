@@ -72,7 +72,7 @@ def write_package(name: str, hook: str, parent: Path) -> Path:
         "encyclo": ".".join(__version__.split(".")[:2]),
     }
     # What is filled in is checked above; it is Python and TOML, where HTML's escapes would be wrong.
-    templates = Environment(  # noqa: S701
+    templates = Environment(
         loader=PackageLoader("encyclo.scaffold"), undefined=StrictUndefined, keep_trailing_newline=True
     )
     files = {

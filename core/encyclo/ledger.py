@@ -4,6 +4,10 @@ A unit is the smallest piece of work that is committed whole: a slice of concept
 hash of everything that determines its content. A store writes the unit's samples as a part; then one commit
 record is created exclusively, so that of two attempts the first wins. Readers trust commit records only,
 never a listing of parts.
+
+A record holds two kinds of checksum: one of the samples, whatever the format that keeps them, and one of the
+bytes of each file parts/NAME, parts/NAME.* or parts/NAME.*/**, which is compared before a library parses them. A
+store that keeps its parts elsewhere has no files to compare, and the samples' checksum stands alone.
 """
 
 from __future__ import annotations
@@ -12,22 +16,25 @@ import dataclasses
 import hashlib
 import json
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
-from encyclo import files
+from encyclo import files, sealing
 from encyclo.errors import DamagedError, RunDirectoryError
 from encyclo.schema import Part
 from encyclo.types import Concept, Store
 
 SAMPLES_A_UNIT = 2_000
+_PLAIN = re.compile(r"[0-9A-Za-z_-]{1,200}")
 
 
 @dataclass(frozen=True)
@@ -52,6 +59,16 @@ class Commit:
     seconds: float
     tokens: int
     tokens_computed: int
+    files: Mapping[str, str] = field(default_factory=dict)
+    """The sha256 of each of the part's files, by its path below parts/."""
+    crc32: str = ""
+    """Of each row's activations at each layer, as `sealing.pack_crc` writes them."""
+
+    def __post_init__(self) -> None:
+        # Part and unit become file names; a record may be somebody else's.
+        for name in (self.unit, self.part):
+            if not _PLAIN.fullmatch(name):
+                raise ValueError(f"{name!r} is no name of a unit or a part")
 
 
 def plan_units(
@@ -97,13 +114,7 @@ class Ledger:
         for path in sorted(self.commits_folder.glob("*.json")):
             if path.name.startswith(files.TEMPORARY):
                 continue
-            try:
-                commit = Commit(**json.loads(path.read_text(encoding="utf-8")))
-            except (ValueError, TypeError) as error:
-                raise DamagedError(
-                    f"The commit record {path} can't be read ({error}); delete it and run the same command "
-                    "again to redo that unit."
-                ) from error
+            commit = read_record(path)
             found[commit.unit] = commit
         return found
 
@@ -112,9 +123,51 @@ class Ledger:
         attempt = uuid.uuid4().hex[:8]
         return attempt, f"{unit.id}-{attempt}"
 
+    def store(
+        self, store: Store, unit: Unit, part: Part, seconds: float, tokens: int, computed: int
+    ) -> Commit:
+        """Write `part` and then its commit record; return the unit's commit, another attempt's if it was first.
+
+        `seconds` and the tokens say what the unit cost. The checksums are computed while the disk is busy.
+        """
+        attempt, name = self.new_attempt(unit)
+        with ThreadPoolExecutor(1) as beside:
+            checksum = beside.submit(part.checksum)
+            crc = beside.submit(lambda: sealing.pack_crc(sealing.crc_of(part.activations)))
+            store.write_part(name, part)
+            hashes = self.hash_part(name)
+            commit = Commit(
+                unit.id, unit.stage, name, len(part), checksum.result(), attempt, seconds, tokens, computed,
+                hashes, crc.result(),
+            )  # fmt: skip
+        return commit if self.commit(commit) else self.commits()[unit.id]
+
     def commit(self, record: Commit) -> bool:
         """Record a unit whose part is durable; return False if another attempt was first."""
-        return files.create_json(self.commits_folder / f"{record.unit}.json", dataclasses.asdict(record))
+        content = sealing.sealed(dataclasses.asdict(record))
+        return files.create_json(self.commits_folder / f"{record.unit}.json", content)
+
+    def hash_part(self, part: str) -> dict[str, str]:
+        """Return the sha256 of each of a part's files. Raises DamagedError for a link among them."""
+        found = {}
+        for root in sorted(self.parts_folder.glob(f"{part}*")):
+            if root.name != part and not root.name.startswith(f"{part}."):
+                continue
+            try:
+                names = sealing.list_files(root)
+            except ValueError as error:
+                raise DamagedError(f"Part {part} can't be trusted: {error}.") from error
+            for name in names:
+                path = root / name if name else root
+                found[path.relative_to(self.parts_folder).as_posix()] = files.sha256_of(path)
+        return found
+
+    def check_files(self, commit: Commit) -> None:
+        """Compare the bytes of a committed part's files with its record. Raises DamagedError."""
+        if self.hash_part(commit.part) != commit.files:
+            raise DamagedError(
+                f"The files of part {commit.part} are not those that were committed; {_redo(commit)}"
+            )
 
     def sweep(self) -> None:
         """Remove what attempts that never committed left behind. Only for the holder of the run's lock."""
@@ -122,12 +175,35 @@ class Ledger:
         for path in self.parts_folder.iterdir():
             if path.name.split(".")[0] in kept and not path.name.startswith(files.TEMPORARY):
                 continue
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path)
-            else:
-                path.unlink()
-        for path in self.commits_folder.glob(f"{files.TEMPORARY}*"):
-            path.unlink()
+            _remove(path)
+        for folder in (self.commits_folder, self.commits_folder.parent):
+            for path in folder.glob(f"{files.TEMPORARY}*"):
+                _remove(path)
+
+
+def read_record(path: Path) -> Commit:
+    """Read one commit record. Raises DamagedError naming it."""
+    try:
+        commit = Commit(**sealing.read_sealed(path))
+        if f"{commit.unit}.json" != path.name:
+            raise ValueError("it is another unit's")
+    except (ValueError, TypeError) as error:
+        raise DamagedError(
+            f"The commit record {path} can't be read ({error}); delete it and run the same command "
+            "again to redo that unit."
+        ) from error
+    return commit
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+
+
+def _redo(commit: Commit) -> str:
+    return f"delete commits/{commit.unit}.json and run the same command again to redo it."
 
 
 def read_committed(store: Store, commit: Commit) -> Part:
@@ -139,7 +215,7 @@ def read_committed(store: Store, commit: Commit) -> Part:
     if len(part) != commit.rows or part.checksum() != commit.checksum:
         raise DamagedError(
             f"Part {commit.part} differs from what was committed ({len(part)} rows, {commit.rows} committed); "
-            f"delete commits/{commit.unit}.json and run the same command again to redo it."
+            f"{_redo(commit)}"
         )
     return part
 

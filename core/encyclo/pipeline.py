@@ -17,10 +17,12 @@ from typing import Any
 import numpy as np
 import psutil
 
-from encyclo import __version__, codec, convergence, evaluation, files, rundir
-from encyclo.ledger import Commit, plan_units, read_committed
+from encyclo import __version__, convergence, evaluation, files, rundir
+from encyclo.finishing import finalise
+from encyclo.ledger import Commit, Ledger, plan_units
+from encyclo.rows import CommittedRows, fetch
 from encyclo.sampling import Collector
-from encyclo.schema import Attributes, Book, ConceptTable, Part, SignatureTable
+from encyclo.schema import Attributes, Book, ConceptTable, SignatureTable
 from encyclo.session import Session, Stage
 from encyclo.splits import split_families
 from encyclo.types import Interpreter, SampleSet, Scores, Signatures, Split, Store
@@ -125,7 +127,7 @@ def collect_stage(
 
 def judge(session: Session, out: Path, store: Store, commits: Sequence[Commit]) -> Judgement:
     """Train the interpreter and the baselines, measure both on held-out families, score every concept."""
-    samples = load_samples(session, store, commits)
+    samples = load_samples(session, out, store, commits)
     config, plugins = session.config, session.plugins
     signatures = convergence.estimate_signatures(samples, len(session.concepts))
     accuracy: dict[str, dict[str, Any] | None] = {}
@@ -166,10 +168,14 @@ def train(session: Session, out: Path, name: str, samples: SampleSet) -> Interpr
     return interpreter
 
 
-def load_samples(session: Session, store: Store, commits: Sequence[Commit]) -> SampleSet:
-    """Read the committed parts (checked against their commits) and split them by family."""
+def load_samples(session: Session, out: Path, store: Store, commits: Sequence[Commit]) -> SampleSet:
+    """Open the committed parts (checked against their commits) and split them by family.
+
+    Small columns are in memory; activations too where they are few, else they are read by row.
+    """
     with session.plugins.blame(session.config.store):
-        part = Part.join([read_committed(store, commit) for commit in commits])
+        source = CommittedRows(store, Ledger(out), commits)
+    part = source.columns
     stages: dict[int, set[str]] = {}
     for stage, family in zip(part.stage.tolist(), part.family, strict=True):
         stages.setdefault(stage, set()).add(family)
@@ -185,7 +191,7 @@ def load_samples(session: Session, store: Store, commits: Sequence[Commit]) -> S
             [assigned[s, f] for s, f in zip(part.stage.tolist(), part.family, strict=True)], np.int8
         ),
         layers=session.schema.layers,
-        fetch=lambda rows: _decode(part, rows),
+        fetch=lambda rows: fetch(source, rows),
     )
 
 
@@ -206,7 +212,7 @@ def finish(
     book = _book(session, directory, judged, settled, commits)
     session.progress.stage("Writing the encyclopedia")
     with session.plugins.blame(session.config.store):
-        store.finalise([commit.part for commit in commits], book)
+        finalise(store, out, commits, book)
     _save_interpreter(session, judged.interpreter, out / "interpreter")
     metrics = {
         "capture": capture_metrics(session, commits),
@@ -270,10 +276,6 @@ def _recipe(session: Session, stage: Stage) -> dict[str, Any]:
         "sampler": [stage.sampler, plugins.load(stage.sampler).version],
         "options": {n: o.model_dump(mode="json") for n, o in options.items() if o},
     }
-
-
-def _decode(part: Part, rows: np.ndarray[Any, np.dtype[np.int64]]) -> np.ndarray[Any, np.dtype[np.float32]]:
-    return codec.decode(part.activations[rows], part.scale[rows])
 
 
 def _book(

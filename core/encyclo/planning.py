@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 import psutil
 
+from encyclo.disk import Disk
+from encyclo.rows import IN_MEMORY_BYTES
 from encyclo.session import Session, Stage
 from encyclo.types import Prompt, Samples
 
@@ -23,6 +25,9 @@ TIMED_PROMPTS = 256
 # What follows capture (training, scoring, convergence, report) and the start, in samples a second. Measured on
 # gemma-3-270m, 2 cores: a run whose 10,000 samples of 5 layers were all committed took 35 s.
 SAMPLES_JUDGED_A_SECOND = 285.0
+
+# The trained interpreter of default size and the report.
+OTHER_BYTES = 3_000_000
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,7 @@ def plan(session: Session) -> Plan:
     concepts = len(session.concepts)
     prompts = tokens = 0
     seconds = 0.0
+    disk = Disk(session)
     # A plugin that keeps things in its folder must leave nothing behind.
     with tempfile.TemporaryDirectory() as folder:
         for stage in session.stages:
@@ -49,21 +55,21 @@ def plan(session: Session) -> Plan:
             count = round(len(sampled) * concepts / asked)
             measured = _timed(session, sampled, Path(folder))
             prompts += count
+            disk.add(sampled, count)
             tokens += round(measured["tokens_per_prompt"] * count)
             seconds += measured["seconds_per_prompt"] * count
     layers, hidden = len(session.schema.layers), session.schema.hidden_size
-    sample_bytes = layers * (hidden * 2 + 4) + 4 + 1 + 8 + 120  # halves, scales, concept, stage, span, texts
-    book_bytes = concepts * (layers * hidden * 8 + 250)
+    sample_bytes = layers * (hidden * 2 + 4) + 13  # halves, scales, concept, stage, span
+    in_memory = min(prompts * sample_bytes, IN_MEMORY_BYTES)
     used = psutil.Process().memory_info().rss
     return Plan(
         concepts=concepts,
         prompts=prompts,
         tokens=tokens,
         seconds=seconds + prompts / SAMPLES_JUDGED_A_SECOND,
-        # What is loaded now, all samples in half precision, and the float32 working copies of training.
-        memory_bytes=used + prompts * sample_bytes + 3 * concepts * layers * hidden * 8 + 400 * 2**20,
-        # The parts stay beside the finished encyclopedia, so that later stages can go on from them.
-        disk_bytes=2 * prompts * sample_bytes + book_bytes,
+        # What is loaded now, samples in half precision, and the float32 working copies of training.
+        memory_bytes=used + in_memory + 3 * concepts * layers * hidden * 8 + 400 * 2**20,
+        disk_bytes=disk.predict(prompts) + OTHER_BYTES,
     )
 
 

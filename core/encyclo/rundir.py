@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from encyclo import __version__, files
+from encyclo import __version__, files, sealing
 from encyclo.errors import DamagedError, RunDirectoryError, StoreError
 from encyclo.ledger import Ledger, locked
 
@@ -43,7 +43,7 @@ class RunDirectory:
     def note(self, key: str, value: Any) -> None:
         """Add to run.json something that became known during the run."""
         self.record[key] = value
-        files.write_json(self.path / "run.json", self.record)
+        files.write_json(self.path / "run.json", sealing.sealed(self.record))
 
 
 def check_usable(out: Path) -> None:
@@ -103,7 +103,7 @@ def claimed(out: Path, resolved: Mapping[str, Any], provenance: Mapping[str, Any
             record = read_record(out)
         else:
             record = _new_record(resolved, provenance)
-            files.write_json(out / "run.json", record)
+            files.write_json(out / "run.json", sealing.sealed(record))
         directory = RunDirectory(out, record)
         directory.ledger.create()
         directory.ledger.sweep()
@@ -116,8 +116,8 @@ def read_record(out: Path) -> dict[str, Any]:
     if not path.exists():
         raise RunDirectoryError(f"{out} is not a run of encyclo: it has no run.json.")
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(record, dict) or not isinstance(record.get("config"), dict):
+        record = sealing.read_sealed(path)
+        if not isinstance(record.get("config"), dict):
             raise ValueError("it holds no configuration")
     except ValueError as error:
         raise DamagedError(f"{path} can't be read: {error}.") from error

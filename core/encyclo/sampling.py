@@ -36,14 +36,8 @@ class Collector:
         activations, tokens, computed = self.capture(prompts, advance)
         seconds = time.perf_counter() - begun
         part = self._encode(prompts, activations, stage.number)
-        attempt, name = self.ledger.new_attempt(unit)
         with self.session.plugins.blame(self.session.config.store):
-            self.store.write_part(name, part)
-        commit = Commit(
-            unit.id, stage.number, name, len(part), part.checksum(), attempt, seconds, tokens, computed
-        )
-        self.ledger.commit(commit)
-        return commit
+            return self.ledger.store(self.store, unit, part, seconds, tokens, computed)
 
     def self_test(self, prompts: list[Prompt]) -> dict[str, float] | None:
         """Let the capture plugin check itself on these prompts; None where it has no self-test.

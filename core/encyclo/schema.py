@@ -6,13 +6,15 @@ attrs         format model weights_sha256 layers pooling hidden_size stage run_i
               converged settled
 /samples/     activations scale concept stage family prompt span
 /signatures/  mean variance count
+
+Texts are UTF-8; see `encyclo.text` for what UTF-8 or a store can't hold.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -24,6 +26,63 @@ from encyclo import codec
 
 FORMAT = "encyclo/1"
 NO_SPAN = (-1, -1)
+TEXT = "text"
+LARGEST_LAYER_COUNT, LARGEST_HIDDEN = 1_000, 1_000_000
+
+
+@dataclass(frozen=True)
+class Array:
+    """An array of the hierarchy: its type (TEXT or numpy's name) and its shape.
+
+    Letters stand for lengths: n samples, L layers, H hidden size, C concepts.
+    """
+
+    dtype: str
+    shape: tuple[str | int, ...]
+
+
+SAMPLES = {
+    "activations": Array("float16", ("n", "L", "H")),
+    "scale": Array("float32", ("n", "L")),
+    "concept": Array("int32", ("n",)),
+    "stage": Array("int8", ("n",)),
+    "family": Array(TEXT, ("n",)),
+    "prompt": Array(TEXT, ("n",)),
+    "span": Array("int32", ("n", 2)),
+}
+"""What a part holds as well."""
+HIERARCHY: dict[str, dict[str, Array]] = {
+    "concepts": {
+        **{name: Array(TEXT, ("C",)) for name in ("id", "name", "definition", "category")},
+        **{name: Array("int32", ("C",)) for name in ("stage", "n_samples")},
+        **{name: Array("float32", ("C",)) for name in ("confidence", "confidence_low", "confidence_high")},
+        **{name: Array("bool", ("C",)) for name in ("converged", "settled")},
+    },
+    "samples": SAMPLES,
+    "signatures": {
+        "mean": Array("float32", ("C", "L", "H")),
+        "variance": Array("float32", ("C", "L", "H")),
+        "count": Array("int32", ("C",)),
+    },
+}
+
+
+def check_shapes(found: Mapping[str, tuple[Array, tuple[int, ...]]]) -> None:
+    """Compare arrays' shapes with each other: a letter is one length everywhere. Raises ValueError.
+
+    `found` gives, by path, what the array should be and the shape that it has.
+    """
+    lengths: dict[str, int] = {}
+    for path, (array, shape) in found.items():
+        if len(shape) != len(array.shape):
+            raise ValueError(f"{path} has {len(shape)} dimensions, not {len(array.shape)}")
+        for letter, length in zip(array.shape, shape, strict=True):
+            expected = letter if isinstance(letter, int) else lengths.setdefault(letter, length)
+            if length != expected:
+                raise ValueError(f"{path} has the shape {shape}, where {letter} is {expected} elsewhere")
+    for letter, largest in (("L", LARGEST_LAYER_COUNT), ("H", LARGEST_HIDDEN)):
+        if lengths.get(letter, 1) > largest:
+            raise ValueError(f"it claims {lengths[letter]:,} for {letter}, more than any model has")
 
 
 @dataclass(frozen=True)
@@ -60,6 +119,18 @@ class Part:
         """Return the activations decoded, float32 [n, L, H]."""
         return codec.decode(self.activations, self.scale)
 
+    def columns(self) -> Columns:
+        """Return all but activations and prompts."""
+        return Columns(self.scale, self.concept, self.stage, self.family, self.span)
+
+    def take(self, rows: NDArray[np.int64]) -> Part:
+        """Return the part's `rows`, in that order."""
+        columns: dict[str, Any] = {}
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            columns[field.name] = [value[i] for i in rows] if isinstance(value, list) else value[rows]
+        return Part(**columns)
+
     def checksum(self) -> str:
         """Return a sha256 over the content, independent of the file format that holds it."""
         digest = hashlib.sha256()
@@ -67,10 +138,8 @@ class Part:
             value = getattr(self, field.name)
             digest.update(field.name.encode())
             if isinstance(value, list):
-                for text in value:
-                    data = text.encode("utf-8", "surrogatepass")
-                    digest.update(len(data).to_bytes(8, "little"))
-                    digest.update(data)
+                encoded = [text.encode("utf-8", "surrogatepass") for text in value]
+                digest.update(b"".join(chain(*((len(d).to_bytes(8, "little"), d) for d in encoded))))
             else:
                 digest.update(f"{value.dtype.str}{value.shape}".encode())
                 digest.update(np.ascontiguousarray(value).data)
@@ -79,13 +148,37 @@ class Part:
     @staticmethod
     def join(parts: Sequence[Part]) -> Part:
         """Return the parts' rows one after another; at least one part."""
-        columns: dict[str, Any] = {}
-        for field in dataclasses.fields(Part):
-            values = [getattr(part, field.name) for part in parts]
-            columns[field.name] = (
-                list(chain(*values)) if isinstance(values[0], list) else np.concatenate(values)
-            )
-        return Part(**columns)
+        return Part(**_joined(Part, parts))
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The samples' small columns, as in `Part`: what is kept in memory where the activations are not."""
+
+    scale: NDArray[np.float32]
+    concept: NDArray[np.int32]
+    stage: NDArray[np.int8]
+    family: list[str]
+    span: NDArray[np.int32]
+
+    def __len__(self) -> int:
+        return len(self.concept)
+
+    @staticmethod
+    def join(columns: Sequence[Columns]) -> Columns:
+        """Return the rows one after another; at least one item."""
+        joined = _joined(Columns, columns)
+        known: dict[str, str] = {}  # families are few: keep each text once
+        joined["family"] = [known.setdefault(name, name) for name in joined["family"]]
+        return Columns(**joined)
+
+
+def _joined(table: type[Any], items: Sequence[Any]) -> dict[str, Any]:
+    joined: dict[str, Any] = {}
+    for field in dataclasses.fields(table):
+        values = [getattr(item, field.name) for item in items]
+        joined[field.name] = list(chain(*values)) if isinstance(values[0], list) else np.concatenate(values)
+    return joined
 
 
 @dataclass(frozen=True)

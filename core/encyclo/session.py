@@ -64,7 +64,7 @@ class Session:
             name: options.model_dump(mode="json") for name, options in self.options.items() if options
         }
         record["weights_sha256"] = self.model.weights_sha256
-        record["concepts_sha256"] = _hash([dataclasses.asdict(c) for c in self.concepts])
+        record["concepts_sha256"] = hash_of([dataclasses.asdict(c) for c in self.concepts])
         record["dtype"] = self.model.dtype
         record["device"] = self.model.device
         return record
@@ -91,7 +91,7 @@ def prepare(config: RunConfig, progress: Progress) -> Session:
         plugins.require(hook, name)
     plugins.opt_in(config.wrappers)
     options = {name: plugins.options(name, config.options.get(name, {})) for name in config.plugin_names()}
-    concepts = _load_concepts(config, plugins, options[config.concepts])
+    concepts = load_concepts(config, plugins, options[config.concepts])
     context = Context(
         config.seed, config.device, options[config.capture], Path(), pooling=config.pooling, progress=progress
     )
@@ -141,7 +141,8 @@ def _hooks_used(config: RunConfig) -> Iterator[tuple[str, str]]:
     yield "score_confidence", config.scorer
 
 
-def _load_concepts(config: RunConfig, plugins: Plugins, options: BaseModel | None) -> list[Concept]:
+def load_concepts(config: RunConfig, plugins: Plugins, options: BaseModel | None) -> list[Concept]:
+    """Return the concepts of `--concepts` and `--limit`, checked. Raises PluginError or UsageError."""
     loaded = plugins.call("load_concepts", config.concepts, options=options)
     concepts: list[Concept] = []
     seen: set[str] = set()
@@ -159,5 +160,6 @@ def _load_concepts(config: RunConfig, plugins: Plugins, options: BaseModel | Non
     return concepts
 
 
-def _hash(value: Any) -> str:
+def hash_of(value: Any) -> str:
+    """Return the sha256 of a value's JSON."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from pydantic import BaseModel
 
-    from encyclo.schema import Book, Part
+    from encyclo.schema import Book, Columns, Part
 
     Floats = NDArray[np.float32]
     Integers = NDArray[np.int32]
@@ -192,8 +192,34 @@ class Model(Protocol):
         ...
 
 
+class RowReader(Protocol):
+    """Samples that can be read by row; row numbers rise, `layers` are places in the schema's layers."""
+
+    def columns(self) -> Columns:
+        """Return every row's small columns."""
+        ...
+
+    def activations(
+        self, rows: NDArray[np.int64], layers: Sequence[int] | None = None
+    ) -> NDArray[np.float16]:
+        """Return activations as stored: float16 [k, len(layers), H], all layers if None."""
+        ...
+
+    def samples(self, rows: NDArray[np.int64]) -> Part:
+        """Return whole samples."""
+        ...
+
+    def close(self) -> None:
+        """Let go of files."""
+        ...
+
+
 class Reader(Protocol):
-    """A finalised encyclopedia, opened for reading."""
+    """A finalised encyclopedia, opened for reading.
+
+    One that is a `RowReader` as well is read by row; without `columns` and `activations` its samples are held in
+    memory.
+    """
 
     book: Book
 
@@ -211,7 +237,16 @@ class Reader(Protocol):
 
 
 class Store(Protocol):
-    """Keeps samples. The core owns units, ids, commits and resume; a store writes and reads parts."""
+    """Keeps samples. The core owns units, ids, commits and resume; a store writes and reads parts.
+
+    What a part keeps in files is named parts/NAME, parts/NAME.* or lies in a folder of such a name: the core
+    compares these bytes before it lets the store read them, and removes what never committed. Two more methods
+    are used where a store has them:
+
+        open_part(name) -> RowReader    so that a large run is not read whole
+        bulk_ranges() -> {path below the encyclopedia, "" for itself: [(offset, bytes), ...]}
+                                        where activations lie, which opening then need not read through
+    """
 
     def write_part(self, name: str, part: Part) -> None:
         """Write one part whole; when this returns it survives a power cut. An old one is replaced."""

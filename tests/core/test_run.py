@@ -160,7 +160,7 @@ def test_an_uninterrupted_run_equals_one_killed_and_resumed(encyclo, tmp_path: P
     _wait_for_commits(broken, 1)
     process.kill()
     process.communicate()
-    kept = sorted((broken / "commits").glob("*.json"))
+    kept = sorted((broken / "commits").glob("[0-9a-f]*.json"))
     assert kept and not (broken / "metrics.json").exists()
     result = encyclo(*flags, broken)
     assert result.returncode == 0, result.stderr

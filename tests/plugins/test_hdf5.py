@@ -39,7 +39,7 @@ def make_part(rows: int = 6, first: int = 0) -> Part:
         stage=np.ones(rows, np.int8),
         family=[f"noun.größe.{i % 4}" for i in range(rows)],
         prompt=[f"{TEXTS[i % len(TEXTS)]}{first + i}" for i in range(rows)],
-        span=np.array([(2, 5), NO_SPAN] * rows, np.int32)[:rows],
+        span=np.array([(2, 5), NO_SPAN] * rows, np.int32).reshape(-1, 2)[:rows],
     )
 
 

@@ -19,8 +19,8 @@ MEMORY = 2**30
 SECONDS = 10.0
 BATCH = 250
 
-Opens = Callable[[Path], object]
-"""Reads all of a run directory and returns something that can be compared; picklable by name."""
+Opens = Callable[[Path, str], object]
+"""Reads what of a run directory lies in one file and returns what can be compared; picklable by name."""
 
 
 def find_faults(
@@ -51,20 +51,20 @@ def open_batch(opens: Opens, good: Path, damaged: Path, batch: list[Mutation], l
     import signal
 
     copy_run(good, damaged)
-    whole = opens(damaged)
+    whole = {file: opens(damaged, file) for file in {mutation.file for mutation in batch}}
     with log.open("a", encoding="utf-8") as lines:
         for mutation in batch:
             before = (good / mutation.file).read_bytes()
             mutation.apply(damaged)
             signal.alarm(int(SECONDS))  # no handler: ends this process, which the missing line tells
-            print(_judge(opens, damaged, whole, mutation), file=lines, flush=True)
+            print(_judge(opens, damaged, whole[mutation.file], mutation), file=lines, flush=True)
             signal.alarm(0)
             (damaged / mutation.file).write_bytes(before)
 
 
 def _judge(opens: Opens, folder: Path, whole: object, mutation: Mutation) -> str:
     try:
-        found = opens(folder)
+        found = opens(folder, mutation.file)
     except EncycloError as error:
         text = str(error)
         return "refused" if text and "\n" not in text else f"no single sentence {text!r}: {mutation}"

@@ -1,7 +1,7 @@
 """Disks that fail, and what a power cut leaves: put in the place of `encyclo.files`' own with `files.using`.
 
 `FailingDisk` lets the n-th call fail. `RecordingDisk` looks at a folder after every call and remembers what
-has been synced; from each `Moment`, `restore` rebuilds what a disk may hold if the power fails just then:
+has been synced; from each `Moment`, `survivors` tells what a disk may hold if the power fails just then:
 names and data that were never synced may be there, be missing or be torn, whatever the order of the writes.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -30,8 +30,20 @@ SURVIVALS: tuple[tuple[Names, Data], ...] = (
 """What may survive of names (folders' entries) and data (files' bytes), the harshest first."""
 
 
-class CountingDisk(Disk):
-    """Calls `step` around every call, giving its name and path."""
+class HastyDisk(Disk):
+    """Syncs nothing: where a power cut is only simulated, waiting for the real disk proves nothing."""
+
+    def sync_file(self, path: Path) -> None:
+        """Only look whether the file is there. Raises FileNotFoundError."""
+        path.stat()
+
+    def sync_folder(self, path: Path) -> None:
+        """Only look whether the folder is there. Raises FileNotFoundError."""
+        path.stat()
+
+
+class CountingDisk(HastyDisk):
+    """Calls `step` and `done` around every call, giving its name and path."""
 
     def step(self, call: str, path: Path) -> None:
         """Do something before the call `call` on `path`."""
@@ -124,6 +136,16 @@ def _files(path: Path) -> Iterator[Path]:
         yield path
 
 
+def telling(calls: Sequence[str], every: bool) -> list[int]:
+    """Return the places in `calls` worth trying: all, or of a long stretch of syncs the first and the last.
+
+    A store of many files syncs each of them before one rename; what lies between says little.
+    """
+    syncs = [call.startswith("sync_") for call in calls]
+    inner = [0 < i < len(calls) - 1 and syncs[i - 1] and syncs[i] and syncs[i + 1] for i in range(len(calls))]
+    return [i for i in range(len(calls)) if every or not inner[i]]
+
+
 @dataclass(frozen=True)
 class Moment:
     """What was on the disk after one call, and what of it was synced. Files and folders go by inode number."""
@@ -158,7 +180,8 @@ class RecordingDisk(CountingDisk):
         self._look(self.folder)
         if call == "sync_file":
             inode = path.stat().st_ino
-            self._synced_data[inode] = self._seen_data[inode]
+            if inode in self._seen_data:  # or it lies elsewhere
+                self._synced_data[inode] = self._seen_data[inode]
         elif call == "sync_folder" and path.stat().st_ino in self._seen_names:
             inode = path.stat().st_ino
             self._synced_names[inode] = dict(self._seen_names[inode])
@@ -199,29 +222,40 @@ class RecordingDisk(CountingDisk):
         return inode
 
 
-def restore(moment: Moment, folder: Path, names: Names, data: Data, seed: int = 0) -> None:
-    """Fill the empty `folder` with what may be left after a power cut at `moment` (see `SURVIVALS`)."""
+def survivors(moment: Moment, names: Names, data: Data, seed: int = 0) -> dict[str, bytes | None]:
+    """Return what may be left after a power cut at `moment` (see `SURVIVALS`): bytes by path, None for a folder."""
     random = Random(seed)
     contents: dict[int, bytes] = {}  # two names of one file show the same bytes
+    left: dict[str, bytes | None] = {}
 
-    def fill(inode: int, place: Path) -> None:
+    def survive(inode: int, prefix: str) -> None:
         synced, seen = moment.synced_names.get(inode, {}), moment.seen_names.get(inode, {})
         for name in sorted(synced.keys() | seen.keys()):
-            kept = {"synced": synced, "seen": seen}.get(names) or (
-                {} if names != "mixed" else random.choice((synced, seen))
-            )
+            kept = seen if names == "seen" else synced
+            if names == "mixed":
+                kept = random.choice((synced, seen))
             child = kept.get(name)
             if child is None:
                 continue
             if child in moment.seen_names:
-                (place / name).mkdir()
-                fill(child, place / name)
+                left[prefix + name] = None
+                survive(child, f"{prefix}{name}/")
             else:
                 if child not in contents:
                     contents[child] = _survived(moment, child, data, random)
-                (place / name).write_bytes(contents[child])
+                left[prefix + name] = contents[child]
 
-    fill(moment.root, folder)
+    survive(moment.root, "")
+    return left
+
+
+def restore(left: Mapping[str, bytes | None], folder: Path) -> None:
+    """Fill the empty `folder` with what `survivors` returned."""
+    for name, content in left.items():
+        if content is None:
+            (folder / name).mkdir()
+        else:
+            (folder / name).write_bytes(content)
 
 
 def _survived(moment: Moment, inode: int, data: Data, random: Random) -> bytes:

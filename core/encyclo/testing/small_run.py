@@ -11,7 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
+from encyclo import sealing
 from encyclo.ledger import Commit, Ledger, Unit, read_committed
+from encyclo.rows import FinishedRows
 from encyclo.schema import Part
 from encyclo.testing.contract import require
 from encyclo.testing.stores_data import HOSTILE, PLAIN, Content, differences, make_book, make_part
@@ -47,18 +49,18 @@ class SmallRun:
         for number in range(self.units):
             if self.unit(number).id not in ledger.commits():
                 commit_part(store, ledger, self.unit(number), self.part(number))
-            promised(number + 1)
-            if number == 0:
-                self.finalise(store, ledger, 1)
+                promised(number + 1)
+                if number == 0:
+                    self.finalise(store, ledger, 1)
         self.finalise(store, ledger, self.units)
         promised(self.units + 1)
 
     def finalise(self, store: Store, ledger: Ledger, units: int) -> None:
         """Write the encyclopedia of the first `units` units."""
-        commits = ledger.commits()
-        store.finalise(
-            [commits[self.unit(number).id].part for number in range(units)], self.content(units).book
-        )
+        commits, content = ledger.commits(), self.content(units)
+        path = store.finalise([commits[self.unit(number).id].part for number in range(units)], content.book)
+        bulk = store.bulk_ranges() if hasattr(store, "bulk_ranges") else {}
+        sealing.write_seal(path.parent, path, bulk, sealing.crc_of(content.samples.activations))
 
     def check_kept(self, store: Store, folder: Path, promised: int) -> None:
         """Check that what was promised before a crash is there after it. Raises ContractError."""
@@ -67,23 +69,36 @@ class SmallRun:
             commit = commits.get(self.unit(number).id)
             require(commit, f"The commit of unit {number} is lost.")
             assert commit is not None
-            wrong = differences(read_committed(store, commit), self.part(number))
+            wrong = differences(read_part(store, Ledger(folder), commit), self.part(number))
             require(not wrong, f"Unit {number} came back changed: {'; '.join(wrong)}.")
 
     def check_finished(self, store: Store, folder: Path) -> None:
         """Check that the run ended as an uninterrupted one does, sample for sample. Raises ContractError."""
         self.check_kept(store, folder, self.units)
-        wrong = differences(read_finished(store), self.content(self.units))
+        wrong = differences(read_sealed(store, folder), self.content(self.units))
         require(not wrong, f"The encyclopedia differs from an uninterrupted run's: {'; '.join(wrong)}.")
 
 
 def commit_part(store: Store, ledger: Ledger, unit: Unit, part: Part) -> Commit:
     """Write a part and then its commit record, as a run does."""
-    attempt, name = ledger.new_attempt(unit)
-    store.write_part(name, part)
-    commit = Commit(unit.id, unit.stage, name, len(part), part.checksum(), attempt, 0.5, 10, 8)
-    ledger.commit(commit)
-    return commit
+    return ledger.store(store, unit, part, seconds=0.5, tokens=10, computed=8)
+
+
+def read_part(store: Store, ledger: Ledger, commit: Commit) -> Part:
+    """Read a committed part as a run does: its files are compared with the record, then what they hold."""
+    ledger.check_files(commit)
+    return read_committed(store, commit)
+
+
+def read_sealed(store: Store, folder: Path) -> Content:
+    """Read a finished encyclopedia as a run's reader does: its files are compared with their seal."""
+    seal = sealing.check_opening(folder)
+    reader = store.open()
+    rows = FinishedRows(reader, seal, folder / seal.path)
+    try:
+        return Content(reader.book, rows.samples(np.arange(len(seal.crc))))
+    finally:
+        rows.close()
 
 
 def read_finished(store: Store) -> Content:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import pickle
 import statistics
 from functools import partial
 from pathlib import Path
@@ -10,34 +11,46 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from encyclo import files
-from encyclo.errors import EncycloError
-from encyclo.ledger import Ledger, read_committed
+from encyclo.errors import DamagedError, EncycloError
+from encyclo.ledger import Ledger
 from encyclo.testing import disks
 from encyclo.testing.battery import check_mutations
 from encyclo.testing.contract import ContractError, require
 from encyclo.testing.processes import Nursery
-from encyclo.testing.small_run import SmallRun, read_finished
+from encyclo.testing.small_run import SmallRun, read_part, read_sealed
 
 if TYPE_CHECKING:
     from encyclo.testing.stores import StoreContract
 
 
-def check_power_cuts(contract: StoreContract, folder: Path, survivals: int) -> None:
+def check_power_cuts(contract: StoreContract, folder: Path, survivals: int, every: bool) -> None:
     """Cut the power after every call of a small run, in each of `survivals` ways; check and go on."""
     run, moments = SmallRun(), record(contract, SmallRun(), _made(folder / "whole"))
-    for number, moment in enumerate(moments):
+    seen: set[tuple[int, bytes]] = set()
+    for number in disks.telling([moment.call for moment in moments], every):
+        moment = moments[number]
         for names, data in disks.SURVIVALS[:survivals]:
+            left = disks.survivors(moment, names, data, seed=number)
+            image = (moment.promised, pickle.dumps(sorted(left.items())))
+            if image in seen:
+                continue
+            seen.add(image)
             place = _made(folder / f"cut-{number}-{names}-{data}")
-            disks.restore(moment, place, names, data, seed=number)
+            disks.restore(left, place)
             try:
-                run.check_kept(contract.make(place), place, moment.promised)
-                run.go(contract.make(place), place)
-                run.check_finished(contract.make(place), place)
+                _go_on(contract, run, place, moment.promised)
             except Exception as error:
                 raise ContractError(
                     f"A power cut after call {number} of {len(moments)} ({moment.call}; names {names}, data "
                     f"{data}, {moment.promised} units promised): {type(error).__name__}: {error}"
                 ) from error
+
+
+def _go_on(contract: StoreContract, run: SmallRun, folder: Path, promised: int) -> None:
+    run.check_kept(contract.make(folder), folder, promised)
+    with files.using(disks.HastyDisk()):
+        run.go(contract.make(folder), folder)
+    run.check_finished(contract.make(folder), folder)
 
 
 def record(contract: StoreContract, run: SmallRun, folder: Path) -> list[disks.Moment]:
@@ -57,12 +70,19 @@ def record(contract: StoreContract, run: SmallRun, folder: Path) -> list[disks.M
     return disk.moments
 
 
-def check_refused_writes(contract: StoreContract, folder: Path) -> None:
+def check_refused_writes(contract: StoreContract, folder: Path, every: bool) -> None:
     """Let every call of a small run fail in turn, with a full disk and with an I/O error; go on after it."""
-    run = SmallRun()
+    run, counting, whole = SmallRun(), disks.FailingDisk(), _made(folder / "whole")
+    with files.using(counting):
+        run.go(contract.make(whole), whole)
+    require(
+        sum(call.startswith("replace") for call in counting.calls) >= run.units + 2,
+        "The store doesn't put its files in place through encyclo.files, so nothing can be made to fail.",
+    )
     for code in (errno.ENOSPC, errno.EIO):
-        number, calls = 1, 1
-        while number <= calls:
+        for number in (place + 1 for place in disks.telling(counting.calls, every)):
+            if code == errno.ENOSPC and counting.calls[number - 1].startswith("remove"):
+                continue  # a full disk doesn't refuse that
             place = _made(folder / f"{errno.errorcode[code]}-{number}")
             disk = disks.FailingDisk(number, code)
             promised: list[int] = [0]
@@ -70,22 +90,20 @@ def check_refused_writes(contract: StoreContract, folder: Path) -> None:
                 with files.using(disk):
                     run.go(contract.make(place), place, promised.append)
             except EncycloError as error:
-                require("\n" not in str(error), f"{disk.calls[number - 1]} failed in more than one line: {error}")
+                require(
+                    "\n" not in str(error), f"{disk.calls[number - 1]} failed in more than one line: {error}"
+                )
             except Exception as error:
                 raise ContractError(
                     f"{disk.calls[number - 1]} failed with {type(error).__name__}, no StoreError: {error}"
                 ) from error
             try:
-                run.check_kept(contract.make(place), place, promised[-1])
-                run.go(contract.make(place), place)
-                run.check_finished(contract.make(place), place)
+                _go_on(contract, run, place, promised[-1])
             except Exception as error:
                 raise ContractError(
                     f"After {errno.errorcode[code]} at call {number} ({disk.calls[number - 1]}): "
                     f"{type(error).__name__}: {error}"
                 ) from error
-            number, calls = number + 1, max(calls, len(disk.calls))
-        require(calls > 4, f"Only {calls} calls went through encyclo.files: the store writes past it.")
 
 
 def check_full_disk_in_the_library(contract: StoreContract, folder: Path) -> None:
@@ -96,7 +114,9 @@ def check_full_disk_in_the_library(contract: StoreContract, folder: Path) -> Non
         for size in (0, 100, 1_000, 4_000, 16_000, 40_000):
             place = _made(folder / str(size))
             ending = nursery.run(_limited, contract, run, place, size)
-            require(ending.status == 0, f"With files of at most {size} bytes: {ending.output.strip()[-1500:]}")
+            require(
+                ending.status == 0, f"With files of at most {size} bytes: {ending.output.strip()[-1500:]}"
+            )
             run.go(contract.make(place), place)
             run.check_finished(contract.make(place), place)
 
@@ -123,7 +143,7 @@ def _limited(contract: StoreContract, run: SmallRun, folder: Path, size: int) ->
 
 def check_kill_9(contract: StoreContract, folder: Path, kills: int) -> None:
     """Kill a run `kills` times, each at another instant; check what was promised, go on, compare the end."""
-    run, random = SmallRun(units=8), Random(0)
+    run, random = SmallRun(units=5), Random(0)
     with Nursery() as nursery:
         nursery.warm(_warm, contract, _made(folder / "warm"))
         times = []
@@ -135,7 +155,9 @@ def check_kill_9(contract: StoreContract, folder: Path, kills: int) -> None:
         length, killed, tries = statistics.median(times), 0, 0
         while killed < kills:
             tries += 1
-            require(tries <= 4 * kills + 20, f"Only {killed} of {tries} runs could be killed before their end.")
+            require(
+                tries <= 4 * kills + 20, f"Only {killed} of {tries} runs could be killed before their end."
+            )
             place = _made(folder / f"kill-{tries}")
             ending = nursery.run(_keep_promises, contract, run, place, kill_after=random.uniform(0, length))
             killed += ending.killed
@@ -153,7 +175,11 @@ def _warm(contract: StoreContract, folder: Path) -> None:
 def _keep_promises(contract: StoreContract, run: SmallRun, folder: Path) -> None:
     """Run, and tell outside of the run directory what is safe by now; a kill doesn't lose what was told."""
     with folder.with_suffix(".promises").open("ab", buffering=0) as told:
-        run.go(contract.make(folder), folder, lambda units: told.write(b"%d\n" % units) and None)
+
+        def promise(units: int) -> None:
+            told.write(b"%d\n" % units)
+
+        run.go(contract.make(folder), folder, promise)
 
 
 def promises(folder: Path) -> int:
@@ -170,13 +196,21 @@ def check_damaged_files(contract: StoreContract, folder: Path, count: int) -> No
     check_mutations(partial(read_run, contract), good, work, count)
 
 
-def read_run(contract: StoreContract, folder: Path) -> object:
-    """Read a small run's parts and encyclopedia through the ledger; return what tells them apart."""
+def read_run(contract: StoreContract, folder: Path, file: str) -> object:
+    """Read what of a small run lies in `file`, through the ledger; return what tells one content from another.
+
+    Raises DamagedError for a record that is gone: a run then does the unit again.
+    """
     store = contract.make(folder)
-    commits = Ledger(folder).commits()
-    parts = {unit: read_committed(store, commit).checksum() for unit, commit in commits.items()}
-    content = read_finished(store)
-    return commits, parts, content.samples.checksum(), repr(content.book)
+    if not file.startswith(("parts/", "commits/")):
+        content = read_sealed(store, folder)
+        return content.samples.checksum(), repr(content.book)
+    ledger = Ledger(folder)
+    commits = ledger.commits()
+    if len(commits) < SmallRun().units:
+        raise DamagedError(f"A commit record of {folder} is gone.")
+    concerned = [c for c in commits.values() if file.startswith((f"parts/{c.part}", f"commits/{c.unit}"))]
+    return commits, [read_part(store, ledger, commit).checksum() for commit in concerned]
 
 
 def _made(folder: Path) -> Path:

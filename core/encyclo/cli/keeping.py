@@ -1,0 +1,50 @@
+"""`encyclo verify` and `encyclo convert`: is a run whole, and the same run in another store."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from encyclo.cli import flags
+from encyclo.cli.app import app
+
+
+@app.command()
+def verify(directory: flags.RunFolder, as_json: flags.Json = False, debug: flags.Debug = False) -> int:
+    """Check every checksum and invariant of a run; say what is wrong and what can be recovered."""
+    from encyclo.verifying import verify as check
+
+    report = check(directory)
+    if as_json:
+        print(json.dumps(report.json()))
+        return int(bool(report.findings))
+    for finding in report.findings:
+        print(finding)
+    state = "a finished run" if report.finished else "a run that is not finished"
+    amount = f"{state}, {report.units:,} units, {report.samples:,} samples"
+    count = len(report.findings)
+    print(
+        f"{directory}: {f'{count} findings' if count > 1 else 'one finding' if count else 'whole'} ({amount})"
+    )
+    return int(bool(count))
+
+
+@app.command()
+def convert(
+    directory: flags.RunFolder,
+    store: Annotated[str, typer.Option(help="The store to copy the run to.")],
+    out: Annotated[Path, typer.Option(help="The new run's directory.")],
+    as_json: flags.Json = False,
+    debug: flags.Debug = False,
+) -> None:
+    """Copy a run to another store, bit for bit."""
+    from encyclo.converting import convert as copy
+
+    copy(directory, store, out)
+    if as_json:
+        print(json.dumps({"out": str(out), "store": store}))
+    else:
+        print(f"{directory} is now in {out} as well, in the store {store}; `encyclo verify {out}` checks it.")

@@ -1,0 +1,45 @@
+"""The finished encyclopedia: written by a store from committed parts, sealed, opened only if the seal holds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from encyclo import sealing
+from encyclo.ledger import Commit, Ledger
+from encyclo.rows import FinishedRows
+from encyclo.schema import Book
+from encyclo.types import Reader, Store
+
+
+def finalise(store: Store, run: Path, commits: Sequence[Commit], book: Book) -> Path:
+    """Join the commits' parts and the book into the run's encyclopedia and seal it; return its path.
+
+    A crash on the way leaves the old encyclopedia, or one without its seal, which nothing opens: the same
+    command finalises again, from parts that stay where they are. Raises DamagedError naming a part whose bytes
+    changed.
+    """
+    ledger = Ledger(run)
+    for commit in commits:
+        if commit.files:
+            ledger.check_files(commit)
+    path = store.finalise([commit.part for commit in commits], book)
+    find_bulk: Callable[[], Mapping[str, sealing.Ranges]] | None = getattr(store, "bulk_ranges", None)
+    layers = len(book.attributes.layers)
+    crc = [sealing.unpack_crc(commit.crc32, layers) for commit in commits]
+    empty = np.empty((0, layers), np.uint32)
+    sealing.write_seal(run, path, find_bulk() if find_bulk else {}, np.concatenate([empty, *crc]))
+    return path
+
+
+def open_finished(store: Store, run: Path) -> tuple[Reader, FinishedRows]:
+    """Open the run's encyclopedia after comparing it with its seal. Raises StoreError or DamagedError."""
+    seal = sealing.check_opening(run)
+    reader = store.open()
+    try:
+        return reader, FinishedRows(reader, seal, run / seal.path)
+    except BaseException:
+        reader.close()
+        raise

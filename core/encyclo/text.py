@@ -1,0 +1,50 @@
+r"""Text as stores keep it: names and prompts are data, whatever characters they hold.
+
+UTF-8 has no lone surrogates, and HDF5's strings end at the first NUL. A column in which a text has either is
+written escaped, and says so in its attribute `escaped` (1): a backslash is `\\`, a NUL `\0`, a surrogate
+`\uD800` with its four digits. Every other column is written as it is. The same in every store.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+
+ESCAPED = "escaped"
+"""The attribute of a column whose texts are escaped."""
+
+_AWKWARD = re.compile("[\0\ud800-\udfff]")
+_SPECIAL = re.compile("[\\\\\0\ud800-\udfff]")
+_ESCAPE = re.compile(r"\\(?:(\\)|(0)|u([0-9A-F]{4}))|\\")
+
+
+def is_awkward(texts: Iterable[str]) -> bool:
+    """Return whether a text can't be stored as it is."""
+    return any(_AWKWARD.search(text) for text in texts)
+
+
+def pack(texts: Sequence[str], escape: bool) -> list[str]:
+    """Return the texts as they are stored; `escape` where one of the column's texts is awkward."""
+    return [_SPECIAL.sub(_escape, text) for text in texts] if escape else list(texts)
+
+
+def unpack(texts: Sequence[str], escaped: bool) -> list[str]:
+    """Return what `pack` was given. Raises ValueError for a text that `pack` never writes."""
+    return [_ESCAPE.sub(_unescape, text) for text in texts] if escaped else list(texts)
+
+
+def _escape(match: re.Match[str]) -> str:
+    character = match[0]
+    if character == "\\":
+        return "\\\\"
+    return "\\0" if character == "\0" else f"\\u{ord(character):04X}"
+
+
+def _unescape(match: re.Match[str]) -> str:
+    if match[1]:
+        return "\\"
+    if match[2]:
+        return "\0"
+    if match[3] and 0xD800 <= int(match[3], 16) <= 0xDFFF:
+        return chr(int(match[3], 16))
+    raise ValueError(f"a text has the unknown escape {match.string[match.start() :][:8]!r}")

@@ -1,0 +1,1 @@
+"""Stores an encyclopedia as Zarr format 3."""

@@ -1,0 +1,53 @@
+"""How the arrays are cut: chunks, and the shards (files) that hold them.
+
+Activations: one layer of 250 samples a chunk, all layers of 2,000 samples a shard, so that one layer is read
+without the others and 10,000 samples are 5 files. Prompts: 250 a chunk, 50,000 a shard. Signatures: 250
+concepts a chunk. All else, and every array of a part, is one chunk.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import zarr
+
+from encyclo.schema import TEXT, Array
+from encyclo.text import ESCAPED
+
+ROWS_A_CHUNK = 250
+ROWS_A_SHARD = {"activations": 2_000, "prompt": 50_000}
+CONCEPTS_A_CHUNK = 250
+
+
+def grid(name: str, shape: Sequence[int], part: bool) -> tuple[tuple[int, ...], tuple[int, ...] | None]:
+    """Return the shapes of an array's chunks and, where it has them, shards."""
+    whole = tuple(max(1, length) for length in shape)
+    if part:
+        return whole, None
+    if name in ROWS_A_SHARD:
+        rows = min(ROWS_A_CHUNK, whole[0])
+        shard = rows * math.ceil(min(whole[0], ROWS_A_SHARD[name]) / rows)
+        return (rows, *([1] * (len(whole) > 1)), *whole[2:]), (shard, *whole[1:])
+    if name in ("mean", "variance"):
+        return (min(CONCEPTS_A_CHUNK, whole[0]), *whole[1:]), None
+    return whole, None
+
+
+def create(
+    group: zarr.Group, name: str, array: Array, shape: Sequence[int], part: bool, escape: bool = False
+) -> Any:
+    """Create an array of the hierarchy, uncompressed, every chunk written even where it is all zeros."""
+    chunks, shards = grid(name, shape, part)
+    return group.create_array(
+        name,
+        shape=tuple(shape),
+        dtype="string" if array.dtype == TEXT else array.dtype,
+        chunks=chunks,
+        shards=shards,
+        compressors=None,
+        filters=None,
+        attributes={ESCAPED: 1} if escape else None,
+        config={"write_empty_chunks": True},
+    )

@@ -1,0 +1,103 @@
+"""The files of a Zarr hierarchy, in a folder or in a zip file, looked at before zarr is."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+from typing import Protocol
+
+from zarr.abc.store import Store
+from zarr.storage import LocalStore, ZipStore
+
+from encyclo.sealing import list_files
+
+MOST_MEMBERS = 10_000_000
+
+
+class Tree(Protocol):
+    """Files by relative name."""
+
+    sizes: dict[str, int]
+
+    def place(self, name: str) -> tuple[Path, int]:
+        """Return the file on disk that holds the bytes of `name`, and where in it they begin."""
+        ...
+
+    def store(self) -> Store:
+        """Return the same as a read-only store of zarr's."""
+        ...
+
+
+class Folder:
+    """A Zarr directory. Raises ValueError for a link or anything else that is no plain file."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.sizes = list_files(root)
+        if "" in self.sizes:
+            raise ValueError("it is a file, not a folder")
+
+    def place(self, name: str) -> tuple[Path, int]:
+        """Return where the bytes of `name` are."""
+        return self.root / name, 0
+
+    def store(self) -> LocalStore:
+        """Return the directory as a read-only store."""
+        return LocalStore(self.root, read_only=True)
+
+
+class Zip:
+    """A zip file with uncompressed members. Raises ValueError for any other kind."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.sizes: dict[str, int] = {}
+        self._starts: dict[str, int] = {}
+        size = path.stat().st_size
+        try:
+            with zipfile.ZipFile(path) as archive:
+                infos = archive.infolist()
+        except (zipfile.BadZipFile, NotImplementedError, EOFError) as error:
+            raise ValueError(str(error)) from error
+        for info in infos:
+            if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 1:
+                raise ValueError(f"its member {info.filename[:80]!r} is compressed or encrypted")
+            if info.filename in self.sizes:
+                raise ValueError(f"it has two members {info.filename[:80]!r}")
+            if info.file_size != info.compress_size:
+                raise ValueError(f"its member {info.filename[:80]!r} has two sizes")
+            self.sizes[info.filename] = info.file_size
+            self._starts[info.filename] = info.header_offset
+        if sum(self.sizes.values()) > size:
+            raise ValueError("its members claim more bytes than it has")
+
+    def place(self, name: str) -> tuple[Path, int]:
+        """Return where the bytes of `name` are: after the member's own header, whose length varies."""
+        start = self._starts[name]
+        with self.path.open("rb") as file:
+            file.seek(start)
+            header = file.read(30)
+        if len(header) < 30 or header[:4] != b"PK\x03\x04":
+            raise ValueError(f"its member {name[:80]!r} is not where it should be")
+        lengths = int.from_bytes(header[26:28], "little") + int.from_bytes(header[28:30], "little")
+        return self.path, start + 30 + lengths
+
+    def store(self) -> ZipStore:
+        """Return the file as a read-only store."""
+        return ZipStore(self.path, mode="r", read_only=True)
+
+
+def read(tree: Tree, name: str, start: int = 0, length: int | None = None) -> bytes:
+    """Return bytes of one of the tree's files; a negative `start` counts from its end. Raises ValueError."""
+    size = tree.sizes[name]
+    first = size + start if start < 0 else start
+    count = size - first if length is None else length
+    if not 0 <= first <= first + count <= size:
+        raise ValueError(f"{name} is shorter than it must be")
+    path, offset = tree.place(name)
+    with path.open("rb") as file:
+        file.seek(offset + first)
+        data = file.read(count)
+    if len(data) != count:
+        raise ValueError(f"{name} is shorter than it must be")
+    return data

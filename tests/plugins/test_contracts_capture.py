@@ -26,7 +26,7 @@ class OnWrittenModels(CaptureContract):
     """The contract, with the models written once for all checks."""
 
     plugin = "transformers"
-    options = {"dtype": "float32"}
+    options = {"dtype": "float32"}  # noqa: RUF012
 
     @pytest.fixture(autouse=True)
     def _models(self, written: Path):
@@ -41,7 +41,7 @@ class TestTransformers(OnWrittenModels):
 
 
 class TestTransformersInSmallBatches(OnWrittenModels):
-    options = {"dtype": "float32", "batch_tokens": 20}
+    options = {"dtype": "float32", "batch_tokens": 20}  # noqa: RUF012
 
 
 def sloppy(batch):

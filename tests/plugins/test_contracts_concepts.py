@@ -23,7 +23,7 @@ class TestCore(ConceptsContract):
 
 class TestTwoCategories(ConceptsContract):
     plugin = "core"
-    options = {"categories": ["animals", "time"]}
+    options = {"categories": ["animals", "time"]}  # noqa: RUF012
 
 
 def change(**fields) -> list[Concept]:

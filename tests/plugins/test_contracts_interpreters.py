@@ -17,7 +17,7 @@ class TestCentroid(InterpreterContract):
 
 class TestTransformer(InterpreterContract):
     plugin = "transformer"
-    options = {"width": 32, "heads": 2, "depth": 1, "epochs": 2}
+    options = {"width": 32, "heads": 2, "depth": 1, "epochs": 2}  # noqa: RUF012
 
 
 class Means:

@@ -22,7 +22,7 @@ class TestTemplates(SamplerContract):
 
 class TestQuotedTemplates(SamplerContract):
     plugin = "templates"
-    options = {"groups": ["quoted"]}
+    options = {"groups": ["quoted"]}  # noqa: RUF012
     prompts = 5_000
 
 

@@ -10,7 +10,7 @@ class TestQuestions(SamplerContract):
 
 class TestQuestionsWithAnEnding(SamplerContract):
     plugin = "questions"
-    options = {"ending": " Tell me!"}
+    options = {"ending": " Tell me!"}  # noqa: RUF012
     prompts = 5_000
 
 

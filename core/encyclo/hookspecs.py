@@ -7,9 +7,9 @@ than the hook offers. Which plugin is called is chosen by name. `context` is an 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pluggy
 
@@ -144,4 +144,16 @@ def score_confidence(interpreter: Interpreter, samples: SampleSet, context: Cont
         rows = samples.rows(Split.CALIBRATION, Split.TEST)
         right = interpreter.read(samples.read(rows)).argmax(1) == samples.concept[rows]
         return my_scores(right, samples.concept[rows])
+    """
+
+
+@hookspec(firstresult=True)
+def end_run(metrics: Mapping[str, Any], context: Context) -> str | None:
+    """Say something at the end of a run: called for each wrapper that was opted in (optional).
+
+    `metrics` is what metrics.json holds. Return what a person should read after the run's summary.
+
+        @hookimpl
+        def end_run(metrics):
+            return f"{metrics['capture']['prompts']:,} prompts were captured."
     """

@@ -43,6 +43,8 @@ class Outcome:
     metrics: dict[str, Any]
     was_finished: bool
     """The run had been finished before; nothing was computed."""
+    remarks: tuple[str, ...] = ()
+    """What the wrappers that were opted in have to say about the run."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,18 @@ def run(session: Session, out: Path) -> Outcome:
             metrics = json.loads(metrics_file.read_text(encoding="utf-8"))
             return Outcome(out, directory.record, metrics, was_finished=True)
         metrics = refine(session, directory)
-        return Outcome(out, directory.record, metrics, was_finished=False)
+        remarks = _remarks(session, out, metrics)
+        return Outcome(out, directory.record, metrics, was_finished=False, remarks=remarks)
+
+
+def _remarks(session: Session, out: Path, metrics: dict[str, Any]) -> tuple[str, ...]:
+    """Let the wrappers that were opted in end the run; return what they say."""
+    plugins = session.plugins
+    speakers = [name for name in plugins.wrappers if plugins.implements(name, "end_run")]
+    return tuple(
+        plugins.call("end_run", name, metrics=metrics, context=session.context(name, out))
+        for name in speakers
+    )
 
 
 def open_store(session: Session, out: Path) -> Store:

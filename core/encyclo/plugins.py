@@ -6,21 +6,24 @@ Only what is asked for is imported, so a broken third-party plugin breaks nothin
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import pluggy
 
-from encyclo import hookspecs
+from encyclo import blame, hookspecs
 from encyclo.errors import EncycloError, MissingDependencyError, PluginError, UnknownPluginError, UsageError
+from encyclo.plugin_checks import GROUP, hooks_fault, result_fault, version_fault
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-GROUP = "encyclo"
 T = TypeVar("T")
+READY, BROKEN = "ready", "broken"
+_WITNESS = "encyclo's own witness"
+_NOTHING_SEEN = object()
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,8 @@ class PluginRow:
     hooks: list[str]
     package: str
     version: str
+    state: str
+    """`ready`, or `broken`."""
     error: str | None
 
 
@@ -75,6 +80,7 @@ class Plugins:
         self._manager = pluggy.PluginManager(GROUP)
         self._manager.add_hookspecs(hookspecs)
         self._wrappers: list[str] = []
+        self._witness = _Witness(vars(self._manager.hook))
 
     def load(self, name: str) -> InstalledPlugin:
         """Import and register the plugin `name`.
@@ -93,23 +99,53 @@ class Plugins:
         found = candidates[0]
         if self._manager.has_plugin(name):
             return found
+        if other := version_fault(found.entry_point.dist):
+            raise self.fault(name, other)
         plugin = _import(found)
         try:
+            if wrong := hooks_fault(self._manager, plugin):
+                raise self.fault(name, wrong)
             self._manager.register(plugin, name=name)
             self._manager.check_pending()
         except Exception as error:
             if self._manager.has_plugin(name):
                 self._manager.unregister(name=name)
-            raise PluginError(
-                f"Plugin {name!r} ({found.origin}) does not fit encyclo's hooks: {_told(error)}."
-            ) from error
+            if isinstance(error, PluginError):
+                raise
+            raise self.fault(name, f"does not fit encyclo's hooks: {_told(error)}") from error
         return found
 
     def opt_in(self, names: Sequence[str]) -> None:
-        """Load plugins whose hook wrappers run around every chosen plugin (`--with NAME`)."""
+        """Load plugins whose hook wrappers run around every chosen plugin (`--with NAME`).
+
+        Raises UsageError for a plugin that wraps nothing: it would be ignored in silence.
+        """
         for name in names:
-            self.load(name)
+            found = self.load(name)
+            if not self._wrapped_by(name):
+                raise UsageError(
+                    f"Plugin {name!r} ({found.origin}) wraps no hook, so --with {name} would do nothing; "
+                    f"choose it by its own flag, or leave it out."
+                )
             self._wrappers.append(name)
+        if names and not self._manager.has_plugin(_WITNESS):
+            self._manager.register(self._witness.plugin, name=_WITNESS)
+
+    @property
+    def wrappers(self) -> tuple[str, ...]:
+        """Return the plugins whose wrappers were opted in."""
+        return tuple(self._wrappers)
+
+    def _wrapped_by(self, name: str) -> set[str]:
+        """Return the hooks that the loaded plugin `name` wraps."""
+        plugin = self._manager.get_plugin(name)
+        callers = self._manager.get_hookcallers(plugin) if plugin is not None else None
+        return {
+            caller.name
+            for caller in callers or []
+            for found in caller.get_hookimpls()
+            if found.plugin is plugin and (found.wrapper or found.hookwrapper)
+        }
 
     def hooks_of(self, name: str) -> list[str]:
         """Return the hooks that the loaded plugin `name` implements, sorted."""
@@ -184,17 +220,28 @@ class Plugins:
     def call(self, hook: str, name: str, /, **arguments: Any) -> Any:
         """Call `hook` of the plugin `name` (and the wrappers opted in) and return its result.
 
-        Raises PluginError if it raises or returns None.
+        Raises PluginError, naming the plugin or wrapper, if it raises or returns what it must not.
         """
-        found = self.require(hook, name)
-        kept = {name, *self._wrappers}
+        self.require(hook, name)
+        kept = {name, *self._wrappers, _WITNESS}
         others = [plugin for key, plugin in self._manager.list_name_plugin() if key not in kept]
         caller = self._manager.subset_hook_caller(hook, remove_plugins=others)
+        self._witness.seen = _NOTHING_SEEN
         with self.blame(name):
             result = caller(**arguments)
-        if result is None:
-            raise PluginError(f"Plugin {name!r} ({found.origin}) returned nothing from {hook}.")
+        if wrong := result_fault(hook, result, arguments):
+            raise self._wrong_result(hook, name, arguments, wrong)
         return result
+
+    def _wrong_result(self, hook: str, name: str, arguments: Mapping[str, Any], wrong: str) -> PluginError:
+        """Return the error about a wrong result: a wrapper's fault, if what it was given was right."""
+        seen = self._witness.seen
+        wrapping = [wrapper for wrapper in self._wrappers if hook in self._wrapped_by(wrapper)]
+        if not wrapping or seen is _NOTHING_SEEN or result_fault(hook, seen, arguments):
+            return self.fault(name, wrong)
+        if len(wrapping) == 1:
+            return self.fault(wrapping[0], wrong)
+        return PluginError(f"One of the wrappers {_listed(wrapping)} around the plugin {name!r} {wrong}.")
 
     def iterate(self, name: str, items: Iterable[T]) -> Iterator[T]:
         """Iterate what a hook returned; an error raised on the way names the plugin."""
@@ -215,8 +262,15 @@ class Plugins:
             yield
         except EncycloError:
             raise
-        except Exception as error:
-            raise self.fault(name, f"failed with {_told(error)}") from error
+        except (Exception, SystemExit) as error:  # leaving is the command line's business
+            callers = vars(self._manager.hook).values()
+            suspects = [
+                blame.Suspect(key, plugin, self.installed[key][0].entry_point.module)
+                for key, plugin in self._manager.list_name_plugin()
+                if key in {name, *self._wrappers}
+            ]
+            culprit = blame.culprit(error, suspects, callers) or name
+            raise self.fault(culprit, f"failed with {_told(error)}") from error
 
     def fault(self, name: str, what: str) -> PluginError:
         """Return the error that says what the plugin `name` did wrong."""
@@ -232,13 +286,30 @@ class Plugins:
                 hooks = self.hooks_of(name)
             except EncycloError as problem:
                 error = str(problem)
-            rows += [PluginRow(name, hooks, c.package, c.version, error) for c in candidates]
+            state = BROKEN if error else READY
+            rows += [PluginRow(name, hooks, c.package, c.version, state, error) for c in candidates]
         return rows
 
 
+class _Witness:
+    """Runs innermost where wrappers are opted in, and sees what the chosen plugin itself returned."""
+
+    def __init__(self, hooks: Iterable[str]) -> None:
+        self.seen: object = _NOTHING_SEEN
+
+        @pluggy.HookimplMarker(GROUP)(wrapper=True, trylast=True)
+        def watch() -> Generator[None, object, object]:
+            self.seen = yield
+            return self.seen
+
+        self.plugin = type("Witness", (), dict.fromkeys(hooks, staticmethod(watch)))()
+
+
 def _import(found: InstalledPlugin) -> Any:
+    """Return the module or object that the entry point names; of a class a new instance, for this run."""
     try:
-        return found.entry_point.load()
+        loaded = found.entry_point.load()
+        return loaded() if isinstance(loaded, type) else loaded
     except ModuleNotFoundError as error:
         missing = (error.name or "").split(".")[0]
         if missing and missing != found.entry_point.module.split(".")[0]:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from encyclo import codec
 from encyclo.errors import CaptureError
 from encyclo.ledger import Commit, Ledger, Unit, read_committed
+from encyclo.plugin_checks import with_article
 from encyclo.schema import NO_SPAN, Part
 from encyclo.session import Session, Stage
 from encyclo.types import Concept, Prompt, Samples, Store
@@ -144,11 +145,8 @@ class Collector:
         filled = np.zeros(len(prompts), bool)
         tokens = computed = 0
         for batch in session.plugins.iterate(name, batches):
-            if batch.activations.shape != (len(batch.positions), *shape[1:]):
-                raise session.plugins.fault(
-                    name,
-                    f"gave activations of shape {batch.activations.shape}, not (n, {shape[1]}, {shape[2]})",
-                )
+            if fault := _batch_fault(batch, shape):
+                raise session.plugins.fault(name, fault)
             activations[batch.positions] = batch.activations
             filled[batch.positions] = True
             tokens += batch.tokens
@@ -181,10 +179,25 @@ class Collector:
         )
 
 
+def _batch_fault(batch: object, shape: tuple[int, int, int]) -> str | None:
+    """Return what is wrong with a batch of captured activations, as the end of a sentence, or None."""
+    if not isinstance(batch, Samples):
+        return f"gave {with_article(batch)} where Samples belong"
+    given = getattr(batch.activations, "shape", None)
+    positions = np.asarray(batch.positions)
+    if given != (len(positions), *shape[1:]):
+        return f"gave activations of shape {given}, not ({len(positions)}, {shape[1]}, {shape[2]})"
+    if positions.dtype.kind not in "iu" or (
+        len(positions) and not 0 <= positions.min() <= positions.max() < shape[0]
+    ):
+        return f"gave positions that are no places of the {shape[0]} prompts it was handed"
+    return None
+
+
 def _prompt_fault(prompt: object, concepts: Set[str]) -> str | None:
     """Return what is wrong with a sampler's prompt, as the end of a sentence; None where it is right."""
     if not isinstance(prompt, Prompt):
-        return f"gave a {type(prompt).__name__} where a Prompt belongs"
+        return f"gave {with_article(prompt)} where a Prompt belongs"
     if prompt.concept not in concepts:
         return f"gave a prompt for {prompt.concept!r}, a concept it was not asked about"
     if not prompt.text.strip():

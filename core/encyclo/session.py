@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from encyclo import files
 from encyclo.config import RunConfig
 from encyclo.errors import UsageError
+from encyclo.plugin_checks import with_article
 from encyclo.plugins import Plugins
 from encyclo.schema import Schema
 from encyclo.types import Concept, Context, Model, Progress
@@ -160,7 +161,7 @@ def load_concepts(config: RunConfig, plugins: Plugins, options: BaseModel | None
     seen: set[str] = set()
     for concept in islice(plugins.iterate(config.concepts, loaded), config.limit):
         if not isinstance(concept, Concept):
-            raise plugins.fault(config.concepts, f"gave a {type(concept).__name__} where a Concept belongs")
+            raise plugins.fault(config.concepts, f"gave {with_article(concept)} where a Concept belongs")
         if concept.id in seen:
             raise plugins.fault(config.concepts, f"gave the concept id {concept.id!r} twice")
         if not concept.name.strip():

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import textwrap
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from encyclo.errors import EncycloError, MissingDependencyError, PluginError, UnknownPluginError, UsageError
 from encyclo.plugins import Plugins, find_installed
-from encyclo.types import Concept
+from encyclo.sampling import _batch_fault
+from encyclo.types import Concept, Samples
 
 HEAD = """
 import pluggy
 from pydantic import BaseModel
 from encyclo import hookimpl
-from encyclo.types import Concept
+from encyclo.sampling import _batch_fault
+from encyclo.types import Concept, Samples
 """
 CONCEPTS = """
 @hookimpl
@@ -41,13 +47,16 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Pa
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     modules = set(sys.modules)
 
-    def write(name: str, code: str, package: str | None = None, target: str | None = None) -> Path:
+    def write(
+        name: str, code: str, package: str | None = None, target: str | None = None, needs: str = ""
+    ) -> Path:
         package = package or f"{name}-package"
         module = f"{package.replace('-', '_')}_{name}"
         (site / f"{module}.py").write_text(HEAD + textwrap.dedent(code))
         info = site / f"{package.replace('-', '_')}-1.0.dist-info"
         info.mkdir(exist_ok=True)
-        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n")
+        requires = f"Requires-Dist: {needs}\n" if needs else ""
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n{requires}")
         with (info / "entry_points.txt").open("a") as file:
             if file.tell() == 0:
                 file.write("[encyclo]\n")
@@ -148,8 +157,19 @@ def test_a_package_that_is_on_the_path_twice_is_one_plugin(install, tmp_path, mo
         ("1 / 0", "could not be imported: ZeroDivisionError"),
         ("def broken(:", "could not be imported: SyntaxError"),
         ("raise SystemExit(3)", "could not be imported: SystemExit"),
-        ("@hookimpl\ndef load_concpets(options): ...", "load_concpets"),
-        ("@hookimpl\ndef load_concepts(options, weather): ...", "weather"),
+        (
+            "@hookimpl\ndef load_concpets(options): ...",
+            "load_concpets, which is no hook; rename it to load_concepts",
+        ),
+        ("@hookimpl\ndef weather(): ...", "weather, which is no hook; the hooks are capture_layers, "),
+        (
+            "@hookimpl\ndef load_concepts(options, weather): ...",
+            "asks for the argument 'weather' in load_concepts",
+        ),
+        ("@hookimpl\ndef load_concepts(options=3): ...", "gives options a default in load_concepts"),
+        ("@hookimpl\ndef load_concepts(*options): ...", "takes *options in load_concepts"),
+        ("@hookimpl(specname='load_concepts')\ndef load(): ...", "marks load with specname"),
+        ("@hookimpl(wrapper=True)\ndef load_concepts(): return 3", "not a generator function"),
     ],
 )
 def test_a_plugin_that_will_not_load_breaks_nothing_but_itself(install, code, named):
@@ -203,7 +223,10 @@ def test_returning_nothing_is_an_error(install):
             "@hookimpl\ndef load_concepts(options):\n    yield Concept('dog', 'dog')\n    1 / 0",
             "ZeroDivisionError",
         ),
-        ("@hookimpl\ndef load_concepts(options): return 5", "TypeError"),
+        (
+            "@hookimpl\ndef load_concepts(options): return 5",
+            "returned an int from load_concepts, where Concepts",
+        ),
         ("@hookimpl\ndef load_concepts(options): raise ValueError('two\\nlines.')", "ValueError: two lines."),
         ("@hookimpl\ndef load_concepts(options): raise ValueError", "failed with ValueError."),
         ("@hookimpl\ndef load_concepts(options): raise StopIteration('early')", "StopIteration"),
@@ -290,6 +313,88 @@ def test_a_wrapper_runs_only_where_it_is_opted_in(install):
     assert concepts_of(wrapped, "mine") == ["dog", "wrapped"]
 
 
+FAULTY_WRAPPERS = {
+    "before": "1 / 0\n    return (yield)",
+    "after": "concepts = yield\n    return [*concepts, 1 / 0]",
+    "instead of the error": "try:\n        return (yield)\n    except ValueError as e:\n        raise ZeroDivisionError('division by zero') from e",
+    "while iterating": "concepts = yield\n    return (1 / 0 for c in concepts)",
+    "deep": "concepts = yield\n    return map(broken, concepts)",
+}
+
+
+@pytest.mark.parametrize("code", FAULTY_WRAPPERS.values(), ids=FAULTY_WRAPPERS)
+def test_a_wrappers_error_is_the_wrappers(install, code):
+    concepts = (
+        CONCEPTS if "except" not in code else "@hookimpl\ndef load_concepts(): raise ValueError('mine')"
+    )
+    install("mine", concepts)
+    install("bystander", WRAPPER)
+    helper = "def broken(concept): return concept / 0\n\n@hookimpl(wrapper=True)\ndef load_concepts():\n    "
+    install("wrapping", helper + code)
+    plugins = Plugins()
+    plugins.opt_in(["wrapping", "bystander"])
+    message = assert_refused(
+        PluginError, lambda: concepts_of(plugins, "mine"), "'wrapping'", "wrapping-package 1.0"
+    )
+    assert "ZeroDivisionError" in message or "TypeError: unsupported operand" in message
+    assert "'mine'" not in message and "bystander" not in message
+
+
+@pytest.mark.parametrize(
+    "code", ["raise KeyError('colour')", "yield Concept('dog', 'dog')\n    raise KeyError('colour')"]
+)
+def test_the_chosen_plugins_error_stays_its_own_behind_wrappers(install, code):
+    install("mine", "@hookimpl\ndef load_concepts():\n    " + code)
+    install("wrapping", WRAPPER)
+    install("passing", "@hookimpl(wrapper=True)\ndef load_concepts():\n    return (c for c in (yield))")
+    for wrappers in (["passing"], ["wrapping", "passing"]):
+        plugins = Plugins()
+        plugins.opt_in(wrappers)
+        assert_refused(
+            PluginError, partial(concepts_of, plugins, "mine"), "'mine'", "mine-package", "KeyError"
+        )
+
+
+@pytest.mark.parametrize(
+    ("code", "named"),
+    [
+        ("yield\n    return 5", "returned an int from load_concepts"),
+        ("yield", "returned nothing from load_concepts"),
+        ("if False:\n        yield", "did not yield"),
+        ("yield\n    yield", "second yield"),
+    ],
+)
+def test_a_wrapper_that_spoils_the_result_is_to_blame(install, code, named):
+    install("mine", CONCEPTS)
+    install("wrapping", "@hookimpl(wrapper=True)\ndef load_concepts():\n    " + code)
+    plugins = Plugins()
+    plugins.opt_in(["wrapping"])
+    message = assert_refused(
+        PluginError, lambda: concepts_of(plugins, "mine"), "'wrapping'", "wrapping-package 1.0", named
+    )
+    assert "'mine'" not in message
+    install("second", "@hookimpl(wrapper=True)\ndef load_concepts():\n    return (yield)")
+    both = Plugins()
+    both.opt_in(["second", "wrapping"])
+    assert_refused(PluginError, lambda: concepts_of(both, "mine"), "'wrapping'", named)
+
+
+def test_a_wrong_result_is_the_chosen_plugins_whatever_wraps_it(install):
+    install("mine", "@hookimpl\ndef load_concepts(): return 5")
+    install("wrapping", "@hookimpl(wrapper=True)\ndef load_concepts():\n    return (yield)")
+    plugins = Plugins()
+    plugins.opt_in(["wrapping"])
+    message = assert_refused(PluginError, lambda: concepts_of(plugins, "mine"), "'mine'", "returned an int")
+    assert "wrapping" not in message
+
+
+def test_a_plugin_that_wraps_nothing_is_not_opted_in(install):
+    install("mine", CONCEPTS)
+    assert_refused(
+        UsageError, lambda: Plugins().opt_in(["mine"]), "'mine'", "mine-package 1.0", "wraps no hook"
+    )
+
+
 def test_an_opted_in_wrapper_that_does_not_exist_is_refused():
     assert_refused(UnknownPluginError, lambda: Plugins().opt_in(["nowhere"]), "'nowhere'")
 
@@ -307,3 +412,157 @@ def test_only_the_chosen_one_of_several_plugins_is_called(install):
 def test_an_implementation_may_take_fewer_arguments(install):
     install("short", "@hookimpl\ndef load_concepts(): return [Concept('a', 'a')]")
     assert concepts_of(Plugins(), "short") == ["a"]
+
+
+RESULTS = {
+    "load_model": ("5", "returned an int from load_model, which is no model: it has no name"),
+    "store_activations": (
+        "[]",
+        "returned a list from store_activations, which is no store: it has no write_part",
+    ),
+    "train_interpreter": ("'x'", "returned a str from train_interpreter, which is no interpreter"),
+    "load_interpreter": ("int", "returned a type from load_interpreter, which is no interpreter"),
+    "sample_prompts": ("'a dog'", "returned a str from sample_prompts, where Prompts to iterate over belong"),
+    "capture_layers": ("{}", "returned a dict from capture_layers, where Samples to iterate over belong"),
+    "check_capture": ("5", "returned an int from check_capture"),
+    "score_confidence": ("{}", "returned a dict from score_confidence, where Scores belong"),
+}
+
+
+@pytest.mark.parametrize("hook", RESULTS)
+def test_a_wrong_type_from_a_hook_names_the_plugin_and_what_belongs_there(install, hook):
+    value, named = RESULTS[hook]
+    install("wrong", f"@hookimpl\ndef {hook}(): return {value}")
+    arguments = dict.fromkeys(Plugins()._manager.hook.__dict__[hook].spec.argnames)
+    arguments["interpreter"] = SimpleNamespace(concepts=["dog"])
+    assert_refused(
+        PluginError, lambda: Plugins().call(hook, "wrong", **arguments), "'wrong'", "wrong-package 1.0", named
+    )
+
+
+def test_scores_of_another_length_are_refused(install):
+    code = """
+    import numpy as np
+    from encyclo.types import Scores
+
+    @hookimpl
+    def score_confidence():
+        return Scores(np.ones(2), np.ones(2), np.ones(3), {})
+    """
+    install("wrong", textwrap.dedent(code))
+    arguments = {"interpreter": SimpleNamespace(concepts=["dog", "cat"]), "samples": None, "context": None}
+    assert_refused(
+        PluginError,
+        lambda: Plugins().call("score_confidence", "wrong", **arguments),
+        "high has the shape (3,), not (2,)",
+    )
+
+
+@pytest.mark.parametrize(
+    ("needs", "refused"),
+    [
+        ("encyclo>=99", True),
+        ("Encyclo (<0.1)", True),
+        ("encyclo!=0.1.0; python_version >= '3'", True),
+        ("encyclo>=0.0.1", False),
+        ("encyclo", False),
+        ("encyclo>=99; extra == 'new'", False),
+        ("encyclo>=99; python_version < '3'", False),
+        ("encyclopaedia>=99", False),
+        ("not a requirement at all", False),
+    ],
+)
+def test_a_plugin_for_another_encyclo_is_refused_with_the_pip_line(install, needs, refused):
+    install("other", CONCEPTS, needs=needs)
+    install("mine", CONCEPTS)
+    plugins = Plugins()
+    if refused:
+        message = assert_refused(
+            PluginError,
+            lambda: plugins.load("other"),
+            "'other'",
+            "other-package 1.0",
+            "needs encyclo",
+            "0.1.0",
+        )
+        assert "pip install --upgrade other-package 'encyclo" in message
+        assert "other_package_other" not in sys.modules, "it is not even imported"
+    assert concepts_of(plugins, "mine") == ["dog"]
+    (row,) = [row for row in plugins.describe() if row.name == "other"]
+    assert (row.state, bool(row.error), bool(row.hooks)) == (
+        ("broken", True, False) if refused else ("ready", False, True)
+    )
+
+
+def test_a_hook_without_its_marker_is_pointed_out(install):
+    install("unmarked", "def load_concepts(): return [Concept('a', 'a')]")
+    assert_refused(
+        PluginError,
+        lambda: Plugins().load("unmarked"),
+        "'unmarked'",
+        "load_concepts",
+        "@encyclo.hookimpl above it",
+    )
+
+
+def test_a_class_is_made_anew_for_every_run(install):
+    code = """
+    class Counting:
+        calls = 0
+
+        @hookimpl
+        def load_concepts(self):
+            self.calls += 1
+            return [Concept(str(self.calls), "a")]
+    """
+    site = install("counting", code, target="counting_package_counting:Counting")
+    assert site
+    first, second = Plugins(), Plugins()
+    assert [concepts_of(p, "counting") for p in (first, first, second)] == [["1"], ["2"], ["1"]]
+
+
+def test_an_object_without_a_hash_is_refused(install):
+    code = """
+    class Listed(list):
+        @hookimpl
+        def load_concepts(self): return self
+    """
+    install("listed", code, target="listed_package_listed:Listed")
+    assert_refused(
+        PluginError, lambda: Plugins().load("listed"), "'listed'", "no hash", "a module or a class"
+    )
+
+
+def test_leaving_the_process_from_a_hook_is_the_plugins_fault(install):
+    install("leaving", "@hookimpl\ndef load_concepts(): raise SystemExit(3)")
+    assert_refused(PluginError, lambda: concepts_of(Plugins(), "leaving"), "'leaving'", "SystemExit: 3")
+
+
+def test_the_list_of_plugins_says_which_are_broken_and_why(install, encyclo, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "300")
+    install("broken", "1 / 0")
+    install("mine", CONCEPTS)
+    rows = {row["name"]: row for row in json.loads(encyclo("plugins", "--json").stdout)["plugins"]}
+    assert (rows["mine"]["state"], rows["broken"]["state"]) == ("ready", "broken")
+    assert set(rows["mine"]) == {"name", "hooks", "package", "version", "state", "error"}
+    lines = {line.split()[0]: line for line in encyclo("plugins").stdout.splitlines()}
+    assert lines["Name"].split() == ["Name", "Hooks", "Package", "State"]
+    assert lines["mine"].split() == ["mine", "load_concepts", "mine-package", "1.0", "ready"]
+    assert "broken-package 1.0" in lines["broken"] and "ZeroDivisionError" in lines["broken"]
+
+
+@pytest.mark.parametrize(
+    ("batch", "named"),
+    [
+        ([1, 2], "a list where Samples belong"),
+        (Samples(np.array([0]), np.zeros((1, 2, 4), np.float32), 1, 1), "shape (1, 2, 4), not (1, 2, 3)"),
+        (Samples(np.array([5]), np.zeros((1, 2, 3), np.float32), 1, 1), "no places of the 5 prompts"),
+        (Samples(np.array([-1]), np.zeros((1, 2, 3), np.float32), 1, 1), "no places of the 5 prompts"),
+        (Samples(np.array([0.5]), np.zeros((1, 2, 3), np.float32), 1, 1), "no places of the 5 prompts"),
+        (Samples(np.array([0]), [[[0.0] * 3] * 2], 1, 1), "shape None"),
+        (Samples(np.array([4, 0]), np.zeros((2, 2, 3), np.float32), 1, 1), None),
+    ],
+)
+def test_a_batch_that_can_not_be_is_refused(batch, named):
+    fault = _batch_fault(batch, (5, 2, 3))
+    assert (fault is None) if named is None else (named in fault)

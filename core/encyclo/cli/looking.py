@@ -14,7 +14,7 @@ from encyclo.cli.app import app
 
 @app.command()
 def plugins(as_json: flags.Json = False, debug: flags.Debug = False) -> None:
-    """List every installed plugin: name, hooks, package, version, or why it would not load."""
+    """List every installed plugin: name, hooks, package, version, and why it would not load."""
     from encyclo.plugins import Plugins
 
     rows = Plugins().describe()
@@ -24,10 +24,9 @@ def plugins(as_json: flags.Json = False, debug: flags.Debug = False) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("Name", "Hooks", "Package", box=None, pad_edge=False)
+    table = Table("Name", "Hooks", "Package", "State", box=None, pad_edge=False)
     for row in rows:
-        hooks = row.error or ", ".join(row.hooks)
-        table.add_row(row.name, hooks, f"{row.package} {row.version}")
+        table.add_row(row.name, ", ".join(row.hooks), f"{row.package} {row.version}", row.error or row.state)
     Console(highlight=False, markup=False).print(table)
 
 

@@ -50,6 +50,8 @@ def run(
         from encyclo.summary import print_summary
 
         print_summary(outcome, Console(highlight=False))
+        for remark in outcome.remarks:
+            print(f"\n{remark}")
 
 
 @app.command()

@@ -1,0 +1,26 @@
+"""`encyclo new-plugin`: a package to start a plugin from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from encyclo.cli import flags
+from encyclo.cli.app import app
+
+
+@app.command("new-plugin")
+def new_plugin(
+    name: Annotated[str, typer.Argument(help="The plugin's name, as the command line will take it.")],
+    hook: Annotated[str, typer.Option(help="The hook to implement, such as sample_prompts.")],
+    out: Annotated[Path, typer.Option(help="The folder to make the package's folder in.")] = Path(),
+    debug: flags.Debug = False,
+) -> None:
+    """Write a small package with one plugin and its contract test, to start from."""
+    from encyclo.scaffold import write_package
+
+    folder = write_package(name, hook, out)
+    print(f"Wrote {folder}: {', '.join(sorted(file.name for file in folder.iterdir()))}")
+    print(f"Next: pip install -e '{folder}[test]' && pytest {folder}")

@@ -1,0 +1,192 @@
+"""The contract of the hooks `load_model` and `capture_layers`.
+
+    from encyclo.testing.capture import CaptureContract
+
+    class TestMine(CaptureContract):
+        plugin = "mine"
+
+Captures are held against `encyclo.testing.plain_forward`: one prompt at a time through transformers alone, on
+a tiny random model that is written on the spot. A plugin for models of another kind overrides `model_name` and
+`expected`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from encyclo.errors import CaptureError
+from encyclo.plugins import Plugins
+from encyclo.testing.contract import require
+from encyclo.testing.hooked import HookContract
+from encyclo.testing.plain_forward import PlainModel, write_tiny_model
+from encyclo.types import POOLINGS, Context, Model, Prompt, Samples
+
+FRAMES = (
+    ("", "The ", "The concept of ", "Nobody had ever seen such a thing as a "),
+    ("", ".", " is in the old city."),
+)
+MENTIONS = ("dog", "ice cream", "democracy", "café")
+
+
+def prompts() -> list[Prompt]:
+    """Return prompts whose mention stands first, in the middle and last, and some without one."""
+    found = []
+    for before in FRAMES[0]:
+        for number, after in enumerate(FRAMES[1]):
+            for mention in MENTIONS[number % 2 :: 2]:
+                span = (len(before), len(before) + len(mention))
+                found.append(Prompt(mention, before + mention + after, span, "planted"))
+    return [*found, *(Prompt("none", text, None, "planted") for text in ("a small river", "She had a cat."))]
+
+
+class CaptureContract(HookContract):
+    """What every capture keeps; subclass it and name the plugin."""
+
+    hooks: ClassVar[tuple[str, ...]] = ("load_model", "capture_layers")
+    layers: ClassVar[tuple[int, ...]] = (0, 1, 3, 4)
+    tolerance: ClassVar[float] = 1e-5
+    """Largest relative error against a plain forward in float32; let `options` choose float32."""
+
+    def model_name(self, folder: Path, broken: bool = False) -> str:
+        """Return a model that the plugin can load; a broken one gives values that are not finite."""
+        place = folder / ("broken" if broken else "model")
+        if not place.exists():
+            write_tiny_model(place, broken)
+        return str(place)
+
+    def expected(self, folder: Path, asked: Sequence[Prompt], pooling: str) -> NDArray[np.float64]:
+        """Return what the plugin should capture: float64 [n, L, H], in the order of the prompts."""
+        model = PlainModel(Path(self.model_name(folder)))
+        return np.stack([model.read(prompt, self.layers, pooling) for prompt in asked])
+
+    def model(self, folder: Path, broken: bool = False) -> Model:
+        """Return the plugin's handle of the model."""
+        name = self.model_name(folder, broken)
+        handle: Model = self.call("load_model", name=name, context=self.context(folder))
+        return handle
+
+    def batches(
+        self, model: Model, folder: Path, asked: Sequence[Prompt], pooling: str, layers: Sequence[int] = ()
+    ) -> list[Samples]:
+        """Return what the plugin captures, as it comes."""
+        plugins = Plugins()
+        context: Context = self.context(folder, model=model, pooling=pooling)
+        given = plugins.call(
+            "capture_layers",
+            self.plugin,
+            prompts=asked,
+            layers=tuple(layers or self.layers),
+            pooling=pooling,
+            context=context,
+        )
+        return list(plugins.iterate(self.plugin, given))
+
+    def captured(
+        self, model: Model, folder: Path, asked: Sequence[Prompt], pooling: str, layers: Sequence[int] = ()
+    ) -> NDArray[np.float32]:
+        """Return what the plugin captures in the order of the prompts: float32 [n, L, H]."""
+        found: dict[int, Any] = {}
+        for batch in self.batches(model, folder, asked, pooling, layers):
+            found.update(zip(batch.positions.tolist(), batch.activations, strict=True))
+        return np.stack([found[place] for place in range(len(asked))])
+
+    def check_describes_the_model(self, folder: Path) -> None:
+        """The handle says name, source, depth, hidden size, compute type, device and the weights' hash."""
+        model = self.model(folder)
+        states = model.forward(["The dog"], range(model.depth + 1))[0]
+        require(states.shape[1:] == (model.depth + 1, model.hidden_size), f"Its states are {states.shape}.")
+        for name in ("name", "source", "dtype", "device"):
+            text = getattr(model, name)
+            require(isinstance(text, str) and text, f"The model's {name} is {text!r}.")
+        first, second = model.weights_sha256, self.model(folder).weights_sha256
+        require(len(first) == 64 and first == second, "weights_sha256 is no steady sha256.")
+        require(self.model(folder, broken=True).weights_sha256 != first, "Other weights have the same hash.")
+
+    def check_equals_a_plain_forward(self, folder: Path) -> None:
+        """Every prompt, layer and pooling equals a plain forward pass of that prompt alone."""
+        model, asked = self.model(folder), prompts()
+        for pooling in POOLINGS:
+            wanted = self.expected(folder, asked, pooling)
+            self._same(self.captured(model, folder, asked, pooling), wanted, asked, pooling)
+
+    def check_forward_is_a_plain_forward(self, folder: Path) -> None:
+        """The handle's `forward` gives every token, special ones included, alone and among other texts."""
+        model, asked = self.model(folder), prompts()
+        wanted = self.expected(folder, asked, "mean-all")
+        states = model.forward([prompt.text for prompt in asked], self.layers)
+        self._same(np.stack([s.mean(axis=0) for s in states]), wanted, asked, "mean-all (forward)")
+
+    def check_every_prompt_is_answered_once(self, folder: Path) -> None:
+        """Positions are the prompts' places, each once; activations are float32; tokens are counted."""
+        asked = prompts() * 3
+        found = self.batches(self.model(folder), folder, asked, "span")
+        positions = np.concatenate([batch.positions for batch in found])
+        require(sorted(positions.tolist()) == list(range(len(asked))), "Not every prompt is answered once.")
+        for batch in found:
+            require(batch.activations.dtype == np.float32, f"Activations are {batch.activations.dtype}.")
+            require(batch.tokens >= len(batch.positions), "A batch has fewer tokens than prompts.")
+            require(batch.tokens_computed > 0, "A batch computed no token.")
+
+    def check_a_prompt_is_read_alike_in_any_batch(self, folder: Path) -> None:
+        """Alone, among others and among copies of itself a prompt gives the same, up to rounding."""
+        model, asked = self.model(folder), prompts()
+        together = self.captured(model, folder, asked, "span").astype(np.float64)
+        alone = np.concatenate([self.captured(model, folder, [prompt], "span") for prompt in asked])
+        self._same(alone, together, asked, "span, alone")
+        doubled = self.captured(model, folder, [p for p in asked for _ in range(2)], "span")
+        self._same(doubled[1::2], together, asked, "span, doubled")
+
+    def check_layers_are_those_asked_for(self, folder: Path) -> None:
+        """Layers come in the order in which they were asked for, also when few are."""
+        model, asked = self.model(folder), prompts()[:6]
+        everything = self.captured(model, folder, asked, "span").astype(np.float64)
+        for order in ((3, 0), (2,), (1, 3, 2, 0)):
+            chosen = self.captured(model, folder, asked, "span", [self.layers[i] for i in order])
+            self._same(chosen, everything[:, list(order)], asked, f"span, layers {order}")
+
+    def check_refuses_what_is_not_finite(self, folder: Path) -> None:
+        """An activation that is not finite raises CaptureError naming the prompt; nothing is replaced."""
+        model = self.model(folder, broken=True)
+        asked = [Prompt("dog", "The dog", (4, 7), "planted")]
+        try:
+            self.batches(model, folder, asked, "span")
+        except CaptureError as error:
+            require("The dog" in str(error), f"The error does not name the prompt: {error}")
+            return
+        require(False, "It captured a value that is not finite, and said nothing.")
+
+    def check_refuses_a_mention_without_a_token(self, folder: Path) -> None:
+        """A span that no token covers raises CaptureError naming the prompt."""
+        asked = [Prompt("dog", "The dog", (7, 7), "planted")]
+        try:
+            self.batches(self.model(folder), folder, asked, "span")
+        except CaptureError as error:
+            require("The dog" in str(error), f"The error does not name the prompt: {error}")
+            return
+        require(False, "It captured a mention that has no token.")
+
+    def check_generates_for_a_seed(self, folder: Path) -> None:
+        """`generate` gives one continuation a prompt, the same for a seed, and draws where it is warm."""
+        model = self.model(folder)
+        texts = ["The dog", "She had ever seen a small"]
+        first = model.generate(texts, 6, 1.0, seed=1)
+        require(len(first) == 2 and all(isinstance(text, str) for text in first), "Not one text a prompt.")
+        require(model.generate(texts, 6, 1.0, seed=1) == first, "One seed gives two continuations.")
+        other = [model.generate(texts, 6, 1.0, seed=seed) for seed in range(2, 5)]
+        require(any(found != first for found in other), "Every seed gives the same continuation.")
+
+    def _same(
+        self, found: NDArray[Any], wanted: NDArray[np.float64], asked: Sequence[Prompt], how: str
+    ) -> None:
+        require(found.shape == wanted.shape, f"{how}: {found.shape} was captured, not {wanted.shape}.")
+        error = np.linalg.norm(found - wanted, axis=-1) / np.linalg.norm(wanted, axis=-1)
+        row, layer = divmod(int(np.nanargmax(error)), error.shape[1])
+        require(
+            not np.isnan(error).any() and error.max() <= self.tolerance,
+            f"{how}: {asked[row].text!r} differs by {error[row, layer]:.2g} at the layer at place {layer}.",
+        )

@@ -1,0 +1,208 @@
+"""The contract of the hooks `train_interpreter` and `load_interpreter`.
+
+    from encyclo.testing.interpreters import InterpreterContract
+
+    class TestMine(InterpreterContract):
+        plugin = "mine"
+
+An interpreter with a closed list of classes lists `adds_a_concept` among its `known_failures`, with the reason.
+"""
+
+from __future__ import annotations
+
+import tracemalloc
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from encyclo.evaluation import read_in_batches, true_ranks
+from encyclo.testing.contract import require
+from encyclo.testing.hooked import HookContract
+from encyclo.testing.planted import PlantedSamples
+from encyclo.types import Interpreter, SampleSet, Split
+
+FILES = {"model.safetensors", "config.json"}
+
+
+class InterpreterContract(HookContract):
+    """What every interpreter keeps; subclass it and name the plugin."""
+
+    hooks: ClassVar[tuple[str, ...]] = ("train_interpreter", "load_interpreter")
+    accuracy: ClassVar[float] = 0.9
+    """Least accuracy on planted families that it never saw; 30 concepts, so chance is 0.03."""
+    many_samples: ClassVar[int] = 10_000
+    """Samples that the memory check trains on."""
+
+    def train(self, planted: PlantedSamples, folder: Path, seed: int = 0) -> Interpreter:
+        """Return an interpreter trained on planted samples, as a run would train it."""
+        trained: Interpreter = self.call(
+            "train_interpreter",
+            samples=planted.make(),
+            concepts=planted.ids(),
+            context=self.context(folder, seed),
+        )
+        return trained
+
+    def load(self, saved: Path, folder: Path) -> Interpreter:
+        """Return what the plugin saved into `saved`."""
+        loaded: Interpreter = self.call("load_interpreter", folder=saved, context=self.context(folder))
+        return loaded
+
+    def check_knows_its_concepts(self, folder: Path) -> None:
+        """Its `concepts` are the ids that it was trained on, in that order."""
+        planted = PlantedSamples()
+        known = list(self.train(planted, folder).concepts)
+        require(
+            known == [c.id for c in planted.ids()], f"It knows {known[:3]} …, not the concepts it was given."
+        )
+
+    def check_learns_a_planted_signal(self, folder: Path) -> None:
+        """On families that it never saw it names nine of ten planted concepts right."""
+        planted = PlantedSamples()
+        found = top1(self.train(planted, folder), planted.make(), Split.TEST)
+        require(found >= self.accuracy, f"It names {found:.0%} right, not {self.accuracy:.0%}.")
+
+    def check_finds_nothing_in_noise(self, folder: Path) -> None:
+        """Where labels are shuffled it names no more right than chance does: nothing leaks."""
+        planted = PlantedSamples(shuffled=True)
+        found = top1(self.train(planted, folder), planted.make(), Split.TEST)
+        require(
+            found <= 0.15, f"It names {found:.0%} right where nothing can be learnt: it has seen the labels."
+        )
+
+    def check_trains_on_its_own_splits(self, folder: Path) -> None:
+        """Only rows of `Split.TRAIN` and `Split.VALIDATION` are read."""
+        planted = PlantedSamples()
+        self.train(planted, folder)
+        samples = planted.make()
+        read = np.unique(np.concatenate([np.empty(0, np.int64), *planted.rows_read]))
+        strange = sorted({Split(s).name for s in samples.split[read]} - {"TRAIN", "VALIDATION"})
+        require(not strange, f"It read samples of {', '.join(strange)}, which judge it.")
+
+    def check_scores_have_their_shape(self, folder: Path) -> None:
+        """`read` takes one or many samples and gives float32 [n, C], every score finite."""
+        planted = PlantedSamples()
+        interpreter = self.train(planted, folder)
+        for rows in (1, 5, 130):
+            values = planted.make().read(np.arange(rows))
+            before = values.copy()
+            scores = interpreter.read(values)
+            wanted = (rows, planted.concepts)
+            require(
+                scores.shape == wanted and scores.dtype == np.float32,
+                f"{rows} samples give {scores.dtype}{list(scores.shape)}, not float32{list(wanted)}.",
+            )
+            require(bool(np.isfinite(scores).all()), "A score is not finite.")
+            require(np.array_equal(values, before), "Reading changed the activations that were handed in.")
+
+    def check_a_sample_is_read_alike_in_any_batch(self, folder: Path) -> None:
+        """A sample's scores are the same alone and among others, up to rounding."""
+        planted = PlantedSamples()
+        interpreter = self.train(planted, folder)
+        values = planted.make().read(np.arange(40))
+        together = interpreter.read(values)
+        alone = np.concatenate([interpreter.read(values[i : i + 1]) for i in range(len(values))])
+        off = float(np.abs(together - alone).max() / np.abs(together).max())
+        require(off <= 1e-4, f"A sample's scores depend on the batch: off by {off:.2g} of the largest.")
+
+    def check_is_the_same_for_a_seed(self, folder: Path) -> None:
+        """Trained again with the same seed it reads bit for bit the same, and saves the same bytes."""
+        kept: list[tuple[NDArray[np.float32], Path]] = []
+        for name in ("first", "second"):
+            np.random.seed(len(kept))  # a global seed must not matter
+            planted = PlantedSamples()
+            interpreter = self.train(planted, folder / name)
+            kept.append(
+                (interpreter.read(planted.make().read(np.arange(60))), _saved(interpreter, folder / name))
+            )
+        (first, one), (second, other) = kept
+        require(np.array_equal(first, second), "Two trainings with one seed read differently.")
+        weights = [(path / "model.safetensors").read_bytes() for path in (one, other)]
+        require(weights[0] == weights[1], "Two trainings with one seed save different weights.")
+
+    def check_keeps_its_promise_on_save_and_load(self, folder: Path) -> None:
+        """What is loaded reads bit for bit as what was saved, and knows the same concepts."""
+        planted = PlantedSamples()
+        interpreter = self.train(planted, folder)
+        values = planted.make().read(np.arange(100))
+        promised = interpreter.read(values)
+        loaded = self.load(_saved(interpreter, folder), folder)
+        require(list(loaded.concepts) == list(interpreter.concepts), "What was loaded knows other concepts.")
+        require(np.array_equal(loaded.read(values), promised), "What was loaded reads otherwise.")
+        require(np.array_equal(interpreter.read(values), promised), "Saving changed what was saved.")
+
+    def check_saves_safetensors_alone(self, folder: Path) -> None:
+        """It writes model.safetensors and config.json, nothing that could be code."""
+        saved = _saved(self.train(PlantedSamples(), folder), folder)
+        names = {path.relative_to(saved).as_posix() for path in saved.rglob("*")}
+        require(names == FILES, f"It saved {sorted(names)}, not {sorted(FILES)}.")
+        from safetensors.numpy import load_file
+
+        load_file(saved / "model.safetensors")
+
+    def check_adds_a_concept(self, folder: Path) -> None:
+        """Concepts join by their signatures alone: they are read, and the old ones are read as before."""
+        planted = PlantedSamples()
+        interpreter = self.train(planted, folder)
+        count, new = planted.concepts, list(range(planted.concepts, planted.concepts + 5))
+        values = planted.make().read(np.arange(100))
+        before = interpreter.read(values)
+        interpreter.add_concepts([f"new {number}" for number in new], planted.signatures(new))
+        require(
+            list(interpreter.concepts)[count:] == [f"new {number}" for number in new],
+            "The new concepts do not stand behind the old ones.",
+        )
+        after = interpreter.read(values)
+        require(after.shape == (100, count + 5), f"Scores have the shape {after.shape} after 5 were added.")
+        require(np.allclose(after[:, :count], before, atol=1e-5), "The old concepts are scored otherwise.")
+        right = self._right(interpreter, planted, new)
+        require(right >= 0.8, f"Of the new concepts' samples {right:.0%} are named right, not 80%.")
+        loaded = self.load(_saved(interpreter, folder), folder)
+        require(np.array_equal(loaded.read(values), after), "Saved and loaded with them it reads otherwise.")
+
+    def check_memory_is_flat(self, folder: Path) -> None:
+        """Training reads its samples in pieces: memory stays below half of what they all would take."""
+        planted = PlantedSamples(concepts=20, per_family=self.many_samples // 180)
+        samples = planted.make()
+        samples.read(np.arange(1))  # what planting itself keeps is made before it is measured
+        total = len(samples.rows(Split.TRAIN)) * planted.layers * planted.hidden * 4
+        tracemalloc.start()
+        try:
+            self.call(
+                "train_interpreter", samples=samples, concepts=planted.ids(), context=self.context(folder)
+            )
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        # What is kept by row (labels, row numbers) is small beside the activations, and allowed.
+        largest = max(len(rows) for rows in planted.rows_read)
+        planned = len(samples.rows(Split.TRAIN))
+        require(largest <= planned // 2, f"It read {largest:,} of {planned:,} training samples at once.")
+        by_row = 100 * len(samples) + sum(rows.nbytes for rows in planted.rows_read)
+        require(
+            peak <= total / 2 + by_row,
+            f"Training held {peak / 2**20:.0f} MB; all its samples take {total / 2**20:.0f}.",
+        )
+
+    def _right(self, interpreter: Interpreter, planted: PlantedSamples, new: list[int]) -> float:
+        hits = [interpreter.read(planted.fresh(new, seed)).argmax(axis=1) == new for seed in range(10)]
+        return float(np.mean(hits))
+
+
+def top1(interpreter: Interpreter, samples: SampleSet, split: Split) -> float:
+    """Return the share of a split's samples whose own concept scores highest."""
+    ranks: list[NDArray[np.int64]] = [
+        true_ranks(scores, samples.concept[rows])
+        for rows, scores in read_in_batches(interpreter, samples, samples.rows(split))
+    ]
+    return float((np.concatenate(ranks) == 1).mean())
+
+
+def _saved(interpreter: Interpreter, folder: Path) -> Path:
+    """Save into a new folder and return it."""
+    saved = folder / "interpreter"
+    saved.mkdir(parents=True)
+    interpreter.save(saved)
+    return saved

@@ -1,0 +1,1 @@
+"""Wrappers that run around the chosen plugins: `--with NAME` opts one in."""

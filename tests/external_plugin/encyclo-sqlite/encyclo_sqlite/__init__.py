@@ -1,0 +1,1 @@
+"""A third party's store: an encyclopedia as one SQLite database."""

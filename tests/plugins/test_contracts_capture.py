@@ -1,0 +1,121 @@
+"""The built-in capture keeps the contract on a tiny model; careless ones break it, check by check."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from encyclo.testing.capture import CaptureContract
+from encyclo.testing.plain_forward import write_tiny_model
+from encyclo.types import Samples
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tiny models")
+    write_tiny_model(folder / "model")
+    write_tiny_model(folder / "broken", broken=True)
+    return folder
+
+
+class OnWrittenModels(CaptureContract):
+    """The contract, with the models written once for all checks."""
+
+    plugin = "transformers"
+    options = {"dtype": "float32"}  # noqa: RUF012
+
+    @pytest.fixture(autouse=True)
+    def _models(self, written: Path):
+        type(self).written = written
+
+    def model_name(self, folder: Path, broken: bool = False) -> str:
+        return str(self.written / ("broken" if broken else "model"))
+
+
+class TestTransformers(OnWrittenModels):
+    pass
+
+
+class TestTransformersInSmallBatches(OnWrittenModels):
+    options = {"dtype": "float32", "batch_tokens": 20}  # noqa: RUF012
+
+
+def sloppy(batch):
+    return dataclasses.replace(batch, activations=batch.activations.astype(np.float16).astype(np.float32))
+
+
+def doubles(batch):
+    return dataclasses.replace(batch, activations=batch.activations.astype(np.float64))
+
+
+def mixing(batch):
+    return dataclasses.replace(batch, activations=batch.activations - batch.activations.mean(axis=0))
+
+
+def turned(batch):
+    return dataclasses.replace(batch, activations=batch.activations[:, ::-1])
+
+
+SPOILT = {
+    "equals_a_plain_forward": sloppy,
+    "every_prompt_is_answered_once": doubles,
+    "a_prompt_is_read_alike_in_any_batch": mixing,
+    "layers_are_those_asked_for": turned,
+}
+
+
+def contract_of(written: Path, **own) -> CaptureContract:
+    contract = type("Given", (OnWrittenModels,), own)()
+    contract.written = written
+    return contract
+
+
+@pytest.mark.parametrize("check", SPOILT)
+def test_a_careless_capture_is_found_out(check: str, written: Path, tmp_path: Path):
+    def batches(self, *asked, **named):
+        return [SPOILT[check](batch) for batch in CaptureContract.batches(self, *asked, **named)]
+
+    problem = contract_of(written, batches=batches).find(check, tmp_path).problem
+    assert problem is not None and problem.startswith("ContractError"), problem
+
+
+@pytest.mark.parametrize("check", ["refuses_what_is_not_finite", "refuses_a_mention_without_a_token"])
+def test_a_capture_that_swallows_what_is_wrong_is_found_out(check: str, written: Path, tmp_path: Path):
+    def batches(self, model, folder, asked, *rest):
+        return [Samples(np.array([0]), np.zeros((1, 4, 32), np.float32), 2, 2)]
+
+    assert "ContractError" in contract_of(written, batches=batches).find(check, tmp_path).problem
+
+
+@pytest.mark.parametrize(
+    ("check", "change"),
+    [
+        ("describes_the_model", {"depth": 3}),
+        ("describes_the_model", {"source": ""}),
+        ("describes_the_model", {"weights_sha256": "0" * 64}),
+        ("forward_is_a_plain_forward", {"forward": lambda texts, layers: [np.ones((3, 4, 32))] * len(texts)}),
+        ("generates_for_a_seed", {"generate": lambda *a, **k: ["same", "same"]}),
+        ("generates_for_a_seed", {"generate": lambda *a, **k: ["one"]}),
+    ],
+)
+def test_a_handle_that_says_what_is_not_so_is_found_out(check, change, written: Path, tmp_path: Path):
+    def model(self, folder, broken=False):
+        true = CaptureContract.model(self, folder, broken)
+        names = (
+            "name",
+            "source",
+            "depth",
+            "hidden_size",
+            "dtype",
+            "device",
+            "weights_sha256",
+            "forward",
+            "generate",
+        )
+        return SimpleNamespace(**{**{name: getattr(true, name) for name in names}, **change})
+
+    assert "Error" in contract_of(written, model=model).find(check, tmp_path).problem

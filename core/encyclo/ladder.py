@@ -1,0 +1,165 @@
+"""The evaluation ladder: what each rung reads, and what is measured on it.
+
+A rung's material is a `SampleSet` that training never sees: sentences that mention a concept (`natural`),
+definitions that don't name it (`described`), or samples of held-out families and concepts. Everything that is
+measured on it, for an interpreter and for each baseline alike, is in `measure`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from encyclo import codec, confidence, evaluation
+from encyclo.confidence import Readings, Surroundings
+from encyclo.errors import EncycloError
+from encyclo.ledger import Ledger
+from encyclo.sampling import Collector
+from encyclo.seeds import derive_seed
+from encyclo.session import Session
+from encyclo.splits import leaked_families, leaked_prompts, names_itself
+from encyclo.types import Concept, Interpreter, Prompt, SampleSet, Split, Store
+from encyclo.words import find_mention
+
+RUNGS = ("heldout_prompts", "natural", "described", "unseen", "adversarial")
+FRAME = 'The word for "{}" is'
+"""What a definition is read in: a causal model's last token is about to say the word."""
+AT_MOST = 10_000
+"""Prompts that `encyclo evaluate` captures for a rung, drawn evenly over concepts."""
+AT_MOST_IN_RUN = 1_000
+"""Sentences that `encyclo run` reads after each stage."""
+
+
+@dataclass(frozen=True)
+class Material:
+    """What a rung reads, and how many prompts were left out because training or the name gives them away."""
+
+    samples: SampleSet
+    prompts: tuple[str, ...]
+    left_out: int = 0
+
+
+def natural_prompts(concepts: Sequence[Concept], seed: int, at_most: int) -> list[Prompt]:
+    """Return the concepts' example sentences that mention them, in the run's order; at most so many."""
+    found = []
+    for concept in concepts:
+        for example in dict.fromkeys(concept.examples):
+            if span := find_mention(example, concept):
+                found.append(Prompt(concept.id, example, span, "natural"))
+    return _thinned(found, seed, at_most)
+
+
+def described_prompts(concepts: Sequence[Concept], seed: int, at_most: int) -> tuple[list[Prompt], int]:
+    """Return the definitions in their frame, and how many were left out for naming their own concept."""
+    defined = [concept for concept in concepts if concept.definition.strip()]
+    clean = [concept for concept in defined if not names_itself(concept, concept.definition)]
+    prompts = [Prompt(c.id, FRAME.format(c.definition.strip()), None, "described") for c in clean]
+    return _thinned(prompts, seed, at_most), len(defined) - len(clean)
+
+
+def _thinned(prompts: list[Prompt], seed: int, at_most: int) -> list[Prompt]:
+    """Return at most so many prompts, every concept's first before any concept's second, in the same order."""
+    if len(prompts) <= at_most:
+        return prompts
+    turn: dict[str, int] = {}
+    keys = []
+    for place, prompt in enumerate(prompts):
+        turn[prompt.concept] = turn.get(prompt.concept, -1) + 1
+        keys.append((turn[prompt.concept], derive_seed(seed, "rung", prompt.concept), place))
+    return [prompts[place] for _, _, place in sorted(sorted(keys)[:at_most], key=lambda key: key[2])]
+
+
+def capture(session: Session, out: Path, store: Store, prompts: Sequence[Prompt], title: str) -> SampleSet:
+    """Capture a rung's prompts through the run's capture plugin; kept in half precision, in memory."""
+    collector = Collector(session, out, store, Ledger(out))
+    with session.progress.track(f"Capturing {title}", len(prompts), "prompts") as advance:
+        values, _, _ = collector.capture(list(prompts), advance)
+    halves, scale = codec.encode(values)
+    place = {concept.id: index for index, concept in enumerate(session.concepts)}
+    families = tuple(sorted({prompt.family for prompt in prompts}))
+    return SampleSet(
+        concept=np.array([place[p.concept] for p in prompts], np.int32),
+        named=np.array([p.span is not None for p in prompts], bool),
+        family=np.array([families.index(p.family) for p in prompts], np.int32),
+        families=families,
+        split=np.full(len(prompts), Split.TEST, np.int8),
+        layers=session.schema.layers,
+        fetch=lambda rows: codec.decode(halves[rows], scale[rows]),
+    )
+
+
+def natural_material(
+    session: Session, out: Path, store: Store, trained_on: Sequence[str], at_most: int
+) -> Material | None:
+    """Capture the sentences of the rung `natural`; None where the concepts have none.
+
+    `trained_on` are the run's own prompts: a sentence among them is left out.
+    """
+    prompts = natural_prompts(session.concepts, session.config.seed, at_most)
+    leaked = leaked_prompts(trained_on, [prompt.text for prompt in prompts])
+    kept = [prompt for place, prompt in enumerate(prompts) if place not in leaked]
+    if not kept:
+        return None
+    samples = capture(session, out, store, kept, "natural sentences")
+    return Material(samples, tuple(prompt.text for prompt in kept), len(leaked))
+
+
+def check_apart(training: SampleSet, judging: SampleSet, rung: str) -> None:
+    """Refuse a rung that reads a family which training read as well. Raises EncycloError."""
+    used = {training.families[f] for f in np.unique(training.family[training.rows(Split.TRAIN)])}
+    read = {judging.families[f] for f in np.unique(judging.family)}
+    if both := leaked_families(used, read):
+        raise EncycloError(
+            f"The rung {rung} can't be judged: training read prompts of the family {min(both)!r} as well; "
+            "give the sampler's families other names."
+        )
+
+
+def measure(
+    interpreter: Interpreter,
+    material: SampleSet,
+    rows: NDArray[np.int64],
+    concepts: Sequence[Concept],
+    near: Surroundings,
+    seed: int,
+    left_out: int = 0,
+    calibrate: bool = True,
+) -> tuple[dict[str, Any] | None, Readings]:
+    """Read `rows` and return metrics.json's object for one interpreter on one rung, and the readings.
+
+    `concepts` are the candidates, in the interpreter's order, which `material.concept` counts in.
+    """
+    readings = confidence.collect_readings(interpreter, material, rows, near)
+    found = evaluation.accuracy(readings.rank, len(concepts))
+    if found is None:
+        return None, readings
+    found |= evaluation.intervals(readings.rank, readings.truth, seed)
+    found["null"] = _null(interpreter, material, rows, len(concepts), seed)
+    found["by_category"] = evaluation.by_category(
+        readings.rank, readings.truth, [concept.category for concept in concepts]
+    )
+    names = [concept.name for concept in concepts]
+    found["confused"] = evaluation.confused_pairs(readings.truth, readings.best, names)
+    found["left_out"] = left_out
+    if calibrate:
+        found["calibration"] = confidence.cross_fit(readings, readings.truth, seed=seed)
+    return found, readings
+
+
+def _null(
+    interpreter: Interpreter, material: SampleSet, rows: NDArray[np.int64], candidates: int, seed: int
+) -> dict[str, Any] | None:
+    """Return the accuracy with the concepts shuffled: what chance and the candidates' own shares give."""
+    if candidates < 2:
+        return None
+    wrong = evaluation.shuffled(material.concept, candidates, seed)
+    ranks = [
+        evaluation.true_ranks(scores, wrong[some])
+        for some, scores in evaluation.read_in_batches(interpreter, material, rows)
+    ]
+    return evaluation.accuracy(np.concatenate(ranks), candidates)

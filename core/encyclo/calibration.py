@@ -86,7 +86,9 @@ def accuracy_by_coverage(
     found = []
     for step in range(1, steps + 1):
         answered = max(1, round(len(order) * step / steps))
-        found.append([answered / len(order), float(right[answered - 1] / answered), float(sure[answered - 1])])
+        found.append(
+            [answered / len(order), float(right[answered - 1] / answered), float(sure[answered - 1])]
+        )
     return found
 
 

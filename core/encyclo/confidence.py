@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from encyclo import calibration, files
 from encyclo.errors import DamagedError
-from encyclo.evaluation import read_in_batches
+from encyclo.evaluation import read_in_batches, true_ranks
 from encyclo.types import Interpreter, SampleSet, Split
 
 KEPT = 1024
@@ -63,7 +63,8 @@ class Readings:
     @property
     def right(self) -> NDArray[np.bool_]:
         """Whether each truth was read first: bool [n]."""
-        return self.rank == 1
+        first: NDArray[np.bool_] = self.rank == 1
+        return first
 
 
 @dataclass(frozen=True)
@@ -96,8 +97,8 @@ def collect_readings(
     """Read `rows` in batches and keep what calibration needs of each; memory is flat in the candidates."""
     pieces = list(_read_pieces(interpreter, samples, rows, near))
     if not pieces:
-        nothing = np.empty(0)
-        return Readings(*(nothing.astype(t) for t in (np.int32, np.int32, np.int64, *(np.float32,) * 4)))
+        whole, real = np.empty(0, np.int32), np.empty(0, np.float32)
+        return Readings(whole, whole, np.empty(0, np.int64), np.empty((0, 1), np.float32), real, real, real)
     columns = zip(*(vars(piece).values() for piece in pieces), strict=True)
     return Readings(*(np.concatenate(column) for column in columns))
 
@@ -105,8 +106,6 @@ def collect_readings(
 def _read_pieces(
     interpreter: Interpreter, samples: SampleSet, rows: NDArray[np.int64], near: Surroundings
 ) -> Iterator[Readings]:
-    from encyclo.evaluation import true_ranks
-
     for some, scores in read_in_batches(interpreter, samples, rows):
         truth, line = samples.concept[some], np.arange(len(some))
         own = scores[line, truth]
@@ -160,9 +159,7 @@ class Calibrator:
         shares = calibration.softmax(top, self.temperature)
         return shares * self.familiarity(top, distance)[:, None]
 
-    def strangeness(
-        self, top: NDArray[np.float32], scores: NDArray[np.float32]
-    ) -> NDArray[np.float64]:
+    def strangeness(self, top: NDArray[np.float32], scores: NDArray[np.float32]) -> NDArray[np.float64]:
         """Return -log of the softmax of `scores` [n, m] among the best scores [n, K]: float64 [n, m]."""
         from scipy.special import logsumexp
 

@@ -71,7 +71,7 @@ def intervals(
     from scipy.stats import binomtest, bootstrap
 
     _, place, count = np.unique(concept, return_inverse=True, return_counts=True)
-    found = {}
+    found: dict[str, float] = {}
     for name, top in TOPS.items():
         hits = np.bincount(place, ranks <= top)
         share = hits.sum() / count.sum()

@@ -7,7 +7,7 @@ measured on it, for an interpreter and for each baseline alike, is in `measure`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from encyclo import codec, confidence, evaluation
 from encyclo.confidence import Readings, Surroundings
 from encyclo.errors import EncycloError
-from encyclo.ledger import Ledger
+from encyclo.ledger import Commit, Ledger, read_committed
 from encyclo.sampling import Collector
 from encyclo.seeds import derive_seed
 from encyclo.session import Session
@@ -40,7 +40,7 @@ class Material:
     """What a rung reads, and how many prompts were left out because training or the name gives them away."""
 
     samples: SampleSet
-    prompts: tuple[str, ...]
+    rows: NDArray[np.int64]
     left_out: int = 0
 
 
@@ -93,20 +93,36 @@ def capture(session: Session, out: Path, store: Store, prompts: Sequence[Prompt]
     )
 
 
-def natural_material(
-    session: Session, out: Path, store: Store, trained_on: Sequence[str], at_most: int
-) -> Material | None:
-    """Capture the sentences of the rung `natural`; None where the concepts have none.
+class NaturalSentences:
+    """The rung `natural` of one run: captured once, read by every interpreter, checked against what trains."""
 
-    `trained_on` are the run's own prompts: a sentence among them is left out.
-    """
-    prompts = natural_prompts(session.concepts, session.config.seed, at_most)
-    leaked = leaked_prompts(trained_on, [prompt.text for prompt in prompts])
-    kept = [prompt for place, prompt in enumerate(prompts) if place not in leaked]
-    if not kept:
-        return None
-    samples = capture(session, out, store, kept, "natural sentences")
-    return Material(samples, tuple(prompt.text for prompt in kept), len(leaked))
+    def __init__(self, session: Session, out: Path, store: Store, at_most: int = AT_MOST_IN_RUN) -> None:
+        self._session, self._out, self._store = session, out, store
+        self._prompts = natural_prompts(session.concepts, session.config.seed, at_most)
+        self._samples: SampleSet | None = None
+        self._leaked: set[int] = set()
+        self._checked: set[str] = set()
+
+    def material(self, commits: Sequence[Commit]) -> Material | None:
+        """Return the sentences without those among the prompts of `commits`; None where none is left."""
+        fresh = [commit for commit in commits if commit.unit not in self._checked]
+        if self._prompts and fresh:
+            texts = prompts_of(self._store, fresh)
+            self._leaked |= leaked_prompts(texts, [prompt.text for prompt in self._prompts])
+            self._checked |= {commit.unit for commit in fresh}
+        rows = np.array([i for i in range(len(self._prompts)) if i not in self._leaked], np.int64)
+        if len(rows) == 0:
+            return None
+        if self._samples is None:
+            self._samples = capture(self._session, self._out, self._store, self._prompts, "natural sentences")
+        return Material(self._samples, rows, len(self._leaked))
+
+
+def prompts_of(store: Store, commits: Sequence[Commit]) -> Iterator[str]:
+    """Yield the texts of all committed prompts, a part in memory at a time."""
+    for commit in commits:
+        if commit.rows:
+            yield from read_committed(store, commit).prompt
 
 
 def check_apart(training: SampleSet, judging: SampleSet, rung: str) -> None:
@@ -122,44 +138,39 @@ def check_apart(training: SampleSet, judging: SampleSet, rung: str) -> None:
 
 def measure(
     interpreter: Interpreter,
-    material: SampleSet,
-    rows: NDArray[np.int64],
+    material: Material,
     concepts: Sequence[Concept],
     near: Surroundings,
     seed: int,
-    left_out: int = 0,
-    calibrate: bool = True,
 ) -> tuple[dict[str, Any] | None, Readings]:
-    """Read `rows` and return metrics.json's object for one interpreter on one rung, and the readings.
+    """Return metrics.json's object for one interpreter on one rung (without calibration), and the readings.
 
     `concepts` are the candidates, in the interpreter's order, which `material.concept` counts in.
     """
-    readings = confidence.collect_readings(interpreter, material, rows, near)
+    samples, rows = material.samples, material.rows
+    readings = confidence.collect_readings(interpreter, samples, rows, near)
     found = evaluation.accuracy(readings.rank, len(concepts))
     if found is None:
         return None, readings
     found |= evaluation.intervals(readings.rank, readings.truth, seed)
-    found["null"] = _null(interpreter, material, rows, len(concepts), seed)
-    found["by_category"] = evaluation.by_category(
-        readings.rank, readings.truth, [concept.category for concept in concepts]
-    )
+    found["null"] = _null(interpreter, samples, rows, len(concepts), seed)
+    categories = [concept.category for concept in concepts]
+    found["by_category"] = evaluation.by_category(readings.rank, readings.truth, categories)
     names = [concept.name for concept in concepts]
     found["confused"] = evaluation.confused_pairs(readings.truth, readings.best, names)
-    found["left_out"] = left_out
-    if calibrate:
-        found["calibration"] = confidence.cross_fit(readings, readings.truth, seed=seed)
+    found["left_out"] = material.left_out
     return found, readings
 
 
 def _null(
-    interpreter: Interpreter, material: SampleSet, rows: NDArray[np.int64], candidates: int, seed: int
+    interpreter: Interpreter, samples: SampleSet, rows: NDArray[np.int64], candidates: int, seed: int
 ) -> dict[str, Any] | None:
     """Return the accuracy with the concepts shuffled: what chance and the candidates' own shares give."""
     if candidates < 2:
         return None
-    wrong = evaluation.shuffled(material.concept, candidates, seed)
+    wrong = evaluation.shuffled(samples.concept, candidates, seed)
     ranks = [
         evaluation.true_ranks(scores, wrong[some])
-        for some, scores in evaluation.read_in_batches(interpreter, material, rows)
+        for some, scores in evaluation.read_in_batches(interpreter, samples, rows)
     ]
     return evaluation.accuracy(np.concatenate(ranks), candidates)

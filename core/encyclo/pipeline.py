@@ -19,6 +19,7 @@ import numpy as np
 import psutil
 
 from encyclo import __version__, codec, convergence, evaluation, files, rundir
+from encyclo.ladder import NaturalSentences
 from encyclo.ledger import Commit, plan_units, read_committed
 from encyclo.sampling import Collector
 from encyclo.schema import Attributes, Book, ConceptTable, Part, SignatureTable
@@ -26,8 +27,8 @@ from encyclo.session import Session, Stage
 from encyclo.splits import split_families
 from encyclo.types import Interpreter, SampleSet, Scores, Signatures, Split, Store
 
-LATER_RUNGS = ("natural", "described", "unseen", "adversarial")
-"""Rungs of the ladder that a plain run does not measure yet: null in metrics.json."""
+LATER_RUNGS = ("described", "unseen", "adversarial")
+"""Rungs of the ladder that a run does not measure by itself: null in metrics.json until `encyclo evaluate`."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,8 @@ class Judgement:
     signatures: Signatures
     scores: Scores
     accuracy: dict[str, dict[str, Any] | None]
+    natural: dict[str, dict[str, Any] | None] | None
+    """On sentences by other authors; None where the concepts have none."""
     calibration: dict[str, Any]
     converged: np.ndarray[Any, np.dtype[np.bool_]]
 
@@ -111,14 +114,17 @@ def collect_stage(
     return [done[unit.id] for unit in units]
 
 
-def judge(session: Session, out: Path, store: Store, commits: Sequence[Commit]) -> Judgement:
-    """Train the interpreter and the baselines, measure both on held-out families, score every concept."""
+def judge(
+    session: Session, out: Path, store: Store, commits: Sequence[Commit], natural: NaturalSentences
+) -> Judgement:
+    """Train the interpreter and the baselines, measure both on what training never saw, score every concept."""
     samples = load_samples(session, store, commits)
     config, plugins = session.config, session.plugins
     signatures = convergence.estimate_signatures(samples, len(session.concepts))
     accuracy: dict[str, dict[str, Any] | None] = {}
     calibration: dict[str, Any] = {}
     kept: dict[str, tuple[Interpreter, Scores]] = {}
+    sentences, read = natural.material(commits), {}
     for name in dict.fromkeys((*config.baselines, config.interpreter)):
         session.progress.stage(
             f"Training the {name} interpreter on {len(samples.rows(Split.TRAIN)):,} samples"
@@ -126,6 +132,9 @@ def judge(session: Session, out: Path, store: Store, commits: Sequence[Commit]) 
         interpreter = train(session, out, name, samples)
         ranks = evaluation.rank_samples(interpreter, samples, samples.rows(Split.TEST))
         accuracy[name] = evaluation.accuracy(ranks, len(session.concepts))
+        if sentences:
+            ranks = evaluation.rank_samples(interpreter, sentences.samples, sentences.rows)
+            read[name] = evaluation.accuracy(ranks, len(session.concepts))
         context = session.context(config.scorer, out, interpreter=interpreter, signatures=signatures)
         scores = plugins.call(
             "score_confidence", config.scorer, interpreter=interpreter, samples=samples, context=context
@@ -135,7 +144,7 @@ def judge(session: Session, out: Path, store: Store, commits: Sequence[Commit]) 
     interpreter, scores = kept[config.interpreter]
     error = convergence.relative_standard_error(signatures)
     converged = error <= config.converged_below
-    return Judgement(samples, interpreter, signatures, scores, accuracy, calibration, converged)
+    return Judgement(samples, interpreter, signatures, scores, accuracy, read or None, calibration, converged)
 
 
 def train(session: Session, out: Path, name: str, samples: SampleSet) -> Interpreter:
@@ -185,8 +194,10 @@ def finish(
     judged: Judgement,
     stages: list[dict[str, Any]],
     settled: np.ndarray[Any, np.dtype[np.bool_]],
+    natural: NaturalSentences,
 ) -> dict[str, Any]:
     """Write encyclopedia, interpreter, report and, last, metrics.json: a run that has it is finished."""
+    from encyclo import climb
     from encyclo.report import write_report
 
     out, samples = directory.path, judged.samples
@@ -196,9 +207,11 @@ def finish(
     with session.plugins.blame(session.config.store):
         store.finalise([commit.part for commit in commits], book)
     _save_interpreter(session, judged.interpreter, out / "interpreter")
+    climb.calibrate_reading(out, samples, judged.interpreter, natural.material(commits))
     metrics = {
         "capture": capture_metrics(session, commits),
-        "accuracy": {"heldout_prompts": judged.accuracy} | dict.fromkeys(LATER_RUNGS),
+        "accuracy": {"heldout_prompts": judged.accuracy, "natural": judged.natural}
+        | dict.fromkeys(LATER_RUNGS),
         "calibration": _beside_baselines(judged.calibration, session.config.interpreter),
         "convergence": convergence.convergence_table(halves, session.schema.layers),
         "stages": stages,

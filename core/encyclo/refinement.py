@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from encyclo import pipeline
+from encyclo.ladder import NaturalSentences
 from encyclo.ledger import Commit
 from encyclo.rundir import RunDirectory
 from encyclo.session import Session
@@ -21,6 +22,7 @@ def refine(session: Session, directory: RunDirectory) -> dict[str, Any]:
     """Go through the session's stages and finish the run; return metrics.json's content."""
     out = directory.path
     store = pipeline.open_store(session, out)
+    natural = NaturalSentences(session, out, store)
     chosen = list(range(len(session.concepts)))
     settled = np.zeros(len(session.concepts), bool)
     commits: list[Commit] = []
@@ -32,7 +34,7 @@ def refine(session: Session, directory: RunDirectory) -> dict[str, Any]:
         fresh = pipeline.collect_stage(session, directory, store, stage, chosen, **known)
         commits += fresh
         refined = len(chosen)
-        judged = pipeline.judge(session, out, store, commits)
+        judged = pipeline.judge(session, out, store, commits, natural)
         target = TARGETS[min(stage.number, len(TARGETS) - 1)]
         # A confidence that could not be measured (NaN) clears nothing.
         settled |= (judged.scores.low >= target) & judged.converged
@@ -42,4 +44,4 @@ def refine(session: Session, directory: RunDirectory) -> dict[str, Any]:
             session.progress.stage(f"After stage {stage.number} every concept is settled.")
             break
     assert judged is not None  # a session has at least one stage
-    return pipeline.finish(session, directory, store, commits, judged, rows, settled)
+    return pipeline.finish(session, directory, store, commits, judged, rows, settled, natural)

@@ -6,12 +6,12 @@ the concept's own name.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from random import Random
 
 from encyclo.seeds import derive_seed
-from encyclo.words import content_stems, normalised
 from encyclo.types import Concept, Split
+from encyclo.words import content_stems, normalised
 
 # Of the families of one stage: this share judges calibration, the same share judges accuracy, and the
 # same share tells training when to stop. The rest trains.
@@ -45,10 +45,15 @@ def unseen_concepts(concepts: Sequence[Concept], seed: int) -> list[int]:
     return sorted(order[: round(UNSEEN_SHARE * len(concepts))])
 
 
-def leaked_prompts(training: Collection[str], judging: Sequence[str]) -> set[int]:
-    """Return the places in `judging` of texts that training holds too, whatever their case and blanks."""
-    known = {normalised(text) for text in training}
-    return {place for place, text in enumerate(judging) if normalised(text) in known}
+def leaked_prompts(training: Iterable[str], judging: Sequence[str]) -> set[int]:
+    """Return the places in `judging` of texts that training holds too, whatever their case and blanks.
+
+    `training` is gone through once and may be long.
+    """
+    places: dict[str, list[int]] = {}
+    for place, text in enumerate(judging):
+        places.setdefault(normalised(text), []).append(place)
+    return {place for text in training for place in places.get(normalised(text), ())}
 
 
 def leaked_families(training: Collection[str], judging: Collection[str]) -> set[str]:

@@ -9,16 +9,15 @@ from typing import Any
 from encyclo.types import Concept
 
 # Words that hold a sentence together: two texts that share only these share nothing.
-_FUNCTION_WORDS = frozenset(
-    """a an the this that these those some any each every no none all both either neither such same other another
+_LISTED = """a an the this that these those some any each every no none all both either neither such same other another
     i me my you your he him his she her it its we us our they them their who whom whose which what one ones oneself
     someone something anyone anything itself himself herself themselves and or but nor so yet if then than as
     because while when where how why whether though although since until unless of in on at by for with from to
     into onto upon over under above below between among through during before after about against without within
     along across toward towards near off out up down around via per be is are was were been being am do does did
     done doing have has had having will would shall should may might must can could not very more most less least
-    much many few only also too just even there here etc eg ie""".split()
-)
+    much many few only also too just even there here etc eg ie"""
+_FUNCTION_WORDS = frozenset(_LISTED.split())
 _WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
 _PARTS = {"noun": "NOUN", "verb": "VERB", "adjective": "ADJ", "adverb": "ADV"}
 _QUALIFIER = re.compile(r"\s*\([^()]*\)\s*$")

@@ -10,10 +10,10 @@ from typing import NoReturn
 
 import typer
 
-from encyclo.cli import looking, running
+from encyclo.cli import evaluate, looking, read, running
 from encyclo.cli.app import app
 
-__all__ = ["app", "looking", "main", "run_command", "running"]
+__all__ = ["app", "evaluate", "looking", "main", "read", "run_command", "running"]
 
 INTERRUPTED = 130
 

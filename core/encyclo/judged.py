@@ -38,7 +38,7 @@ def _accuracies(accuracy: Mapping[str, Any]) -> Table:
         "Top-10",
         "Top-100",
         "Median rank",
-        "Null top-1",
+        "Null",
         "n",
         "Among",
     )
@@ -51,8 +51,9 @@ def _accuracies(accuracy: Mapping[str, Any]) -> Table:
             span = f" ({row['top1_low']:.1%} to {row['top1_high']:.1%})" if "top1_low" in row else ""
             null = row.get("null")
             table.add_row(
-                rung, name, f"{row['top1']:.1%}{span}", f"{row['top10']:.1%}", f"{row['top100']:.1%}",
-                f"{row['median_rank']:,.0f}", f"{null['top1']:.1%}" if null else "", f"{row['n']:,}", f"{row['candidates']:,}",
+                rung, name, f"{row['top1']:.1%}{span}", f"{row['top10']:.1%}",
+                f"{row['top100']:.1%}", f"{row['median_rank']:,.0f}", f"{null['top1']:.1%}" if null else "",
+                f"{row['n']:,}", f"{row['candidates']:,}",
             )  # fmt: skip
     return table
 

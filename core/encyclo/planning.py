@@ -69,7 +69,7 @@ def plan(session: Session) -> Plan:
 
 def _sampled_prompts(session: Session, stage: Stage, folder: Path) -> tuple[list[Prompt], int]:
     step = max(1, len(session.concepts) // SAMPLED_CONCEPTS)
-    some = session.concepts[::step][:SAMPLED_CONCEPTS]
+    some = session.trainable[::step][:SAMPLED_CONCEPTS]
     given = session.plugins.call(
         "sample_prompts",
         stage.sampler,

@@ -78,12 +78,30 @@ def check_same(out: Path, resolved: Mapping[str, Any]) -> None:
         return
     there = read_record(out)["config"]
     here = json.loads(json.dumps(resolved))
+    if (name := _concept_source(there, here)) is not None:
+        there["options"][name] = here["options"][name]
     differences = list(_differences(there, here))
     if differences:
         raise RunDirectoryError(
             f"{out} holds a run with another configuration ({'; '.join(differences[:6])}); "
             "use the same flags to go on with it, or choose another --out."
         )
+
+
+def _concept_source(there: Mapping[str, Any], here: Mapping[str, Any]) -> str | None:
+    """Return the concept list's plugin if its options alone have changed and its concepts have not.
+
+    What the list holds is in `concepts_sha256`, so that a list that was moved, or is read in another way with
+    the same result, goes on with the same run.
+    """
+    name = str(here.get("concepts"))
+    both = [config.get("options", {}).get(name) for config in (there, here)]
+    same = all(there.get(key) == here.get(key) for key in ("concepts", "concepts_sha256"))
+    others = [here.get(role) for role in ("capture", "store", "interpreter", "scorer")]
+    others += [*here.get("sampler", ()), *here.get("baselines", ()), *here.get("with", ())]
+    if same and all(both) and both[0] != both[1] and name not in others:
+        return name
+    return None
 
 
 @contextmanager
@@ -99,6 +117,9 @@ def claimed(out: Path, resolved: Mapping[str, Any], provenance: Mapping[str, Any
         check_same(out, resolved)
         if (out / "run.json").exists():
             record = read_record(out)
+            if (name := _concept_source(record["config"], resolved)) is not None:
+                record["config"]["options"][name] = resolved["options"][name]
+                files.write_json(out / "run.json", record)
         else:
             record = _new_record(resolved, provenance)
             files.write_json(out / "run.json", record)

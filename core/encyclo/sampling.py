@@ -65,7 +65,7 @@ class Collector:
     def sample(self, unit: Unit, stage: Stage, context: Context) -> list[Prompt]:
         """Return the unit's prompts, concept by concept; refuse one that can't be what it says."""
         plugins, name = self.session.plugins, stage.sampler
-        concepts = [self.session.concepts[i] for i in unit.concepts]
+        concepts = [self.session.trainable[i] for i in unit.concepts]
         given = plugins.call("sample_prompts", name, concepts=concepts, stage=stage.number, context=context)
         missing = {concept.id for concept in concepts}
         known = frozenset(missing)

@@ -7,10 +7,12 @@ import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from encyclo import files
 from encyclo.config import RunConfig
 from encyclo.errors import UsageError
 from encyclo.plugins import Plugins
@@ -42,6 +44,11 @@ class Session:
     schema: Schema
     progress: Progress
 
+    @cached_property
+    def trainable(self) -> list[Concept]:
+        """The concepts as samplers get them: without their examples, which are for evaluation only."""
+        return [dataclasses.replace(concept, examples=()) for concept in self.concepts]
+
     def context(self, plugin: str, out: Path, **more: Any) -> Context:
         """Return the context that `plugin` gets: its own options and folder, and `more`."""
         return Context(
@@ -69,9 +76,10 @@ class Session:
         return record
 
     def provenance(self) -> dict[str, Any]:
-        """Return where model and plugins come from, as run.json records it."""
+        """Return where model, concepts and plugins come from, as run.json records it."""
         return {
             "model_source": self.model.source,
+            "concept_files": _files_named(self.options[self.config.concepts]),
             "plugins": {
                 name: f"{found.package} {found.version}"
                 for name in self.options
@@ -156,6 +164,13 @@ def _load_concepts(config: RunConfig, plugins: Plugins, options: BaseModel | Non
     if not concepts:
         raise UsageError(f"--concepts {config.concepts} gave no concept.")
     return concepts
+
+
+def _files_named(options: BaseModel | None) -> dict[str, str | None]:
+    """Return the paths that a concept list's options name: a file with its sha256, a directory without."""
+    values = dict(options).values() if options else ()
+    paths = [value.expanduser().absolute() for value in values if isinstance(value, Path)]
+    return {str(path): files.sha256_of(path) if path.is_file() else None for path in paths}
 
 
 def _hash(value: Any) -> str:

@@ -44,6 +44,8 @@ class Concept:
     """For nouns: takes `a` and a plural. None where the source does not say."""
     examples: tuple[str, ...] = ()
     """Sentences by other authors that mention the concept: for evaluation only, never for training."""
+    broader_name: str = ""
+    """The broader concept's name, whether or not it has an entry in the same encyclopedia."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 import zipfile
+import zlib
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -81,6 +82,10 @@ class Synset:
         """Return the offsets of the synsets above (of an instance: its classes), in WordNet's order."""
         return [int(offset) for offset in _HYPERNYM.findall(self.pointers)]
 
+    def heads(self) -> list[int]:
+        """Return the offsets of the synsets that an adjective is similar to, in WordNet's order."""
+        return [int(offset) for offset in _SIMILAR.findall(self.pointers)]
+
     def words_by_count(self) -> tuple[str, ...]:
         """Return the words, the most frequent first, equally frequent ones in WordNet's order."""
         if not self.tag_counts or len(self.words) == 1:
@@ -105,7 +110,7 @@ class Folder:
         try:
             with path.open("rb") as file:
                 content: bytes = file.read(_LARGEST + 1)
-        except (OSError, KeyError, zipfile.BadZipFile, RuntimeError, NotImplementedError) as error:
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile, zlib.error, RuntimeError) as error:
             raise UsageError(
                 f"The WordNet file {path} can't be read: {error}; give a whole database directory."
             ) from error
@@ -164,7 +169,8 @@ def _read_counts(folder: Folder) -> Counts:
     while end < len(text):
         found = _SENSE.match(text, end)
         if found is None:
-            raise foreign(path, "it should hold a sense key and two numbers", text, end)
+            what = "it should hold a sense key and two numbers"
+            raise foreign(path, what, content, len(text[:end].encode()))
         lemma, kind, number, head, head_number, count = found.groups()
         sense = f"{lemma} {int(number):x}"
         if head:
@@ -252,8 +258,7 @@ def _synsets(rows: list[Row], part: str, counts: Counts) -> list[Synset]:
         clusters[synset.offset] = f" {senses[0]}"
         _count(synset, senses, counts.get(_NUMBERS[kind] + file))
     for synset, texts, file in satellites:
-        heads = map(int, _SIMILAR.findall(synset.pointers))
-        head = next((clusters[offset] for offset in heads if offset in clusters), "")
+        head = next((clusters[offset] for offset in synset.heads() if offset in clusters), "")
         _count(synset, [sense + head for sense in _WORD.findall(texts.lower())], counts.get("5:" + file))
     return synsets
 

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ class Options(BaseModel):
 
     path: Path | None = None
     """The database's directory, or NLTK's wordnet.zip; without it WordNet is looked for where it is usual."""
-    part_of_speech: list[str] = Field(["noun", "verb", "adjective"], min_length=1)
+    part_of_speech: list[str] = Field(list(PARTS_OF_SPEECH), min_length=1)
     """Any of noun, verb, adjective, adverb: a list, or names separated by commas."""
     min_frequency: int = Field(0, ge=0)
     """Only synsets that were met at least so often in WordNet's tagged texts."""
@@ -72,11 +73,12 @@ def load_concepts(options: Options) -> Iterator[Concept]:
     """
     with _no_garbage_collection():
         version, synsets = read_synsets(find_database(options.path), options.part_of_speech)
-        synsets = [synset for synset in synsets if synset.frequency >= options.min_frequency]
+        every = {part: {s.offset: s for s in synsets if s.part_of_speech == part} for part in PARTS_OF_SPEECH}
+        chosen = [synset for synset in synsets if synset.frequency >= options.min_frequency]
         order = list(PARTS_OF_SPEECH)
-        synsets.sort(key=lambda s: (-s.frequency, s.offset, order.index(s.part_of_speech)))
-        entries = _named(synsets, options.all_senses)
-    return _concepts(f"wordnet-{version}" if version else "wordnet", entries)
+        chosen.sort(key=lambda s: (-s.frequency, s.offset, order.index(s.part_of_speech)))
+        entries = _named(chosen, every, options.all_senses)
+    return _concepts(f"wordnet-{version}" if version else "wordnet", entries, every)
 
 
 def find_database(path: Path | None) -> Folder:
@@ -85,7 +87,7 @@ def find_database(path: Path | None) -> Folder:
     Raises UsageError saying how to get one.
     """
     if path is not None:
-        return open_folder(path.expanduser())
+        return open_folder(Path(os.path.expanduser(path)))
     if asked := os.environ.get("WNSEARCHDIR"):
         return open_folder(Path(asked))
     for place in usual_places():
@@ -103,7 +105,7 @@ def usual_places() -> Iterator[Path]:
         yield Path(home, "dict")
     yield from (DEBIAN, PRINCETON)
     folders = [Path(name) for name in os.environ.get("NLTK_DATA", "").split(os.pathsep) if name]
-    folders.append(Path("~/nltk_data").expanduser())
+    folders.append(Path(os.path.expanduser("~/nltk_data")))
     folders += [Path(sys.prefix, *inner, "nltk_data") for inner in ((), ("share",), ("lib",))]
     folders += [Path(root, "nltk_data") for root in ("/usr/share", "/usr/local/share", "/usr/lib")]
     if data := os.environ.get("APPDATA"):
@@ -133,7 +135,11 @@ class _Entry:
     name: str
 
 
-def _named(synsets: list[Synset], all_senses: bool) -> list[_Entry]:
+Every = dict[str, dict[int, Synset]]
+"""All synsets by part of speech and offset, whether or not the list has them."""
+
+
+def _named(synsets: list[Synset], every: Every, all_senses: bool) -> list[_Entry]:
     """Name the synsets, in this order; those that find no name are left out or come under a qualified one.
 
     Names are compared without regard to case, as WordNet looks its lemmas up.
@@ -152,32 +158,26 @@ def _named(synsets: list[Synset], all_senses: bool) -> list[_Entry]:
                 nameless.append(_Entry(synset, ""))
                 entries.append(nameless[-1])
     if nameless:  # after the others, so that no qualified name takes another synset's lemma
-        _qualify(nameless, {entry.name.lower() for entry in entries}, synsets)
+        _qualify(nameless, {entry.name.lower() for entry in entries}, every)
     return entries
 
 
-def _qualify(nameless: list[_Entry], taken: set[str], synsets: list[Synset]) -> None:
-    """Name synsets by lemma and broader concept, or lemma and category, or, where both are taken, a number."""
-    first_words = {(synset.part_of_speech, synset.offset): synset.words[0] for synset in synsets}
+def _qualify(nameless: list[_Entry], taken: set[str], every: Every) -> None:
+    """Name synsets by lemma and broader concept (an adjective: what it is similar to), or lemma and category, or,
+    where those are taken, with a number."""
     for entry in nameless:
         synset = entry.synset
-        lemma = _spelt(synset.words_by_count()[0])
-        above = [first_words.get((synset.part_of_speech, offset)) for offset in synset.hypernyms()]
-        qualifiers = [_spelt(word) for word in above if word is not None]
+        lemma = _best_name(synset)
+        near = [every[synset.part_of_speech].get(offset) for offset in (*synset.hypernyms(), *synset.heads())]
+        qualifiers = [_best_name(other) for other in near if other is not None]
         qualifiers.append(LEXICOGRAPHER_FILES[synset.lexicographer_file])
-        names = [f"{lemma} ({qualifier})" for qualifier in qualifiers]
-        number = 2
-        while names[0].lower() in taken:
-            if len(names) > 1:
-                names.pop(0)
-            else:
-                names = [f"{lemma} ({qualifiers[0]} {number})"]
-                number += 1
-        entry.name = names[0]
+        names = (f"{lemma} ({qualifier})" for qualifier in qualifiers)
+        numbered = (f"{lemma} ({qualifiers[0]} {number})" for number in count(2))
+        entry.name = next(name for name in chain(names, numbered) if name.lower() not in taken)
         taken.add(entry.name.lower())
 
 
-def _concepts(prefix: str, entries: list[_Entry]) -> Iterator[Concept]:
+def _concepts(prefix: str, entries: list[_Entry], every: Every) -> Iterator[Concept]:
     """Yield the entries as concepts; glosses are read as they are asked for, so that a small --limit is quick."""
     listed: dict[str, set[int]] = {part: set() for part in PARTS_OF_SPEECH}
     for entry in entries:
@@ -186,6 +186,7 @@ def _concepts(prefix: str, entries: list[_Entry]) -> Iterator[Concept]:
         synset = entry.synset
         part = synset.part_of_speech
         above = next(iter(synset.hypernyms()), -1)
+        broader = every[part].get(above)
         aliases = _aliases(synset, entry.name)
         definition, examples = split_gloss(synset.gloss)
         if definition in (entry.name, *aliases):  # says nothing that the name does not say
@@ -199,12 +200,18 @@ def _concepts(prefix: str, entries: list[_Entry]) -> Iterator[Concept]:
             broader=_id(prefix, part, above) if above in listed[part] else None,
             aliases=aliases,
             examples=examples,
+            broader_name=_best_name(broader) if broader is not None else "",
         )
+
+
+def _best_name(synset: Synset) -> str:
+    """Return a synset's most frequent lemma, whoever has it as name."""
+    return _spelt(synset.words_by_count()[0])
 
 
 def _aliases(synset: Synset, name: str) -> tuple[str, ...]:
     """Return the synset's other words, each once."""
-    if len(synset.words) == 1 and "(" not in name:
+    if len(synset.words) == 1 and not name.endswith(")"):
         return ()
     others = dict.fromkeys(_spelt(word) for word in synset.words_by_count())
     return tuple(word for word in others if word != name)

@@ -1,0 +1,268 @@
+"""A user's own list: CSV, TSV, JSON Lines, or one name a line.
+
+The columns are those of `Row`; only `name` must be there. A list is read whole and checked before the first
+concept is given, so that a mistake in its last line shows before any work is done.
+"""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import os
+import re
+import unicodedata
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from encyclo import hookimpl
+from encyclo.errors import UsageError
+from encyclo.types import Concept
+from encyclo_concepts.reading import FORMATS, Record, fault, read_records
+
+PARTS_OF_SPEECH = ("noun", "verb", "adjective", "adverb")
+UNPRINTABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff]")
+"""Control characters but line ends and the tab, and halves of surrogate pairs, which UTF-8 can't hold."""
+COUNTABLE = {"yes": True, "true": True, "1": True, "no": False, "false": False, "0": False, "": None}
+
+
+class Options(BaseModel):
+    """Options of the concept list `file`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    path: Path | None = None
+    """The list."""
+    format: Literal["csv", "tsv", "jsonl", "names"] | None = None
+    """How the list is written; without it the extension says so (.csv, .tsv, .jsonl, .txt for names)."""
+    encoding: str | None = None
+    """Such as cp1252; without it a byte-order mark decides, or UTF-8."""
+    delimiter: str | None = Field(None, min_length=1, max_length=1)
+    """What stands between the cells of a csv or tsv file; without it a comma or a tab."""
+    separator: str = Field("|", min_length=1)
+    """What stands between the aliases, or the examples, of one cell."""
+
+    @field_validator("encoding")
+    @classmethod
+    def _known(cls, encoding: str | None) -> str | None:
+        if encoding is not None:
+            try:
+                codecs.lookup(encoding)
+                "".encode(encoding)
+            except (LookupError, ValueError) as error:  # rot13 and the like are no encodings of text
+                raise ValueError(
+                    "there is no such encoding of text; common ones are utf-8, cp1252"
+                ) from error
+        return encoding
+
+    @field_validator("delimiter")
+    @classmethod
+    def _usable(cls, delimiter: str | None) -> str | None:
+        if delimiter is not None:
+            try:
+                csv.reader([], delimiter=delimiter)
+            except (TypeError, ValueError) as error:
+                raise ValueError("cells can't be told apart by it") from error
+            if delimiter in '"\r\n ':
+                raise ValueError("cells can't be told apart by it")
+        return delimiter
+
+
+class Row(BaseModel):
+    """The columns of a list."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    name: str
+    """The word or words that prompts hold."""
+    id: str = ""
+    """Without it the name."""
+    definition: str = ""
+    category: str = ""
+    part_of_speech: str = ""
+    """noun (where it is empty), verb, adjective or adverb."""
+    broader: str = ""
+    """Id or name of a broader concept, in the list or not."""
+    aliases: tuple[str, ...] = ()
+    examples: tuple[str, ...] = ()
+    countable: bool | None = None
+    """For nouns: whether they take `a` and a plural (yes or no); empty where you don't say."""
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _tidy(cls, value: Any) -> Any:
+        """Let a text begin and end with a character that shows, with single blanks between its words."""
+        return _tidied(value) if isinstance(value, str) else value
+
+    @field_validator("aliases", "examples", mode="before")
+    @classmethod
+    def _several(cls, value: Any) -> Any:
+        if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
+            raise ValueError("it is a list of texts")
+        return tuple(text for text in map(_tidied, value) if text)
+
+    @field_validator("countable", mode="before")
+    @classmethod
+    def _yes_or_no(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            if value.strip().lower() not in COUNTABLE:
+                raise ValueError("it is yes, no or empty")
+            return COUNTABLE[value.strip().lower()]
+        return value
+
+    @field_validator("part_of_speech")
+    @classmethod
+    def _known(cls, part: str) -> str:
+        if part and part.lower() not in PARTS_OF_SPEECH:
+            raise ValueError(f"it is one of {', '.join(PARTS_OF_SPEECH)}")
+        return part.lower() or "noun"
+
+    @model_validator(mode="after")
+    def _meaningful(self) -> Row:
+        if not any(_shows(character) for character in self.name):
+            raise ValueError("the name is empty: it has no character that shows")
+        own = {_bare(text) for text in (self.name, *self.aliases)}
+        if _bare(self.definition) in own - {""}:
+            raise ValueError(
+                f"the definition of {_shown(self.name)} is only its name; say what it means or leave it empty"
+            )
+        return self
+
+
+@hookimpl
+def load_concepts(options: Options) -> Iterator[Concept]:
+    """Yield the list's concepts in its order.
+
+    Raises UsageError naming the file and the line for whatever can't be.
+    """
+    if options.path is None:
+        raise UsageError("The concept list file needs a file to read; name it with -o file.path=FILE.")
+    path = Path(os.path.expanduser(options.path))  # unlike Path's own, no error for ~stranger
+    kind = options.format or FORMATS.get(path.suffix.lower())
+    if kind is None:
+        raise UsageError(
+            f"The name of {path} doesn't say how the list is written; add -o file.format=csv (or tsv, jsonl, names)."
+        )
+    delimiter = options.delimiter or ("\t" if kind == "tsv" else ",")
+    rows = [
+        (record[0], parse_row(path, record, options.separator))
+        for record in read_records(path, kind, tuple(Row.model_fields), delimiter, options.encoding)
+    ]
+    if not rows:
+        raise UsageError(f"{path} holds no concept; put at least one name into it.")
+    return _concepts(path, rows)
+
+
+def parse_row(path: Path, record: Record, separator: str) -> Row:
+    """Return a record as a row. Raises UsageError naming the line and what is wrong in it."""
+    line, values = record
+    for column, value in values.items():
+        for text in value if isinstance(value, list) else [value]:
+            if isinstance(text, str) and (stray := UNPRINTABLE.search(text)):
+                what = f"its {column} holds the character U+{ord(stray[0]):04X}, which is no text; delete it"
+                raise fault(path, line, what)
+    values = {
+        column: value.split(separator)
+        if column in ("aliases", "examples") and isinstance(value, str)
+        else value
+        for column, value in values.items()
+    }
+    try:
+        return Row(**values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        reason = first["msg"].removeprefix("Value error, ")
+        if not first["loc"]:
+            raise fault(path, line, reason) from None
+        given = _shown(first["input"])
+        raise fault(
+            path, line, f"its {first['loc'][0]} can't be {given}: {reason[0].lower()}{reason[1:]}"
+        ) from None
+
+
+def _concepts(path: Path, rows: list[tuple[int, Row]]) -> Iterator[Concept]:
+    """Check what concerns several rows, and return an iterator over the concepts."""
+    names = _distinct(path, "name", [(line, row.name) for line, row in rows])
+    ids = _distinct(path, "id", [(line, row.id or row.name) for line, row in rows])
+    above: dict[int, int] = {}
+    for place, (_, row) in enumerate(rows):
+        found = ids.get(_key(row.broader), names.get(_key(row.broader))) if row.broader else None
+        if found is not None:
+            above[place] = found
+    _refuse_circles(path, rows, above)
+    return (
+        _concept(row, rows[above[place]][1] if place in above else None)
+        for place, (_, row) in enumerate(rows)
+    )
+
+
+def _concept(row: Row, broader: Row | None) -> Concept:
+    return Concept(
+        id=row.id or row.name,
+        name=row.name,
+        definition=row.definition,
+        category=row.category,
+        part_of_speech=row.part_of_speech or "noun",
+        broader=(broader.id or broader.name) if broader else None,
+        aliases=tuple(dict.fromkeys(alias for alias in row.aliases if alias != row.name)),
+        countable=row.countable,
+        examples=tuple(dict.fromkeys(row.examples)),
+        broader_name=broader.name if broader else row.broader,
+    )
+
+
+def _distinct(path: Path, what: str, values: list[tuple[int, str]]) -> dict[str, int]:
+    """Return each value's place; refuse one that is there twice, naming both lines."""
+    places: dict[str, int] = {}
+    for place, (line, value) in enumerate(values):
+        first = places.setdefault(_key(value), place)
+        if first != place:
+            raise fault(
+                path,
+                line,
+                f"the {what} {_shown(value)} is there twice, first in line {values[first][0]}; keep one or change it",
+            )
+    return places
+
+
+def _refuse_circles(path: Path, rows: list[tuple[int, Row]], above: dict[int, int]) -> None:
+    """Refuse a concept that is broader than itself, over however many others."""
+    cleared: set[int] = set()
+    for start in above:
+        way: dict[int, None] = {}
+        place = start
+        while place in above and place not in cleared:
+            if place in way:
+                line, row = rows[place]
+                raise fault(
+                    path, line, f"{_shown(row.name)} is its own broader concept in the end; break the circle"
+                )
+            way[place] = None
+            place = above[place]
+        cleared.update(way)
+
+
+def _tidied(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _key(text: str) -> str:
+    """Return what makes two texts the same: a letter and its accent are one character or two."""
+    return unicodedata.normalize("NFC", text)
+
+
+def _bare(text: str) -> str:
+    """Return a text's letters and digits, without an article before them."""
+    words = "".join(c if c.isalnum() else " " for c in _key(text).casefold()).split()
+    return " ".join(words[1:] if len(words) > 1 and words[0] in ("a", "an", "the", "to") else words)
+
+
+def _shows(character: str) -> bool:
+    return unicodedata.category(character)[0] not in "CZ"
+
+
+def _shown(value: Any) -> str:
+    shown = repr(value)
+    return shown if len(shown) <= 60 else f"{shown[:57]}..."

@@ -66,6 +66,8 @@ def climb(
     """Return ({rung: {interpreter: figures}}, {interpreter: the unfamiliar}); writes calibration.json."""
     config, near = session.config, confidence.survey(samples)
     natural = NaturalSentences(session, path, store, at_most).material(commits)
+    if natural:
+        ladder.check_apart(samples, natural, "natural")
     found: dict[str, Any] = {"heldout_prompts": {}, "natural": {} if natural else None}
     for name in dict.fromkeys((config.interpreter, *config.baselines)):
         interpreter = own

@@ -125,10 +125,11 @@ def prompts_of(store: Store, commits: Sequence[Commit]) -> Iterator[str]:
             yield from read_committed(store, commit).prompt
 
 
-def check_apart(training: SampleSet, judging: SampleSet, rung: str) -> None:
+def check_apart(training: SampleSet, judging: Material, rung: str) -> None:
     """Refuse a rung that reads a family which training read as well. Raises EncycloError."""
-    used = {training.families[f] for f in np.unique(training.family[training.rows(Split.TRAIN)])}
-    read = {judging.families[f] for f in np.unique(judging.family)}
+    rows = training.rows(Split.TRAIN, Split.VALIDATION)
+    used = {training.families[f] for f in np.unique(training.family[rows])}
+    read = {judging.samples.families[f] for f in np.unique(judging.samples.family[judging.rows])}
     if both := leaked_families(used, read):
         raise EncycloError(
             f"The rung {rung} can't be judged: training read prompts of the family {min(both)!r} as well; "

@@ -74,6 +74,7 @@ def prepare_trial(session: Session, samples: SampleSet, definitions: Material | 
     known = known[everything.named[known] & own[known] & (everything.concept[known] >= 0)]
     means = estimate_signatures(_only(samples, named_rows), len(concepts)).mean[held]
     candidates = [concepts[c] for c in kept + held]
+    ladder.check_apart(training, Material(everything, test), "unseen")
     return Trial(
         candidates,
         len(kept),

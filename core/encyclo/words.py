@@ -62,6 +62,8 @@ def inflections(name: str, part_of_speech: str) -> list[str]:
     for _, variants in sorted(known.items()):
         for variant in variants:
             forms[" ".join([variant, *words[1:]] if place == 0 else [*words[:-1], variant])] = None
+    if tag == "NOUN":  # the lexicon lacks a few plurals, such as oxen
+        forms[_plural(" ".join(words))] = None
     return list(forms)
 
 
@@ -78,6 +80,18 @@ def _stems(word: str) -> frozenset[str]:
 
     lemmas = {lemma for found in getAllLemmas(word).values() for lemma in found}
     return frozenset(_stemmer().stemWords(sorted({word, *lemmas})))
+
+
+def _plural(name: str) -> str:
+    """Return a noun's plural by rule; the name itself where there is none. The name holds a word."""
+    return str(_engine().plural_noun(name) or name)
+
+
+@cache
+def _engine() -> Any:
+    import inflect
+
+    return inflect.engine()
 
 
 @cache

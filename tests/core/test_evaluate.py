@@ -191,7 +191,7 @@ def test_a_rung_is_thinned_over_concepts_first():
 
 
 def test_a_second_evaluation_gives_the_same_figures(encyclo, climbed: tuple[Path, dict]):
-    out, metrics = climbed
+    out, _ = climbed
     before = json.loads((out / "metrics.json").read_text())
     result = encyclo("evaluate", out, "--json")
     assert result.returncode == 0, result.stderr

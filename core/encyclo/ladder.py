@@ -45,33 +45,49 @@ class Material:
 
 
 def natural_prompts(concepts: Sequence[Concept], seed: int, at_most: int) -> list[Prompt]:
-    """Return the concepts' example sentences that mention them, in the run's order; at most so many."""
-    found = []
-    for concept in concepts:
-        for example in dict.fromkeys(concept.examples):
-            if span := find_mention(example, concept):
-                found.append(Prompt(concept.id, example, span, "natural"))
-    return _thinned(found, seed, at_most)
+    """Return example sentences that mention their concept, in the run's order; at most so many.
+
+    Every concept gives its first sentence before any gives its second.
+    """
+    waiting = [(place, _sentences(concepts[place])) for place in _drawn(concepts, seed)]
+    chosen: list[tuple[int, Prompt]] = []
+    while waiting and len(chosen) < at_most:
+        again = []
+        for place, sentences in waiting:
+            if len(chosen) == at_most:
+                break
+            if prompt := next(sentences, None):
+                chosen.append((place, prompt))
+                again.append((place, sentences))
+        waiting = again
+    return [prompt for _, prompt in sorted(chosen, key=lambda item: item[0])]
+
+
+def _sentences(concept: Concept) -> Iterator[Prompt]:
+    for example in dict.fromkeys(concept.examples):
+        if span := find_mention(example, concept):
+            yield Prompt(concept.id, example, span, "natural")
 
 
 def described_prompts(concepts: Sequence[Concept], seed: int, at_most: int) -> tuple[list[Prompt], int]:
-    """Return the definitions in their frame, and how many were left out for naming their own concept."""
-    defined = [concept for concept in concepts if concept.definition.strip()]
-    clean = [concept for concept in defined if not names_itself(concept, concept.definition)]
-    prompts = [Prompt(c.id, FRAME.format(c.definition.strip()), None, "described") for c in clean]
-    return _thinned(prompts, seed, at_most), len(defined) - len(clean)
+    """Return definitions in their frame, in the run's order, and how many were left out for naming their concept."""
+    chosen: list[int] = []
+    left_out = 0
+    for place in _drawn(concepts, seed):
+        definition = concepts[place].definition.strip()
+        if not definition or len(chosen) == at_most:
+            continue
+        if names_itself(concepts[place], definition):
+            left_out += 1
+        else:
+            chosen.append(place)
+    some = (concepts[place] for place in sorted(chosen))
+    return [Prompt(c.id, FRAME.format(c.definition.strip()), None, "described") for c in some], left_out
 
 
-def _thinned(prompts: list[Prompt], seed: int, at_most: int) -> list[Prompt]:
-    """Return at most so many prompts, every concept's first before any concept's second, in the same order."""
-    if len(prompts) <= at_most:
-        return prompts
-    turn: dict[str, int] = {}
-    keys = []
-    for place, prompt in enumerate(prompts):
-        turn[prompt.concept] = turn.get(prompt.concept, -1) + 1
-        keys.append((turn[prompt.concept], derive_seed(seed, "rung", prompt.concept), place))
-    return [prompts[place] for _, _, place in sorted(sorted(keys)[:at_most], key=lambda key: key[2])]
+def _drawn(concepts: Sequence[Concept], seed: int) -> list[int]:
+    """Return the concepts' places in the order in which they are drawn, whatever the list's order."""
+    return sorted(range(len(concepts)), key=lambda i: derive_seed(seed, "rung", concepts[i].id))
 
 
 def capture(session: Session, out: Path, store: Store, prompts: Sequence[Prompt], title: str) -> SampleSet:

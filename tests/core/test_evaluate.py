@@ -9,9 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from encyclo import climb, ladder, pipeline, trial
 from encyclo.errors import EncycloError
+from encyclo.judged import print_ladder
 from encyclo.ladder import Material
 from encyclo.ledger import Ledger
 from encyclo.progress import ConsoleProgress
@@ -201,9 +203,12 @@ def test_a_second_evaluation_gives_the_same_figures(encyclo, climbed: tuple[Path
     assert not list(out.glob(".tmp-*")) and not (out / "evaluation").exists()
 
 
-def test_the_table_and_the_page_show_every_rung(encyclo, climbed: tuple[Path, dict], monkeypatch):
-    monkeypatch.setenv("COLUMNS", "160")
-    result = encyclo("evaluate", climbed[0])
+def test_the_table_and_the_page_show_every_rung(
+    climbed: tuple[Path, dict], capsys: pytest.CaptureFixture[str]
+):
+    out, metrics = climbed
+    print_ladder(metrics, Console(width=160))
+    printed = capsys.readouterr().out
     for word in (
         "heldout_prompts",
         "natural",
@@ -214,15 +219,13 @@ def test_the_table_and_the_page_show_every_rung(encyclo, climbed: tuple[Path, di
         "noise",
         "ECE",
     ):
-        assert word in result.stdout
-    assert (climbed[0] / "report.html").read_text().count("this run did not climb this rung") == 1
+        assert word in printed
+    assert f"{metrics['accuracy']['natural']['transformer']['top1']:.1%}" in printed
+    assert (out / "report.html").read_text().count("this run did not climb this rung") == 1
 
 
-def test_without_examples_natural_is_not_measured(encyclo, tiny_run: Path, tmp_path: Path):
-    out = tmp_path / "run"
-    shutil.copytree(tiny_run, out)
-    result = encyclo("evaluate", out, "--json")
-    assert json.loads(result.stdout)["accuracy"]["natural"] is None
+def test_concepts_without_examples_have_no_natural_sentences():
+    assert ladder.natural_prompts([Concept(id="dog", name="dog")], 0, 10) == []
 
 
 def test_another_concept_list_is_refused(encyclo, listed: tuple[Path, Path], tmp_path: Path):
@@ -264,15 +267,18 @@ def test_a_crash_while_writing_leaves_the_old_figures(
     out = tmp_path / "run"
     shutil.copytree(listed[0], out)
     before = (out / "metrics.json").read_bytes()
+    metrics = {**json.loads(before), "unfamiliar": {}}
 
     def crash(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("encyclo.files.os.replace", crash)
-    with pytest.raises(KeyboardInterrupt):
-        climb.evaluate(out, ConsoleProgress(quiet=True))
+    with monkeypatch.context() as patched:
+        patched.setattr("encyclo.files.os.replace", crash)
+        with pytest.raises(KeyboardInterrupt):
+            climb._write(out, read_record(out), metrics)
     assert (out / "metrics.json").read_bytes() == before
-    json.loads(before)
+    climb._write(out, read_record(out), metrics)
+    assert json.loads((out / "metrics.json").read_text())["unfamiliar"] == {}
 
 
 def test_a_family_on_both_sides_of_a_rung_is_refused():

@@ -21,6 +21,7 @@ from encyclo.reopening import reopen
 from encyclo.rundir import read_record
 from encyclo.splits import unseen_concepts
 from encyclo.types import Concept, SampleSet, Split
+from encyclo.words import find_mention
 from tests.commands import one_sentence
 
 NAMED = 60
@@ -174,7 +175,7 @@ def test_a_sentence_that_was_trained_on_is_left_out(opened, listed: tuple[Path, 
     store = pipeline.open_store(session, out)
     commits = list(Ledger(out).commits().values())
     trained = next(iter(ladder.prompts_of(store, commits)))
-    name = next(c for c in session.concepts if c.name in trained.split())
+    name = next(c for c in session.concepts if find_mention(trained, c))
     planted = dataclasses.replace(name, examples=(trained.upper(), *name.examples))
     concepts = [planted if c.id == name.id else c for c in session.concepts]
     sentences = ladder.NaturalSentences(dataclasses.replace(session, concepts=concepts), out, store)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -119,3 +120,33 @@ def test_run_json_says_which_weights_ran(real_run: Path):
     record = json.loads((real_run / "run.json").read_text())
     assert "Q4_K_M" in record["provenance"]["model_source"]
     assert record["config"]["weights_sha256"] and record["versions"]["torch"]
+
+
+def test_the_ladder_of_a_real_run(real_run: Path, tmp_path: Path):
+    out = tmp_path / "run"
+    shutil.copytree(real_run, out)
+    result = in_own_process(
+        "evaluate", out, "--json", env={"OMP_NUM_THREADS": str(os.cpu_count())}, timeout=600
+    )
+    assert result.returncode == 0, result.stderr
+    found = json.loads(result.stdout)
+    for rung in ("heldout_prompts", "unseen"):
+        figures = found["accuracy"][rung]["transformer"]
+        assert figures["top1"] >= 0.9 and figures["null"]["top1"] < 0.1
+        assert figures["candidates"] == 50
+    kinds = found["unfamiliar"]["transformer"]
+    assert kinds["known"]["median"] > 0.9
+    assert kinds["noise"]["median"] < 0.1 and kinds["scrambled"]["median"] < 0.1
+    assert kinds["absent"]["median"] < 0.5
+
+
+def test_a_sentence_is_read_where_it_names_a_concept(real_run: Path):
+    names = ("animal", "food")  # core's first concepts
+    text = "Nobody had seen the animal near the food that night."
+    result = in_own_process("read", real_run, text, "--json", timeout=600)
+    assert result.returncode == 0, result.stderr
+    tokens = json.loads(result.stdout)["tokens"]
+    read = {token["token"]: token["read"] for token in tokens}
+    assert (read[names[0]], read[names[1]]) == names
+    for word in ("had", "the", "near", "that", "."):
+        assert read[word] is None, word

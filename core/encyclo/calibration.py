@@ -1,4 +1,4 @@
-"""Do confidences hold? Temperature, calibration error, reliability bins, intervals for few samples."""
+"""Do confidences hold? Temperature, calibration error, reliability bins, abstention, conformal sets, intervals."""
 
 from __future__ import annotations
 
@@ -67,6 +67,39 @@ def expected_calibration_error(bins: list[Bin]) -> float:
 def brier_score(confidence: NDArray[np.floating], correct: NDArray[np.bool_]) -> float:
     """Return the mean squared distance of the first reading's confidence from right (1) or wrong (0)."""
     return float(np.mean((np.asarray(confidence, np.float64) - correct) ** 2))
+
+
+def accuracy_by_coverage(
+    confidence: NDArray[np.floating], correct: NDArray[np.bool_], steps: int = 10
+) -> list[list[float]]:
+    """Return [coverage, accuracy, confidence] where only the surest readings are answered, at equal steps.
+
+    The third figure is the lowest confidence that is answered (El-Yaniv and Wiener, "On the Foundations of
+    Noise-free Selective Classification", 2010). Of equal confidences an even share is taken to be answered.
+    """
+    order = np.argsort(-np.asarray(confidence, np.float64), kind="stable")
+    sure = np.asarray(confidence, np.float64)[order]
+    # Within a run of equal confidences each reading counts with the run's mean: their order is chance.
+    _, group = np.unique(-sure, return_inverse=True)
+    mean = np.bincount(group, correct[order]) / np.bincount(group)
+    right = np.cumsum(mean[group])
+    found = []
+    for step in range(1, steps + 1):
+        answered = max(1, round(len(order) * step / steps))
+        found.append(
+            [answered / len(order), float(right[answered - 1] / answered), float(sure[answered - 1])]
+        )
+    return found
+
+
+def conformal_threshold(strangeness: NDArray[np.floating], level: float) -> float:
+    """Return the strangeness that a fresh one stays within with probability at least `level`.
+
+    Split conformal prediction (Vovk et al., "Algorithmic Learning in a Random World", 2005): the
+    ceil((n + 1) level)-th smallest of n calibration values; infinite where n is too small to promise it.
+    """
+    place = int(np.ceil((len(strangeness) + 1) * level))
+    return float(np.sort(strangeness)[place - 1]) if place <= len(strangeness) else float("inf")
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,9 @@
-"""Accuracy of readings: ranks, and what follows from them."""
+"""Accuracy of readings: ranks, and what follows from them: intervals, the null, categories, confusions."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,8 @@ from numpy.typing import NDArray
 from encyclo.types import Interpreter, SampleSet
 
 BATCH = 1024
+RESAMPLES = 1000
+TOPS = {"top1": 1, "top10": 10, "top100": 100}
 
 
 def read_in_batches(
@@ -54,3 +57,73 @@ def accuracy(ranks: NDArray[np.int64], candidates: int) -> dict[str, Any] | None
         "candidates": candidates,
         "n": len(ranks),
     }
+
+
+def intervals(
+    ranks: NDArray[np.int64], concept: NDArray[np.integer], seed: int = 0, level: float = 0.95
+) -> dict[str, float]:
+    """Return {top1_low, top1_high, ...}: bootstrap over concepts, whose readings are drawn together.
+
+    Readings of one concept are alike, so that resampling readings would claim too much (cluster bootstrap:
+    Davison and Hinkley, "Bootstrap Methods and their Application", 1997, ch. 3.8). Where every concept is read
+    right, or none, resampling shows no variation: the exact binomial interval over concepts takes its place.
+    """
+    from scipy.stats import binomtest, bootstrap
+
+    _, place, count = np.unique(concept, return_inverse=True, return_counts=True)
+    found: dict[str, float] = {}
+    for name, top in TOPS.items():
+        hits = np.bincount(place, ranks <= top)
+        share = hits.sum() / count.sum()
+        if len(count) < 2 or share in (0.0, 1.0):
+            exact = binomtest(round(share * len(count)), len(count)).proportion_ci(level)
+            low, high = exact.low, exact.high
+        else:
+            drawn = bootstrap(
+                (hits, count),
+                lambda hits, count, axis: hits.sum(axis=axis) / count.sum(axis=axis),
+                paired=True,
+                vectorized=True,
+                n_resamples=RESAMPLES,
+                batch=max(1, 10_000_000 // len(count)),
+                confidence_level=level,
+                method="percentile",
+                rng=np.random.default_rng(seed),
+            ).confidence_interval
+            low, high = drawn.low, drawn.high
+        found |= {f"{name}_low": float(low), f"{name}_high": float(high)}
+    return found
+
+
+def shuffled(concept: NDArray[np.int32], candidates: int, seed: int = 0) -> NDArray[np.int32]:
+    """Return the truth with the concepts' identities shuffled: whole concepts change place, none stays."""
+    generator = np.random.default_rng(seed)
+    order = generator.permutation(candidates)
+    other = np.empty(candidates, np.int32)
+    other[order] = np.roll(order, 1)  # one cycle through all concepts
+    return other[concept]
+
+
+def by_category(
+    ranks: NDArray[np.int64], concept: NDArray[np.int32], categories: Sequence[str]
+) -> dict[str, dict[str, Any]]:
+    """Return {category: {top1, top10, n}} by name; `categories` are the candidates'."""
+    own = np.array([categories[c] for c in concept.tolist()])
+    return {
+        str(name) or "none": {
+            "top1": float((ranks[own == name] == 1).mean()),
+            "top10": float((ranks[own == name] <= 10).mean()),
+            "n": int((own == name).sum()),
+        }
+        for name in np.unique(own)
+    }
+
+
+def confused_pairs(
+    truth: NDArray[np.int32], best: NDArray[np.int32], names: Sequence[str], most: int = 20
+) -> list[list[Any]]:
+    """Return the commonest misreadings as [truth, read instead, times], the most frequent first."""
+    wrong = truth != best
+    pairs = Counter(zip(truth[wrong].tolist(), best[wrong].tolist(), strict=True))
+    ordered = sorted(pairs.items(), key=lambda item: (-item[1], item[0]))[:most]
+    return [[names[a], names[b], times] for (a, b), times in ordered]

@@ -20,6 +20,7 @@ import psutil
 from encyclo import __version__, convergence, evaluation, files, rundir
 from encyclo.encyclopedia import check_sums
 from encyclo.finishing import finalise
+from encyclo.ladder import Material, NaturalSentences
 from encyclo.ledger import Commit, Ledger, plan_units
 from encyclo.rounds import Plan, Result
 from encyclo.rows import CommittedRows, fetch
@@ -30,8 +31,8 @@ from encyclo.signatures import Contexts, estimate, relative_standard_error
 from encyclo.splits import split_families
 from encyclo.types import Interpreter, SampleSet, Scores, Signatures, Split, Store
 
-LATER_RUNGS = ("natural", "described", "unseen", "adversarial")
-"""Rungs of the ladder that a plain run does not measure yet: null in metrics.json."""
+LATER_RUNGS = ("described", "unseen", "adversarial")
+"""Rungs of the ladder that a run does not measure by itself: null in metrics.json until `encyclo evaluate`."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,8 @@ class Judgement:
     scores: Scores
     accuracy: dict[str, Any] | None
     """On held-out families, as metrics.json has it."""
+    natural: dict[str, Any] | None
+    """On sentences by other authors; None where the concepts have none."""
     converged: np.ndarray[Any, np.dtype[np.bool_]]
 
     def known(self) -> dict[str, Any]:
@@ -137,15 +140,26 @@ def collect_stage(
     return [done[unit.id] for unit in units]
 
 
-def judge(session: Session, out: Path, store: Store, commits: Sequence[Commit]) -> Judgement:
-    """Train the interpreter, measure it on held-out families, score every concept."""
+def judge(
+    session: Session, out: Path, store: Store, commits: Sequence[Commit], natural: NaturalSentences
+) -> Judgement:
+    """Train the interpreter, measure it on what training never saw, score every concept."""
     samples = load_samples(session, out, store, commits)
     signatures, contexts = estimate(samples, len(session.concepts))
-    interpreter, accuracy, scores = train_and_score(
-        session, out, session.config.interpreter, samples, signatures
+    trained = train_and_score(
+        session, out, session.config.interpreter, samples, signatures, natural.material(commits)
     )
     converged = relative_standard_error(signatures) <= session.config.converged_below
-    return Judgement(samples, interpreter, signatures, contexts, scores, accuracy, converged)
+    return Judgement(
+        samples,
+        trained.interpreter,
+        signatures,
+        contexts,
+        trained.scores,
+        trained.heldout,
+        trained.natural,
+        converged,
+    )
 
 
 def recall(
@@ -167,16 +181,44 @@ def recall(
         )
     else:
         loaded = train(session, out, name, samples)
-    return Judgement(samples, loaded, signatures, contexts, result.scores, result.accuracy, result.converged)
+    return Judgement(
+        samples,
+        loaded,
+        signatures,
+        contexts,
+        result.scores,
+        result.accuracy,
+        result.natural,
+        result.converged,
+    )
+
+
+@dataclass(frozen=True)
+class Trained:
+    """An interpreter, its accuracy objects of metrics.json on two rungs, and its scores."""
+
+    interpreter: Interpreter
+    heldout: dict[str, Any] | None
+    natural: dict[str, Any] | None
+    scores: Scores
 
 
 def train_and_score(
-    session: Session, out: Path, name: str, samples: SampleSet, signatures: Signatures
-) -> tuple[Interpreter, dict[str, Any] | None, Scores]:
-    """Train the interpreter plugin `name`; return it, its held-out accuracy and its scores."""
+    session: Session,
+    out: Path,
+    name: str,
+    samples: SampleSet,
+    signatures: Signatures,
+    sentences: Material | None,
+) -> Trained:
+    """Train the interpreter plugin `name`, read held-out families and natural sentences, score every concept."""
     session.progress.stage(f"Training the {name} interpreter on {len(samples.rows(Split.TRAIN)):,} samples")
-    interpreter = train(session, out, name, samples)
+    interpreter, count = train(session, out, name, samples), len(session.concepts)
     ranks = evaluation.rank_samples(interpreter, samples, samples.rows(Split.TEST))
+    natural = None
+    if sentences:
+        read = evaluation.rank_samples(interpreter, sentences.samples, sentences.rows)
+        natural = evaluation.accuracy(read, count)
     scorer = session.config.scorer
     scores: Scores = session.plugins.call(
         "score_confidence",
@@ -185,7 +227,7 @@ def train_and_score(
         samples=samples,
         context=session.context(scorer, out, interpreter=interpreter, signatures=signatures),
     )
-    return interpreter, evaluation.accuracy(ranks, len(session.concepts)), scores
+    return Trained(interpreter, evaluation.accuracy(ranks, count), natural, scores)
 
 
 def train(session: Session, out: Path, name: str, samples: SampleSet) -> Interpreter:
@@ -240,28 +282,36 @@ def finish(
     judged: Judgement,
     stages: list[dict[str, Any]],
     settled: np.ndarray[Any, np.dtype[np.bool_]],
+    natural: NaturalSentences,
 ) -> dict[str, Any]:
     """Write encyclopedia, interpreter, report and, last, metrics.json: a run that has it is finished."""
+    from encyclo import climb
     from encyclo.report import write_report
 
     out, samples, config = directory.path, judged.samples, session.config
-    accuracy = {config.interpreter: judged.accuracy}
+    heldout, read = {config.interpreter: judged.accuracy}, {config.interpreter: judged.natural}
     calibration = {config.interpreter: dict(judged.scores.calibration)}
+    sentences = natural.material(commits)
     for name in config.baselines:
-        if name not in accuracy:
-            _, accuracy[name], scores = train_and_score(session, out, name, samples, judged.signatures)
-            calibration[name] = dict(scores.calibration)
+        if name not in heldout:
+            trained = train_and_score(session, out, name, samples, judged.signatures, sentences)
+            heldout[name], read[name] = trained.heldout, trained.natural
+            calibration[name] = dict(trained.scores.calibration)
     halves = convergence.half_splits(samples, judged.signatures, judged.contexts, config.seed)
     book = _book(session, directory, judged, settled, commits)
     session.progress.stage("Writing the encyclopedia")
     with session.plugins.blame(config.store):
         finalise(store, out, [commit for commit in commits if commit.rows], book)
     save_interpreter(session, judged.interpreter, out / "interpreter")
+    climb.calibrate_reading(out, samples, judged.interpreter, sentences)
     metrics = {
         "capture": capture_metrics(session, commits),
-        "accuracy": {"heldout_prompts": accuracy}
-        | dict.fromkeys(LATER_RUNGS)
-        | {"adversarial": _withstood(stages, config.interpreter)},
+        "accuracy": {
+            "heldout_prompts": heldout,
+            "natural": read if sentences else None,
+            **dict.fromkeys(LATER_RUNGS),
+            "adversarial": _withstood(stages, config.interpreter),
+        },
         "calibration": _beside_baselines(calibration, config.interpreter),
         "convergence": convergence.convergence_table(halves, session.schema.layers),
         "stages": stages,
@@ -399,6 +449,7 @@ def stage_row(
         "settled": settled,
         "seconds": time.perf_counter() - begun,
         "heldout_top1": judged.accuracy["top1"] if judged.accuracy else None,
+        "natural_top1": judged.natural["top1"] if judged.natural else None,
         "confidence": float(measured.mean()) if len(measured) else None,
         "ece": judged.scores.calibration.get("ece"),
         "converged": int(judged.converged.sum()),

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from encyclo import pipeline
 from encyclo.allocation import allocate, samples_to_clear, samples_to_converge
+from encyclo.ladder import NaturalSentences
 from encyclo.ledger import Commit
 from encyclo.robustness import fresh_attacks
 from encyclo.rounds import Plan, Result, Rounds
@@ -40,6 +41,7 @@ class Refinement:
         self.session, self.directory = session, directory
         self.store = pipeline.open_store(session, directory.path)
         self.rounds = Rounds(directory.path)
+        self.natural = NaturalSentences(session, directory.path, self.store)
         self.commits: list[Commit] = []
         self.results: list[Result] = []
         self.numbers = [stage.number for stage in session.stages]
@@ -66,8 +68,9 @@ class Refinement:
                     self._say(f"Stage {stage.number} ({stage.sampler}): nothing is unsettled")
         rows = [result.row for result in self.results]
         return pipeline.finish(
-            self.session, self.directory, self.store, self.commits, self.judged(), rows, self.settled
-        )
+            self.session, self.directory, self.store, self.commits, self.judged(), rows, self.settled,
+            self.natural,
+        )  # fmt: skip
 
     def plan(self, stage: Stage, number: int, effort: Effort) -> Plan | None:
         """Return whom the stage visits with how many new samples each; None where there is nothing to do.
@@ -110,7 +113,7 @@ class Refinement:
         self.spent[chosen, stage.number] += np.array(plan.wanted)
         self._judged = None
         if result is None:
-            judged = pipeline.judge(self.session, self.directory.path, self.store, self.commits)
+            judged = pipeline.judge(self.session, self.directory.path, self.store, self.commits, self.natural)
             # A confidence that could not be measured (NaN) clears nothing.
             clears = (judged.scores.low >= effort.target(stage.number)) & judged.converged
             settled = self.settled | clears
@@ -118,7 +121,7 @@ class Refinement:
             if looks:
                 row["attacks"] = {"before": before, "after": self._attacked(stage, plan, judged)}
             pipeline.save_interpreter(self.session, judged.interpreter, self.rounds.interpreter(index))
-            result = Result(row, judged.scores, judged.accuracy, judged.converged, settled)
+            result = Result(row, judged.scores, judged.accuracy, judged.natural, judged.converged, settled)
             self.rounds.end(index, result)
             self._judged = judged
         self.settled = result.settled

@@ -44,6 +44,7 @@ class Result:
     """The round's row of metrics.json's `stages`."""
     scores: Scores
     accuracy: dict[str, Any] | None
+    natural: dict[str, Any] | None
     converged: NDArray[np.bool_]
     settled: NDArray[np.bool_]
 
@@ -87,6 +88,7 @@ class Rounds:
                 found["calibration"],
             ),
             accuracy=content["accuracy"],
+            natural=content["natural"],
             converged=np.array(content["converged"], bool),
             settled=np.array(content["settled"], bool),
         )
@@ -97,6 +99,7 @@ class Rounds:
         content = {
             "row": result.row,
             "accuracy": result.accuracy,
+            "natural": result.natural,
             "scores": {
                 "confidence": _nulls(scores.confidence),
                 "low": _nulls(scores.low),

@@ -201,6 +201,10 @@ class Model(Protocol):
         """Hidden states of each text at every token: one float32 [tokens, L, H] a text."""
         ...
 
+    def tokens(self, text: str) -> list[tuple[int, int]]:
+        """Return the character range of each token that `forward` gives states for; (0, 0) for special ones."""
+        ...
+
     def generate(
         self,
         prefix: str,

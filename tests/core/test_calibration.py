@@ -183,3 +183,24 @@ def test_the_interval_covers_as_often_as_it_says(generator):
     for level in (0.8, 0.95):
         _, low, high = calibration.beta_interval(prior, right, total, level)
         assert np.mean((low <= accuracy) & (accuracy <= high)) == pytest.approx(level, abs=0.01)
+
+
+def test_accuracy_by_coverage_of_a_worked_example():
+    confidence = np.array([0.2, 0.9, 0.6, 0.6])
+    correct = np.array([False, True, True, False])
+    assert calibration.accuracy_by_coverage(confidence, correct, steps=4) == [
+        [0.25, 1.0, 0.9], [0.5, 0.75, 0.6], [0.75, pytest.approx(2 / 3), 0.6], [1.0, 0.5, 0.2],
+    ]  # fmt: skip
+
+
+def test_a_conformal_threshold_is_the_right_order_statistic():
+    values = np.array([5.0, 1.0, 4.0, 2.0, 3.0, 9.0, 8.0, 7.0, 6.0])
+    assert calibration.conformal_threshold(values, 0.9) == 9.0
+    assert calibration.conformal_threshold(values, 0.5) == 5.0
+    assert calibration.conformal_threshold(values, 0.95) == np.inf
+
+
+def test_a_conformal_threshold_covers_as_often_as_it_says(generator):
+    fresh = generator.exponential(size=200)
+    held = [fresh <= calibration.conformal_threshold(generator.exponential(size=99), 0.9) for _ in range(400)]
+    assert np.mean(held) == pytest.approx(0.9, abs=0.01)

@@ -105,3 +105,45 @@ def test_samples_are_ranked_in_the_order_of_their_rows_over_batches():
 def test_no_rows_give_no_ranks():
     samples = echo_samples(np.arange(3), np.arange(3))
     assert evaluation.rank_samples(Echo(3), samples, np.empty(0, np.int64)).tolist() == []
+
+
+def test_an_interval_draws_whole_concepts():
+    """Forty readings of four concepts that are read alike: as uncertain as four, not as forty."""
+    concept = np.repeat(np.arange(4), 10)
+    ranks = np.where(concept < 2, 1, 50)
+    found = evaluation.intervals(ranks, concept)
+    assert found["top1_low"] <= 0.25 and found["top1_high"] >= 0.75
+    assert (found["top10_low"], found["top10_high"]) == (found["top1_low"], found["top1_high"])
+    spread = evaluation.intervals(np.where(np.arange(400) % 2, 1, 50), np.arange(400))
+    assert 0.4 < spread["top1_low"] < 0.5 < spread["top1_high"] < 0.6
+
+
+def test_an_interval_leaves_doubt_where_all_are_right_or_none():
+    found = evaluation.intervals(np.ones(60, int), np.repeat(np.arange(20), 3))
+    assert 0.8 < found["top1_low"] < 0.9 and found["top1_high"] == 1
+    none = evaluation.intervals(np.full(60, 500), np.repeat(np.arange(20), 3))
+    assert none["top100_low"] == 0 and 0.1 < none["top100_high"] < 0.2
+
+
+def test_an_interval_is_the_same_for_a_seed():
+    ranks, concept = np.random.default_rng(0).integers(1, 200, 100), np.arange(100) // 2
+    assert evaluation.intervals(ranks, concept, 3) == evaluation.intervals(ranks, concept, 3)
+
+
+@pytest.mark.parametrize("candidates", [2, 3, 50])
+def test_a_shuffle_leaves_no_concept_in_its_place(candidates):
+    concept = np.arange(candidates, dtype=np.int32)
+    other = evaluation.shuffled(concept, candidates)
+    assert (other != concept).all() and sorted(other) == list(range(candidates))
+
+
+def test_accuracy_by_category():
+    found = evaluation.by_category(np.array([1, 20, 1]), np.array([0, 1, 2], np.int32), ["a", "a", ""])
+    assert found == {"none": {"top1": 1.0, "top10": 1.0, "n": 1}, "a": {"top1": 0.5, "top10": 0.5, "n": 2}}
+
+
+def test_the_commonest_confusions_come_first():
+    truth, best = np.array([0, 0, 1, 2, 2]), np.array([1, 1, 1, 0, 1])
+    found = evaluation.confused_pairs(truth, best, ["cat", "dog", "owl"])
+    assert found == [["cat", "dog", 2], ["owl", "cat", 1], ["owl", "dog", 1]]
+    assert evaluation.confused_pairs(truth, best, ["cat", "dog", "owl"], most=1) == [["cat", "dog", 2]]

@@ -159,7 +159,7 @@ def test_what_a_round_found_survives_its_file(tmp_path: Path):
         np.array([0.5, np.nan], np.float32), np.array([0.1, np.nan], np.float32),
         np.array([0.9, np.nan], np.float32), {"ece": 0.25},
     )  # fmt: skip
-    rounds.end(0, Result({"stage": 1}, scores, None, np.array([True, False]), np.array([False, True])))
+    rounds.end(0, Result({"stage": 1}, scores, None, None, np.array([True, False]), np.array([False, True])))
     found = rounds.result(0)
     assert rounds.plan(0) == plan and rounds.plan(1) is None and rounds.result(1) is None
     assert found is not None and found.row == {"stage": 1} and found.scores.calibration == {"ece": 0.25}

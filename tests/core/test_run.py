@@ -53,7 +53,15 @@ def test_a_run_directory_holds_what_the_design_says(tiny_run: Path):
         {"stage": 1, "sampler": "templates", "concepts": 40, "samples": 400}
         | {
             key: metrics["stages"][0][key]
-            for key in ("settled", "seconds", "heldout_top1", "confidence", "ece", "converged")
+            for key in (
+                "settled",
+                "seconds",
+                "heldout_top1",
+                "natural_top1",
+                "confidence",
+                "ece",
+                "converged",
+            )
         }
     ]
     for figures in metrics["accuracy"]["heldout_prompts"].values():

@@ -9,8 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from encyclo.splits import HELD_OUT_SHARE, split_families
-from encyclo.types import Split
+from encyclo.splits import (
+    HELD_OUT_SHARE,
+    leaked_families,
+    leaked_prompts,
+    names_itself,
+    split_families,
+    unseen_concepts,
+)
+from encyclo.types import Concept, Split
 
 HELD_OUT = (Split.TEST, Split.CALIBRATION, Split.VALIDATION)
 
@@ -85,3 +92,40 @@ def test_stages_are_shuffled_independently():
     assigned = split_families({1: names, 2: names}, 0)
     by_stage = [[assigned[stage, name] for name in names] for stage in (1, 2)]
     assert by_stage[0] != by_stage[1]
+
+
+CONCEPTS = [Concept(id=f"c{i}", name=f"name{i}") for i in range(50)]
+
+
+def test_a_fifth_of_the_concepts_is_unseen_whatever_their_order():
+    places = unseen_concepts(CONCEPTS, 0)
+    assert len(places) == 10 == len(set(places))
+    turned = CONCEPTS[::-1]
+    assert {CONCEPTS[i].id for i in places} == {turned[i].id for i in unseen_concepts(turned, 0)}
+    assert unseen_concepts(CONCEPTS, 1) != places
+
+
+def test_a_prompt_on_both_sides_is_found_in_any_case_and_spacing():
+    training = iter(["The dog barked.", "A cat."])
+    assert leaked_prompts(training, ["the  DOG barked.", "A dog.", "a cat.", "a cat. "]) == {0, 2, 3}
+    assert leaked_prompts([], ["A dog."]) == set()
+
+
+def test_a_family_on_both_sides_is_found():
+    assert leaked_families(["a", "b"], ["b", "c"]) == {"b"}
+
+
+@pytest.mark.parametrize(
+    ("name", "aliases", "definition", "itself"),
+    [
+        ("dog", (), "a tame animal that barks", False),
+        ("dog", (), "what dogs are", True),
+        ("mouse", (), "one of the mice", True),
+        ("happiness", (), "being happy", True),
+        ("hound", ("dog",), "a hunting dog", True),
+        ("house of cards", (), "a thing of no strength", False),
+        ("ice cream", (), "frozen cream", True),
+    ],
+)
+def test_a_definition_that_names_its_concept_is_found(name, aliases, definition, itself):
+    assert names_itself(Concept(id="x", name=name, aliases=aliases), definition) is itself

@@ -24,7 +24,7 @@ from encyclo.plugins import Plugins
 from encyclo.testing.contract import require
 from encyclo.testing.hooked import HookContract
 from encyclo.testing.plain_forward import PlainModel, write_tiny_model
-from encyclo.types import POOLINGS, Context, Model, Prompt, Samples
+from encyclo.types import POOLINGS, Context, Model, Opening, Prompt, Samples
 
 FRAMES = (
     ("", "The ", "The concept of ", "Nobody had ever seen such a thing as a "),
@@ -171,14 +171,18 @@ class CaptureContract(HookContract):
         require(False, "It captured a mention that has no token.")
 
     def check_generates_for_a_seed(self, folder: Path) -> None:
-        """`generate` gives one continuation a prompt, the same for a seed, and draws where it is warm."""
+        """`generate` gives one continuation an opening, the same for its seed whatever is beside it."""
         model = self.model(folder)
         texts = ["The dog", "She had ever seen a small"]
-        first = model.generate(texts, 6, 1.0, seed=1)
-        require(len(first) == 2 and all(isinstance(text, str) for text in first), "Not one text a prompt.")
-        require(model.generate(texts, 6, 1.0, seed=1) == first, "One seed gives two continuations.")
-        other = [model.generate(texts, 6, 1.0, seed=seed) for seed in range(2, 5)]
-        require(any(found != first for found in other), "Every seed gives the same continuation.")
+
+        def say(seed: int, chosen: Sequence[str] = texts) -> list[str]:
+            return model.generate("", [Opening(text, 1.0, seed) for text in chosen], 6)
+
+        first = say(1)
+        require(len(first) == 2 and all(isinstance(text, str) for text in first), "Not one text an opening.")
+        require(say(1) == first, "One seed gives two continuations.")
+        require(say(1, texts[1:]) == first[1:], "A continuation depends on what else is generated.")
+        require(any(say(seed) != first for seed in range(2, 5)), "Every seed gives the same continuation.")
 
     def _same(
         self, found: NDArray[Any], wanted: NDArray[np.float64], asked: Sequence[Prompt], how: str

@@ -141,6 +141,12 @@ class TransformersModel:
             states.append(torch.stack([hidden[layer][0] for layer in layers], dim=1).float().cpu().numpy())
         return states
 
+    def tokens(self, text: str) -> list[tuple[int, int]]:
+        """Return the character range of each token that `forward` gives states for; (0, 0) for special ones."""
+        encoded = self.tokenizer(text, return_offsets_mapping=True, return_special_tokens_mask=True)
+        columns = zip(encoded["offset_mapping"], encoded["special_tokens_mask"], strict=True)
+        return [(0, 0) if special else (int(a), int(b)) for (a, b), special in columns]
+
     def generate(
         self,
         prefix: str,

@@ -256,7 +256,9 @@ def _synsets(rows: list[Row], part: str, counts: Counts) -> list[Synset]:
             satellites.append((synset, texts, file))
             continue
         senses = _WORD.findall(texts.lower())
-        clusters[synset.offset] = f" {_WORD.match(marked)[1]}"  # here sense keys keep the marker
+        head = _WORD.match(marked)
+        assert head is not None  # the line's form was checked: it has a word
+        clusters[synset.offset] = f" {head[1]}"  # here sense keys keep the marker
         _count(synset, senses, counts.get(_NUMBERS[kind] + file))
     for synset, texts, file in satellites:
         head = next((clusters[offset] for offset in synset.heads() if offset in clusters), "")

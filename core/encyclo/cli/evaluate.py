@@ -1,0 +1,41 @@
+"""`encyclo evaluate`: the evaluation ladder of a finished run."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+from encyclo.cli import flags
+from encyclo.cli.app import app
+
+
+@app.command()
+def evaluate(
+    directory: flags.RunFolder,
+    device: flags.Device = None,
+    limit: Annotated[
+        int | None,
+        typer.Option(min=1, help="At most so many sentences and definitions. [default: 10000]"),
+    ] = None,
+    as_json: flags.Json = False,
+    debug: flags.Debug = False,
+) -> None:
+    """Climb the evaluation ladder; the figures go into DIR's metrics.json and report.html."""
+    from encyclo import climb
+    from encyclo.ladder import AT_MOST
+    from encyclo.progress import ConsoleProgress
+
+    metrics = climb.evaluate(
+        directory, ConsoleProgress(quiet=as_json), device or "auto", AT_MOST if limit is None else limit
+    )
+    found = {"accuracy": metrics["accuracy"], "unfamiliar": metrics["unfamiliar"]}
+    if as_json:
+        print(json.dumps({"out": str(directory), **found}))
+        return
+    from rich.console import Console
+
+    from encyclo.judged import print_ladder
+
+    print_ladder(found, Console(highlight=False))

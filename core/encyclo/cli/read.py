@@ -1,0 +1,53 @@
+"""`encyclo read`: what the interpreter reads at each token of a text."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from encyclo.cli import flags
+from encyclo.cli.app import app
+
+
+@app.command()
+def read(
+    directory: flags.RunFolder,
+    text: Annotated[str | None, typer.Argument(help="The text.")] = None,
+    file: Annotated[Path | None, typer.Option(help="Read a UTF-8 file instead, as a stream.")] = None,
+    top: Annotated[int, typer.Option(min=1, help="Concepts shown at each token.")] = 3,
+    at_least: Annotated[float, typer.Option(min=0, max=1, help="Abstain below this confidence.")] = 0.5,
+    device: flags.Device = None,
+    model: Annotated[str | None, typer.Option(help="The run's model under another name.")] = None,
+    as_json: flags.Json = False,
+    debug: flags.Debug = False,
+) -> None:
+    """Read a text: at each token the likeliest concepts, with calibrated confidence."""
+    from encyclo.encyclopedia import open_run
+    from encyclo.errors import UsageError
+    from encyclo.judged import reading_line
+    from encyclo.progress import ConsoleProgress
+    from encyclo.reading import open_reader, read_pieces
+
+    if (text is None) == (file is None):
+        raise UsageError("Give a text, or a file with --file: one of the two.")
+    if text is not None and not text.strip():
+        raise UsageError("There is nothing to read: the text is empty or blank.")
+    with open_run(directory) as book:
+        reader = open_reader(book, ConsoleProgress(quiet=as_json), device or "auto", model)
+        readings = reader.read(read_pieces(file) if file else text or "", top, at_least)
+        if as_json:
+            # One object, written as it is read: a whole book needs no memory for itself.
+            head = {"out": str(directory), "model": reader.model.name, "calibrated": bool(reader.calibrated)}
+            print(json.dumps({**head, "at_least": at_least})[:-1] + ', "tokens": [', end="")
+            for number, reading in enumerate(readings):
+                print(", " * (number > 0) + json.dumps(asdict(reading)), end="")
+            print("]}")
+            return
+        for number, reading in enumerate(readings):
+            if number == 0:
+                print(f"{'Token':<16} {'Read as':<20} {'':>4}  Likeliest")
+            print(reading_line(reading))

@@ -1,0 +1,161 @@
+"""Calibrators on planted readings: known ones, wrong ones, and what has no right answer."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from encyclo import calibration, confidence
+from encyclo.confidence import Readings, Surroundings
+from encyclo.errors import DamagedError
+from encyclo.evaluation import true_ranks
+
+CONCEPTS = 30
+
+
+def planted(count: int, seed: int = 0, strength: float = 6.0) -> tuple[Readings, np.ndarray]:
+    """Readings whose right concept stands out by `strength`, and their whole scores."""
+    generator = np.random.default_rng(seed)
+    truth = generator.integers(0, CONCEPTS, count).astype(np.int32)
+    scores = generator.normal(size=(count, CONCEPTS)).astype(np.float32)
+    scores[np.arange(count), truth] += generator.normal(strength, 1.5, count).astype(np.float32)
+    return of_scores(scores, truth, generator.normal(0.3, 0.1, count).astype(np.float32)), scores
+
+
+def of_scores(scores: np.ndarray, truth: np.ndarray, distance: np.ndarray) -> Readings:
+    line = np.arange(len(truth))
+    others = scores.copy()
+    others[line, truth] = -np.inf
+    return Readings(
+        truth, scores.argmax(axis=1).astype(np.int32), true_ranks(scores, truth), confidence.best_scores(scores)[0],
+        scores[line, truth], others.max(axis=1), distance,
+    )  # fmt: skip
+
+
+def test_the_temperature_among_the_best_scores_is_that_of_all_scores():
+    readings, scores = planted(2000, strength=3)
+    whole = calibration.fit_temperature(scores, readings.truth)
+    assert confidence.fit(readings).temperature == pytest.approx(whole, rel=1e-4)
+
+
+def test_a_truth_behind_the_kept_scores_still_counts(monkeypatch: pytest.MonkeyPatch):
+    _, scores = planted(500, strength=2)
+    monkeypatch.setattr(confidence, "KEPT", 5)
+    truth = scores.argmin(axis=1).astype(np.int32)
+    readings = of_scores(scores, truth, np.zeros(500, np.float32))
+    assert readings.top.shape == (500, 5)
+    assert confidence.fit(readings).temperature > 10, "a truth that is always last leaves no certainty"
+
+
+def test_best_scores_are_the_largest_in_order(monkeypatch: pytest.MonkeyPatch):
+    scores = np.random.default_rng(0).normal(size=(7, 40)).astype(np.float32)
+    for kept in (1024, 6):
+        monkeypatch.setattr(confidence, "KEPT", kept)
+        top, columns = confidence.best_scores(scores)
+        expected = -np.sort(-scores, axis=1)[:, :kept]
+        np.testing.assert_array_equal(top, expected)
+        np.testing.assert_array_equal(np.take_along_axis(scores, columns, axis=1), expected)
+
+
+def test_known_readings_keep_their_confidence_and_strange_ones_lose_it():
+    calibrator = confidence.fit(planted(2000, strength=9)[0])
+    fresh, scores = planted(2000, seed=1, strength=9)
+    familiar = calibrator.familiarity(fresh.top, fresh.distance)
+    assert np.mean(familiar < 1) < 3 * confidence.UNFAMILIAR_SHARE
+    # The same readings with their own concept taken from the candidates: nothing they could rightly be.
+    absent = scores.copy()
+    absent[np.arange(len(absent)), fresh.truth] = -5
+    top, _ = confidence.best_scores(absent)
+    alone = calibration.softmax(top, calibrator.temperature).max(axis=1)
+    sure = calibrator.confidences(top, fresh.distance)[:, 0]
+    assert (sure > 0.5).mean() < 0.03 < (alone > 0.5).mean()
+    far = np.full(len(fresh), 4.0, np.float32)
+    assert calibrator.confidences(fresh.top, far).max() == 0
+
+
+def test_confidences_fall_and_sum_to_at_most_one():
+    readings, _ = planted(300)
+    sure = confidence.fit(readings).confidences(readings.top, readings.distance)
+    assert (np.diff(sure, axis=1) <= 0).all()
+    assert (sure.sum(axis=1) <= 1 + 1e-9).all() and (sure >= 0).all()
+
+
+def test_an_activation_of_nan_has_no_confidence():
+    calibrator = confidence.fit(planted(300)[0])
+    nothing = np.full((1, CONCEPTS), np.nan, np.float32)
+    assert calibrator.familiarity(nothing, np.zeros(1, np.float32)) == 0
+
+
+def test_a_reader_that_scores_absent_ones_as_high_still_gives_familiarity():
+    flat = np.random.default_rng(0).normal(size=(200, CONCEPTS)).astype(np.float32)
+    calibrator = confidence.fit(
+        of_scores(flat, flat.argmin(axis=1).astype(np.int32), np.zeros(200, np.float32))
+    )
+    assert calibrator.score_strange < calibrator.score_known
+
+
+def test_cross_fitted_calibration_holds_on_planted_readings():
+    readings, _ = planted(4000, strength=5)
+    found = confidence.cross_fit(readings, readings.truth)
+    assert found["n"] == found["conformal"]["n"] == 4000
+    assert found["ece"] < 0.03
+    assert 0.88 < found["conformal"]["coverage"] < 0.92
+    coverage, accuracy, threshold = zip(*found["coverage"], strict=True)
+    assert coverage[-1] == 1.0 and accuracy[-1] == pytest.approx(readings.right.mean())
+    assert accuracy[0] > accuracy[-1] + 0.01 and list(threshold) == sorted(threshold, reverse=True)
+    json.dumps(found, allow_nan=False)
+
+
+def test_whole_groups_change_sides(monkeypatch: pytest.MonkeyPatch):
+    readings, _ = planted(600)
+    seen = []
+    fit = confidence.fit
+    monkeypatch.setattr(confidence, "fit", lambda some: seen.append(set(some.truth.tolist())) or fit(some))
+    assert confidence.cross_fit(readings, readings.truth, folds=4)
+    everyone = set(readings.truth.tolist())
+    left = [everyone - some for some in seen]
+    assert len(left) == 4 and set().union(*left) == everyone
+    assert sum(map(len, left)) == len(everyone), "a concept is judged in one fold and fitted on in the others"
+
+
+def test_too_little_is_not_judged():
+    readings, _ = planted(600)
+    assert confidence.cross_fit(readings, np.zeros(600, int)) is None
+    few = readings.take(np.arange(confidence.FEWEST - 1))
+    assert confidence.cross_fit(few, few.truth) is None
+
+
+@pytest.fixture
+def written(tmp_path: Path) -> Path:
+    near = Surroundings(np.arange(6, dtype=np.float32).reshape(2, 3), np.ones((2, 3), np.float32))
+    confidence.save(tmp_path / "calibration.json", confidence.fit(planted(300)[0]), near, "natural")
+    return tmp_path / "calibration.json"
+
+
+def test_what_is_saved_comes_back(written: Path):
+    calibrator, near = confidence.load(written)
+    assert calibrator == confidence.fit(planted(300)[0])
+    np.testing.assert_array_equal(near.mean, np.arange(6).reshape(2, 3))
+
+
+def test_sets_that_can_promise_nothing_survive_saving(tmp_path: Path):
+    near = Surroundings(np.zeros((1, 1), np.float32), np.ones((1, 1), np.float32))
+    calibrator = confidence.fit(planted(5)[0])
+    assert calibrator.conformal == np.inf
+    confidence.save(tmp_path / "c.json", calibrator, near, "natural")
+    assert confidence.load(tmp_path / "c.json")[0] == calibrator
+
+
+@pytest.mark.parametrize("damage", ["changed", "cut", "list", "other"])
+def test_a_damaged_calibration_is_refused(written: Path, damage: str):
+    text = written.read_text()
+    content = json.loads(text)
+    content["calibrator"]["temperature"] *= 2
+    written.write_text(
+        {"changed": json.dumps(content), "cut": text[: len(text) // 2], "list": "[]", "other": "{}"}[damage]
+    )
+    with pytest.raises(DamagedError, match="encyclo evaluate"):
+        confidence.load(written)

@@ -1,0 +1,58 @@
+"""Mentions of concepts, inflected or not, and content words."""
+
+from __future__ import annotations
+
+import pytest
+
+from encyclo.types import Concept
+from encyclo.words import content_stems, find_mention, inflections, normalised
+
+
+def mention(text: str, name: str, part: str = "noun") -> str | None:
+    span = find_mention(text, Concept(id="x", name=name, part_of_speech=part))
+    return text[slice(*span)] if span else None
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "part", "found"),
+    [
+        ("The dog barked.", "dog", "noun", "dog"),
+        ("Dogs bark.", "dog", "noun", "Dogs"),
+        ("Three mice ran.", "mouse", "noun", "mice"),
+        ("He ran home.", "run", "verb", "ran"),
+        ("They gave up.", "give up", "verb", "gave up"),
+        ("Bigger is better.", "big", "adjective", "Bigger"),
+        ("He ate ice-cream.", "ice cream", "noun", "ice-cream"),
+        ("Two ice  creams.", "ice cream", "noun", "ice  creams"),
+        ("The bank of a river", "bank (slope)", "noun", "bank"),
+        ("A dog's life", "dog", "noun", "dog"),
+        ("The doghouse burnt.", "dog", "noun", None),
+        ("A time-consuming job", "time", "noun", None),
+        ("He was dogged.", "dog", "noun", None),
+        ("", "dog", "noun", None),
+        ("C++ is a language (c).", "C++", "noun", "C++"),
+    ],
+)
+def test_a_mention_is_found_in_any_form_and_only_as_a_word(text, name, part, found):
+    assert mention(text, name, part) == found
+
+
+def test_the_first_form_is_the_name_itself():
+    assert inflections("ox", "noun")[0] == "ox"
+    assert "oxen" in inflections("ox", "noun")
+    assert inflections("", "noun") == [""]
+
+
+def test_stems_join_the_forms_of_a_word_and_leave_function_words_out():
+    assert content_stems("the mice") & content_stems("of a mouse")
+    assert content_stems("running") & content_stems("he ran")
+    assert not content_stems("the dog of the house") & content_stems("one of the other cats")
+    assert content_stems("fire's") == content_stems("fires")
+
+
+def test_a_name_of_function_words_alone_keeps_them():
+    assert content_stems("up") == {"up"}
+
+
+def test_case_and_blanks_make_no_other_text():
+    assert normalised(" A  Dog\n") == normalised("a dog")

@@ -256,9 +256,9 @@ def _synsets(rows: list[Row], part: str, counts: Counts) -> list[Synset]:
             satellites.append((synset, texts, file))
             continue
         senses = _WORD.findall(texts.lower())
-        head = _WORD.match(marked)
-        assert head is not None  # the line's form was checked: it has a word
-        clusters[synset.offset] = f" {head[1]}"  # here sense keys keep the marker
+        first = _WORD.match(marked)
+        assert first is not None  # the line's form was checked: it has a word
+        clusters[synset.offset] = f" {first[1]}"  # here sense keys keep the marker
         _count(synset, senses, counts.get(_NUMBERS[kind] + file))
     for synset, texts, file in satellites:
         head = next((clusters[offset] for offset in synset.heads() if offset in clusters), "")

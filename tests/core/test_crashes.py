@@ -223,7 +223,7 @@ def opened(out: Path, file: str) -> object:
         )
 
 
-@pytest.mark.parametrize("count", [300, pytest.param(20_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [150, pytest.param(20_000, marks=pytest.mark.slow)])
 def test_damaged_runs_are_refused(store: str, whole: Path, tmp_path: Path, count: int):
     """The contract of stores damages 1,000 more files of parts, records and encyclopedias."""
     kept = {"metrics.json", "report.html"}  # what people read; nothing is computed from it

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -70,6 +71,48 @@ class Disk:
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
+
+
+class LateFile(io.FileIO):
+    """A new file that keeps the first refusal to itself until `finish`; what comes after it is not written.
+
+    A library that can't bear a failing write (libhdf5 2.0 ends the process) goes on as if all were well.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, "w+b")
+        self.refusal: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        """Write all of `data`, or remember why that was not possible."""
+        view = memoryview(data).cast("B")
+        while len(view) and self.refusal is None:
+            try:
+                view = view[super().write(view) :]
+            except OSError as error:
+                self.refusal = error
+        return memoryview(data).nbytes
+
+    def truncate(self, size: int | None = None) -> int:
+        """Change the file's size, or remember why that was not possible."""
+        try:
+            return super().truncate(size)
+        except OSError as error:
+            self.refusal = self.refusal or error
+            return self.tell() if size is None else size
+
+    def finish(self) -> None:
+        """Raise the first refusal, if there was one."""
+        if self.refusal is not None:
+            raise self.refusal
+
+
+@contextmanager
+def late_file(path: Path) -> Iterator[LateFile]:
+    """Give a file for a library that can't bear a failing write; raise the first OSError at the end."""
+    with LateFile(path) as file:
+        yield file
+        file.finish()
 
 
 _disk = Disk()
@@ -156,9 +199,11 @@ def make_folder(path: Path) -> None:
     if path.parent != path:
         make_folder(path.parent)
     with _told(path):
-        # Another process may be making it at the same time.
-        with contextlib.suppress(FileExistsError):
+        try:
             _disk.make_folder(path)
+        except FileExistsError:
+            if not path.is_dir():  # if it is one, another process has just made it
+                raise
         _disk.sync_folder(path.parent)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import subprocess
@@ -11,10 +12,14 @@ from pathlib import Path
 import pytest
 
 from encyclo import files
+from encyclo.errors import StoreError
+from encyclo.testing import disks
 
 CREATE_MANY = """
 import sys, pathlib
 from encyclo import files
+from encyclo.errors import StoreError
+from encyclo.testing import disks
 folder, me = pathlib.Path(sys.argv[1]), sys.argv[2]
 print("ready", flush=True)
 sys.stdin.readline()
@@ -60,7 +65,7 @@ def test_an_error_before_the_first_write_leaves_nothing(tmp_path):
 def test_a_failing_replace_removes_the_temporary_file(tmp_path):
     target = tmp_path / "a"
     target.mkdir()  # a file can't replace a folder
-    with pytest.raises(OSError), files.replacing(target) as temporary:
+    with pytest.raises(StoreError, match="Is a directory"), files.replacing(target) as temporary:
         temporary.write_text("new")
     assert names(tmp_path) == ["a"]
     assert target.is_dir()
@@ -124,3 +129,52 @@ def test_sha256_of_is_that_of_the_bytes(tmp_path):
     path = tmp_path / "a.bin"
     path.write_bytes(bytes(range(256)) * 5000)
     assert files.sha256_of(path) == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_a_folder_is_replaced_whole(tmp_path):
+    target = tmp_path / "a"
+    for content in ("old", "new"):
+        with files.replacing_folder(target) as temporary:
+            (temporary / content).mkdir()
+            (temporary / content / "file").write_text(content)
+        assert names(target) == [content]
+    with pytest.raises(ValueError), files.replacing_folder(target) as temporary:
+        (temporary / "newer").write_text("half")
+        raise ValueError
+    assert names(target) == ["new"]
+    assert names(tmp_path) == ["a"]
+
+
+def test_folders_are_made_and_each_parent_is_synced(tmp_path):
+    disk = disks.FailingDisk()
+    with files.using(disk):
+        files.make_folder(tmp_path / "a" / "b")
+        files.make_folder(tmp_path / "a" / "b")
+    assert disk.calls == ["make_folder a", f"sync_folder {tmp_path.name}", "make_folder b", "sync_folder a"]
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError, match="File exists"):
+        files.make_folder(tmp_path / "file")
+
+
+@pytest.mark.parametrize(
+    ("code", "remedy"),
+    [(errno.ENOSPC, "free some space"), (errno.EACCES, "permission"), (errno.EIO, "see to the disk")],
+)
+def test_a_refusal_is_one_sentence_with_a_remedy(tmp_path, code, remedy):
+    with files.using(disks.FailingDisk(1, code)), pytest.raises(StoreError) as caught:
+        files.write_json(tmp_path / "a.json", {})
+    assert str(tmp_path / "a.json") in str(caught.value) and remedy in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert names(tmp_path) == []
+
+
+def test_a_late_file_tells_the_first_refusal_at_the_end(tmp_path):
+    with pytest.raises(OSError, match="full"), files.late_file(tmp_path / "a") as file:
+        file.write(b"kept")
+        file.refusal = OSError(errno.ENOSPC, "full")
+        assert file.write(b"lost") == 4
+    assert (tmp_path / "a").read_bytes() == b"kept"
+    with files.late_file(tmp_path / "b") as file:
+        file.write(memoryview(bytes(range(8))))
+        file.truncate(4)
+    assert (tmp_path / "b").read_bytes() == bytes(range(4))

@@ -47,6 +47,8 @@ class Contract:
     """The plugin's name, as the command line takes it."""
     known_failures: ClassVar[Mapping[str, str]] = {}
     """Checks that this plugin is known to fail, each with the reason."""
+    slow_checks: ClassVar[frozenset[str]] = frozenset()
+    """Checks that pytest marks `slow`; register the marker where markers are strict."""
 
     @classmethod
     def checks(cls) -> dict[str, str]:
@@ -78,13 +80,17 @@ class Contract:
 
     def pytest_generate_tests(self, metafunc: Any) -> None:
         """Give pytest one test a check. Raises ContractError if a known failure names no check."""
-        strangers = sorted(set(self.known_failures) - set(self.checks()))
+        import pytest
+
+        strangers = sorted({*self.known_failures, *self.slow_checks} - set(self.checks()))
         if strangers:
             raise ContractError(
-                f"known_failures names {', '.join(strangers)}; the checks are {', '.join(self.checks())}."
+                f"{type(self).__name__} names {', '.join(strangers)}; the checks are {', '.join(self.checks())}."
             )
         if "check" in metafunc.fixturenames:
-            metafunc.parametrize("check", list(self.checks()))
+            slow = {name: pytest.mark.slow for name in self.slow_checks}
+            names = [pytest.param(name, marks=slow.get(name, ())) for name in self.checks()]
+            metafunc.parametrize("check", names)
 
     def test_contract(self, check: str, tmp_path: Path) -> None:
         """Run one named check; `pytest -v` lists them."""

@@ -175,6 +175,8 @@ def _be_child(
             _limit_memory(memory)
         function(*arguments)
         code = 0
+    except SystemExit as leaving:
+        code = leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
     except BaseException:
         traceback.print_exc()
     finally:
@@ -185,8 +187,9 @@ def _be_child(
 
 def _limit_memory(more: int) -> None:
     """Allow this process `more` bytes than it has now, and no core file."""
-    import psutil
     import resource
+
+    import psutil
 
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     now = psutil.Process().memory_info().vms

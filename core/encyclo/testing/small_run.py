@@ -49,9 +49,9 @@ class SmallRun:
         for number in range(self.units):
             if self.unit(number).id not in ledger.commits():
                 commit_part(store, ledger, self.unit(number), self.part(number))
-            promised(number + 1)
-            if number == 0:
-                self.finalise(store, ledger, 1)
+                promised(number + 1)
+                if number == 0:
+                    self.finalise(store, ledger, 1)
         self.finalise(store, ledger, self.units)
         promised(self.units + 1)
 

@@ -13,8 +13,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -40,10 +41,12 @@ class Effort:
     steps: int = 20
     survivals: int = 3
     """How many of `disks.SURVIVALS` are tried at each call of the power cut."""
+    every_call: bool = False
+    """Try the calls between the first and the last of a long stretch of syncs too."""
 
 
 QUICK = Effort()
-THOROUGH = Effort(kills=300, mutations=20_000, examples=300, steps=50, survivals=6)
+THOROUGH = Effort(kills=300, mutations=20_000, examples=300, steps=50, survivals=6, every_call=True)
 
 
 class StoreContract(Contract):
@@ -53,9 +56,7 @@ class StoreContract(Contract):
 
     def make(self, folder: Path) -> Store:
         """Return the store of the run directory `folder`, as a new process would."""
-        store: Store = Plugins().call(
-            "store_activations", self.plugin, location=folder, schema=SCHEMA
-        )
+        store: Store = _plugins().call("store_activations", self.plugin, location=folder, schema=SCHEMA)
         return store
 
     def fresh(self, folder: Path) -> Store:
@@ -173,7 +174,9 @@ class StoreContract(Contract):
         whole, reader = Part.join(parts), store.open()
         generator = np.random.default_rng(0)
         chosen = [np.sort(generator.choice(len(whole), k, replace=False)) for k in (1, 2, 50, 533)]
-        for rows in [slice(None), slice(255, 268), slice(0, 0), np.array([], np.int64), *chosen]:
+        wanted: list[slice | np.ndarray[Any, np.dtype[np.int64]]]
+        wanted = [slice(None), slice(255, 268), slice(0, 0), np.array([], np.int64), *chosen]
+        for rows in wanted:
             _same(reader.samples(rows), take(whole, rows), f"The rows {rows}")
         reader.close()
 
@@ -196,11 +199,11 @@ class StoreContract(Contract):
 
     def check_power_cuts(self, folder: Path) -> None:
         """After a power cut at any write, rename or sync, what was committed is there and the run goes on."""
-        stores_crashes.check_power_cuts(self, folder, self.effort.survivals)
+        stores_crashes.check_power_cuts(self, folder, self.effort.survivals, self.effort.every_call)
 
     def check_refused_writes(self, folder: Path) -> None:
         """A full disk or an I/O error at any call gives one sentence; the run goes on once it is mended."""
-        stores_crashes.check_refused_writes(self, folder)
+        stores_crashes.check_refused_writes(self, folder, self.effort.every_call)
 
     def check_full_disk_in_the_library(self, folder: Path) -> None:
         """The same where the library that writes the file runs out of space on the way."""
@@ -226,6 +229,12 @@ def check_store(plugin: str, folder: Path, effort: Effort = QUICK) -> list[Findi
     contract = type("NamedStore", (StoreContract,), {"plugin": plugin, "effort": effort})()
     findings: list[Finding] = contract.report(folder)
     return findings
+
+
+@cache
+def _plugins() -> Plugins:
+    """Look for installed plugins once: it takes longer than most checks."""
+    return Plugins()
 
 
 def _same(found: object, expected: object, what: str) -> None:

@@ -23,11 +23,12 @@ if TYPE_CHECKING:
     from encyclo.testing.stores import StoreContract
 
 
-def check_power_cuts(contract: StoreContract, folder: Path, survivals: int) -> None:
+def check_power_cuts(contract: StoreContract, folder: Path, survivals: int, every: bool) -> None:
     """Cut the power after every call of a small run, in each of `survivals` ways; check and go on."""
     run, moments = SmallRun(), record(contract, SmallRun(), _made(folder / "whole"))
     seen: set[tuple[int, bytes]] = set()
-    for number, moment in enumerate(moments):
+    for number in disks.telling([moment.call for moment in moments], every):
+        moment = moments[number]
         for names, data in disks.SURVIVALS[:survivals]:
             left = disks.survivors(moment, names, data, seed=number)
             image = (moment.promised, pickle.dumps(sorted(left.items())))
@@ -37,14 +38,19 @@ def check_power_cuts(contract: StoreContract, folder: Path, survivals: int) -> N
             place = _made(folder / f"cut-{number}-{names}-{data}")
             disks.restore(left, place)
             try:
-                run.check_kept(contract.make(place), place, moment.promised)
-                run.go(contract.make(place), place)
-                run.check_finished(contract.make(place), place)
+                _go_on(contract, run, place, moment.promised)
             except Exception as error:
                 raise ContractError(
                     f"A power cut after call {number} of {len(moments)} ({moment.call}; names {names}, data "
                     f"{data}, {moment.promised} units promised): {type(error).__name__}: {error}"
                 ) from error
+
+
+def _go_on(contract: StoreContract, run: SmallRun, folder: Path, promised: int) -> None:
+    run.check_kept(contract.make(folder), folder, promised)
+    with files.using(disks.HastyDisk()):
+        run.go(contract.make(folder), folder)
+    run.check_finished(contract.make(folder), folder)
 
 
 def record(contract: StoreContract, run: SmallRun, folder: Path) -> list[disks.Moment]:
@@ -64,18 +70,19 @@ def record(contract: StoreContract, run: SmallRun, folder: Path) -> list[disks.M
     return disk.moments
 
 
-def check_refused_writes(contract: StoreContract, folder: Path) -> None:
+def check_refused_writes(contract: StoreContract, folder: Path, every: bool) -> None:
     """Let every call of a small run fail in turn, with a full disk and with an I/O error; go on after it."""
     run, counting, whole = SmallRun(), disks.FailingDisk(), _made(folder / "whole")
     with files.using(counting):
         run.go(contract.make(whole), whole)
-    calls = len(counting.calls)
     require(
         sum(call.startswith("replace") for call in counting.calls) >= run.units + 2,
         "The store doesn't put its files in place through encyclo.files, so nothing can be made to fail.",
     )
     for code in (errno.ENOSPC, errno.EIO):
-        for number in range(1, calls + 1):
+        for number in (place + 1 for place in disks.telling(counting.calls, every)):
+            if code == errno.ENOSPC and counting.calls[number - 1].startswith("remove"):
+                continue  # a full disk doesn't refuse that
             place = _made(folder / f"{errno.errorcode[code]}-{number}")
             disk = disks.FailingDisk(number, code)
             promised: list[int] = [0]
@@ -83,15 +90,15 @@ def check_refused_writes(contract: StoreContract, folder: Path) -> None:
                 with files.using(disk):
                     run.go(contract.make(place), place, promised.append)
             except EncycloError as error:
-                require("\n" not in str(error), f"{disk.calls[number - 1]} failed in more than one line: {error}")
+                require(
+                    "\n" not in str(error), f"{disk.calls[number - 1]} failed in more than one line: {error}"
+                )
             except Exception as error:
                 raise ContractError(
                     f"{disk.calls[number - 1]} failed with {type(error).__name__}, no StoreError: {error}"
                 ) from error
             try:
-                run.check_kept(contract.make(place), place, promised[-1])
-                run.go(contract.make(place), place)
-                run.check_finished(contract.make(place), place)
+                _go_on(contract, run, place, promised[-1])
             except Exception as error:
                 raise ContractError(
                     f"After {errno.errorcode[code]} at call {number} ({disk.calls[number - 1]}): "
@@ -107,7 +114,9 @@ def check_full_disk_in_the_library(contract: StoreContract, folder: Path) -> Non
         for size in (0, 100, 1_000, 4_000, 16_000, 40_000):
             place = _made(folder / str(size))
             ending = nursery.run(_limited, contract, run, place, size)
-            require(ending.status == 0, f"With files of at most {size} bytes: {ending.output.strip()[-1500:]}")
+            require(
+                ending.status == 0, f"With files of at most {size} bytes: {ending.output.strip()[-1500:]}"
+            )
             run.go(contract.make(place), place)
             run.check_finished(contract.make(place), place)
 
@@ -146,7 +155,9 @@ def check_kill_9(contract: StoreContract, folder: Path, kills: int) -> None:
         length, killed, tries = statistics.median(times), 0, 0
         while killed < kills:
             tries += 1
-            require(tries <= 4 * kills + 20, f"Only {killed} of {tries} runs could be killed before their end.")
+            require(
+                tries <= 4 * kills + 20, f"Only {killed} of {tries} runs could be killed before their end."
+            )
             place = _made(folder / f"kill-{tries}")
             ending = nursery.run(_keep_promises, contract, run, place, kill_after=random.uniform(0, length))
             killed += ending.killed
@@ -164,7 +175,11 @@ def _warm(contract: StoreContract, folder: Path) -> None:
 def _keep_promises(contract: StoreContract, run: SmallRun, folder: Path) -> None:
     """Run, and tell outside of the run directory what is safe by now; a kill doesn't lose what was told."""
     with folder.with_suffix(".promises").open("ab", buffering=0) as told:
-        run.go(contract.make(folder), folder, lambda units: told.write(b"%d\n" % units) and None)
+
+        def promise(units: int) -> None:
+            told.write(b"%d\n" % units)
+
+        run.go(contract.make(folder), folder, promise)
 
 
 def promises(folder: Path) -> int:

@@ -86,18 +86,27 @@ def differences(found: Any, expected: Any, where: str = "") -> list[str]:
             line
             for field in dataclasses.fields(expected)
             for line in differences(
-                getattr(found, field.name, None), getattr(expected, field.name), f"{where}.{field.name}".lstrip(".")
+                getattr(found, field.name, None),
+                getattr(expected, field.name),
+                f"{where}.{field.name}".lstrip("."),
             )
         ]
     if isinstance(expected, np.ndarray):
-        if not isinstance(found, np.ndarray) or (found.dtype, found.shape) != (expected.dtype, expected.shape):
+        if not isinstance(found, np.ndarray) or (found.dtype, found.shape) != (
+            expected.dtype,
+            expected.shape,
+        ):
             return [f"{where} is {_shape(found)}, not {_shape(expected)}"]
         same = np.array_equal(found, expected, equal_nan=expected.dtype.kind == "f")
         return [] if same else [f"{where} holds other values"]
     if isinstance(expected, list) and isinstance(found, list) and found != expected:
         wrong = [f"{f!r:.80} for {e!r:.80}" for f, e in zip(found, expected, strict=False) if f != e]
         return [f"{where}: {wrong[0] if wrong else f'{len(found)} texts, not {len(expected)}'}"]
-    return [] if type(found) is type(expected) and found == expected else [f"{where} is {found!r:.80}, not {expected!r:.80}"]
+    return (
+        []
+        if type(found) is type(expected) and found == expected
+        else [f"{where} is {found!r:.80}, not {expected!r:.80}"]
+    )
 
 
 def _shape(value: Any) -> str:

@@ -10,12 +10,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from encyclo import files
 from encyclo.errors import StoreError
 from encyclo.ledger import Commit, Ledger, Unit
 from encyclo.testing.contract import ContractError, require
+from encyclo.testing.disks import HastyDisk
 from encyclo.testing.small_run import commit_part, read_finished, read_part
 from encyclo.testing.stores_data import HOSTILE, SCHEMA, differences, make_book, make_part
 from encyclo.testing.stores_memory import MemoryStore
@@ -33,7 +40,7 @@ class Interrupted(BaseException):
     """The process dies here."""
 
 
-class DyingDisk(files.Disk):
+class DyingDisk(HastyDisk):
     """Dies at the n-th rename or link: what was written before stays under its temporary name."""
 
     def __init__(self, calls: int) -> None:
@@ -104,9 +111,10 @@ class StoreMachine(RuleBasedStateMachine):
     def commit(self, number: int, rows: int, seed: int) -> None:
         """Write and commit a unit, the first or the second time: the first wins."""
         unit, part = UNITS[number], make_part(rows, seed, texts=HOSTILE)
-        mine = commit_part(self.store, self.ledger, unit, part)
-        self.oracle.write_part(mine.part, part)
-        self.committed.setdefault(unit.id, self.ledger.commits()[unit.id])
+        winner = commit_part(self.store, self.ledger, unit, part)
+        if unit.id not in self.committed:
+            self.oracle.write_part(winner.part, part)
+            self.committed[unit.id] = winner
 
     @rule(number=NUMBERS, seed=SEEDS, calls=st.integers(0, 1))
     def die_while_committing(self, number: int, seed: int, calls: int) -> None:
@@ -218,4 +226,5 @@ def check_machine(contract: StoreContract, folder: Path, examples: int, steps: i
         phases=(Phase.generate, Phase.shrink),
         suppress_health_check=list(HealthCheck),
     )
-    run_state_machine_as_test(machine, settings=chosen)
+    with files.using(HastyDisk()):
+        run_state_machine_as_test(machine, settings=chosen)

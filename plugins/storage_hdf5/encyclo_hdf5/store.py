@@ -38,7 +38,7 @@ class Hdf5Store:
         """Write parts/NAME.h5 whole and durably. Raises StoreError."""
         path = self._part(name)
         with explained("write", path), files.replacing(path) as temporary:
-            with h5py.File(temporary, "w") as file:
+            with files.late_file(temporary) as disk, h5py.File(disk, "w") as file:
                 for field in dataclasses.fields(part):
                     write_column(file, field.name, getattr(part, field.name))
 
@@ -54,7 +54,7 @@ class Hdf5Store:
         """Join the parts and the book into encyclopedia.h5, replacing an old one atomically."""
         path = self.location / FILE
         with explained("write", path), files.replacing(path) as temporary:
-            with h5py.File(temporary, "w") as file:
+            with files.late_file(temporary) as disk, h5py.File(disk, "w") as file:
                 write_attributes(file, book.attributes)
                 write_table(file.create_group("concepts"), book.concepts)
                 write_table(file.create_group("signatures"), book.signatures)

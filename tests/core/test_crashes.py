@@ -1,0 +1,238 @@
+"""A real `encyclo run` survives kill -9, power cuts, a full disk and I/O errors at every call, and damage."""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import json
+import pickle
+import sys
+from pathlib import Path
+from random import Random
+
+import pytest
+
+import encyclo
+from encyclo import files
+from encyclo.cli import run_command
+from encyclo.encyclopedia import check_sums
+from encyclo.errors import DamagedError
+from encyclo.ledger import Ledger
+from encyclo.plugins import Plugins
+from encyclo.rundir import read_record as record_of
+from encyclo.schema import Schema
+from encyclo.testing import disks
+from encyclo.testing.battery import check_mutations
+from encyclo.testing.processes import Nursery
+from encyclo.testing.small_run import read_part
+from tests import fast_plugin
+from tests.commands import one_sentence
+
+STORES = ["hdf5", pytest.param("zarr", marks=pytest.mark.slow)]
+UNITS = 2
+NOTHING = Schema((), (), 0)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def installed(tmp_path_factory: pytest.TempPathFactory):
+    folder = tmp_path_factory.mktemp("site")
+    fast_plugin.install(folder)
+    sys.path.append(str(folder))
+    yield
+    sys.path.remove(str(folder))
+
+
+@pytest.fixture(scope="module", params=STORES)
+def store(request) -> str:
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def whole(store: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that nothing interrupted."""
+    out = tmp_path_factory.mktemp("whole") / "run"
+    assert go(store, out) == 0
+    return out
+
+
+def go(store: str, out: Path, limit: int = UNITS) -> int:
+    return run_command([*fast_plugin.FLAGS, str(out), "--store", store, "--limit", str(limit)])
+
+
+def content(out: Path) -> dict[str, object]:
+    """Return what an encyclopedia holds, but for what differs between any two runs: its id and time."""
+    check_sums(out / "interpreter")
+    with encyclo.open(out) as book:
+        samples = {name: book.samples(name).checksum() for name in book.book.concepts.name}
+        tables = pickle.dumps((vars(book.book.concepts), vars(book.book.signatures)))
+        sums = json.loads((out / "interpreter" / "sha256.json").read_text())
+        metrics = json.loads((out / "metrics.json").read_text())
+    return {"samples": samples, "tables": tables, "interpreter": sums, "accuracy": metrics["accuracy"]}
+
+
+def commits(out: Path) -> set[str]:
+    return set(Ledger(out).commits()) if (out / "commits").exists() else set()
+
+
+def write_plainly(path: Path, *_: object) -> None:
+    files.write_text(path, "a report")
+
+
+@pytest.fixture
+def plain_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawing takes nine tenths of so small a run; a report is one text, whatever is in it."""
+    monkeypatch.setattr("encyclo.report.write_report", write_plainly)
+
+
+class Promises(disks.RecordingDisk):
+    """Counts a unit as promised once the folder of its record has been synced."""
+
+    def done(self, call: str, path: Path) -> None:
+        if call == "sync_folder" and path.name == "commits":
+            self.promised = len(list(path.glob("[0-9a-f]*.json")))
+        super().done(call, path)
+
+
+@pytest.mark.parametrize(
+    "codes",
+    [
+        (errno.ENOSPC, errno.EIO),
+        pytest.param((errno.EIO, errno.ENOSPC), marks=pytest.mark.slow),
+        pytest.param((errno.EACCES, errno.EROFS), marks=pytest.mark.slow),
+    ],
+    ids=lambda codes: "-".join(errno.errorcode[code] for code in codes),
+)
+def test_every_call_refused(store: str, whole: Path, tmp_path: Path, capsys, plain_report, codes):
+    """The codes take turns from call to call: together, the variants give every code to every call."""
+    counting = disks.FailingDisk()
+    with files.using(counting):
+        assert go(store, tmp_path / "run") == 0
+    expected = content(whole)
+    for place in disks.telling(counting.calls, every=False):
+        number, call = place + 1, counting.calls[place]
+        if call.startswith("remove"):
+            continue
+        out = tmp_path / str(number) / "run"
+        out.parent.mkdir()
+        capsys.readouterr()
+        with files.using(disks.FailingDisk(number, codes[number % len(codes)])):
+            assert go(store, out) in (1, 2), (number, call)
+        assert one_sentence(capsys.readouterr().err), (number, call)
+        with files.using(disks.HastyDisk()):
+            assert go(store, out) == 0, (number, call)
+        assert content(out) == expected, (number, call)
+
+
+def cut_everywhere(store: str, whole: Path, tmp_path: Path, survivals) -> None:
+    parent = tmp_path / "recorded"
+    parent.mkdir()
+    disk = Promises(parent)
+    try:
+        with files.using(disk):
+            assert go(store, parent / "run") == 0
+    finally:
+        disk.close()
+    expected, seen = content(whole), set()
+    for number in disks.telling([moment.call for moment in disk.moments], every=len(survivals) > 1):
+        moment = disk.moments[number]
+        for names, data in survivals:
+            left = disks.survivors(moment, names, data, seed=number)
+            image = pickle.dumps((moment.promised, sorted(left.items())))
+            if image in seen:
+                continue
+            seen.add(image)
+            place = tmp_path / f"{number}-{names}-{data}"
+            place.mkdir()
+            disks.restore(left, place)
+            told = number, moment.call, names, data
+            assert len(commits(place / "run")) >= moment.promised, told
+            with files.using(disks.HastyDisk()):
+                assert go(store, place / "run") == 0, told
+            assert content(place / "run") == expected, told
+
+
+def test_a_power_cut_after_every_call(store: str, whole: Path, tmp_path: Path, plain_report):
+    cut_everywhere(store, whole, tmp_path, disks.SURVIVALS[:1])
+
+
+@pytest.mark.slow
+def test_a_power_cut_after_every_call_in_every_way(store: str, whole: Path, tmp_path: Path):
+    cut_everywhere(store, whole, tmp_path, disks.SURVIVALS)
+
+
+def command(store: str, out: Path, limit: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("encyclo.report.write_report", write_plainly)
+        sys.exit(go(store, out, limit))
+
+
+def warm() -> None:
+    """Import what a run imports; nothing here starts a thread."""
+    for name in (
+        "encyclo.refinement", "encyclo.report.page", "encyclo_hdf5.store", "encyclo_zarr.store",
+        "encyclo_interpreters.centroid", "encyclo_scorers.calibrated", "scipy.stats", "scipy.optimize",
+        "scipy.sparse", "rich.console",
+    ):  # fmt: skip
+        importlib.import_module(name)
+
+
+@pytest.mark.parametrize("kills", [20, pytest.param(300, marks=pytest.mark.slow)])
+def test_kill_9_at_random_instants(store: str, tmp_path: Path, kills: int):
+    """No committed unit is lost, and the same command ends as if nothing had happened."""
+    random, killed, between, units = Random(0), 0, 0, fast_plugin.CONCEPTS
+    with Nursery() as nursery:
+        nursery.warm(warm)
+        lengths = [nursery.run(command, store, tmp_path / f"whole-{i}", units).seconds for i in range(2)]
+        expected = content(tmp_path / "whole-0")
+        for number in range(4 * kills):
+            out = tmp_path / str(number)
+            ending = nursery.run(command, store, out, units, kill_after=random.uniform(0, min(lengths)))
+            assert ending.killed or ending.status == 0, ending.output
+            killed += ending.killed
+            kept = commits(out)
+            between += 0 < len(kept) < units
+            ending = nursery.run(command, store, out, units)
+            assert ending.status == 0, ending.output
+            assert kept <= commits(out)
+            assert content(out) == expected
+            if killed == kills:
+                break
+    assert killed == kills
+    assert between  # some fell between two commits: the instants are spread over the run
+
+
+def opened(out: Path, file: str) -> object:
+    """Read what lies in one file of a finished run, as whoever opens it does."""
+    if file.startswith(("commits/", "parts/")):
+        ledger = Ledger(out)
+        found = ledger.commits()
+        if len(found) < UNITS:
+            raise DamagedError(f"A commit record of {out} is gone.")
+        store = Plugins().call(
+            "store_activations", record_of(out)["config"]["store"], location=out, schema=NOTHING
+        )
+        mine = [c for c in found.values() if file.startswith((f"parts/{c.part}", f"commits/{c.unit}"))]
+        return found, [read_part(store, ledger, commit).checksum() for commit in mine]
+    with encyclo.open(out) as book:
+        if file.startswith("interpreter/"):
+            interpreter = book.interpreter()
+            scores = interpreter.read(book.samples(book.book.concepts.name[0]).values())
+            return interpreter.concepts, scores.tobytes()
+        if file == "run.json":
+            return book.record
+        return [book.samples(name).checksum() for name in book.book.concepts.name], pickle.dumps(
+            (book.book.concepts, book.book.signatures, book.book.attributes)
+        )
+
+
+@pytest.mark.parametrize("count", [150, pytest.param(20_000, marks=pytest.mark.slow)])
+def test_damaged_runs_are_refused(store: str, whole: Path, tmp_path: Path, count: int):
+    """The contract of stores damages 1,000 more files of parts, records and encyclopedias."""
+    kept = {"metrics.json", "report.html"}  # what people read; nothing is computed from it
+    files = sorted(
+        name
+        for path in whole.rglob("*")
+        if path.is_file() and (name := str(path.relative_to(whole))) not in kept
+    )
+    files = [name for name in files if not name.startswith(".lock")]
+    check_mutations(opened, whole, tmp_path, count, files=files)

@@ -1,0 +1,219 @@
+"""WordNet's synsets as concepts, the most frequent first.
+
+A concept is named by its most frequent lemma that no more frequent concept has; a synset that finds all its
+lemmas taken is left out, or, with the option `all_senses`, keeps its lemma with a qualifier: `bank (slope)`.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from encyclo import hookimpl
+from encyclo.errors import UsageError
+from encyclo.types import Concept
+from encyclo_concepts.gloss import split_gloss
+from encyclo_concepts.wndb import (
+    LEXICOGRAPHER_FILES,
+    PARTS_OF_SPEECH,
+    Folder,
+    Synset,
+    open_folder,
+    read_synsets,
+)
+
+DEBIAN = Path("/usr/share/wordnet")
+PRINCETON = Path("/usr/local/WordNet-3.0/dict")
+
+
+class Options(BaseModel):
+    """Options of the concept list `wordnet`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    path: Path | None = None
+    """The database's directory, or NLTK's wordnet.zip; without it WordNet is looked for where it is usual."""
+    part_of_speech: list[str] = Field(["noun", "verb", "adjective"], min_length=1)
+    """Any of noun, verb, adjective, adverb: a list, or names separated by commas."""
+    min_frequency: int = Field(0, ge=0)
+    """Only synsets that were met at least so often in WordNet's tagged texts."""
+    all_senses: bool = False
+    """Keep synsets whose lemmas more frequent ones have taken, under qualified names."""
+
+    @field_validator("part_of_speech", mode="before")
+    @classmethod
+    def _listed(cls, value: Any) -> Any:
+        return [name.strip() for name in value.split(",")] if isinstance(value, str) else value
+
+    @field_validator("part_of_speech")
+    @classmethod
+    def _known(cls, names: list[str]) -> list[str]:
+        if unknown := sorted(set(names) - set(PARTS_OF_SPEECH)):
+            raise ValueError(
+                f"there is no part of speech {', '.join(map(repr, unknown))}; choose from "
+                f"{', '.join(PARTS_OF_SPEECH)}"
+            )
+        return [part for part in PARTS_OF_SPEECH if part in names]
+
+
+@hookimpl
+def load_concepts(options: Options) -> Iterator[Concept]:
+    """Yield the synsets, the most frequent first, those of equal frequency by their place in WordNet.
+
+    Raises UsageError if there is no database, or naming the file and line that is not as WordNet writes it.
+    """
+    with _no_garbage_collection():
+        version, synsets = read_synsets(find_database(options.path), options.part_of_speech)
+        synsets = [synset for synset in synsets if synset.frequency >= options.min_frequency]
+        order = list(PARTS_OF_SPEECH)
+        synsets.sort(key=lambda s: (-s.frequency, s.offset, order.index(s.part_of_speech)))
+        entries = _named(synsets, options.all_senses)
+    return _concepts(f"wordnet-{version}" if version else "wordnet", entries)
+
+
+def find_database(path: Path | None) -> Folder:
+    """Return the database at `path`, at WNSEARCHDIR or in the first usual place that has one.
+
+    Raises UsageError saying how to get one.
+    """
+    if path is not None:
+        return open_folder(path.expanduser())
+    if asked := os.environ.get("WNSEARCHDIR"):
+        return open_folder(Path(asked))
+    for place in usual_places():
+        if (place / "data.noun").is_file() or (place.is_file() and place.suffix == ".zip"):
+            return open_folder(place)
+    raise UsageError(
+        "No WordNet database was found; install Debian's package wordnet-base, or NLTK's corpus with "
+        "`python -m nltk.downloader wordnet`, or name a directory that has one: -o wordnet.path=DIR."
+    )
+
+
+def usual_places() -> Iterator[Path]:
+    """Yield where WordNet's own installation, Debian's package and NLTK's downloader put the database."""
+    if home := os.environ.get("WNHOME"):
+        yield Path(home, "dict")
+    yield from (DEBIAN, PRINCETON)
+    folders = [Path(name) for name in os.environ.get("NLTK_DATA", "").split(os.pathsep) if name]
+    folders.append(Path("~/nltk_data").expanduser())
+    folders += [Path(sys.prefix, *inner, "nltk_data") for inner in ((), ("share",), ("lib",))]
+    folders += [Path(root, "nltk_data") for root in ("/usr/share", "/usr/local/share", "/usr/lib")]
+    if data := os.environ.get("APPDATA"):
+        folders.append(Path(data, "nltk_data"))
+    for folder in folders:
+        for name in ("wordnet", "wordnet.zip", "wordnet31", "wordnet31.zip"):
+            yield folder / "corpora" / name
+
+
+@contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """Spare the search for garbage among 100,000 synsets that are all kept: a fifth of the time."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+@dataclass(slots=True)
+class _Entry:
+    """A synset that the list has, under its name."""
+
+    synset: Synset
+    name: str
+
+
+def _named(synsets: list[Synset], all_senses: bool) -> list[_Entry]:
+    """Name the synsets, in this order; those that find no name are left out or come under a qualified one.
+
+    Names are compared without regard to case, as WordNet looks its lemmas up.
+    """
+    taken: set[str] = set()
+    entries: list[_Entry] = []
+    nameless: list[_Entry] = []
+    for synset in synsets:
+        for lemma in synset.words_by_count():
+            if (key := lemma.lower()) not in taken:
+                taken.add(key)
+                entries.append(_Entry(synset, _spelt(lemma)))
+                break
+        else:
+            if all_senses:
+                nameless.append(_Entry(synset, ""))
+                entries.append(nameless[-1])
+    if nameless:  # after the others, so that no qualified name takes another synset's lemma
+        _qualify(nameless, {entry.name.lower() for entry in entries}, synsets)
+    return entries
+
+
+def _qualify(nameless: list[_Entry], taken: set[str], synsets: list[Synset]) -> None:
+    """Name synsets by lemma and broader concept, or lemma and category, or, where both are taken, a number."""
+    first_words = {(synset.part_of_speech, synset.offset): synset.words[0] for synset in synsets}
+    for entry in nameless:
+        synset = entry.synset
+        lemma = _spelt(synset.words_by_count()[0])
+        above = [first_words.get((synset.part_of_speech, offset)) for offset in synset.hypernyms()]
+        qualifiers = [_spelt(word) for word in above if word is not None]
+        qualifiers.append(LEXICOGRAPHER_FILES[synset.lexicographer_file])
+        names = [f"{lemma} ({qualifier})" for qualifier in qualifiers]
+        number = 2
+        while names[0].lower() in taken:
+            if len(names) > 1:
+                names.pop(0)
+            else:
+                names = [f"{lemma} ({qualifiers[0]} {number})"]
+                number += 1
+        entry.name = names[0]
+        taken.add(entry.name.lower())
+
+
+def _concepts(prefix: str, entries: list[_Entry]) -> Iterator[Concept]:
+    """Yield the entries as concepts; glosses are read as they are asked for, so that a small --limit is quick."""
+    listed: dict[str, set[int]] = {part: set() for part in PARTS_OF_SPEECH}
+    for entry in entries:
+        listed[entry.synset.part_of_speech].add(entry.synset.offset)
+    for entry in entries:
+        synset = entry.synset
+        part = synset.part_of_speech
+        above = next(iter(synset.hypernyms()), -1)
+        aliases = _aliases(synset, entry.name)
+        definition, examples = split_gloss(synset.gloss)
+        if definition in (entry.name, *aliases):  # says nothing that the name does not say
+            definition = ""
+        yield Concept(
+            id=_id(prefix, part, synset.offset),
+            name=entry.name,
+            definition=definition,
+            category=LEXICOGRAPHER_FILES[synset.lexicographer_file],
+            part_of_speech=part,
+            broader=_id(prefix, part, above) if above in listed[part] else None,
+            aliases=aliases,
+            examples=examples,
+        )
+
+
+def _aliases(synset: Synset, name: str) -> tuple[str, ...]:
+    """Return the synset's other words, each once."""
+    if len(synset.words) == 1 and "(" not in name:
+        return ()
+    others = dict.fromkeys(_spelt(word) for word in synset.words_by_count())
+    return tuple(word for word in others if word != name)
+
+
+def _id(prefix: str, part_of_speech: str, offset: int) -> str:
+    """Return a synset's id, such as wordnet-3.0:02084071-n: version, offset and the letter of its file."""
+    return f"{prefix}:{offset:08d}-{'r' if part_of_speech == 'adverb' else part_of_speech[0]}"
+
+
+def _spelt(lemma: str) -> str:
+    return lemma.replace("_", " ")

@@ -150,7 +150,7 @@ def test_samples_are_read_in_blocks(name: str, tmp_path: Path):
         largest = max(largest, len(rows))
         return samples.fetch(rows)
 
-    train(name, replace(samples, fetch=fetch), tmp_path, epochs=1)
+    train(name, replace(samples, fetch=fetch), tmp_path)
     assert len(samples) > 3 * BLOCK and 0 < largest <= BLOCK
 
 

@@ -25,6 +25,8 @@ from encyclo_interpreters.trained_on import check_shape, trained_on
 MOST_CONCEPTS = 5_000
 """Every step goes through all weights of all classes: its time grows with the square of the list."""
 
+FEWEST_STEPS = 300
+
 
 class Options(BaseModel):
     """Options of the interpreter `logistic`."""
@@ -32,6 +34,7 @@ class Options(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     epochs: int = Field(3, ge=1)
+    """At least; few samples are gone through until 300 steps are made."""
     batch: int = Field(256, ge=2)
     learning_rate: float = Field(1e-3, gt=0)
     penalty: float = Field(1e-3, ge=0)
@@ -146,7 +149,8 @@ def _fit(
         random_state=seed,
     )
     generator = np.random.default_rng(seed)
-    for _ in range(options.epochs):
+    steps = -(-len(rows) // options.batch)
+    for _ in range(max(options.epochs, -(-FEWEST_STEPS // steps))):
         for some in blocks(generator.permutation(rows)):
             if len(some) < options.batch:
                 model.set_params(batch_size=len(some))

@@ -105,9 +105,7 @@ def _check_commits(run: Path, report: Report) -> list[Commit]:
         try:
             commits.append(read_record(path))
         except EncycloError as error:
-            report.findings.append(
-                Finding(f"commits/{path.name}", _told(error), _redo(report, path.stem))
-            )
+            report.findings.append(Finding(f"commits/{path.name}", _told(error), _redo(report, path.stem)))
     return commits
 
 

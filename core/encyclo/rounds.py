@@ -65,8 +65,7 @@ class Rounds:
     def begin(self, index: int, plan: Plan) -> None:
         """Record a plan."""
         folder = self.folder / str(index)
-        for made in (self.folder, folder):
-            files.make_folder(made)
+        files.make_folder(folder)
         files.create_json(folder / "plan.json", sealing.sealed(asdict(plan)))
 
     def interpreter(self, index: int) -> Path:

@@ -23,6 +23,9 @@ def print_summary(outcome: Outcome, console: Console) -> None:
             console.print("This run was finished before; nothing was computed. Its results:", markup=False)
         console.print()
         console.print(_labelled(_figures(metrics, config, book)))
+        if len(metrics["stages"]) > 1:
+            console.print()
+            console.print(_stages(metrics["stages"]))
         console.print()
         console.print(_examples(book))
         console.print()
@@ -51,6 +54,27 @@ def _figures(metrics: dict[str, Any], config: dict[str, Any], book: Encyclopedia
         ("Calibration error", _calibration(metrics["calibration"], config)),
         ("Peak memory", f"{capture['peak_rss_mb'] / 1024:.1f} GB"),
     ]
+
+
+def _stages(rows: list[dict[str, Any]]) -> Table:
+    table = Table(title="Stages", title_justify="left", box=None, pad_edge=False)
+    table.add_column("Stage")
+    for heading in ("Concepts", "Samples", "Settled", "Held-out", "Natural", "Attacks", "Seconds"):
+        table.add_column(heading, justify="right")
+    for row in rows:
+        attacks = [row["attacks"][when] for when in ("before", "after")] if row.get("attacks") else []
+        table.add_row(
+            f"{row['stage']} {_escaped(row['sampler'])}",
+            *(f"{row[key]:,}" for key in ("concepts", "samples", "settled")),
+            *(_share(row[key]) for key in ("heldout_top1", "natural_top1")),
+            " → ".join(_share(1 - found["top1"]) for found in attacks if found),
+            f"{row['seconds']:,.0f}",
+        )
+    return table
+
+
+def _share(value: float | None) -> str:
+    return "" if value is None else f"{value:.1%}"
 
 
 def _labelled(lines: list[tuple[str, str]]) -> Table:

@@ -189,7 +189,7 @@ def _new_record(resolved: Mapping[str, Any], provenance: Mapping[str, Any]) -> d
 
 
 def _effort(resolved: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: json.loads(json.dumps(resolved[key])) for key in GROWS}
+    return {key: json.loads(json.dumps(resolved.get(key))) for key in GROWS}
 
 
 def _raise_effort(out: Path, record: dict[str, Any], resolved: Mapping[str, Any]) -> None:

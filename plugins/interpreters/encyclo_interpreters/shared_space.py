@@ -71,7 +71,7 @@ def fit_shared_space(
     named, other, across = moments.scatters(scale, samples, described, means)
     factors = {NAMED: _factor(named, RIDGE[NAMED]), DESCRIBED: _factor(other, RIDGE[DESCRIBED])}
     project, correlation = _canonical(factors, across, width, seed)
-    gate, offset = _gate(moments.centre(), scale, (named + other) / 2)
+    gate, offset = _gate(moments.centre(), scale, (named + other) * np.float32(0.5))
     return SharedSpace(scale, moments.centre(), project, correlation, gate, offset)
 
 
@@ -105,20 +105,24 @@ class _Moments:
         described: NDArray[np.int64],
         means: NDArray[np.float32],
     ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
-        """Return the scatter of named, of described, and across both: float32 [LH, LH] each.
-
-        The named one is over the descriptions' concepts, as often as they are described.
-        """
+        """Return the scatter of the described concepts' means, of descriptions, and across: float32 [LH, LH]."""
         size = scale.size
         named, other, across = (np.zeros((size, size), np.float32) for _ in range(3))
         centre = self.centre()
         for some in blocks(described):
             x = ((samples.read(some) - centre[DESCRIBED]) / scale).reshape(len(some), size)
             y = ((means[samples.concept[some]] - centre[NAMED]) / scale).reshape(len(some), size)
-            named += y.T @ y
             other += x.T @ x
             across += x.T @ y
-        return named / len(described), other / len(described), across / len(described)
+        met = np.unique(samples.concept[described])
+        for some in blocks(met):
+            y = ((means[some] - centre[NAMED]) / scale).reshape(len(some), size)
+            named += y.T @ y
+        return (
+            named / np.float32(len(met)),
+            other / np.float32(len(described)),
+            across / np.float32(len(described)),
+        )
 
 
 def _factor(scatter: NDArray[np.float32], ridge: float) -> NDArray[np.float64]:

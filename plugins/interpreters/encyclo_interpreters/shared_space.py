@@ -115,15 +115,14 @@ class _Moments:
             y = ((means[samples.concept[some]] - centre[NAMED]) / scale[NAMED]).reshape(len(some), size)
             other += x.T @ x
             across += x.T @ y
-        met = np.unique(samples.concept[described])
+        met = np.unique(samples.concept[described]).astype(np.int64)
         for some in blocks(met):
             y = ((means[some] - centre[NAMED]) / scale[NAMED]).reshape(len(some), size)
             named += y.T @ y
-        return (
-            named / np.float32(len(met)),
-            other / np.float32(len(described)),
-            across / np.float32(len(described)),
-        )
+        named /= len(met)
+        other /= len(described)
+        across /= len(described)
+        return named, other, across
 
 
 def _factor(scatter: NDArray[np.float32], ridge: float) -> NDArray[np.float64]:

@@ -4,7 +4,7 @@
     python benchmarks/interpreters.py --cache FOLDER --rows core,unseen    some
 
 What a row needs is captured once into the folder, with the real model and through the plugins that a run uses;
-the rows that read definitions need 300,000 prompts (an hour on 2 cores, 2 GB). Training never reads what is
+the rows that read definitions need 300,000 prompts (over an hour on a busy core, 2 GB). Training never reads what is
 reported: whole families, sentences by other authors, or the concepts that the row calls unseen.
 docs/interpreters.md has the figures and says how the settings were chosen.
 """

@@ -92,7 +92,9 @@ def _accuracy(rung: dict[str, Any] | None, name: str) -> str:
         return "not measured: no prompt family could be held out (use --sampler templates)"
     figures = [f"{rung[name]['top1']:.1%} ({name})"]
     figures += [f"{value['top1']:.1%} ({other})" for other, value in rung.items() if other != name]
-    return f"{', '.join(figures)}; n={rung[name]['n']:,}, {rung[name]['candidates']:,} candidates"
+    text = f"{', '.join(figures)}; n={rung[name]['n']:,}, {rung[name]['candidates']:,} candidates"
+    others = [other for other in rung if other != name and rung[other]["top1"] >= rung[name]["top1"]]
+    return f"{text}; {name} does not beat {' and '.join(others)}" if others else text
 
 
 def _calibration(calibration: dict[str, Any] | None, config: dict[str, Any]) -> str:

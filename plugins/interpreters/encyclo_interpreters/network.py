@@ -92,7 +92,7 @@ class Meaning(nn.Module):
         super().__init__()
         self.register_buffer("gate_weight", torch.zeros(layers * hidden))
         self.register_buffer("gate_offset", torch.zeros(()))
-        self.register_buffer("scale", torch.ones(layers, hidden))
+        self.register_buffer("scale", torch.ones(2, layers, hidden))
         self.register_buffer("centre", torch.zeros(2, layers, hidden))
         self.register_buffer("project", torch.zeros(2, layers * hidden, width))
         self.register_buffer("stretch", torch.ones(width))
@@ -125,7 +125,7 @@ class Meaning(nn.Module):
 
     def embed(self, values: Tensor, kind: int) -> Tensor:
         """Return the unit embeddings of samples of one kind: float32 [n, width]."""
-        flat = ((values - self.centre[kind]) / self.scale).flatten(1)
+        flat = ((values - self.centre[kind]) / self.scale[kind]).flatten(1)
         canonical = flat @ self.project[kind]
         corrected: Tensor = canonical * self.stretch + self.correct[kind](canonical)
         return nn.functional.normalize(corrected, dim=-1)

@@ -187,7 +187,7 @@ def fit(
 def autocast(precision: str, device: str) -> torch.autocast:
     """Return the context in which a step is computed; auto takes bfloat16 on CUDA alone.
 
-    On a CPU with fast bfloat16 the default's small matrices gain nothing from it (docs/interpreters.md).
+    On a CPU it has to be asked for: whether it is faster there has not been measured.
     """
     enabled = precision == "bfloat16" or (precision == "auto" and device == "cuda")
     return torch.autocast(device, torch.bfloat16, enabled=enabled)

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
-from encyclo import codec, convergence, files, rundir
+from encyclo import codec, files, rundir
 from encyclo.finishing import finalise
 from encyclo.ledger import Unit
 from encyclo.plugins import Plugins
 from encyclo.rows import CommittedRows, fetch
 from encyclo.schema import NO_SPAN, Attributes, Book, ConceptTable, Part, Schema, SignatureTable
+from encyclo.signatures import estimate_signatures
 from encyclo.types import SampleSet
 
 LAYERS, HIDDEN, CONCEPTS = (-2, -1), 16, 30
@@ -40,9 +41,10 @@ def parts() -> list[Part]:
 
 def sample_set(source) -> SampleSet:
     columns = source.columns
-    count = len(columns)
+    families, family = np.unique(columns.family, return_inverse=True)
+    splits = np.zeros(len(columns), np.int8)
     return SampleSet(
-        columns.concept, columns.span[:, 0] >= 0, np.zeros(count, np.int32), ("",), np.zeros(count, np.int8),
+        columns.concept, columns.span[:, 0] >= 0, family.astype(np.int32), tuple(families), splits,
         LAYERS, lambda rows: fetch(source, rows),
     )  # fmt: skip
 
@@ -60,7 +62,7 @@ def make_run(out: Path, store: str, finish: bool = True) -> Path:
         if not finish:
             return out
         source = CommittedRows(made, directory.ledger, commits)
-        found = convergence.estimate_signatures(sample_set(source), CONCEPTS)
+        found = estimate_signatures(sample_set(source), CONCEPTS)
         finalise(made, out, commits, make_book(directory.record, source.columns.concept, found))
         with files.replacing_folder(out / "interpreter") as folder:
             (folder / "model.safetensors").write_bytes(b"weights")

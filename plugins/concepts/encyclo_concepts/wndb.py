@@ -256,7 +256,7 @@ def _synsets(rows: list[Row], part: str, counts: Counts) -> list[Synset]:
             satellites.append((synset, texts, file))
             continue
         senses = _WORD.findall(texts.lower())
-        clusters[synset.offset] = f" {_WORD.match(marked)[1]}"  # here sense keys keep the marker
+        clusters[synset.offset] = f" {_WORD.findall(marked)[0]}"  # here sense keys keep the marker
         _count(synset, senses, counts.get(_NUMBERS[kind] + file))
     for synset, texts, file in satellites:
         head = next((clusters[offset] for offset in synset.heads() if offset in clusters), "")

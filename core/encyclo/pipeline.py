@@ -236,7 +236,7 @@ def train(session: Session, out: Path, name: str, samples: SampleSet) -> Interpr
         "train_interpreter",
         name,
         samples=samples,
-        concepts=session.concepts,
+        concepts=session.trainable,
         context=session.context(name, out),
     )
     if not isinstance(interpreter, Interpreter):

@@ -237,6 +237,7 @@ PIECES = st.sampled_from(
     encoding=st.sampled_from([None, "utf-8", "utf-16", "cp1252", "punycode", "utf-7"]),
 )
 @example(content=b"\xff\xfe", suffix=".csv", encoding=None)
+@example(content=b"\n", suffix=".csv", encoding="punycode")
 @example(content=b"name\n\x00", suffix=".csv", encoding=None)
 def test_any_file_is_read_or_refused_in_one_sentence(tmp_path: Path, content, suffix, encoding):
     path = write(tmp_path, content, f"any{suffix}")

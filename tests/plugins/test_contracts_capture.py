@@ -94,7 +94,7 @@ def test_a_capture_that_swallows_what_is_wrong_is_found_out(check: str, written:
 @pytest.mark.parametrize(
     ("check", "change"),
     [
-        ("describes_the_model", {"depth": 3}),
+        ("describes_the_model", {"depth": 5}),
         ("describes_the_model", {"source": ""}),
         ("describes_the_model", {"weights_sha256": "0" * 64}),
         ("forward_is_a_plain_forward", {"forward": lambda texts, layers: [np.ones((3, 4, 32))] * len(texts)}),

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 
-from encyclo import codec, convergence, files, rundir
+from encyclo import codec, files, rundir
+from encyclo.config import RunConfig
 from encyclo.finishing import finalise
 from encyclo.ledger import Unit
 from encyclo.plugins import Plugins
 from encyclo.rows import CommittedRows, fetch
 from encyclo.schema import NO_SPAN, Attributes, Book, ConceptTable, Part, Schema, SignatureTable
+from encyclo.session import hash_of, load_concepts
+from encyclo.signatures import estimate_signatures
 from encyclo.types import SampleSet
 
 LAYERS, HIDDEN, CONCEPTS = (-2, -1), 16, 30
@@ -50,7 +54,11 @@ def sample_set(source) -> SampleSet:
 def make_run(out: Path, store: str, finish: bool = True) -> Path:
     """Write the run; the same for the same store."""
     config = {"store": store, "layers": list(LAYERS), "concepts": "core", "limit": CONCEPTS, "seed": 0}
-    config |= {"interpreter": "centroid", "model": "tiny", "options": {}}
+    config |= {"interpreter": "centroid", "model": "tiny", "options": {}, "budget": None}
+    config["targets"] = list(RunConfig().targets)
+    plugins = Plugins()
+    listed = load_concepts(RunConfig(limit=CONCEPTS), plugins, plugins.options("core", {}))
+    config |= {"pooling": "span", "concepts_sha256": hash_of([asdict(concept) for concept in listed])}
     with rundir.claimed(out, config, {"plugins": {store: "encyclo 0.1.0"}}) as directory:
         made = Plugins().call("store_activations", store, location=out, schema=Schema(LAYERS, (3, 4), HIDDEN))
         commits = [
@@ -60,7 +68,7 @@ def make_run(out: Path, store: str, finish: bool = True) -> Path:
         if not finish:
             return out
         source = CommittedRows(made, directory.ledger, commits)
-        found = convergence.estimate_signatures(sample_set(source), CONCEPTS)
+        found = estimate_signatures(sample_set(source), CONCEPTS)
         finalise(made, out, commits, make_book(directory.record, source.columns.concept, found))
         with files.replacing_folder(out / "interpreter") as folder:
             (folder / "model.safetensors").write_bytes(b"weights")

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import csv
 import importlib.util
+import json
 import re
 import shutil
 from collections.abc import Sequence
@@ -165,9 +166,18 @@ def utf8(text: str) -> str:
 def _write_vectors(path: Path, vectors: dict[str, NDArray[Any]], metadata: dict[str, Any]) -> None:
     from safetensors.numpy import save_file
 
-    plain = ("format", "model", "weights_sha256", "pooling", "run_id", "encyclo_version")
-    header = {key: str(metadata[key]) for key in plain}
-    header |= {key: " ".join(map(str, metadata[key])) for key in ("layers", "layer_index")}
+    plain = (
+        "format",
+        "model",
+        "weights_sha256",
+        "layers",
+        "layer_index",
+        "pooling",
+        "run_id",
+        "encyclo_version",
+    )
+    # One key: safetensors writes several in an order that changes from process to process.
+    header = {"encyclo": json.dumps({key: metadata[key] for key in plain}, sort_keys=True)}
     save_file(vectors, path, metadata=header)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -57,6 +59,16 @@ def tiny_family(tmp_path_factory: pytest.TempPathFactory):
 def tiny_flags(tiny_gemma: Path) -> list[str]:
     """The flags of `encyclo run` that make it run on the tiny model."""
     return ["--model", str(tiny_gemma), "--layers", "1,-2,-1", "--device", "cpu"]
+
+
+@pytest.fixture(scope="session")
+def roomy_flags(tiny_gemma: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """The same for a tiny model that has room for what the sampler `diverse` lets it read before it writes."""
+    folder = tmp_path_factory.mktemp("roomy") / "gemma"
+    shutil.copytree(tiny_gemma, folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 512}))
+    return ["--model", str(folder), "--layers", "1,-2,-1", "--device", "cpu"]
 
 
 @pytest.fixture(scope="session")

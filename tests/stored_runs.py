@@ -44,9 +44,10 @@ def parts() -> list[Part]:
 
 def sample_set(source) -> SampleSet:
     columns = source.columns
-    count = len(columns)
+    families, family = np.unique(columns.family, return_inverse=True)
+    splits = np.zeros(len(columns), np.int8)
     return SampleSet(
-        columns.concept, columns.span[:, 0] >= 0, np.zeros(count, np.int32), ("",), np.zeros(count, np.int8),
+        columns.concept, columns.span[:, 0] >= 0, family.astype(np.int32), tuple(families), splits,
         LAYERS, lambda rows: fetch(source, rows),
     )  # fmt: skip
 

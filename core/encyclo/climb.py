@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from encyclo import confidence, files, ladder, pipeline, rundir
 from encyclo.confidence import Readings, Surroundings
@@ -95,11 +94,11 @@ def read_heldout(
 
     Returns the rung's object, and the readings of all of them, which calibrate `encyclo read`.
     """
-    rows = _named(samples, Split.TEST)
+    rows = samples.named_rows(Split.TEST)
     found, _ = ladder.measure(
         interpreter, Material(samples, rows), session.concepts, near, session.config.seed
     )
-    both = _named(samples, Split.CALIBRATION, Split.TEST)
+    both = samples.named_rows(Split.CALIBRATION, Split.TEST)
     readings = confidence.collect_readings(interpreter, samples, both, near)
     if found is not None:
         found["calibration"] = confidence.cross_fit(
@@ -136,7 +135,7 @@ def calibrate_reading(
 ) -> None:
     """Write calibration.json at the end of a run."""
     near = confidence.survey(samples)
-    rows = _named(samples, Split.CALIBRATION, Split.TEST)
+    rows = samples.named_rows(Split.CALIBRATION, Split.TEST)
     held = confidence.collect_readings(interpreter, samples, rows, near)
     sentences = None
     if natural:
@@ -150,11 +149,6 @@ def _definitions(session: Session, path: Path, store: Store, at_most: int) -> Ma
         return None
     samples = ladder.capture(session, path, store, prompts, "definitions")
     return Material(samples, np.arange(len(samples)), left_out)
-
-
-def _named(samples: SampleSet, *splits: Split) -> NDArray[np.int64]:
-    rows = samples.rows(*splits)
-    return rows[samples.named[rows]]
 
 
 def _write(path: Path, record: dict[str, Any], metrics: dict[str, Any]) -> None:

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from encyclo.errors import UsageError
 
-DEFAULT_SAMPLERS = ("raw", "templates")
+DEFAULT_SAMPLERS = ("raw", "templates", "diverse", "adversarial")
 """The samplers that a run without --sampler goes through: one a stage."""
 
 STAGES = 4

@@ -214,7 +214,7 @@ def train_and_score(
     """Train the interpreter plugin `name`, read held-out families and natural sentences, score every concept."""
     session.progress.stage(f"Training the {name} interpreter on {len(samples.rows(Split.TRAIN)):,} samples")
     interpreter, count = train(session, out, name, samples), len(session.concepts)
-    ranks = evaluation.rank_samples(interpreter, samples, samples.rows(Split.TEST))
+    ranks = evaluation.rank_samples(interpreter, samples, samples.named_rows(Split.TEST))
     natural = None
     if sentences:
         read = evaluation.rank_samples(interpreter, sentences.samples, sentences.rows)
@@ -236,7 +236,7 @@ def train(session: Session, out: Path, name: str, samples: SampleSet) -> Interpr
         "train_interpreter",
         name,
         samples=samples,
-        concepts=session.concepts,
+        concepts=session.trainable,
         context=session.context(name, out),
     )
     if not isinstance(interpreter, Interpreter):

@@ -10,7 +10,6 @@ figures that another machine might round otherwise.
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from encyclo import files
+from encyclo import files, sealing
 from encyclo.errors import DamagedError
 from encyclo.types import Scores
 
@@ -66,8 +65,8 @@ class Rounds:
     def begin(self, index: int, plan: Plan) -> None:
         """Record a plan."""
         folder = self.folder / str(index)
-        folder.mkdir(parents=True, exist_ok=True)
-        files.create_json(folder / "plan.json", asdict(plan))
+        files.make_folder(folder)
+        files.create_json(folder / "plan.json", sealing.sealed(asdict(plan)))
 
     def interpreter(self, index: int) -> Path:
         """Return the folder of the round's interpreter."""
@@ -109,14 +108,14 @@ class Rounds:
             "converged": result.converged.astype(int).tolist(),
             "settled": result.settled.astype(int).tolist(),
         }
-        files.create_json(self.folder / str(index) / "result.json", content)
+        files.create_json(self.folder / str(index) / "result.json", sealing.sealed(content))
 
     def _read(self, index: int, name: str) -> dict[str, Any] | None:
         path = self.folder / str(index) / name
         if not path.exists():
             return None
         try:
-            content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            content = sealing.read_sealed(path)
         except ValueError as error:
             raise DamagedError(
                 f"{path} can't be read ({error}); delete the folder {self.folder} and run the same command "

@@ -149,7 +149,7 @@ def claimed(out: Path, resolved: Mapping[str, Any], provenance: Mapping[str, Any
             record = read_record(out)
             if (name := _concept_source(record["config"], resolved)) is not None:
                 record["config"]["options"][name] = resolved["options"][name]
-                files.write_json(out / "run.json", record)
+                files.write_json(out / "run.json", sealing.sealed(record))
             _raise_effort(out, record, resolved)
         else:
             record = _new_record(resolved, provenance)
@@ -189,7 +189,7 @@ def _new_record(resolved: Mapping[str, Any], provenance: Mapping[str, Any]) -> d
 
 
 def _effort(resolved: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: json.loads(json.dumps(resolved[key])) for key in GROWS}
+    return {key: json.loads(json.dumps(resolved.get(key))) for key in GROWS}
 
 
 def _raise_effort(out: Path, record: dict[str, Any], resolved: Mapping[str, Any]) -> None:
@@ -201,7 +201,7 @@ def _raise_effort(out: Path, record: dict[str, Any], resolved: Mapping[str, Any]
     (out / "metrics.json").unlink(missing_ok=True)
     record["efforts"].append(asked)
     record["config"] |= asked
-    files.write_json(out / "run.json", record)
+    files.write_json(out / "run.json", sealing.sealed(record))
 
 
 def _lower(there: Any, here: Any) -> bool:

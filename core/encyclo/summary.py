@@ -24,6 +24,9 @@ def print_summary(outcome: Outcome, console: Console) -> None:
             console.print("This run was finished before; nothing was computed. Its results:", markup=False)
         console.print()
         console.print(_labelled(_figures(metrics, config, book)))
+        if len(metrics["stages"]) > 1:
+            console.print()
+            console.print(_stages(metrics["stages"]))
         console.print()
         console.print(_examples(book))
         console.print()
@@ -54,6 +57,27 @@ def _figures(metrics: dict[str, Any], config: dict[str, Any], book: Encyclopedia
     ]
 
 
+def _stages(rows: list[dict[str, Any]]) -> Table:
+    table = Table(title="Stages", title_justify="left", box=None, pad_edge=False)
+    table.add_column("Stage")
+    for heading in ("Concepts", "Samples", "Settled", "Held-out", "Natural", "Attacks", "Seconds"):
+        table.add_column(heading, justify="right")
+    for row in rows:
+        attacks = [row["attacks"][when] for when in ("before", "after")] if row.get("attacks") else []
+        table.add_row(
+            f"{row['stage']} {_escaped(row['sampler'])}",
+            *(f"{row[key]:,}" for key in ("concepts", "samples", "settled")),
+            *(_share(row[key]) for key in ("heldout_top1", "natural_top1")),
+            " → ".join(_share(1 - found["top1"]) for found in attacks if found),
+            f"{row['seconds']:,.0f}",
+        )
+    return table
+
+
+def _share(value: float | None) -> str:
+    return "" if value is None else f"{value:.1%}"
+
+
 def _labelled(lines: list[tuple[str, str]]) -> Table:
     """Return labels beside values; a long value wraps under itself, also in a narrow terminal."""
     table = Table.grid(padding=(0, 2))
@@ -69,7 +93,9 @@ def _accuracy(rung: dict[str, Any] | None, name: str) -> str:
         return "not measured: no prompt family could be held out (use --sampler templates)"
     figures = [f"{rung[name]['top1']:.1%} ({name})"]
     figures += [f"{value['top1']:.1%} ({other})" for other, value in rung.items() if other != name]
-    return f"{', '.join(figures)}; n={rung[name]['n']:,}, {rung[name]['candidates']:,} candidates"
+    text = f"{', '.join(figures)}; n={rung[name]['n']:,}, {rung[name]['candidates']:,} candidates"
+    others = [other for other in rung if other != name and rung[other]["top1"] >= rung[name]["top1"]]
+    return f"{text}; {name} does not beat {' and '.join(others)}" if others else text
 
 
 def _calibration(calibration: dict[str, Any] | None, config: dict[str, Any]) -> str:

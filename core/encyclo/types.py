@@ -114,6 +114,11 @@ class SampleSet:
 
         return np.flatnonzero(np.isin(self.split, [int(s) for s in splits]))
 
+    def named_rows(self, *splits: Split) -> NDArray[np.int64]:
+        """Return those of `rows(*splits)` whose prompt names its concept: what confidences are about."""
+        rows = self.rows(*splits)
+        return rows[self.named[rows]]
+
     def read(self, rows: NDArray[np.int64]) -> Floats:
         """Return the activations of `rows`, float32 [len(rows), L, H], in that order."""
         return self.fetch(rows)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from encyclo import climb, ladder, pipeline, trial
+from encyclo import climb, ladder, pipeline, sealing, trial
 from encyclo.errors import EncycloError
 from encyclo.judged import print_ladder
 from encyclo.ladder import Material
@@ -74,7 +74,7 @@ def opened(listed: tuple[Path, Path]):
     out = listed[0]
     session = reopen(out, read_record(out), ConsoleProgress(quiet=True))
     store = pipeline.open_store(session, out)
-    samples = pipeline.load_samples(session, store, list(Ledger(out).commits().values()))
+    samples = pipeline.load_samples(session, out, store, list(Ledger(out).commits().values()))
     return session, samples, climb._definitions(session, out, store, 1000)
 
 
@@ -246,9 +246,9 @@ def test_another_concept_list_is_refused(encyclo, listed: tuple[Path, Path], tmp
 def test_another_models_weights_are_refused(encyclo, listed: tuple[Path, Path], tmp_path: Path):
     out = tmp_path / "run"
     shutil.copytree(listed[0], out)
-    record = json.loads((out / "run.json").read_text())
+    record = sealing.read_sealed(out / "run.json")
     record["config"]["weights_sha256"] = "0" * 64
-    (out / "run.json").write_text(json.dumps(record))
+    (out / "run.json").write_text(json.dumps(sealing.sealed(record)))
     message = one_sentence(encyclo("evaluate", out).stderr)
     assert "weights 000000000000" in message
 

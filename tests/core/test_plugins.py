@@ -566,3 +566,33 @@ def test_the_list_of_plugins_says_which_are_broken_and_why(install, encyclo, mon
 def test_a_batch_that_can_not_be_is_refused(batch, named):
     fault = _batch_fault(batch, (5, 2, 3))
     assert (fault is None) if named is None else (named in fault)
+
+
+BROKEN_IN_EVERY_WAY = {
+    "imports": "1 / 0",
+    "leaves": "raise SystemExit(3)",
+    "misspelt": "@hookimpl\ndef load_concpets(): ...",
+    "asks": "@hookimpl\ndef load_concepts(weather): ...",
+    "unmarked": "def load_concepts(): ...",
+    "needy": "import surely_not_installed",
+}
+
+
+def test_commands_that_do_not_use_broken_plugins_work(install, encyclo, tmp_path):
+    for name, code in BROKEN_IN_EVERY_WAY.items():
+        install(name, code)
+    install("future", CONCEPTS, needs="encyclo>=99")
+    install("core", CONCEPTS.replace("dog", "usurper"), package="second-core")  # shares a built-in's name
+    broken = {*BROKEN_IN_EVERY_WAY, "future", "core"}
+    listed = encyclo("plugins", "--json")
+    assert listed.returncode == 0
+    rows = json.loads(listed.stdout)["plugins"]
+    assert {row["name"] for row in rows if row["state"] == "broken"} == broken
+    for row in rows:
+        if row["error"]:  # one sentence each, which names the package
+            assert row["error"].count("\n") == 0 and row["package"] in row["error"], row
+    assert encyclo("--version").returncode == encyclo("run", "--help").returncode == 0
+    assert encyclo("new-plugin", "fresh", "--hook", "load_concepts", "--out", tmp_path).returncode == 0
+    refused = encyclo("run", "--out", tmp_path / "run")
+    assert refused.returncode == 2 and "'core' is claimed by" in refused.stderr
+    assert not (tmp_path / "run").exists()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import signal
+import subprocess
 import time
 from pathlib import Path
 
@@ -174,3 +175,35 @@ def test_a_damaged_plan_says_how_to_go_on(tmp_path: Path):
     (tmp_path / "rounds" / "0" / "plan.json").write_text('{"stage": 1,')
     with pytest.raises(DamagedError, match="delete the folder"):
         rounds.plan(0)
+
+
+ALL = ["--limit", "8", "--per-concept", "4"]
+
+
+@pytest.mark.slow
+def test_kills_at_random_moments_of_all_four_stages_change_nothing(roomy_flags, tmp_path: Path):
+    """Sampling, generation, capture, training, attacks: whatever the process was at, resuming ends the same."""
+    whole = tmp_path / "whole"
+    begun = time.monotonic()
+    result = in_own_process("run", *ALL, "--out", whole, *roomy_flags)
+    assert result.returncode == 0, result.stderr
+    lasts = time.monotonic() - begun
+    chance = np.random.default_rng(0)
+    killed = tmp_path / "killed"
+    seen = set()
+    for _ in range(12):
+        process = start("run", *ALL, "--out", killed, *roomy_flags)
+        try:
+            output, _ = process.communicate(timeout=chance.uniform(0.3, 0.9) * lasts)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            output, _ = process.communicate()
+        said = output.splitlines()
+        seen.add(said[-1].split(":")[0] if said else "")
+        if process.returncode == 0:
+            break
+    resumed = in_own_process("run", *ALL, "--out", killed, *roomy_flags)
+    assert resumed.returncode == 0, resumed.stderr
+    assert_same_encyclopedia(killed, whole)
+    assert plans(killed) == plans(whole)
+    assert len(seen) > 2  # the kills fell into different steps

@@ -206,11 +206,12 @@ def test_a_second_process_is_refused_naming_the_first(encyclo, tmp_path: Path, t
         process.communicate()
 
 
-def test_stages_without_a_sampler_named(encyclo, tmp_path: Path, tiny_flags: list[str]):
-    result = encyclo("run", "--limit", "12", "--out", tmp_path / "run", *tiny_flags)
+def test_stages_without_a_sampler_named(encyclo, tmp_path: Path, roomy_flags: list[str]):
+    result = encyclo("run", "--limit", "12", "--per-concept", "5", "--out", tmp_path / "run", *roomy_flags)
     assert result.returncode == 0, result.stderr
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
-    assert [(s["stage"], s["sampler"]) for s in metrics["stages"]] == [(0, "raw"), (1, "templates")]
+    names = ["raw", "templates", "diverse", "adversarial"]
+    assert [(s["stage"], s["sampler"]) for s in metrics["stages"]] == list(enumerate(names))
     assert metrics["stages"][0]["samples"] == 12
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from encyclo import __version__, rundir
+from encyclo import __version__, rundir, sealing
 from encyclo.errors import DamagedError, RunDirectoryError
 from encyclo.ledger import Commit, locked
 
@@ -98,7 +98,7 @@ def test_the_same_configuration_goes_on_with_the_same_record(tmp_path):
     begin(tmp_path)
     before = content(tmp_path)
     with rundir.claimed(tmp_path, CONFIG, {"model_source": "moved"}) as directory:
-        assert directory.record == json.loads(before["run.json"])
+        assert sealing.sealed(directory.record) == json.loads(before["run.json"])
     assert content(tmp_path) == before
 
 

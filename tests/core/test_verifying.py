@@ -126,9 +126,9 @@ def sealed_again(run: Path, **changed) -> None:
 @pytest.mark.parametrize(
     ("name", "change", "said"),
     [
-        ("mean", lambda v: v * np.float32(1.01), "is not the mean of its samples"),
+        ("mean", lambda v: v * np.float32(1.01), "is not its samples' mean"),
         ("mean", lambda v: np.where(np.arange(HIDDEN) == 3, np.nan, v).astype(np.float32), "not finite"),
-        ("variance", lambda v: v * np.float32(1.01), "is not the variance"),
+        ("variance", lambda v: v * np.float32(1.01), "is not its samples' variance"),
         ("count", lambda v: v + np.int32(1), "counts differ"),
         ("n_samples", lambda v: v + np.int32(1), "n_samples"),
         ("id", lambda v: [v[1], *v[1:]], "'c1' stands there 2 times"),

@@ -91,6 +91,12 @@ def test_encodings_and_line_ends_make_no_difference(tmp_path: Path, encoding: st
     assert [(c.name, c.definition) for c in found] == [("œuf", "un œuf"), ("日本", "島国")]
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16-le", "utf-16-be"])
+def test_a_byte_order_mark_is_no_part_of_the_first_column(tmp_path: Path, encoding: str):
+    path = write(tmp_path, "\ufeffname\nowl\n".encode(encoding))
+    assert load(path, encoding=encoding) == load(path) == [Concept("owl", "owl")]
+
+
 def test_another_encoding_is_named_with_the_line_and_can_be_said(tmp_path: Path):
     path = write(tmp_path, "name\nowl\nœuf\n".encode("cp1252"))
     message = refusal(path)
@@ -231,6 +237,7 @@ PIECES = st.sampled_from(
     encoding=st.sampled_from([None, "utf-8", "utf-16", "cp1252", "punycode", "utf-7"]),
 )
 @example(content=b"\xff\xfe", suffix=".csv", encoding=None)
+@example(content=b"\n", suffix=".csv", encoding="punycode")
 @example(content=b"name\n\x00", suffix=".csv", encoding=None)
 def test_any_file_is_read_or_refused_in_one_sentence(tmp_path: Path, content, suffix, encoding):
     path = write(tmp_path, content, f"any{suffix}")

@@ -202,8 +202,8 @@ def test_zarr_metadata_is_what_encyclo_writes(zarr_run, what, change):
 
 def test_zarr_files_are_what_the_metadata_justifies(zarr_run):
     root = zarr_run / "encyclopedia.zarr"
-    shard, column = root / "samples/activations/c/0/0/0", root / "samples/concept/c/0"
-    prompts = root / "samples/family/c/0"
+    shard, column = root / "samples/activations/c.0.0.0", root / "samples/concept/c.0"
+    prompts = root / "samples/family/c.0"
     index = shard.read_bytes()
     for path, what, content in (
         (column, "bytes, not", column.read_bytes()[:-4]),

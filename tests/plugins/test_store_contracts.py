@@ -27,13 +27,14 @@ ON_DISK = {
 
 class TestHdf5(StoreContract):
     plugin = "hdf5"
+    effort = Effort(kills=8)  # tests/core/test_crashes.py kills real runs
 
 
 class TestZarr(StoreContract):
     """Zarr writes some 50 files an encyclopedia, so the same checks take far longer: part of them is slow."""
 
     plugin = "zarr"
-    effort = Effort(kills=5, mutations=150, examples=4, survivals=1)
+    effort = Effort(kills=3, mutations=150, examples=4, survivals=1)
     slow_checks = frozenset({"refused_writes", "power_cuts", "full_disk_in_the_library"})
 
 

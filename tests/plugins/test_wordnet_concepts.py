@@ -65,6 +65,15 @@ def test_a_synset_takes_its_most_frequent_lemma_that_is_free(folder: Path):
     assert len(by_name) == len(LINES) - 1  # the hound finds `dog` taken and has no other word
 
 
+def test_names_that_differ_in_case_only_are_one(tmp_path: Path):
+    lines = {
+        "land": Line("n", ["China"], "a country", 15),
+        "cups": Line("n", ["china", "crockery"], "cups", 6),
+    }
+    write_database(tmp_path, lines, {"china%1:15:00::": 2, "china%1:06:00::": 1})
+    assert names(load(tmp_path)) == ["China", "crockery"]
+
+
 def test_every_sense_can_be_kept_under_a_qualified_name(folder: Path):
     plain, every = load(folder), load(folder, all_senses=True)
     assert [concept for concept in every if concept in plain] == plain

@@ -9,7 +9,10 @@ import typer
 
 Sampler = Annotated[
     list[str] | None,
-    typer.Option("--sampler", help="A sampler; repeat for several stages. [default: raw, templates]"),
+    typer.Option(
+        "--sampler",
+        help="A sampler; repeat for several stages. [default: all stages: raw, templates, diverse, adversarial]",
+    ),
 ]
 Store = Annotated[str | None, typer.Option(help="Where samples are kept. [default: hdf5]")]
 Interpreter = Annotated[str | None, typer.Option(help="What reads them. [default: transformer]")]

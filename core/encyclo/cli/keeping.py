@@ -24,7 +24,7 @@ def verify(directory: flags.RunFolder, as_json: flags.Json = False, debug: flags
     for finding in report.findings:
         print(finding)
     state = "a finished run" if report.finished else "a run that is not finished"
-    amount = f"{state}, {report.units:,} units, {report.samples:,} samples"
+    amount = f"{state}, {report.units:,} unit{'s' * (report.units != 1)}, {report.samples:,} samples"
     count = len(report.findings)
     print(
         f"{directory}: {f'{count} findings' if count > 1 else 'one finding' if count else 'whole'} ({amount})"

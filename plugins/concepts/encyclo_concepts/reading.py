@@ -65,7 +65,8 @@ def decode(path: Path, content: bytes, encoding: str | None) -> str:
             "its encoding, such as -o file.encoding=cp1252",
         ) from None
     except UnicodeError as error:  # some encodings don't say where
-        raise fault(path, 1, f"it is not in {chosen.upper()} ({error})") from None
+        reason = " ".join(str(error).split())
+        raise fault(path, 1, f"it is not in {chosen.upper()} ({reason})") from None
     text = text.removeprefix("\ufeff")
     if (place := text.find("\0")) >= 0:
         raise fault(

@@ -46,7 +46,7 @@ _WORD = re.compile(r"([^ ]+ [0-9a-f]) ")
 _SENSE = re.compile(r"([^ \n]+)%([1-5]:\d\d):(\d\d):([^ :\n]*):(\d\d)? \d+ (\d{1,9})\r?\n", re.ASCII)
 _HYPERNYM = re.compile(r"(?:^| )@i? (\d{8})", re.ASCII)
 _SIMILAR = re.compile(r"(?:^| )& (\d{8})", re.ASCII)
-_OFFSET = re.compile(rb"(?<= )\d{8}(?= )")
+_OFFSET = re.compile(r"(?<= )\d{8}(?= )", re.ASCII)
 _VERSION = re.compile(r"WordNet (\d+(?:\.\d+)*) Copyright", re.ASCII)
 _MARKER = re.compile(r"(?<=[^ ])\((?:a|p|ip)\)(?= [0-9a-f] )")
 _KINDS = {"noun": "n", "verb": "v", "adjective": "as", "adverb": "r"}
@@ -146,15 +146,16 @@ def read_synsets(folder: Folder, parts_of_speech: list[str]) -> tuple[str, list[
     Raises UsageError naming file and line for a file that is no part of a whole WordNet 3 database.
     """
     counts = _read_counts(folder)
-    version, synsets = "", []
+    version = ""
+    synsets: list[Synset] = []
     for part in parts_of_speech:
         path = folder.place / f"data.{PARTS_OF_SPEECH[part]}"
         content = folder.read(path.name)
         found = _VERSION.search(content[:5000].decode("latin-1"))
         version = version or (found[1] if found else "")
-        of_part = _synsets(_read_rows(path, content, _KINDS[part]), part, counts)
-        _check_index(folder, part, of_part)
-        synsets += of_part
+        rows = _read_rows(path, content, _KINDS[part])
+        _check_index(folder, part, {row[0] for row in rows})
+        synsets += _synsets(rows, part, counts)
     if counts and not any(synset.frequency for synset in synsets):
         raise foreign(folder.place / "cntlist.rev", "it counts no sense of this database")
     return version, synsets
@@ -255,10 +256,9 @@ def _synsets(rows: list[Row], part: str, counts: Counts) -> list[Synset]:
         if kind == "s":
             satellites.append((synset, texts, file))
             continue
-        senses = _WORD.findall(texts.lower())
-        first = _WORD.match(marked)
-        assert first is not None  # the line's form was checked: it has a word
-        clusters[synset.offset] = f" {first[1]}"  # here sense keys keep the marker
+        lower = texts.lower()
+        senses = _WORD.findall(lower) if lower.count(" ") > 2 else [lower[:-1]]
+        clusters[synset.offset] = f" {_WORD.findall(marked)[0]}"  # here sense keys keep the marker
         _count(synset, senses, counts.get(_NUMBERS[kind] + file))
     for synset, texts, file in satellites:
         head = next((clusters[offset] for offset in synset.heads() if offset in clusters), "")
@@ -274,17 +274,15 @@ def _count(synset: Synset, senses: list[str], counts: dict[str, int] | None) -> 
             synset.tag_counts, synset.frequency = found, frequency
 
 
-def _check_index(folder: Folder, part: str, synsets: list[Synset]) -> None:
+def _check_index(folder: Folder, part: str, there: set[str]) -> None:
     """Check that data file and index name the same synsets: a line lost at the end shows nowhere else."""
     ending = PARTS_OF_SPEECH[part]
-    content = folder.read(f"index.{ending}")
-    named = {int(offset) for offset in _OFFSET.findall(content)}
-    there = {synset.offset for synset in synsets}
+    named = set(_OFFSET.findall(folder.read(f"index.{ending}").decode("latin-1")))
     if lost := named - there:
-        what = f"the synset {min(lost):08d}, which index.{ending} names, is missing"
+        what = f"the synset {min(lost)}, which index.{ending} names, is missing"
         raise foreign(folder.place / f"data.{ending}", what)
     if lost := there - named:
-        what = f"the synset {min(lost):08d} of data.{ending} is missing"
+        what = f"the synset {min(lost)} of data.{ending} is missing"
         raise foreign(folder.place / f"index.{ending}", what)
 
 

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict
 from encyclo import hookimpl
 from encyclo.types import Concept, Context, SampleSet, Split
 from encyclo_interpreters.statistics import layer_statistics, training_means
-from encyclo_interpreters.trained_on import trained_on
+from encyclo_interpreters.trained_on import check_shape, trained_on
 
 
 class Options(BaseModel):
@@ -45,6 +45,7 @@ class CentroidInterpreter:
 
     def read(self, activations: NDArray[np.float32]) -> NDArray[np.float32]:
         """Score every concept: float32 [n, L, H] -> float32 [n, C], from -1 to 1."""
+        check_shape(activations, self.mean.shape, self.origin)
         directions = self._directions(activations)
         layers = directions.shape[1]
         flat = directions.reshape(len(directions), -1) @ self.centroids.reshape(len(self.centroids), -1).T

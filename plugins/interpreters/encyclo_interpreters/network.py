@@ -1,24 +1,44 @@
-"""The network: a sample's layers in, one embedding out."""
+"""The network: a sample's layers in, one embedding out.
+
+    sample [L, H] ─┬─ LayerEncoder.words: layers as a sequence, attention across them   → L * width
+                   └─ Meaning: what mentions and descriptions share, in `meaning` dimensions  → meaning
+
+A sample that names its concept is embedded by both; one that describes it by its meaning alone, since a
+description does not know the word. Which of the two a sample is, a closed-form gate reads off the sample.
+"""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 
+from encyclo_interpreters.shared_space import DESCRIBED, NAMED, SharedSpace
+
 
 class LayerEncoder(nn.Module):
-    """Embeds samples: float [n, L, H] -> float32 [n, L * width], of length 1.
+    """Embeds samples: float [n, L, H] -> float32 [n, L * width + meaning]; length 1 where they name.
 
     Each layer is projected on its linear discriminants (fixed, see discriminant.py) and becomes a token of
     length sqrt(width); attention blocks, pre-norm and residual, let the layers correct each other. The
     blocks start as the identity, so that an untrained encoder is the closed-form discriminant reader and
-    training can only move away from it where that lowers the validation loss.
+    training can only move away from it where that lowers the validation loss. `meaning` 0 leaves out the
+    shared space: an encoder that never met a description.
     """
 
     centre: Tensor
     project: Tensor
 
-    def __init__(self, layers: int, hidden: int, width: int, heads: int, depth: int, dropout: float) -> None:
+    def __init__(
+        self,
+        layers: int,
+        hidden: int,
+        width: int,
+        heads: int,
+        depth: int,
+        dropout: float,
+        meaning: int = 0,
+        expand: int = 0,
+    ) -> None:
         super().__init__()
         self.width = width
         self.register_buffer("centre", torch.zeros(layers, hidden))
@@ -34,9 +54,18 @@ class LayerEncoder(nn.Module):
             nn.init.zeros_(layer.self_attn.out_proj.weight)
             nn.init.zeros_(layer.linear2.weight)
             nn.init.zeros_(layer.linear2.bias)
+        self.meaning = Meaning(layers, hidden, meaning, expand) if meaning else None
 
-    def forward(self, values: Tensor) -> Tensor:
-        """Return unit embeddings."""
+    def forward(self, values: Tensor, named: Tensor | None = None) -> Tensor:
+        """Return embeddings. `named` bool [n] says which samples name; without it the gate does."""
+        if self.meaning is None:
+            return self.words(values)
+        if named is None:
+            named = ~self.meaning.describes(values)
+        return self.meaning.join(self.words(values), values, named)
+
+    def words(self, values: Tensor) -> Tensor:
+        """Return the unit embeddings of the word: float32 [n, L * width]."""
         tokens = torch.einsum("nlh,lhw->nlw", values - self.centre, self.project)
         tokens = nn.functional.normalize(tokens, dim=-1) * self.width**0.5
         # The embedding tells the blocks which layer is which; it must not make all samples more alike.
@@ -47,3 +76,75 @@ class LayerEncoder(nn.Module):
     def scale(self) -> Tensor:
         """Return what cosines are multiplied with to become logits (learnt, at most 100)."""
         return self.log_scale.exp().clamp(max=100.0)
+
+
+class Meaning(nn.Module):
+    """The shared space: canonical coordinates (fixed) and, for each kind, a network that corrects them."""
+
+    gate_weight: Tensor
+    gate_offset: Tensor
+    scale: Tensor
+    centre: Tensor
+    project: Tensor
+    stretch: Tensor
+
+    def __init__(self, layers: int, hidden: int, width: int, expand: int) -> None:
+        super().__init__()
+        self.register_buffer("gate_weight", torch.zeros(layers * hidden))
+        self.register_buffer("gate_offset", torch.zeros(()))
+        self.register_buffer("scale", torch.ones(2, layers, hidden))
+        self.register_buffer("centre", torch.zeros(2, layers, hidden))
+        self.register_buffer("project", torch.zeros(2, layers * hidden, width))
+        self.register_buffer("stretch", torch.ones(width))
+        self.correct = nn.ModuleList(_correction(width, expand) for _ in (NAMED, DESCRIBED))
+        self.share = nn.Parameter(torch.tensor(-2.0))
+        self.describing = nn.Parameter(torch.tensor(1.0))
+
+    def set_space(self, space: SharedSpace) -> None:
+        """Take over what was fitted in closed form."""
+        self.gate_weight.copy_(torch.from_numpy(space.gate))
+        self.gate_offset.fill_(space.offset)
+        self.scale.copy_(torch.from_numpy(space.scale))
+        self.centre.copy_(torch.from_numpy(space.centre))
+        self.project.copy_(torch.from_numpy(space.project))
+        self.stretch.copy_(torch.from_numpy(space.correlation).sqrt())
+
+    def describes(self, values: Tensor) -> Tensor:
+        """Say which samples describe a concept without naming it: bool [n]."""
+        return values.flatten(1) @ self.gate_weight + self.gate_offset > 0
+
+    def join(self, words: Tensor, values: Tensor, named: Tensor) -> Tensor:
+        """Return words and meaning side by side; a description has no word, and a weight of its own."""
+        found = torch.empty(len(values), self.stretch.shape[0], device=values.device)
+        for kind, chosen in ((NAMED, named), (DESCRIBED, ~named)):
+            found[chosen] = self.embed(values[chosen], kind).float()
+        share = torch.sigmoid(self.share)
+        word_weight = torch.where(named, (1 - share).sqrt(), 0.0)
+        meaning_weight = torch.where(named, share.sqrt(), self.describing / share.sqrt())
+        return torch.cat([words * word_weight[:, None], found * meaning_weight[:, None]], dim=1)
+
+    def embed(self, values: Tensor, kind: int) -> Tensor:
+        """Return the unit embeddings of samples of one kind: float32 [n, width]."""
+        flat = ((values - self.centre[kind]) / self.scale[kind]).flatten(1)
+        canonical = flat @ self.project[kind]
+        corrected: Tensor = canonical * self.stretch + self.correct[kind](canonical)
+        return nn.functional.normalize(corrected, dim=-1)
+
+
+def _correction(width: int, expand: int) -> nn.Sequential:
+    """Return a linear map and a hidden layer that together start at zero."""
+    last = nn.Linear(width + expand, width)
+    nn.init.zeros_(last.weight)
+    nn.init.zeros_(last.bias)
+    return nn.Sequential(_Beside(width, expand), last)
+
+
+class _Beside(nn.Module):
+    """Puts a hidden layer's output beside its input."""
+
+    def __init__(self, width: int, expand: int) -> None:
+        super().__init__()
+        self.hidden = nn.Linear(width, expand)
+
+    def forward(self, values: Tensor) -> Tensor:
+        return torch.cat([values, nn.functional.gelu(self.hidden(values))], dim=-1)

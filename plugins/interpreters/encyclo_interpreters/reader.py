@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from encyclo.errors import DamagedError
 from encyclo_interpreters.network import LayerEncoder
+from encyclo_interpreters.trained_on import check_shape
 
 BATCH = 1024
 
@@ -26,8 +27,9 @@ class TransformerInterpreter:
         self.encoder = encoder.to(device).eval()
         self.shape, self.origin, self.device = shape, origin, device
         self.concepts: list[str] = []
-        self.prototypes = torch.empty(0, shape["layers"] * shape["width"], device=device)
-        """Unit embeddings of the signatures: float32 [C, L * width]."""
+        size = shape["layers"] * shape["width"] + shape.get("meaning", 0)
+        self.prototypes = torch.empty(0, size, device=device)
+        """Unit embeddings of the signatures: float32 [C, L * width + meaning]."""
 
     def read(self, activations: NDArray[np.float32]) -> NDArray[np.float32]:
         """Score every concept: float32 [n, L, H] -> float32 [n, C], logits."""
@@ -35,19 +37,24 @@ class TransformerInterpreter:
             scores = self.embed(activations) @ self.prototypes.T * self.encoder.scale()
             return scores.cpu().numpy()
 
-    def embed(self, activations: NDArray[np.float32]) -> torch.Tensor:
-        """Return unit embeddings, float32 [n, L * width], on the interpreter's device."""
+    def embed(self, activations: NDArray[np.float32], named: bool | None = None) -> torch.Tensor:
+        """Return embeddings, float32 [n, L * width + meaning], on the interpreter's device.
+
+        `named` says that all samples name their concept or that none does; without it the encoder finds out.
+        """
+        check_shape(activations, (self.shape["layers"], self.shape["hidden"]), self.origin)
+        pieces = []
         with torch.inference_mode():
-            pieces = [
-                self.encoder(torch.from_numpy(activations[start : start + BATCH]).to(self.device))
-                for start in range(0, len(activations), BATCH)
-            ]
-            return torch.cat(pieces) if pieces else self.prototypes[:0]
+            for start in range(0, len(activations), BATCH):
+                values = torch.from_numpy(activations[start : start + BATCH]).to(self.device)
+                kinds = None if named is None else torch.full((len(values),), named, device=self.device)
+                pieces.append(self.encoder(values, kinds))
+        return torch.cat(pieces) if pieces else self.prototypes[:0]
 
     def add_concepts(self, ids: Sequence[str], signatures: NDArray[np.float32]) -> None:
         """Add concepts by their signatures, float32 [k, L, H], without training again."""
         self.concepts = [*self.concepts, *ids]
-        self.prototypes = torch.cat([self.prototypes, self.embed(signatures)])
+        self.prototypes = torch.cat([self.prototypes, self.embed(signatures, named=True)])
 
     def save(self, folder: Path) -> None:
         """Write model.safetensors and config.json."""

@@ -1,7 +1,12 @@
 """What an interpreter was trained on: it must not read anything else."""
 
+from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from encyclo.errors import UsageError
 from encyclo.types import Context, SampleSet
 
 
@@ -14,3 +19,14 @@ def trained_on(samples: SampleSet, context: Context) -> dict[str, Any]:
         "layers": list(samples.layers),
         "pooling": context.pooling,
     }
+
+
+def check_shape(values: NDArray[np.float32], shape: tuple[int, ...], origin: Mapping[str, Any]) -> None:
+    """Raise UsageError unless the samples have the (layers, hidden size) that the interpreter was trained on."""
+    if values.shape[1:] != shape:
+        layers = ", ".join(map(str, origin.get("layers", ())))
+        raise UsageError(
+            f"The interpreter was trained on {shape[0]} layers of {shape[1]} ({origin.get('model')}, layers "
+            f"{layers}) and can't read samples of the shape {tuple(values.shape[1:])}; capture those layers of "
+            "that model."
+        )

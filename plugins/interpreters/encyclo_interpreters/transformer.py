@@ -22,6 +22,7 @@ PRESETS: dict[str, dict[str, int]] = {
     # The shape of the experiment that encyclo grew from.
     "seed-shape": {"width": 512, "heads": 8, "depth": 4},
 }
+MEANING, EXPAND = 512, 1024
 
 
 class Options(BaseModel):
@@ -35,13 +36,23 @@ class Options(BaseModel):
     heads: int = Field(0, ge=0)
     depth: int = Field(0, ge=0)
     """Attention blocks."""
+    meaning: int = Field(MEANING, ge=1)
+    """Dimensions that mentions and descriptions share; used where the samples hold descriptions."""
+    expand: int = Field(EXPAND, ge=1)
+    """Hidden units of the networks that correct the shared dimensions."""
     dropout: float = Field(0.0, ge=0, lt=1)
     epochs: int = Field(8, ge=1)
     """At most; training stops earlier when the validation loss no longer falls."""
     patience: int = Field(2, ge=1)
+    epoch_steps: int = Field(400, ge=1)
+    """An epoch is at most so many batches, however many samples there are."""
     batch: int = Field(256, ge=2)
     learning_rate: float = Field(1e-3, gt=0)
     weight_decay: float = Field(0.01, ge=0)
+    hard_negatives: bool = True
+    """Put the signatures of near concepts beside those of the batch."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Of the training steps; auto is bfloat16 where it is faster."""
 
     @model_validator(mode="after")
     def _fill(self) -> Options:
@@ -52,9 +63,10 @@ class Options(BaseModel):
             raise ValueError(f"width {self.width} is no multiple of heads {self.heads}")
         return self
 
-    def shape(self) -> dict[str, Any]:
-        """Return the network's shape."""
-        return {"width": self.width, "heads": self.heads, "depth": self.depth, "dropout": self.dropout}
+    def shape(self, meaning: bool) -> dict[str, Any]:
+        """Return the network's shape, with the shared dimensions or without."""
+        shape = {"width": self.width, "heads": self.heads, "depth": self.depth, "dropout": self.dropout}
+        return shape | ({"meaning": self.meaning, "expand": self.expand} if meaning else {})
 
 
 @hookimpl

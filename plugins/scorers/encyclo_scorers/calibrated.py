@@ -21,9 +21,10 @@ from encyclo.types import Interpreter, SampleSet, Scores, Split
 def score_confidence(interpreter: Interpreter, samples: SampleSet) -> Scores:
     """Fit the temperature on `Split.CALIBRATION`, report on `Split.TEST`, score concepts from both.
 
+    Samples that only describe their concept are left out: they are a rung of their own.
     A run without held-out families can't measure this: confidences are NaN and calibration is empty.
     """
-    fit_rows, test_rows = samples.rows(Split.CALIBRATION), samples.rows(Split.TEST)
+    fit_rows, test_rows = samples.named_rows(Split.CALIBRATION), samples.named_rows(Split.TEST)
     count = len(interpreter.concepts)
     if len(fit_rows) == 0 or len(test_rows) == 0:
         unknown = np.full(count, np.nan, np.float32)

@@ -25,7 +25,7 @@ ABSENT = 2**64 - 1
 _BYTES = [{"name": "bytes", "configuration": {"endian": "little"}}, {"name": "bytes"}]
 _TEXTS = [{"name": "vlen-utf8", "configuration": {}}, {"name": "vlen-utf8"}]
 _INDEX = [*_BYTES[:1], {"name": "crc32c"}]
-_KEYS = {"name": "default", "configuration": {"separator": "/"}}
+_KEYS = {"name": "default", "configuration": {"separator": "."}}
 _ARRAY_KEYS = {
     "shape", "data_type", "chunk_grid", "chunk_key_encoding", "fill_value", "codecs", "attributes", "zarr_format",
     "node_type", "storage_transformers", "dimension_names",
@@ -84,7 +84,7 @@ def keys_of(path: str, shape: tuple[int, ...], part: bool) -> list[str]:
     """Return the names of an array's files, in the order of their places."""
     if 0 in shape:
         return []
-    return [f"{path}/c/{'/'.join(map(str, place))}" for place in _places(path, shape, part)]
+    return [f"{path}/c.{'.'.join(map(str, place))}" for place in _places(path, shape, part)]
 
 
 def _places(path: str, shape: tuple[int, ...], part: bool) -> list[tuple[int, ...]]:

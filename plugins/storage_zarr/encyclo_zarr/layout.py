@@ -2,7 +2,7 @@
 
 Activations: one layer of 250 samples a chunk, all layers of 2,000 samples a shard, so that one layer is read
 without the others and 10,000 samples are 5 files. Prompts: 250 a chunk, 50,000 a shard. Signatures: 250
-concepts a chunk. All else, and every array of a part, is one chunk.
+concepts a chunk, one shard. All else, and every array of a part, is one chunk.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ def grid(name: str, shape: Sequence[int], part: bool) -> tuple[tuple[int, ...], 
         shard = rows * math.ceil(min(whole[0], ROWS_A_SHARD[name]) / rows)
         return (rows, *([1] * (len(whole) > 1)), *whole[2:]), (shard, *whole[1:])
     if name in ("mean", "variance"):
-        return (min(CONCEPTS_A_CHUNK, whole[0]), *whole[1:]), None
+        rows = min(CONCEPTS_A_CHUNK, whole[0])
+        return (rows, *whole[1:]), (rows * math.ceil(whole[0] / rows), *whole[1:])
     return whole, None
 
 
@@ -46,6 +47,8 @@ def create(
         dtype="string" if array.dtype == TEXT else array.dtype,
         chunks=chunks,
         shards=shards,
+        # c.0.0.0 rather than c/0/0/0: a folder is one more thing to flush.
+        chunk_key_encoding={"name": "default", "separator": "."},
         compressors=None,
         filters=None,
         attributes={ESCAPED: 1} if escape else None,

@@ -50,7 +50,7 @@ class ZarrPart:
                 self.escaped = {name: is_escaped(group[name]) for name in ("family", "prompt")}
                 self._columns = Columns(**{name: read_column(group[name]) for name in COLUMNS})
                 self._shape = group["activations"].shape
-            self._flat = tree.place("activations/c/0/0/0") if 0 not in self._shape else (path, 0)
+            self._flat = tree.place("activations/c.0.0.0") if 0 not in self._shape else (path, 0)
 
     def columns(self) -> Columns:
         """Return the part's small columns."""

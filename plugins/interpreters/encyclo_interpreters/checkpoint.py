@@ -1,0 +1,123 @@
+"""Checkpoints of a training: written after each epoch, found again by what determines the training.
+
+A checkpoint is one safetensors file. safetensors has no checksum of its own, so that the file's name holds the
+sha256 of its bytes: one that doesn't match is passed over, and training starts anew.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from encyclo import files
+from encyclo.types import SampleSet
+
+PREFIX = "checkpoint-"
+
+
+@dataclass(frozen=True)
+class State:
+    """Where a training stands: epochs done, epochs waited since the best, its loss, its weights."""
+
+    epoch: int
+    waited: int
+    best_loss: float
+    best: dict[str, Tensor]
+
+    def after(self, epoch: int, loss: float, encoder: nn.Module) -> State:
+        """Return the state after one more epoch."""
+        if loss < self.best_loss:
+            return State(epoch, 0, loss, Checkpoint.copy(encoder))
+        return State(epoch, self.waited + 1, self.best_loss, self.best)
+
+
+class Checkpoint:
+    """The checkpoint of the training `key`, in a folder."""
+
+    def __init__(self, folder: Path, key: str) -> None:
+        self.folder, self.key = folder, key
+
+    @staticmethod
+    def copy(encoder: nn.Module) -> dict[str, Tensor]:
+        """Return a copy of the encoder's weights."""
+        return copy.deepcopy(encoder.state_dict())
+
+    def save(self, state: State, encoder: nn.Module, optimiser: Any, schedule: Any) -> None:
+        """Write the checkpoint durably, then remove the one before."""
+        from safetensors.torch import save
+
+        tensors = {f"encoder.{name}": value for name, value in encoder.state_dict().items()}
+        tensors |= {f"best.{name}": value for name, value in state.best.items()}
+        for place, moments in optimiser.state_dict()["state"].items():
+            tensors |= {f"optimiser.{place}.{name}": value for name, value in moments.items()}
+        note = {"key": self.key, "epoch": state.epoch, "waited": state.waited, "best_loss": state.best_loss}
+        note["steps"] = schedule.last_epoch
+        # A copy of each: safetensors refuses tensors that share memory.
+        data = save({n: v.detach().cpu().clone() for n, v in tensors.items()}, {"note": json.dumps(note)})
+        target = self.folder / f"{PREFIX}{hashlib.sha256(data).hexdigest()}.safetensors"
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with files.replacing(target) as temporary:
+            temporary.write_bytes(data)
+        self._remove_all_but(target)
+
+    def load(self, encoder: nn.Module, optimiser: Any, schedule: Any) -> State | None:
+        """Fill encoder, optimiser and schedule from the checkpoint; None where none is of this training."""
+        from safetensors import safe_open
+
+        for path in sorted(self.folder.glob(f"{PREFIX}*.safetensors")):
+            if files.sha256_of(path) != path.stem.removeprefix(PREFIX):
+                continue
+            with safe_open(path, "pt") as opened:
+                note = json.loads(opened.metadata()["note"])
+                if note["key"] != self.key:
+                    continue
+                tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+            encoder.load_state_dict(_under("encoder.", tensors))
+            moments: dict[int, dict[str, Tensor]] = {}
+            for name, value in _under("optimiser.", tensors).items():
+                place, _, moment = name.partition(".")
+                moments.setdefault(int(place), {})[moment] = value
+            for _ in range(note["steps"]):
+                schedule.step()
+            optimiser.load_state_dict({**optimiser.state_dict(), "state": moments})
+            return State(note["epoch"], note["waited"], note["best_loss"], _under("best.", tensors))
+        return None
+
+    def clear(self) -> None:
+        """Remove every checkpoint: the training is over."""
+        self._remove_all_but(None)
+
+    def _remove_all_but(self, kept: Path | None) -> None:
+        for path in self.folder.glob(f"{PREFIX}*.safetensors"):
+            if path != kept:
+                path.unlink()
+
+
+def fingerprint(
+    encoder: nn.Module,
+    samples: SampleSet,
+    ids: Sequence[str],
+    rows: NDArray[np.int64],
+    options: str,
+    seed: int,
+) -> str:
+    """Return a hash of all that determines a training: samples (through the closed form), options, seed."""
+    digest = hashlib.sha256(json.dumps([options, seed, list(ids), list(samples.layers)]).encode())
+    for value in encoder.state_dict().values():
+        digest.update(value.cpu().contiguous().numpy().data)
+    for column in (rows, samples.concept, samples.split, samples.named):
+        digest.update(np.ascontiguousarray(column).data)
+    return digest.hexdigest()
+
+
+def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}

@@ -1,0 +1,176 @@
+"""Baseline `logistic`: multinomial logistic regression on all layers at once.
+
+Activations are standardised per layer and dimension and their layers joined; scikit-learn fits the weights with
+Adam, a batch of samples in memory at a time. The classes are a closed list: a concept that joins later is given
+its standardised signature as weights, as long as the others' are on average, and no training.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+from encyclo import hookimpl
+from encyclo.errors import UsageError
+from encyclo.seeds import derive_seed
+from encyclo.types import Concept, Context, SampleSet, Split
+from encyclo_interpreters.statistics import blocks, layer_statistics, training_means
+from encyclo_interpreters.trained_on import check_shape, trained_on
+
+MOST_CONCEPTS = 5_000
+"""Every step goes through all weights of all classes: its time grows with the square of the list."""
+
+FEWEST_STEPS = 300
+
+
+class Options(BaseModel):
+    """Options of the interpreter `logistic`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    epochs: int = Field(3, ge=1)
+    """At least; few samples are gone through until 300 steps are made."""
+    batch: int = Field(256, ge=2)
+    learning_rate: float = Field(1e-3, gt=0)
+    penalty: float = Field(1e-3, ge=0)
+    """Of the squared weights (L2)."""
+
+
+class LogisticInterpreter:
+    """Scores a concept by its logit."""
+
+    def __init__(
+        self,
+        concepts: list[str],
+        mean: NDArray[np.float32],
+        std: NDArray[np.float32],
+        weights: NDArray[np.float32],
+        bias: NDArray[np.float32],
+        origin: dict[str, object],
+    ) -> None:
+        self.concepts = concepts
+        self.mean, self.std = mean, std
+        self.weights, self.bias = weights, bias
+        """float32 [L * H, C] and [C]."""
+        self.origin = origin
+
+    def read(self, activations: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Score every concept: float32 [n, L, H] -> float32 [n, C], logits."""
+        check_shape(activations, self.mean.shape, self.origin)
+        return standardised(activations, self.mean, self.std) @ self.weights + self.bias
+
+    def add_concepts(self, ids: Sequence[str], signatures: NDArray[np.float32]) -> None:
+        """Add concepts by their signatures, float32 [k, L, H]."""
+        fresh = standardised(signatures, self.mean, self.std).T
+        fresh = fresh / np.maximum(np.linalg.norm(fresh, axis=0), 1e-12)
+        fresh = fresh * np.linalg.norm(self.weights, axis=0).mean()
+        self.concepts = [*self.concepts, *ids]
+        self.weights = np.concatenate([self.weights, fresh.astype(np.float32)], axis=1)
+        usual = np.full(len(ids), self.bias.mean(), np.float32)
+        self.bias = np.concatenate([self.bias, usual])
+
+    def save(self, folder: Path) -> None:
+        """Write model.safetensors and config.json."""
+        from safetensors.numpy import save_file
+
+        tensors = {"mean": self.mean, "std": self.std, "bias": self.bias}
+        # safetensors writes memory as it lies: a transposed view would come back scrambled.
+        save_file(tensors | {"weights": np.ascontiguousarray(self.weights)}, folder / "model.safetensors")
+        config = {"interpreter": "logistic", "trained_on": self.origin, "concepts": self.concepts}
+        (folder / "config.json").write_text(json.dumps(config, ensure_ascii=False), encoding="utf-8")
+
+
+def standardised(
+    values: NDArray[np.float32], mean: NDArray[np.float32], std: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Return samples with their layers joined, float32 [n, L * H]."""
+    flat: NDArray[np.float32] = ((values - mean) / std).reshape(len(values), mean.size).astype(np.float32)
+    return flat
+
+
+@hookimpl
+def train_interpreter(
+    samples: SampleSet, concepts: Sequence[Concept], context: Context
+) -> LogisticInterpreter:
+    """Fit to the named training samples; concepts without any join by their signature, the mean over all.
+
+    Raises UsageError for more than 5,000 concepts.
+    """
+    options = context.options
+    assert isinstance(options, Options)
+    if len(concepts) > MOST_CONCEPTS:
+        raise UsageError(
+            f"The interpreter 'logistic' takes at most {MOST_CONCEPTS:,} concepts and this run has "
+            f"{len(concepts):,}: its training time grows with the square; leave it out of `baselines`."
+        )
+    rows = samples.rows(Split.TRAIN)
+    rows = rows[samples.named[rows]]
+    mean, std = layer_statistics(samples, rows)
+    seed = derive_seed(context.seed, "logistic") % 2**32
+    seen, weights, bias = _fit(samples, rows, mean, std, options, seed)
+    interpreter = LogisticInterpreter([], mean, std, weights, bias, trained_on(samples, context))
+    means, count = training_means(samples, rows, len(concepts))
+    unseen = np.flatnonzero(count == 0)
+    ids = [concept.id for concept in concepts]
+    interpreter.concepts = [ids[i] for i in seen]
+    interpreter.add_concepts([ids[i] for i in unseen], means[unseen])
+    back = np.argsort(np.concatenate([seen, unseen]))
+    interpreter.weights, interpreter.bias = interpreter.weights[:, back], interpreter.bias[back]
+    interpreter.concepts = ids
+    return interpreter
+
+
+def _fit(
+    samples: SampleSet,
+    rows: NDArray[np.int64],
+    mean: NDArray[np.float32],
+    std: NDArray[np.float32],
+    options: Options,
+    seed: int,
+) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.float32]]:
+    """Return (concepts that were met [k], weights float32 [L * H, k], bias [k])."""
+    from sklearn.neural_network import MLPClassifier
+
+    seen = np.unique(samples.concept[rows]).astype(np.int64)
+    if len(seen) == 1:
+        return seen, np.zeros((mean.size, 1), np.float32), np.zeros(1, np.float32)
+    # Without a hidden layer scikit-learn's network is multinomial logistic regression, fitted in batches by
+    # matrix products; its SGDClassifier fits one binary problem a class, a sample at a time.
+    model = MLPClassifier(
+        hidden_layer_sizes=(),
+        alpha=options.penalty,
+        batch_size=options.batch,
+        learning_rate_init=options.learning_rate,
+        random_state=seed,
+    )
+    generator = np.random.default_rng(seed)
+    steps = -(-len(rows) // options.batch)
+    for _ in range(max(options.epochs, -(-FEWEST_STEPS // steps))):
+        for some in blocks(generator.permutation(rows)):
+            if len(some) < options.batch:
+                model.set_params(batch_size=len(some))
+            model.partial_fit(
+                standardised(samples.read(some), mean, std), samples.concept[some], classes=seen
+            )
+            model.set_params(batch_size=options.batch)
+    weights, bias = model.coefs_[0], model.intercepts_[0]
+    if len(seen) == 2:  # one logit, of the second class
+        weights, bias = np.concatenate([-weights, weights], axis=1) / 2, np.concatenate([-bias, bias]) / 2
+    return seen, weights.astype(np.float32), bias.astype(np.float32)
+
+
+@hookimpl
+def load_interpreter(folder: Path) -> LogisticInterpreter:
+    """Load what `LogisticInterpreter.save` wrote."""
+    from safetensors.numpy import load_file
+
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    t = load_file(folder / "model.safetensors")
+    return LogisticInterpreter(
+        config["concepts"], t["mean"], t["std"], t["weights"], t["bias"], config["trained_on"]
+    )

@@ -1,0 +1,446 @@
+"""The interpreters on samples whose truth is known: made of latent concepts, as mentions and as descriptions."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from encyclo.errors import DamagedError, UsageError
+from encyclo.types import Concept, Context, SampleSet, Split
+from encyclo_interpreters import centroid, logistic, training, transformer
+from encyclo_interpreters.checkpoint import PREFIX
+from encyclo_interpreters.discriminant import fit_discriminants
+from encyclo_interpreters.statistics import BLOCK, layer_statistics, training_means
+
+LAYERS, HIDDEN, LATENT = 3, 24, 12
+PLUGINS = {"transformer": transformer, "centroid": centroid, "logistic": logistic}
+QUICK = {"width": 16, "heads": 2, "depth": 1, "meaning": 12, "expand": 16, "batch": 64, "epochs": 3}
+
+
+def make_samples(
+    concepts: int, named: int = 6, described: int = 0, noise: float = 0.3, seed: int = 0
+) -> SampleSet:
+    """Mentions and descriptions of latent concepts, in different places of the activation space."""
+    truth = np.random.default_rng(7)  # the same model, whatever the draw
+    latent = truth.standard_normal((10_000, LATENT))[:concepts]
+    mention = truth.standard_normal((LATENT, LAYERS * HIDDEN))
+    description = truth.standard_normal((LATENT, LAYERS * HIDDEN))
+    offsets = truth.standard_normal((2, 20, LAYERS * HIDDEN))
+    far = truth.standard_normal(LAYERS * HIDDEN) * 8
+    generator = np.random.default_rng(seed)
+    owner, family, values = [], [], []
+    for kind, count in enumerate((named, described)):
+        for number in range(count):
+            seen = latent @ (description if kind else mention) + offsets[kind, number] + kind * far
+            values.append(seen + noise * generator.standard_normal(seen.shape))
+            owner.append(np.arange(concepts))
+            family.append(np.full(concepts, kind * named + number))
+    activations = (np.concatenate(values) * 50).astype(np.float32).reshape(-1, LAYERS, HIDDEN)
+    families = np.concatenate(family).astype(np.int32)
+    split = np.full(len(families), Split.TRAIN, np.int8)
+    split[families == 0] = Split.TEST
+    split[families == 1] = Split.VALIDATION
+    return SampleSet(
+        concept=np.concatenate(owner).astype(np.int32),
+        named=families < named,
+        family=families,
+        families=tuple(f"family.{i}" for i in range(named + described)),
+        split=split,
+        layers=(-3, -2, -1),
+        fetch=lambda rows: activations[rows],
+    )
+
+
+def make_concepts(count: int) -> list[Concept]:
+    return [Concept(id=f"c{i}", name=f"concept {i}") for i in range(count)]
+
+
+def context_for(name: str, folder: Path, seed: int = 0, **options: object) -> Context:
+    given = {**QUICK, **options} if name == "transformer" else options
+    return Context(seed, "cpu", PLUGINS[name].Options(**given), folder)
+
+
+def train(name: str, samples: SampleSet, folder: Path, seed: int = 0, **options: object):
+    concepts = make_concepts(int(samples.concept.max()) + 1)
+    return PLUGINS[name].train_interpreter(samples, concepts, context_for(name, folder, seed, **options))
+
+
+def top1(interpreter, samples: SampleSet, rows: np.ndarray) -> float:
+    return float((interpreter.read(samples.read(rows)).argmax(axis=1) == samples.concept[rows]).mean())
+
+
+def saved(interpreter, folder: Path) -> bytes:
+    folder.mkdir(exist_ok=True)
+    interpreter.save(folder)
+    return (folder / "model.safetensors").read_bytes()
+
+
+# --- every interpreter ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", PLUGINS)
+def test_held_out_families_are_read(name: str, tmp_path: Path):
+    samples = make_samples(60)
+    assert top1(train(name, samples, tmp_path), samples, samples.rows(Split.TEST)) > 0.9
+
+
+@pytest.mark.parametrize("name", PLUGINS)
+def test_shuffled_concepts_are_not_read(name: str, tmp_path: Path):
+    samples = make_samples(60)
+    shuffled = np.random.default_rng(0).permutation(samples.concept)
+    wrong = replace(samples, concept=shuffled)
+    assert top1(train(name, wrong, tmp_path), wrong, wrong.rows(Split.TEST)) < 0.15
+
+
+@pytest.mark.parametrize("name", PLUGINS)
+def test_the_same_seed_gives_the_same_weights(name: str, tmp_path: Path):
+    samples = make_samples(150, described=2)
+    first, again = (saved(train(name, samples, tmp_path / f"{i}"), tmp_path / f"s{i}") for i in range(2))
+    assert first == again
+
+
+@pytest.mark.parametrize("name", PLUGINS)
+def test_what_was_saved_reads_the_same(name: str, tmp_path: Path):
+    samples = make_samples(120, described=2)
+    interpreter = train(name, samples, tmp_path)
+    rows = np.arange(0, len(samples), 7)
+    saved(interpreter, tmp_path / "saved")
+    loaded = PLUGINS[name].load_interpreter(tmp_path / "saved")
+    np.testing.assert_allclose(
+        loaded.read(samples.read(rows)), interpreter.read(samples.read(rows)), rtol=1e-5, atol=1e-5
+    )
+    assert loaded.concepts == interpreter.concepts == [f"c{i}" for i in range(120)]
+
+
+@pytest.mark.parametrize("name", PLUGINS)
+def test_a_concept_joins_by_its_signature(name: str, tmp_path: Path):
+    samples = make_samples(120)
+    rows = np.flatnonzero(samples.concept < 100)
+    part = replace(
+        samples,
+        concept=samples.concept[rows],
+        named=samples.named[rows],
+        family=samples.family[rows],
+        split=samples.split[rows],
+        fetch=lambda chosen: samples.read(rows[chosen]),
+    )
+    known = train(name, part, tmp_path)
+    means, _ = training_means(samples, samples.rows(Split.TRAIN), 120)
+    known.add_concepts([f"c{i}" for i in range(100, 120)], means[100:])
+    fresh = np.flatnonzero((samples.concept >= 100) & (samples.split == Split.TEST))
+    assert len(fresh) == 20 and known.concepts[-1] == "c119"
+    assert top1(known, samples, fresh) > 0.9
+
+
+@pytest.mark.parametrize("name", PLUGINS)
+def test_samples_are_read_in_blocks(name: str, tmp_path: Path):
+    samples = make_samples(800, named=8, described=2)
+    largest = 0
+
+    def fetch(rows: np.ndarray) -> np.ndarray:
+        nonlocal largest
+        largest = max(largest, len(rows))
+        return samples.fetch(rows)
+
+    train(name, replace(samples, fetch=fetch), tmp_path)
+    assert len(samples) > 3 * BLOCK and 0 < largest <= BLOCK
+
+
+@pytest.mark.parametrize("name", PLUGINS)
+def test_samples_of_other_layers_are_refused(name: str, tmp_path: Path):
+    interpreter = train(name, make_samples(20), tmp_path)
+    with pytest.raises(UsageError, match=r"3 layers of 24 .*layers -3, -2, -1.* \(2, 24\)"):
+        interpreter.read(np.zeros((1, 2, HIDDEN), np.float32))
+
+
+@pytest.mark.parametrize("name", PLUGINS)
+@pytest.mark.parametrize("concepts", [1, 2])
+def test_one_or_two_concepts(name: str, concepts: int, tmp_path: Path):
+    samples = make_samples(concepts)
+    assert top1(train(name, samples, tmp_path), samples, samples.rows(Split.TEST)) == 1.0
+
+
+@pytest.mark.parametrize("name", PLUGINS)
+def test_a_concept_without_training_samples_keeps_its_place(name: str, tmp_path: Path):
+    samples = make_samples(40)
+    gone = np.isin(samples.concept, [0, 17])
+    held = replace(samples, split=np.where(gone, Split.TEST, samples.split).astype(np.int8))
+    interpreter = train(name, held, tmp_path)
+    assert interpreter.concepts == [f"c{i}" for i in range(40)]
+    others = np.flatnonzero(~gone & (samples.split == Split.TEST))
+    assert top1(interpreter, samples, others) > 0.9
+
+
+# --- described samples --------------------------------------------------------------------------------------
+
+
+def described_accuracy(interpreter, samples: SampleSet, concepts: range) -> float:
+    rows = np.flatnonzero(~samples.named & np.isin(samples.concept, list(concepts)))
+    return top1(interpreter, samples, rows)
+
+
+def test_descriptions_of_concepts_never_described_are_read(tmp_path: Path):
+    samples = make_samples(600, named=5, described=2, noise=0.1)
+    apart = (samples.concept >= 500) & ~samples.named
+    held = replace(samples, split=np.where(apart, Split.TEST, samples.split).astype(np.int8))
+    interpreter = train("transformer", held, tmp_path)
+    baseline = train("centroid", held, tmp_path)
+    reached = described_accuracy(interpreter, samples, range(500, 600))
+    assert reached > 0.5 and reached > 10 * described_accuracy(baseline, samples, range(500, 600))
+    assert top1(interpreter, samples, samples.rows(Split.TEST)[:100]) > 0.9  # names are read as well
+
+
+def test_the_kind_of_a_sample_is_found_out(tmp_path: Path):
+    samples = make_samples(300, described=2)
+    interpreter = train("transformer", samples, tmp_path)
+    values = torch.from_numpy(samples.read(np.arange(len(samples))))
+    found = interpreter.encoder.meaning.describes(values).numpy()
+    assert (found == ~samples.named).mean() > 0.99
+
+
+def test_a_few_descriptions_make_no_shared_space(tmp_path: Path):
+    samples = make_samples(50, described=1)
+    assert train("transformer", samples, tmp_path).encoder.meaning is None
+
+
+# --- closed forms ------------------------------------------------------------------------------------------
+
+
+def test_means_are_those_of_the_named_samples():
+    samples = make_samples(30, named=4, described=2)
+    samples.named[samples.concept == 3] = False
+    rows = samples.rows(Split.TRAIN)
+    means, count = training_means(samples, rows, 30)
+    for concept in range(30):
+        own = rows[samples.named[rows] & (samples.concept[rows] == concept)]
+        assert count[concept] == len(own)
+        expected = samples.read(own if len(own) else rows[samples.named[rows]]).mean(axis=0)
+        np.testing.assert_allclose(means[concept], expected, rtol=1e-4, atol=1e-3)
+
+
+def test_layer_statistics_are_those_of_all_rows():
+    samples = make_samples(1500, named=4)
+    rows = samples.rows(Split.TRAIN)
+    mean, std = layer_statistics(samples, rows)
+    values = samples.read(rows).astype(np.float64)
+    np.testing.assert_allclose(mean, values.mean(axis=0), rtol=1e-4, atol=1e-3)
+    np.testing.assert_allclose(std, values.std(axis=0), rtol=1e-4)
+
+
+def test_discriminants_make_the_noise_round():
+    samples = make_samples(400, named=12)
+    rows = samples.rows(Split.TRAIN)
+    means, count = training_means(samples, rows, 400)
+    centre, project = fit_discriminants(samples, rows, means, count, width=LATENT)
+    within = samples.read(rows) - means[samples.concept[rows]]
+    seen = np.einsum("nlh,lhw->lnw", within, project)
+    for layer in seen:
+        scatter = layer.T @ layer / len(layer)
+        assert abs(scatter - np.diag(np.diag(scatter))).max() < 0.5 * np.diag(scatter).mean()
+    assert centre.shape == (LAYERS, HIDDEN)
+
+
+# --- training ------------------------------------------------------------------------------------------------
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from encyclo_interpreters import training
+from tests.plugins.test_interpreters import make_samples, saved, train
+
+loss, calls = training.validation_loss, 0
+
+def counting(*arguments):
+    global calls
+    calls += 1
+    if calls == int(sys.argv[2]):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return loss(*arguments)
+
+training.validation_loss = counting
+out = Path(sys.argv[1])
+saved(train("transformer", make_samples(120, described=2), out, epochs=4, patience=4, dropout=0.2), out / "saved")
+"""
+
+
+def run_killed(folder: Path, at_call: int) -> int:
+    command = [sys.executable, "-c", KILLED, str(folder), str(at_call)]
+    return subprocess.run(
+        command, cwd=Path(__file__).parents[2], env=os.environ | {"OMP_NUM_THREADS": "1"}
+    ).returncode
+
+
+def test_a_training_that_was_killed_goes_on_to_the_same_weights(tmp_path: Path):
+    assert run_killed(tmp_path / "whole", at_call=0) == 0
+    assert not list((tmp_path / "whole").glob(f"{PREFIX}*"))
+    assert run_killed(tmp_path / "killed", at_call=4) == -signal.SIGKILL
+    assert len(list((tmp_path / "killed").glob(f"{PREFIX}*"))) == 1
+    assert (
+        run_killed(tmp_path / "killed", at_call=3) == 0
+    )  # two epochs are left: it would die if it began anew
+    expected, found = (tmp_path / name / "saved" / "model.safetensors" for name in ("whole", "killed"))
+    assert found.read_bytes() == expected.read_bytes()
+
+
+class Interrupted(Exception):
+    pass
+
+
+def interrupt(monkeypatch: pytest.MonkeyPatch, samples: SampleSet, folder: Path, **options: object) -> Path:
+    """Train until the third epoch's end; return the checkpoint."""
+    loss, calls = training.validation_loss, 0
+
+    def counting(*arguments):
+        nonlocal calls
+        calls += 1
+        if calls == 3:
+            raise Interrupted
+        return loss(*arguments)
+
+    with monkeypatch.context() as patch, pytest.raises(Interrupted):
+        patch.setattr(training, "validation_loss", counting)
+        train("transformer", samples, folder, **options)
+    (found,) = folder.glob(f"{PREFIX}*")
+    return found
+
+
+@pytest.mark.parametrize("harm", ["byte", "options", "samples"])
+def test_a_checkpoint_of_anything_else_is_passed_over(
+    harm: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    samples, options = make_samples(60), {"epochs": 3, "patience": 3}
+    expected_of, expected_options = samples, dict(options)
+    path = interrupt(monkeypatch, samples, tmp_path / "k", **options)
+    if harm == "byte":
+        data = bytearray(path.read_bytes())
+        data[-10] ^= 1
+        path.write_bytes(data)
+    elif harm == "options":
+        expected_options["learning_rate"] = 3e-3
+    else:
+        expected_of = make_samples(60, seed=1)
+    resumed = saved(train("transformer", expected_of, tmp_path / "k", **expected_options), tmp_path / "a")
+    anew = saved(train("transformer", expected_of, tmp_path / "new", **expected_options), tmp_path / "b")
+    assert resumed == anew
+
+
+def test_training_never_ends_with_a_higher_validation_loss(tmp_path: Path):
+    samples = make_samples(60)
+    losses = []
+    loss = training.validation_loss
+
+    def noting(*arguments):
+        losses.append(loss(*arguments))
+        return losses[-1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "validation_loss", noting)
+        interpreter = train("transformer", samples, tmp_path, learning_rate=1.0, epochs=4, patience=2)
+    assert min(losses) == losses[0] and len(losses) == 3  # ruined by the rate, stopped after two epochs
+    rows = samples.rows(Split.TRAIN)
+    means, _ = training_means(samples, rows, 60)
+    material = training.Material(
+        samples,
+        rows,
+        samples.rows(Split.VALIDATION),
+        means,
+        np.ones(60, np.int64),
+        np.empty((60, 0), np.int32),
+    )
+    assert loss(interpreter.encoder, material) == pytest.approx(losses[0], rel=1e-5)
+
+
+def test_training_lowers_the_validation_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    losses = []
+    loss = training.validation_loss
+    monkeypatch.setattr(training, "validation_loss", lambda *a: losses.append(loss(*a)) or losses[-1])
+    train("transformer", make_samples(300, noise=1.0), tmp_path, epochs=6)
+    assert min(losses) < 0.95 * losses[0]
+
+
+def test_an_earlier_stages_weights_are_taken_where_they_lose_less(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    samples = make_samples(300, noise=1.0)
+    before = train("transformer", samples, tmp_path / "before", epochs=6)
+    starts = []
+    fit = training.fit
+    monkeypatch.setattr(
+        training,
+        "fit",
+        lambda encoder, material, *rest: starts.append(training.validation_loss(encoder, material)),
+    )
+    concepts = make_concepts(300)
+    for known in (None, before):
+        context = replace(context_for("transformer", tmp_path / "x"), interpreter=known)
+        transformer.train_interpreter(samples, concepts, context)
+    assert fit is not training.fit and starts[1] < starts[0]
+
+
+def test_batches_hold_distinct_concepts_and_every_row_once():
+    samples = make_samples(50, named=5)
+    rows = samples.rows(Split.TRAIN)
+    batches = list(training.distinct_batches(samples.concept, rows, 16, np.random.default_rng(0)))
+    assert sorted(np.concatenate(batches)) == sorted(rows)
+    for batch in batches:
+        assert len(batch) <= 16 and len(set(samples.concept[batch])) == len(batch)
+
+
+def test_watched_descriptions_are_of_concepts_whose_descriptions_never_train():
+    samples = make_samples(300, described=2)
+    rows, watched = training.choose_rows(samples, np.random.default_rng(0))
+    descriptions = [r[~samples.named[r]] for r in (rows, watched)]
+    trained, kept = (set(samples.concept[r].tolist()) for r in descriptions)
+    assert len(kept) == 15 and len(trained) == 285 and not kept & trained
+    assert not set(rows) & set(watched)
+
+
+def test_near_concepts_are_the_nearest(tmp_path: Path):
+    samples = make_samples(80)
+    interpreter = train("transformer", samples, tmp_path)
+    means, count = training_means(samples, samples.rows(Split.TRAIN), 80)
+    count[5] = 0
+    near = training.nearest_concepts(interpreter.encoder, means, count, 3)
+    prototypes = interpreter.embed(means, named=True).numpy()
+    cosine = prototypes @ prototypes.T
+    np.fill_diagonal(cosine, -np.inf)
+    cosine[:, 5] = -np.inf
+    np.testing.assert_array_equal(near, np.argsort(-cosine, axis=1)[:, :3])
+
+
+def test_seed_shape_is_the_older_works():
+    options = transformer.Options(preset="seed-shape")
+    assert (options.width, options.heads, options.depth) == (512, 8, 4)
+    with pytest.raises(ValueError, match="multiple"):
+        transformer.Options(width=10, heads=4)
+
+
+def test_bfloat16_steps_learn_as_well(tmp_path: Path):
+    samples = make_samples(60)
+    interpreter = train("transformer", samples, tmp_path, precision="bfloat16")
+    assert top1(interpreter, samples, samples.rows(Split.TEST)) > 0.9
+
+
+def test_weights_of_another_shape_are_refused(tmp_path: Path):
+    saved(train("transformer", make_samples(20), tmp_path), tmp_path / "saved")
+    config = tmp_path / "saved" / "config.json"
+    config.write_text(config.read_text().replace('"width": 16', '"width": 32'))
+    with pytest.raises(DamagedError, match="does not fit"):
+        transformer.load_interpreter(tmp_path / "saved")
+
+
+# --- logistic ------------------------------------------------------------------------------------------------
+
+
+def test_logistic_refuses_more_concepts_than_it_can_train(tmp_path: Path):
+    samples = make_samples(3)
+    with pytest.raises(UsageError, match=r"at most 5,000 concepts and this run has 5,001"):
+        logistic.train_interpreter(samples, make_concepts(5001), context_for("logistic", tmp_path))

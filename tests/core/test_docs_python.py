@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -56,3 +58,25 @@ def test_the_examples_of_export_md(tiny_run: Path, tmp_path: Path, monkeypatch: 
     monkeypatch.chdir(tmp_path)
     run_all("export.md")
     assert "(32,)" in capsys.readouterr().out
+
+
+def test_convergence_md_names_every_column_and_key(encyclo, tiny_run: Path, tmp_path: Path):
+    run = Path(shutil.copytree(tiny_run, tmp_path / "run"))
+    found = json.loads(encyclo("converge", run, "--device", "cpu", "--json").stdout)
+    text = (DOCS / "convergence.md").read_text(encoding="utf-8")
+    keys = {*found} - {"out"} | {*found["layers"]["-2"]} | {*found["curve"]["-2"]} | {*found["older"]}
+    for key in keys:
+        assert f"`{key}`" in text, key
+    printed = encyclo("converge", run, "--no-older").stdout
+    for heading in ("Raw", "In 5%", "Centred", "Adjusted", "Cosine", "Null", "To 5%"):
+        assert heading in printed and f"| {heading} |" in text, heading
+
+
+def test_export_md_names_every_file_and_tensor(tiny_run: Path, tmp_path: Path):
+    from safetensors.numpy import load_file
+
+    metadata = exporting.export(tiny_run, tmp_path / "out", control=("animal",))
+    text = (DOCS / "export.md").read_text(encoding="utf-8")
+    for name in (*metadata["files"], *load_file(tmp_path / "out" / "vectors.safetensors")):
+        known = re.sub(r"control/.*", "control/NUMBER-NAME.gguf", name).removeprefix("interpreter/")
+        assert f"`{known}`" in text, name

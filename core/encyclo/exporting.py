@@ -61,7 +61,7 @@ def export(
         files.make_folder(out.parent)
         with files.replacing_folder(out) as folder:
             _write_vectors(folder / "vectors.safetensors", vectors, metadata)
-            shutil.copytree(interpreter, folder / "interpreter")
+            _copy_interpreter(interpreter, folder / "interpreter")
             write_csv(folder / "entries.csv", book.book.concepts)
             if parquet:
                 write_parquet(folder / "entries.parquet", book.book.concepts)
@@ -161,6 +161,13 @@ def write_parquet(path: Path, table: ConceptTable) -> None:
 def utf8(text: str) -> str:
     r"""Return the text with lone surrogates, which UTF-8 has none of, written as `\ud800`."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def _copy_interpreter(source: Path, target: Path) -> None:
+    """Copy the files that have checksums, and these; what else lies there (a link, say) stays."""
+    files.make_folder(target)
+    for name in (*json.loads((source / "sha256.json").read_text(encoding="utf-8")), "sha256.json"):
+        shutil.copyfile(source / Path(name).name, target / Path(name).name)
 
 
 def _write_vectors(path: Path, vectors: dict[str, NDArray[Any]], metadata: dict[str, Any]) -> None:

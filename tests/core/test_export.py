@@ -198,6 +198,15 @@ def test_licences_that_are_known_are_recorded(tmp_path: Path, tiny_gemma: Path, 
     assert "ai.google.dev/gemma/terms" in find_licence(PACKAGED, model.weights)
 
 
+def test_what_lies_beside_the_interpreter_stays(tiny_run: Path, tmp_path: Path):
+    copy = Path(shutil.copytree(tiny_run, tmp_path / "copy"))
+    (tmp_path / "secret").write_text("s")
+    (copy / "interpreter" / "link.json").symlink_to(tmp_path / "secret")
+    metadata = exporting.export(copy, tmp_path / "out", parquet=False)
+    assert not (tmp_path / "out" / "interpreter" / "link.json").exists()
+    assert {"interpreter/model.safetensors", "interpreter/sha256.json"} <= metadata["files"].keys()
+
+
 # --- control vectors ---------------------------------------------------------------------------------------------
 
 

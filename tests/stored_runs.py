@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 
 from encyclo import codec, files, rundir
+from encyclo.config import RunConfig
 from encyclo.finishing import finalise
 from encyclo.ledger import Unit
 from encyclo.plugins import Plugins
 from encyclo.rows import CommittedRows, fetch
 from encyclo.schema import NO_SPAN, Attributes, Book, ConceptTable, Part, Schema, SignatureTable
+from encyclo.session import hash_of, load_concepts
 from encyclo.signatures import estimate_signatures
 from encyclo.types import SampleSet
 
@@ -52,7 +55,11 @@ def sample_set(source) -> SampleSet:
 def make_run(out: Path, store: str, finish: bool = True) -> Path:
     """Write the run; the same for the same store."""
     config = {"store": store, "layers": list(LAYERS), "concepts": "core", "limit": CONCEPTS, "seed": 0}
-    config |= {"interpreter": "centroid", "model": "tiny", "options": {}}
+    config |= {"interpreter": "centroid", "model": "tiny", "options": {}, "budget": None}
+    config["targets"] = list(RunConfig().targets)
+    plugins = Plugins()
+    listed = load_concepts(RunConfig(limit=CONCEPTS), plugins, plugins.options("core", {}))
+    config |= {"pooling": "span", "concepts_sha256": hash_of([asdict(concept) for concept in listed])}
     with rundir.claimed(out, config, {"plugins": {store: "encyclo 0.1.0"}}) as directory:
         made = Plugins().call("store_activations", store, location=out, schema=Schema(LAYERS, (3, 4), HIDDEN))
         commits = [

@@ -50,13 +50,21 @@ class HalfSplit:
 
 
 def half_splits(
-    samples: SampleSet, signatures: Signatures, contexts: Contexts, seed: int, splits: int = SPLITS
+    samples: SampleSet,
+    signatures: Signatures,
+    contexts: Contexts,
+    seed: int,
+    splits: int = SPLITS,
+    take: int | None = None,
+    among: NDArray[np.int64] | None = None,
 ) -> HalfSplit | None:
     """Compare random halves of each concept's named samples; None where no two concepts have FEWEST.
 
-    Concepts are taken a slice at a time, so that memory stays flat in the number of samples.
+    With `take`, each split draws so many of a concept's samples and halves those; with `among`, only these
+    concepts (each with `take` named samples, or two) are compared. Concepts are taken a slice at a time, so that
+    memory stays flat in the number of samples.
     """
-    chosen = np.flatnonzero(signatures.count >= FEWEST)
+    chosen = np.flatnonzero(signatures.count >= FEWEST) if among is None else among
     if len(chosen) < 2:
         return None
     centre = signatures.mean[chosen].mean(axis=0)
@@ -69,13 +77,15 @@ def half_splits(
         own = [rows[starts[c] : starts[c + 1]] for c in some]
         values = samples.read(np.concatenate(own))
         generator = np.random.default_rng(derive_seed(seed, "halves", index))
-        pick = _pick_halves([len(o) for o in own], splits, generator)
+        pick = _pick_halves([len(o) for o in own], splits, generator, take)
         first, second = _half_means(pick, values, splits)
         adjusted = _half_means(pick, values - contexts.of(np.concatenate(own)), splits)
         apart = _difference(*((half - centre) / scale for half in adjusted)).mean(axis=0).astype(np.float64)
         found.append((*_compare(first, second, centre, scale, generator), apart))
     raw, centred, cosine, null, less = (np.concatenate(column) for column in zip(*found, strict=True))
-    return HalfSplit(chosen, signatures.count[chosen].astype(np.int64), raw, centred, less, cosine, null)
+    used = signatures.count[chosen].astype(np.int64)
+    used = used if take is None else np.minimum(used, take)
+    return HalfSplit(chosen, used, raw, centred, less, cosine, null)
 
 
 def convergence_table(
@@ -102,10 +112,12 @@ def convergence_table(
     return table
 
 
-def _pick_halves(counts: list[int], splits: int, generator: np.random.Generator) -> csr_array:
+def _pick_halves(
+    counts: list[int], splits: int, generator: np.random.Generator, take: int | None = None
+) -> csr_array:
     """Return the matrix that takes samples, one concept's after another's, to the means of their halves.
 
-    Its rows are [splits, concepts, 2]: one sparse product does all splits.
+    Its rows are [splits, concepts, 2]: one sparse product does all splits. A half has no more than take/2.
     """
     from scipy.sparse import csr_array
 
@@ -114,7 +126,7 @@ def _pick_halves(counts: list[int], splits: int, generator: np.random.Generator)
         start = 0
         for concept, count in enumerate(counts):
             order = start + generator.permutation(count)
-            half = count // 2
+            half = (count if take is None else min(count, take)) // 2
             row = (split * len(counts) + concept) * 2
             entries += [(row, order[:half], half), (row + 1, order[half : 2 * half], half)]
             start += count

@@ -217,6 +217,14 @@ class Plugins:
             raise self.fault(name, f"names the fingerprint {found!r}, which is no text")
         return found
 
+    def licence(self, name: str) -> str | None:
+        """Return what a plugin names as `LICENCE`: the terms of what it gives, such as a concept list's."""
+        self.load(name)
+        found = getattr(self._manager.get_plugin(name), "LICENCE", None)
+        if found is not None and not isinstance(found, str):
+            raise self.fault(name, f"names the licence {found!r}, which is no text")
+        return found
+
     def call(self, hook: str, name: str, /, **arguments: Any) -> Any:
         """Call `hook` of the plugin `name` (and the wrappers opted in) and return its result.
 

@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,6 +56,40 @@ class TokenReading:
     """1 where the activation looks like what the interpreter knows, 0 where like nothing it knows."""
     read: str | None
     """The first concept's name where its confidence reaches the threshold; None where the reader abstains."""
+
+
+@dataclass(frozen=True, repr=False)
+class Reading(Sequence[TokenReading]):
+    """A whole text's readings, one a token; a notebook shows it as the text in colours."""
+
+    text: str
+    tokens: tuple[TokenReading, ...]
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    @overload
+    def __getitem__(self, place: int) -> TokenReading: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> tuple[TokenReading, ...]: ...
+
+    def __getitem__(self, place: int | slice) -> TokenReading | tuple[TokenReading, ...]:
+        return self.tokens[place]
+
+    @property
+    def concepts(self) -> list[str]:
+        """The concepts that were read with enough confidence, each once, in the text's order."""
+        return list(dict.fromkeys(token.read for token in self.tokens if token.read))
+
+    def __repr__(self) -> str:
+        read = ", ".join(self.concepts[:6]) + (" and more" if len(self.concepts) > 6 else "")
+        return f"<Reading of {len(self):,} tokens: {read or 'nothing read with enough confidence'}>"
+
+    def _repr_html_(self) -> str:
+        from encyclo.notebook import reading_html
+
+        return reading_html(self)
 
 
 @dataclass(frozen=True)

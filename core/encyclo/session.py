@@ -81,6 +81,10 @@ class Session:
         return {
             "model_source": self.model.source,
             "concept_files": _files_named(self.options[self.config.concepts]),
+            "licences": {
+                "model": getattr(self.model, "licence", None),
+                "concepts": self.plugins.licence(self.config.concepts),
+            },
             "plugins": {
                 name: f"{found.package} {found.version}"
                 for name in self.options

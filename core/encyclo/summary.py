@@ -9,7 +9,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from encyclo.encyclopedia import Encyclopedia, Entry, open_run
+from encyclo.encyclopedia import Encyclopedia, open_run
+from encyclo.entry import Entry, confidence_text
 from encyclo.pipeline import Outcome
 
 EXAMPLES = 5
@@ -119,13 +120,6 @@ def _examples(book: Encyclopedia) -> Table:
             _escaped(entry.name), confidence_text(entry), _escaped(", ".join(n.name for n in entry.nearest))
         )
     return table
-
-
-def confidence_text(entry: Entry) -> str:
-    """Return `98% (91% to 100%)`, or that it was not measured."""
-    if math.isnan(entry.confidence):
-        return "not measured"
-    return f"{entry.confidence:.0%} ({entry.low:.0%} to {entry.high:.0%})"
 
 
 def print_entry(book: Encyclopedia, name: str, console: Console, prompts: int = 8) -> None:

@@ -186,7 +186,10 @@ class Opening:
 
 
 class Model(Protocol):
-    """A language model, loaded on first use; reading its description loads no weights."""
+    """A language model, loaded on first use; reading its description loads no weights.
+
+    One that knows the terms of its weights has them as `licence`, a text, which run.json records.
+    """
 
     name: str
     source: str

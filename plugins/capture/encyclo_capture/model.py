@@ -15,7 +15,7 @@ from encyclo.errors import ModelNotFoundError, UsageError
 from encyclo.types import Opening, Progress
 from encyclo_capture.prepared import prepare
 from encyclo_capture.quiet import quiet_transformers
-from encyclo_capture.weights import Weights, find_weights
+from encyclo_capture.weights import Weights, find_licence, find_weights
 
 if TYPE_CHECKING:
     from encyclo_capture.generation import Head
@@ -47,6 +47,11 @@ class TransformersModel:
     def weights_sha256(self) -> str:
         """Hash of the weight files."""
         return self.weights.sha256
+
+    @property
+    def licence(self) -> str | None:
+        """The weights' terms of use, where they are known."""
+        return find_licence(self.name, self.weights)
 
     @property
     def max_tokens(self) -> int | None:

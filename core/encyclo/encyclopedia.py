@@ -92,6 +92,11 @@ class Encyclopedia:
             )
         return self._book
 
+    @property
+    def source(self) -> Source:
+        """All samples, by row."""
+        return self._source
+
     def __enter__(self) -> Encyclopedia:
         return self
 

@@ -10,10 +10,10 @@ from typing import NoReturn
 
 import typer
 
-from encyclo.cli import evaluate, keeping, looking, making, read, running
+from encyclo.cli import evaluate, keeping, looking, making, read, report, running
 from encyclo.cli.app import app
 
-__all__ = ["app", "evaluate", "keeping", "looking", "main", "making", "read", "run_command", "running"]
+__all__ = ["app", "evaluate", "keeping", "looking", "main", "making", "read", "report", "run_command", "running"]
 
 INTERRUPTED = 130
 

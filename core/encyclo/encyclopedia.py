@@ -24,6 +24,7 @@ from encyclo.plugins import Plugins
 from encyclo.rows import Batch, CommittedRows, Source, batches
 from encyclo.schema import Book, Part, Schema
 from encyclo.session import hash_of, load_concepts
+from encyclo.text import printable
 from encyclo.types import Concept, Context, Interpreter, Store
 
 
@@ -120,9 +121,10 @@ class Encyclopedia:
         """Return the row of a concept's name. Raises UsageError that suggests the nearest names."""
         if name in self._place:
             return self._place[name]
-        near = difflib.get_close_matches(name, self._place, n=5, cutoff=0.5)
+        near = nearest_names(name, self.concepts)
         hint = f"; did you mean {', '.join(near)}?" if near else "."
-        raise UsageError(f"There is no concept named {name!r} in {self.path}{hint}")
+        said = name if len(name) <= 60 else f"{name[:60]}…"
+        raise UsageError(f"There is no concept named {said!r} in {self.path}{hint}")
 
     def entry(self, name: str, neighbours: int = 8) -> Entry:
         """Return the entry of the concept `name`. Raises UsageError."""
@@ -223,6 +225,21 @@ class Encyclopedia:
             "load_interpreter", name, folder=folder, context=context
         )
         return interpreter
+
+
+def nearest_names(name: str, names: Sequence[str], count: int = 5) -> list[str]:
+    """Return the names that someone who typed `name` may have meant, the likeliest first; capitals don't count."""
+    folded: dict[str, str] = {}
+    for other in names:
+        folded.setdefault(other[:60].casefold(), other)
+    asked = name[:60].casefold().strip()
+    near = difflib.get_close_matches(asked, folded, n=count, cutoff=0.5)
+    # Whoever types a word of a longer name meant that name, however long the rest of it.
+    holding = sorted(
+        (key for key in folded if asked and asked in key and key not in near), key=lambda k: (len(k), k)
+    )
+    chosen = near[:1] + holding[: count - 1] + near[1:]
+    return [printable(folded[key][:60]) for key in chosen[:count]]
 
 
 def open_run(path: Path | str) -> Encyclopedia:

@@ -13,7 +13,18 @@ import typer
 from encyclo.cli import evaluate, keeping, looking, making, read, report, running
 from encyclo.cli.app import app
 
-__all__ = ["app", "evaluate", "keeping", "looking", "main", "making", "read", "report", "run_command", "running"]
+__all__ = [
+    "app",
+    "evaluate",
+    "keeping",
+    "looking",
+    "main",
+    "making",
+    "read",
+    "report",
+    "run_command",
+    "running",
+]
 
 INTERRUPTED = 130
 

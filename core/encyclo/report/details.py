@@ -7,7 +7,7 @@ the least trusted entries get this far; the page says so.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -60,7 +60,8 @@ class Details:
     """Of some entries everything; of their readings the commonest misreadings.
 
     pairs: (truth, read instead, times), the commonest first, of `readings` samples: those that training never
-    saw where there are any (held_out), else of all; curve: (samples in a half, entries, raw, centred), means over entries
+    saw where there are any (held_out), else of all
+    curve: (samples in a half, entries, raw, centred), means over entries
     """
 
     entries: dict[int, Detail]
@@ -70,14 +71,26 @@ class Details:
     curve: list[tuple[int, int, float, float]]
 
 
+@dataclass(frozen=True)
+class _Reading:
+    """What the details of any entry are made with."""
+
+    source: Source
+    interpreter: Interpreter
+    heldout: frozenset[str]
+    centre: NDArray[np.float32]
+    scale: NDArray[np.float32]
+    seed: int
+
+
 def collect(
     source: Source, book: Book, interpreter: Interpreter, metrics: Mapping[str, Any], seed: int
 ) -> Details:
     """Read what the page needs from a finished run's samples. The same run gives the same details."""
     chosen = np.sort(ranking(book, unmeasured_last=True)[-MOST:])
     splits = metrics.get("splits") or {}
-    heldout = {family for name in ("calibration", "test") for family in splits.get(name) or ()}
-    centre, scale = _centre(book.signatures)
+    heldout = frozenset(family for name in ("calibration", "test") for family in splits.get(name) or ())
+    tools = _Reading(source, interpreter, heldout, *_centre(book.signatures), seed)
     near = nearest(book.signatures, chosen, NEAREST)
     owners = source.columns.concept
     order = np.argsort(owners, kind="stable")
@@ -85,32 +98,10 @@ def collect(
     found: dict[int, Detail] = {}
     pairs: dict[bool, Counter[tuple[int, int]]] = {True: Counter(), False: Counter()}
     for some in np.array_split(chosen, max(1, -(-len(chosen) // AT_ONCE))):
-        own = [_spread(order[edges[row] : edges[row + 1]], SAMPLES) for row in some]
-        if sum(map(len, own)) == 0:
-            found |= {int(row): Detail(nearest=near[int(row)]) for row in some}
-            continue
-        part = source.samples(np.concatenate(own))
-        values = part.values()
-        start = 0
-        for row, mine in zip(some.tolist(), own, strict=True):
-            places = np.arange(start, start + len(mine))
-            start += len(mine)
-            read, held = _to_read(part, places, heldout)
-            scores = interpreter.read(values[read]) if len(read) else np.empty((0, len(book.concepts)))
-            best = scores.argmax(axis=1)
-            pairs[held].update((row, other) for other in best.tolist() if other != row)
-            named = places[part.span[places, 0] >= 0]
-            generator = np.random.default_rng(derive_seed(seed, "curve", row))
-            found[row] = Detail(
-                near[row],
-                _confused(scores, row),
-                len(read),
-                int((best == row).sum()),
-                held,
-                [(part.prompt[i], part.family[i]) for i in _spread(places, PROMPTS)],
-                int(edges[row + 1] - edges[row]),
-                *_curve(values[named], centre, scale, generator),
-            )
+        rows = {row: order[edges[row] : edges[row + 1]] for row in some.tolist()}
+        for row, detail, misread in _read_some(tools, rows, near):
+            found[row] = detail
+            pairs[detail.held].update((row, other) for other in misread)
     held = any(detail.held for detail in found.values())
     ordered = sorted(pairs[held].items(), key=lambda item: (-item[1], item[0]))[:PAIRS]
     return Details(
@@ -120,6 +111,41 @@ def collect(
         held,
         _mean_curve(list(found.values())),
     )
+
+
+def _read_some(
+    tools: _Reading, rows: Mapping[int, NDArray[np.int64]], near: Mapping[int, list[tuple[int, float]]]
+) -> Iterator[tuple[int, Detail, list[int]]]:
+    """Yield (entry, its details, what its samples were misread as) for the entries that `rows` has samples of."""
+    own = {row: _spread(all_of_it, SAMPLES) for row, all_of_it in rows.items()}
+    wanted = np.concatenate([*own.values(), np.empty(0, np.int64)])
+    part = tools.source.samples(wanted) if len(wanted) else None
+    values = part.values() if part else None
+    start = 0
+    for row, mine in own.items():
+        if part is None or values is None or len(mine) == 0:
+            yield row, Detail(nearest=near[row]), []
+            continue
+        places = np.arange(start, start + len(mine))
+        start += len(mine)
+        read, held = _to_read(part, places, tools.heldout)
+        scores = tools.interpreter.read(values[read]) if len(read) else np.empty((0, 1), np.float32)
+        best = scores.argmax(axis=1)
+        named = places[part.span[places, 0] >= 0]
+        generator = np.random.default_rng(derive_seed(tools.seed, "curve", row))
+        raw, centred = _curve(values[named], tools.centre, tools.scale, generator)
+        detail = Detail(
+            nearest=near[row],
+            confused=_confused(scores, row),
+            readings=len(read),
+            right=int((best == row).sum()),
+            held=held,
+            prompts=[(part.prompt[i], part.family[i]) for i in _spread(places, PROMPTS)],
+            samples=len(rows[row]),
+            raw=raw,
+            centred=centred,
+        )
+        yield row, detail, [other for other in best.tolist() if other != row]
 
 
 def carried_by_layer(signatures: SignatureTable) -> NDArray[np.float64]:
@@ -153,10 +179,13 @@ def _spread(rows: NDArray[np.int64], most: int) -> NDArray[np.int64]:
     """Return at most so many of `rows`, evenly from first to last."""
     if len(rows) <= most:
         return rows
-    return rows[np.linspace(0, len(rows) - 1, most).round().astype(int)]
+    chosen: NDArray[np.int64] = rows[np.linspace(0, len(rows) - 1, most).round().astype(int)]
+    return chosen
 
 
-def _to_read(part: Part, places: NDArray[np.int64], heldout: set[str]) -> tuple[NDArray[np.int64], bool]:
+def _to_read(
+    part: Part, places: NDArray[np.int64], heldout: Collection[str]
+) -> tuple[NDArray[np.int64], bool]:
     """Return which of an entry's samples to read, and whether training never saw their families."""
     named = places[part.span[places, 0] >= 0]
     held = np.array([place for place in named.tolist() if part.family[place] in heldout], np.int64)
@@ -205,8 +234,6 @@ def _mean_curve(entries: Sequence[Detail]) -> list[tuple[int, int, float, float]
     curve = []
     for step in range(longest):
         some = [detail for detail in entries if len(detail.raw) > step]
-        raw, centred = (
-            float(np.mean([getattr(d, name)[step] for d in some])) for name in ("raw", "centred")
-        )
+        raw, centred = (float(np.mean([getattr(d, name)[step] for d in some])) for name in ("raw", "centred"))
         curve.append((2**step, len(some), raw, centred))
     return curve

@@ -37,7 +37,8 @@ def trusted(book: Book) -> Trusted:
 
     def rows(chosen: NDArray[np.int64]) -> list[dict[str, Any]]:
         return [
-            entry(book, int(i)) | {"nearest": [(entry_name(names[j], 60), number(c, 2), j) for j, c in near[int(i)]]}
+            entry(book, int(i))
+            | {"nearest": [(entry_name(names[j], 60), number(c, 2), j) for j, c in near[int(i)]]}
             for i in chosen
         ]
 

@@ -97,7 +97,9 @@ def curve_plot(curve: Sequence[tuple[int, int, float, float]]) -> str:
     return svg()
 
 
-def ladder_plot(names: Sequence[str], rungs: Sequence[tuple[str, Sequence[tuple[str, Mapping[str, Any]]]]]) -> str:
+def ladder_plot(
+    names: Sequence[str], rungs: Sequence[tuple[str, Sequence[tuple[str, Mapping[str, Any]]]]]
+) -> str:
     """Return top-1 at each rung with its interval, and its null as a bar upright; at most two readers.
 
     `rungs` holds (rung, [(reader, metrics.json's figures)]).
@@ -114,7 +116,9 @@ def ladder_plot(names: Sequence[str], rungs: Sequence[tuple[str, Sequence[tuple[
                 tops, heights, xerr=list(zip(*spans, strict=True)), color=colour, marker=marker, linestyle="none",
                 capsize=3, label=_plain(name),
             )  # fmt: skip
-            nulls = [(n, h) for (_, row), h in zip(points, heights, strict=True) if (n := _null(row)) is not None]
+            nulls = [
+                (n, h) for (_, row), h in zip(points, heights, strict=True) if (n := _null(row)) is not None
+            ]
             label = {"label": "null"} if place == 0 else {}
             axes.plot([n for n, _ in nulls], [h for _, h in nulls], "|", color=INK, markersize=9, **label)
         axes.set_yticks(range(len(rungs)), [_plain(rung) for rung, _ in rungs])
@@ -140,7 +144,9 @@ def coverage_plot(series: Sequence[tuple[str, str, bool, Sequence[Sequence[float
                 color=(FIRST, SECOND)[rungs.index(rung) % 2], marker="o" if own else "s",
                 linestyle="solid" if own else (0, (5, 2)), label=f"{rung}: {_plain(name)}",
             )  # fmt: skip
-        axes.set(xlim=(0, 1.03), xlabel="share of readings answered, the surest first", ylabel="share read right")
+        axes.set(
+            xlim=(0, 1.03), xlabel="share of readings answered, the surest first", ylabel="share read right"
+        )
         axes.set_ylim(top=1.02)
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_formatter(lambda value, _: f"{value:.0%}")
@@ -191,8 +197,8 @@ def _finish(figure: Any, *axes: Any) -> None:
         last = labels.index("null")
         handles, labels = (x[:last] + x[last + 1 :] + [x[last]] for x in (handles, labels))
     legend = figure.legend(
-        handles, labels, loc="outside upper left", ncols=min(len(labels), 3 if len(labels) != 4 else 2), frameon=False, labelcolor=INK,
-        handlelength=2.6, columnspacing=1.2, borderaxespad=0.1,
+        handles, labels, loc="outside upper left", ncols=2 if len(labels) == 4 else 3, frameon=False,
+        labelcolor=INK, handlelength=2.6, columnspacing=1.2, borderaxespad=0.1,
     )  # fmt: skip
     for text in legend.get_texts():
         text.set_parse_math(False)

@@ -19,7 +19,7 @@ from encyclo.report.wording import NOT_MEASURED, clip, duration, known, number, 
 from encyclo.schema import Book
 
 NO_SENTENCES = (
-    "the concept list has no natural sentences, or nothing could be held out; lists such as wordnet have some."
+    "the concept list has no natural sentences (wordnet's has), or nothing could be held out to calibrate on."
 )
 
 
@@ -47,9 +47,7 @@ def capture_line(metrics: Mapping[str, Any]) -> str:
     )
 
 
-def _top1(
-    label: str, metrics: Mapping[str, Any], interpreter: str, rung: str, reason: str
-) -> dict[str, Any]:
+def _top1(label: str, metrics: Mapping[str, Any], interpreter: str, rung: str, reason: str) -> dict[str, Any]:
     found = at(metrics, "accuracy", rung)
     own = at(found, interpreter)
     if known(at(own, "top1")) is None:

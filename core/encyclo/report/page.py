@@ -13,7 +13,6 @@ from encyclo.report.rendering import render
 from encyclo.report.wording import clip, moment
 from encyclo.schema import Attributes, Book
 
-
 STATIC = 5000
 """More entries than this are listed by the page's script alone."""
 
@@ -54,9 +53,7 @@ def _context(
         "reliability": sections.reliability(metrics, interpreter),
         "no_calibration": sections.no_calibration(metrics),
         "coverage": sections.coverage(metrics, interpreter),
-        "atlas": drawn and {
-            "method": drawn.method, "count": f"{len(drawn.rows):,}", "left_out": f"{drawn.left_out:,}" * (drawn.left_out > 0)
-        },
+        "atlas": drawn,
         "confused": sections.confused(metrics, interpreter, details, book),
         "trusted": entries.trusted(book),
         "categories": entries.by_category(book) if len(book.concepts) <= STATIC else [],

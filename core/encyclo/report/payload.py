@@ -8,10 +8,12 @@ import json
 from importlib.resources import files as resources
 from typing import Any
 
+import numpy as np
+
 from encyclo.report.atlas import Atlas
 from encyclo.report.details import Detail, Details, carried_by_layer
 from encyclo.report.entries import LONGEST_DEFINITION, LONGEST_NAME, category_name, entry_name
-from encyclo.report.wording import clean, clip, known
+from encyclo.report.wording import clean, clip, interval, known
 from encyclo.schema import Book
 
 LONGEST_PROMPT = 160
@@ -27,14 +29,18 @@ def page_data(book: Book, details: Details | None, atlas: Atlas | None) -> dict[
         "name": [entry_name(name, LONGEST_NAME) for name in table.name],
         "definition": [clip(text, LONGEST_DEFINITION) for text in table.definition],
         "category": [place[category_name(c)] for c in table.category],
-        "confidence": [_thousandths(c) for c in table.confidence],
-        "low": [_thousandths(c) for c in table.confidence_low],
-        "high": [_thousandths(c) for c in table.confidence_high],
+        "confidence": [thousandths(c) for c in table.confidence],
+        "low": [thousandths(c) for c in table.confidence_low],
+        "high": [thousandths(c) for c in table.confidence_high],
+        "trust": [
+            interval(*row)
+            for row in zip(table.confidence, table.confidence_low, table.confidence_high, strict=True)
+        ],
         "samples": table.n_samples.tolist(),
         "stage": table.stage.tolist(),
         "settled": table.settled.astype(int).tolist(),
         "converged": table.converged.astype(int).tolist(),
-        "carried": [[_thousandths(c) for c in row] for row in carried_by_layer(book.signatures)],
+        "carried": [[thousandths(c) for c in row] for row in carried_by_layer(book.signatures)],
     }
     found = details.entries if details else {}
     return {
@@ -46,7 +52,7 @@ def page_data(book: Book, details: Details | None, atlas: Atlas | None) -> dict[
         "entries": columns,
         "details": {str(row): _detail(detail, families) for row, detail in found.items()},
         "families": [clip(name, LONGEST_NAME) for name in families],
-        "map": [] if atlas is None else [[int(row), *map(int, xy)] for row, xy in zip(atlas.rows, atlas.places)],
+        "map": [] if atlas is None else np.column_stack([atlas.rows, atlas.places]).tolist(),
     }  # fmt: skip
 
 
@@ -77,7 +83,11 @@ def _detail(detail: Detail, families: dict[str, int]) -> list[Any]:
     """Return [nearest, confused, readings, right, held, prompts, samples, raw, centred]."""
     return [
         [[row, round(cosine * 100)] for row, cosine in detail.nearest],
-        [[row, times, round(margin, 1)] for row, times, margin in detail.confused if known(margin) is not None],
+        [
+            [row, times, round(margin, 1)]
+            for row, times, margin in detail.confused
+            if known(margin) is not None
+        ],
         detail.readings,
         detail.right,
         int(detail.held),
@@ -86,11 +96,12 @@ def _detail(detail: Detail, families: dict[str, int]) -> list[Any]:
             for text, family in detail.prompts
         ],
         detail.samples,
-        [_thousandths(figure) for figure in detail.raw],
-        [_thousandths(figure) for figure in detail.centred],
+        [thousandths(figure) for figure in detail.raw],
+        [thousandths(figure) for figure in detail.centred],
     ]
 
 
-def _thousandths(value: Any) -> int | None:
+def thousandths(value: Any) -> int | None:
+    """Return a share in whole thousandths; None where it was not measured."""
     figure = known(value)
     return None if figure is None else round(figure * 1000)

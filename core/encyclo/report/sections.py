@@ -65,9 +65,7 @@ def ladder(metrics: Mapping[str, Any], interpreter: str) -> list[dict[str, Any]]
         {
             "name": rung.replace("heldout", "held-out").replace("_", " "),
             "read_from": RUNGS.get(rung, ""),
-            "rows": [
-                _reading(name, row) for name, row in interpreter_first(accuracy.get(rung), interpreter)
-            ],
+            "rows": [_reading(name, row) for name, row in interpreter_first(accuracy.get(rung), interpreter)],
             "reason": no_accuracy(metrics)
             if rung == "heldout_prompts"
             else "this run did not climb this rung.",
@@ -82,11 +80,18 @@ def ladder_plot(metrics: Mapping[str, Any], interpreter: str) -> str:
     rungs = [
         (rung.replace("heldout", "held-out").replace("_", " "), rows)
         for rung in dict.fromkeys((*RUNGS, *accuracy))
-        if (rows := [r for r in interpreter_first(accuracy.get(rung), interpreter) if known(at(r[1], "top1"))
-        is not None])
+        if (
+            rows := [
+                r
+                for r in interpreter_first(accuracy.get(rung), interpreter)
+                if known(at(r[1], "top1")) is not None
+            ]
+        )
     ]
     names = list(dict.fromkeys(name for _, rows in rungs for name, _ in rows))[:2]
-    drawn = [(rung, [(name, dict(rows)[name]) for name in names if name in dict(rows)]) for rung, rows in rungs]
+    drawn = [
+        (rung, [(name, dict(rows)[name]) for name in names if name in dict(rows)]) for rung, rows in rungs
+    ]
     return figures.ladder_plot(names, drawn) if drawn else ""
 
 
@@ -118,11 +123,17 @@ def _accuracy_at(points: list[list[float]], share: float) -> float:
     return min(points, key=lambda point: abs(point[0] - share))[1]
 
 
-def confused(metrics: Mapping[str, Any], interpreter: str, details: Details | None, book: Book) -> list[dict[str, Any]]:
+def confused(
+    metrics: Mapping[str, Any], interpreter: str, details: Details | None, book: Book
+) -> list[dict[str, Any]]:
     """Return the commonest misreadings, a table a kind of reading: (truth, read instead, times)."""
-    tables = []
+    tables: list[dict[str, Any]] = []
     if details is not None:
-        kind = "prompts of families that training never saw" if details.held_out else "samples that training may have seen"
+        kind = (
+            "prompts of families that training never saw"
+            if details.held_out
+            else "samples that training may have seen"
+        )
         names = book.concepts.name
         tables.append(
             {

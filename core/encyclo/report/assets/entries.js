@@ -1,4 +1,5 @@
-// The list of entries. In data: entries has a column a figure, in thousandths where it is a share;
+// The list of entries. In data: entries has a column a figure, in thousandths where it is a share, and trust,
+// the confidence in words;
 // details[row] is [nearest [row, cosine %], confused [row, times, margin], readings, right, held out,
 // prompts [text, family], samples, raw, centred], the last two by halves of 1, 2, 4 … samples.
 
@@ -12,13 +13,6 @@ function nameOf(row) {
 
 function link(row) {
   return el("a", { href: "#entry-" + row }, nameOf(row));
-}
-
-function interval(row) {
-  if (all.confidence[row] === null) return "not measured";
-  const whole = percent(all.confidence[row]);
-  if (all.low[row] === null || all.high[row] === null) return whole + " (interval not measured)";
-  return whole + " (" + percent(all.low[row]) + " to " + percent(all.high[row]) + ")";
 }
 
 function bar(row) {
@@ -85,7 +79,7 @@ function insideOf(row) {
   const definition = all.definition[row];
   inside.append(el("p", {}, definition ? el("bdi", {}, definition) : el("small", {}, "No definition.")));
   const state = (all.settled[row] ? "settled in stage " : "not settled after stage ") + all.stage[row];
-  const lines = ["Confidence " + interval(row), all.samples[row].toLocaleString("en") + " samples, " + (all.converged[row] ? "converged" : "not converged"), state];
+  const lines = ["Confidence " + all.trust[row], all.samples[row].toLocaleString("en") + " samples, " + (all.converged[row] ? "converged" : "not converged"), state];
   inside.append(part("How far to trust it", el("ul", {}, ...lines.map((line) => el("li", {}, line)))), layersOf(row));
   const detail = data.details[row];
   if (!detail) {
@@ -109,7 +103,7 @@ function insideOf(row) {
 
 function entryOf(row) {
   const head = el("span", {}, el("b", {}, nameOf(row)), " ", el("small", {}, el("bdi", {}, data.categories[all.category[row]])));
-  const trust = el("span", {}, el("small", {}, interval(row)), bar(row));
+  const trust = el("span", {}, el("small", {}, all.trust[row]), bar(row));
   const node = el("details", { class: "entry", id: "entry-" + row }, el("summary", {}, head, trust));
   node.addEventListener("toggle", () => {
     if (node.open && node.children.length === 1) node.append(insideOf(row));

@@ -2,7 +2,9 @@
 
 const SHAPES = ["M0-5A5 5 0 1 0 .01-5Z", "M-4.5-4.5H4.5V4.5H-4.5Z", "M0-5.5L5.2 4.2H-5.2Z"];
 const COLOURS = 8;
-const STEPS = ["below 20%", "20% to 40%", "40% to 60%", "60% to 80%", "80% and more", "not measured"];
+// In thousandths: where the stages' usual targets lie.
+const LIMITS = [400, 700, 850, 950];
+const STEPS = ["below 40%", "40% to 70%", "70% to 85%", "85% to 95%", "95% and more", "not measured"];
 
 function swatch(kind, fill) {
   return svg("svg", { viewBox: "-7 -7 14 14", "aria-hidden": "true" }, svg("path", { d: SHAPES[kind], fill: fill, stroke: fill === "none" ? "currentColor" : "none" }));
@@ -34,7 +36,8 @@ function startMap() {
   let only = null;
 
   function step(row) {
-    return all.confidence[row] === null ? 5 : Math.min(4, Math.floor(all.confidence[row] / 200));
+    const figure = all[colour.value][row];
+    return figure === null ? 5 : LIMITS.filter((limit) => figure >= limit).length;
   }
 
   function group(row) {
@@ -117,7 +120,7 @@ function startMap() {
     const [x, y] = onScreen(points[index]);
     const { width, height } = box();
     mark.setAttribute("transform", "translate(" + x + " " + y + ")");
-    const words = () => [nameOf(row), " ", el("small", {}, el("bdi", {}, data.categories[all.category[row]]), ", confidence " + interval(row))];
+    const words = () => [nameOf(row), " ", el("small", {}, el("bdi", {}, data.categories[all.category[row]]), ", confidence " + all.trust[row])];
     tip.replaceChildren(...words());
     tip.style.left = Math.max(0, Math.min(x + 12, width - tip.offsetWidth - 4)) + "px";
     tip.style.top = Math.max(0, y + 14 + tip.offsetHeight > height ? y - tip.offsetHeight - 12 : y + 14) + "px";

@@ -53,7 +53,7 @@ def open_page(browser: Any, path: Path, width: int = 1100, **settings: Any) -> I
     page.goto(path.as_uri())
     try:
         yield opened
-        assert opened.complaints == []
+        assert opened.complaints == [], opened.complaints
         assert {url.split("#")[0] for url in opened.requests} == {path.as_uri()}
     finally:
         context.close()

@@ -5,7 +5,7 @@ function read(id) {
   return JSON.parse(document.getElementById(id).textContent);
 }
 
-function fill(node, attributes, children) {
+function dress(node, attributes, children) {
   for (const [name, value] of Object.entries(attributes || {})) {
     if (value !== null && value !== undefined && value !== false) node.setAttribute(name, value);
   }
@@ -14,13 +14,13 @@ function fill(node, attributes, children) {
 }
 
 function el(tag, attributes, ...children) {
-  return fill(document.createElement(tag), attributes, children);
+  return dress(document.createElement(tag), attributes, children);
 }
 
 // A drawing's namespace comes from a drawing that the page has.
 function svg(tag, attributes, ...children) {
   const space = document.getElementById("shapes").namespaceURI;
-  return fill(document.createElementNS(space, tag), attributes, children);
+  return dress(document.createElementNS(space, tag), attributes, children);
 }
 
 function percent(thousandths, digits) {

@@ -111,60 +111,67 @@ function entryOf(row) {
   return node;
 }
 
-const list = { shown: AT_ONCE, pinned: null };
-
-function startList() {
-  const find = document.getElementById("find");
-  const category = document.getElementById("category");
-  const order = document.getElementById("order");
-  const text = all.name.map((name, row) => plain(name + "\n" + all.definition[row]));
-  const names = all.name.map(plain);
-  data.categories.forEach((name, place) => category.append(el("option", { value: place }, name)));
-  const sorts = {
-    run: () => 0,
-    least: (a, b) => (all.confidence[a] ?? 2000) - (all.confidence[b] ?? 2000),
-    most: (a, b) => (all.confidence[b] ?? -1) - (all.confidence[a] ?? -1),
-    name: (a, b) => (names[a] < names[b] ? -1 : names[a] > names[b] ? 1 : 0),
-  };
-
-  function matches() {
-    const query = plain(find.value).trim();
-    const rows = [...text.keys()].filter((row) => text[row].includes(query) && (category.value === "" || all.category[row] === Number(category.value)));
-    // Where the name itself matches, first; then those whose definition does.
-    const rank = (row) => (query === "" || names[row] === query ? 0 : names[row].startsWith(query) ? 1 : names[row].includes(query) ? 2 : 3);
-    return rows.sort((a, b) => rank(a) - rank(b) || sorts[order.value](a, b) || a - b);
+class EntryList {
+  constructor() {
+    this.find = document.getElementById("find");
+    this.category = document.getElementById("category");
+    this.order = document.getElementById("order");
+    this.list = document.getElementById("list");
+    this.more = document.getElementById("more");
+    this.text = all.name.map((name, row) => plain(name + "\n" + all.definition[row]));
+    this.names = all.name.map(plain);
+    this.shown = AT_ONCE;
+    this.pinned = null;
+    const { names } = this;
+    this.orders = {
+      run: () => 0,
+      least: (a, b) => (all.confidence[a] ?? 2000) - (all.confidence[b] ?? 2000),
+      most: (a, b) => (all.confidence[b] ?? -1) - (all.confidence[a] ?? -1),
+      name: (a, b) => (names[a] < names[b] ? -1 : names[a] > names[b] ? 1 : 0),
+    };
   }
 
-  function draw() {
-    const rows = matches();
-    const first = list.pinned === null ? rows : [list.pinned, ...rows.filter((row) => row !== list.pinned)];
-    const shown = first.slice(0, list.shown);
-    document.getElementById("list").replaceChildren(...shown.map(entryOf));
-    document.getElementById("more").hidden = shown.length >= first.length;
+  // Where the name itself matches, first; then those whose definition does.
+  matches() {
+    const query = plain(this.find.value).trim();
+    const category = this.category.value;
+    const { names, text } = this;
+    const rows = [...text.keys()].filter((row) => text[row].includes(query) && (category === "" || all.category[row] === Number(category)));
+    const rank = (row) => (query === "" || names[row] === query ? 0 : names[row].startsWith(query) ? 1 : names[row].includes(query) ? 2 : 3);
+    const order = this.orders[this.order.value];
+    return rows.sort((a, b) => rank(a) - rank(b) || order(a, b) || a - b);
+  }
+
+  draw() {
+    const rows = this.matches();
+    const first = this.pinned === null ? rows : [this.pinned, ...rows.filter((row) => row !== this.pinned)];
+    const shown = first.slice(0, this.shown);
+    this.list.replaceChildren(...shown.map(entryOf));
+    this.more.hidden = shown.length >= first.length;
     document.getElementById("count").textContent =
       rows.length.toLocaleString("en") + (rows.length === 1 ? " entry" : " entries") + (shown.length < first.length ? ", " + shown.length + " of them listed" : "");
   }
 
-  function fresh() {
-    list.shown = AT_ONCE;
-    list.pinned = null;
-    draw();
+  fresh() {
+    this.shown = AT_ONCE;
+    this.pinned = null;
+    this.draw();
   }
 
-  for (const control of [find, category, order]) control.addEventListener("input", fresh);
-  document.getElementById("more").addEventListener("click", () => {
-    const before = list.shown;
-    list.shown += AT_ONCE;
-    draw();
-    document.getElementById("list").children[before].firstElementChild.focus();
-  });
+  listMore() {
+    const before = this.shown;
+    this.shown += AT_ONCE;
+    this.draw();
+    this.list.children[before].firstElementChild.focus();
+  }
 
-  function reveal() {
+  // Open the entry that the address names; one that the search leaves out comes first.
+  reveal() {
     const row = Number((location.hash.match(/^#entry-(\d+)$/) || [])[1] ?? -1);
     if (row < 0 || row >= all.name.length) return;
     if (!document.getElementById("entry-" + row)) {
-      list.pinned = row;
-      draw();
+      this.pinned = row;
+      this.draw();
     }
     const node = document.getElementById("entry-" + row);
     node.open = true;
@@ -172,14 +179,19 @@ function startList() {
     node.firstElementChild.focus({ preventScroll: true });
   }
 
-  document.getElementById("static").remove();
-  document.getElementById("finder").hidden = false;
-  draw();
-  addEventListener("hashchange", reveal);
-  // A second click on the link that is in the address already changes no address.
-  addEventListener("click", (event) => {
-    const target = event.target.closest && event.target.closest("a[href^='#entry-']");
-    if (target && target.getAttribute("href") === location.hash) reveal();
-  });
-  reveal();
+  start() {
+    data.categories.forEach((name, place) => this.category.append(el("option", { value: place }, name)));
+    for (const control of [this.find, this.category, this.order]) control.addEventListener("input", () => this.fresh());
+    this.more.addEventListener("click", () => this.listMore());
+    addEventListener("hashchange", () => this.reveal());
+    // A second click on the link that is in the address already changes no address.
+    addEventListener("click", (event) => {
+      const target = event.target.closest && event.target.closest("a[href^='#entry-']");
+      if (target && target.getAttribute("href") === location.hash) this.reveal();
+    });
+    document.getElementById("static").remove();
+    document.getElementById("finder").hidden = false;
+    this.draw();
+    this.reveal();
+  }
 }

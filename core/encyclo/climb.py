@@ -49,7 +49,7 @@ def evaluate(path: Path, progress: Progress, device: str = "auto", at_most: int 
         metrics: dict[str, Any] = json.loads((path / "metrics.json").read_text(encoding="utf-8"))
         metrics["accuracy"] = {**metrics["accuracy"], **accuracy}
         metrics["unfamiliar"] = unfamiliar
-        _write(path, record, metrics)
+        _write(path, metrics)
         return metrics
 
 
@@ -151,10 +151,9 @@ def _definitions(session: Session, path: Path, store: Store, at_most: int) -> Ma
     return Material(samples, np.arange(len(samples)), left_out)
 
 
-def _write(path: Path, record: dict[str, Any], metrics: dict[str, Any]) -> None:
+def _write(path: Path, metrics: dict[str, Any]) -> None:
     """Replace the page, then metrics.json: a crash between them leaves the old figures, to be measured again."""
-    from encyclo.report import write_report
+    from encyclo.report import report_run
 
-    with open_run(path) as book:
-        write_report(path / "report.html", record, metrics, book.book)
+    report_run(path, metrics)
     files.write_json(path / "metrics.json", metrics)

@@ -33,6 +33,7 @@ from encyclo.plugins import Plugins
 from encyclo.rows import Batch, CommittedRows, Source, batches
 from encyclo.schema import Book, ConceptTable, Part, Schema
 from encyclo.session import hash_of, load_concepts
+from encyclo.text import printable
 from encyclo.types import Concept, Context, Interpreter, Store
 
 if TYPE_CHECKING:
@@ -60,7 +61,9 @@ class Encyclopedia:
         book: Book | None,
     ) -> None:
         self.path, self.record = path, record
-        self.source, self._plugins, self._book = source, plugins, book
+        self._plugins, self._book = plugins, book
+        self.source = source
+        """All samples, by row."""
         self.concepts: list[str] = list(concepts)
         """Every concept's name, in the run's order."""
         self._ids: dict[str, int] | None = None
@@ -130,9 +133,10 @@ class Encyclopedia:
         """Return the row of a concept's name, or id. Raises UsageError that suggests the nearest names."""
         if (row := self._find(name)) is not None:
             return row
-        near = difflib.get_close_matches(name, self._place, n=5, cutoff=0.5)
+        near = nearest_names(name, self.concepts)
         hint = f"; did you mean {', '.join(near)}?" if near else "."
-        raise UsageError(f"There is no concept named {name!r} in {self.path}{hint}")
+        said = name if len(name) <= 60 else f"{name[:60]}…"
+        raise UsageError(f"There is no concept named {said!r} in {self.path}{hint}")
 
     def _find(self, name: str) -> int | None:
         """Return the first row with the name, else the row with the id (of a finished run)."""
@@ -310,6 +314,21 @@ class Encyclopedia:
             "load_interpreter", name, folder=folder, context=context
         )
         return interpreter
+
+
+def nearest_names(name: str, names: Sequence[str], count: int = 5) -> list[str]:
+    """Return the names that someone who typed `name` may have meant, the likeliest first; capitals don't count."""
+    folded: dict[str, str] = {}
+    for other in names:
+        folded.setdefault(other[:60].casefold(), other)
+    asked = name[:60].casefold().strip()
+    near = difflib.get_close_matches(asked, folded, n=count, cutoff=0.5)
+    # Whoever types a word of a longer name meant that name, however long the rest of it.
+    holding = sorted(
+        (key for key in folded if asked and asked in key and key not in near), key=lambda k: (len(k), k)
+    )
+    chosen = near[:1] + holding[: count - 1] + near[1:]
+    return [printable(folded[key][:60]) for key in chosen[:count]]
 
 
 def open_run(path: Path | str) -> Encyclopedia:

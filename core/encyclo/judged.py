@@ -1,4 +1,4 @@
-"""The ladder and a text's readings, for a person in a terminal."""
+"""The ladder, for a person in a terminal."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
-
-from encyclo.reading import TokenReading
 
 NOT_MEASURED = "not measured"
 
@@ -21,13 +19,6 @@ def print_ladder(found: Mapping[str, Any], console: Console) -> None:
     if found["unfamiliar"]:
         console.print()
         console.print(_unfamiliar(found["unfamiliar"]))
-
-
-def reading_line(reading: TokenReading) -> str:
-    """Return one line: the token, what it is read as (a dash where the reader abstains), the likeliest."""
-    likeliest = ", ".join(f"{c.name} {_share(c.confidence)}" for c in reading.concepts)
-    sure = _share(reading.concepts[0].confidence) if reading.read else ""
-    return f"{_clip(reading.token, 16):<16} {_clip(reading.read or '-', 20):<20} {sure:>4}  {likeliest}"
 
 
 def _accuracies(accuracy: Mapping[str, Any]) -> Table:
@@ -88,11 +79,3 @@ def _table(*headings: str) -> Table:
     for heading in headings:
         table.add_column(heading, overflow="fold")
     return table
-
-
-def _share(value: float | None) -> str:
-    return NOT_MEASURED if value is None else f"{value:.0%}"
-
-
-def _clip(text: str, most: int) -> str:
-    return text if len(text) <= most else text[: most - 1] + "…"

@@ -286,7 +286,7 @@ def finish(
 ) -> dict[str, Any]:
     """Write encyclopedia, interpreter, report and, last, metrics.json: a run that has it is finished."""
     from encyclo import climb
-    from encyclo.report import write_report
+    from encyclo.report import report_run
 
     out, samples, config = directory.path, judged.samples, session.config
     heldout, read = {config.interpreter: judged.accuracy}, {config.interpreter: judged.natural}
@@ -320,7 +320,8 @@ def finish(
             for split in Split
         },
     }
-    write_report(out / "report.html", directory.record, metrics, book)
+    session.progress.stage("Writing the report")
+    report_run(out, metrics, judged.interpreter)
     files.write_json(out / "metrics.json", metrics)
     return metrics
 

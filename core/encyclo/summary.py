@@ -12,6 +12,7 @@ from rich.table import Table
 from encyclo.encyclopedia import Encyclopedia, open_run
 from encyclo.entry import Entry, confidence_text
 from encyclo.pipeline import Outcome
+from encyclo.text import printable
 
 EXAMPLES = 5
 
@@ -127,7 +128,7 @@ def print_entry(book: Encyclopedia, name: str, console: Console, prompts: int = 
     entry, part = book.entry(name), book.samples(name)
     console.print(f"[bold]{_escaped(entry.name)}[/bold]  {_escaped(entry.category)}")
     if entry.definition:
-        console.print(entry.definition, markup=False)
+        console.print(printable(entry.definition), markup=False)
     console.print()
     state = f"settled in stage {entry.stage}" if entry.settled else f"not settled after stage {entry.stage}"
     lines = [
@@ -141,7 +142,7 @@ def print_entry(book: Encyclopedia, name: str, console: Console, prompts: int = 
     console.print()
     console.print("Prompts")
     for text, family in list(zip(part.prompt, part.family, strict=True))[:prompts]:
-        console.print(f"  {text}  [{family}]", markup=False)
+        console.print(f"  {printable(text)}  [{printable(family)}]", markup=False)
     if len(part) > prompts:
         console.print(f"  and {len(part) - prompts} more")
 
@@ -185,4 +186,4 @@ def _lengths(book: Encyclopedia, entry: Entry) -> str:
 def _escaped(text: str) -> str:
     from rich.markup import escape
 
-    return escape(text)
+    return escape(printable(text))

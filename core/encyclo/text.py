@@ -15,7 +15,16 @@ ESCAPED = "escaped"
 
 _AWKWARD = re.compile("[\0\ud800-\udfff]")
 _SPECIAL = re.compile("[\\\\\0\ud800-\udfff]")
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 _ESCAPE = re.compile(r"\\(?:(\\)|(0)|u([0-9A-F]{4}))|\\")
+
+
+def printable(text: str) -> str:
+    """Return a stranger's text as a terminal may have it: control characters but line ends and tabs replaced.
+
+    An escape sequence in a concept's name would otherwise move the cursor or rename the window.
+    """
+    return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def is_awkward(texts: Iterable[str]) -> bool:

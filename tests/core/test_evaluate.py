@@ -276,9 +276,9 @@ def test_a_crash_while_writing_leaves_the_old_figures(
     with monkeypatch.context() as patched:
         patched.setattr("encyclo.files.os.replace", crash)
         with pytest.raises(KeyboardInterrupt):
-            climb._write(out, read_record(out), metrics)
+            climb._write(out, metrics)
     assert (out / "metrics.json").read_bytes() == before
-    climb._write(out, read_record(out), metrics)
+    climb._write(out, metrics)
     assert json.loads((out / "metrics.json").read_text())["unfamiliar"] == {}
 
 

@@ -10,7 +10,7 @@ from typing import NoReturn
 
 import typer
 
-from encyclo.cli import converge, evaluate, export, keeping, looking, making, read, running
+from encyclo.cli import converge, evaluate, export, keeping, looking, making, read, report, running
 from encyclo.cli.app import app
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "main",
     "making",
     "read",
+    "report",
     "run_command",
     "running",
 ]

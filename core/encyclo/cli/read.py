@@ -20,6 +20,7 @@ def read(
     file: Annotated[Path | None, typer.Option(help="Read a UTF-8 file instead, as a stream.")] = None,
     top: Annotated[int, typer.Option(min=1, help="Concepts shown at each token.")] = 3,
     at_least: Annotated[float, typer.Option(min=0, max=1, help="Abstain below this confidence.")] = 0.5,
+    html: Annotated[Path | None, typer.Option(help="Write a page with a heat map to this file.")] = None,
     device: flags.Device = None,
     model: Annotated[str | None, typer.Option(help="The run's model under another name.")] = None,
     as_json: flags.Json = False,
@@ -28,7 +29,6 @@ def read(
     """Read a text: at each token the likeliest concepts, with calibrated confidence."""
     from encyclo.encyclopedia import open_run
     from encyclo.errors import UsageError
-    from encyclo.judged import reading_line
     from encyclo.progress import ConsoleProgress
     from encyclo.reading import open_reader, read_pieces
 
@@ -38,7 +38,15 @@ def read(
         raise UsageError("There is nothing to read: the text is empty or blank.")
     with open_run(directory) as book:
         reader = open_reader(book, ConsoleProgress(quiet=as_json), device or "auto", model)
+        if html is not None:
+            # The page holds the whole text, so memory may as well.
+            text, file = text if file is None else "".join(read_pieces(file)), None
         readings = reader.read(read_pieces(file) if file else text or "", top, at_least)
+        if html is not None:
+            from encyclo.report import write_reading
+
+            readings = iter(kept := list(readings))
+            write_reading(html, text or "", kept, reader.model.name, str(directory), at_least)
         if as_json:
             # One object, written as it is read: a whole book needs no memory for itself.
             head = {"out": str(directory), "model": reader.model.name, "calibrated": bool(reader.calibrated)}
@@ -46,8 +54,11 @@ def read(
             for number, reading in enumerate(readings):
                 print(", " * (number > 0) + json.dumps(asdict(reading)), end="")
             print("]}")
-            return
-        for number, reading in enumerate(readings):
-            if number == 0:
-                print(f"{'Token':<16} {'Read as':<20} {'':>4}  Likeliest")
-            print(reading_line(reading))
+        elif html is not None:
+            print(f"Written to {html} ({len(kept):,} tokens); open it in a browser, it needs no network.")
+        else:
+            from rich.console import Console
+
+            from encyclo.coloured import print_readings
+
+            print_readings(readings, text, Console(highlight=False))

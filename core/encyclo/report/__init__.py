@@ -1,5 +1,11 @@
-"""The report page: one self-contained HTML file about a run, for people."""
+"""The pages about a run: one self-contained HTML file each, for people.
+
+page.html.j2      the run, its figures and its entries       write_report, report_run
+reading.html.j2   a text and what was read in it             write_reading
+"""
 
 from encyclo.report.page import write_report
+from encyclo.report.read_text import write_reading
+from encyclo.report.run import report_run
 
-__all__ = ["write_report"]
+__all__ = ["report_run", "write_reading", "write_report"]

@@ -29,7 +29,7 @@ class Trusted:
 
 def trusted(book: Book) -> Trusted:
     """Return the most and least trusted entries with their nearest concepts; no entry is in both."""
-    order = _ranking(book)
+    order = ranking(book)
     most = order[: min(SHOWN, (len(order) + 1) // 2)]
     least = order[len(most) :][::-1][:SHOWN]
     near = nearest(book.signatures, np.concatenate([most, least]))
@@ -37,7 +37,8 @@ def trusted(book: Book) -> Trusted:
 
     def rows(chosen: NDArray[np.int64]) -> list[dict[str, Any]]:
         return [
-            entry(book, int(i)) | {"nearest": [(_name(names[j], 60), number(c, 2)) for j, c in near[int(i)]]}
+            entry(book, int(i))
+            | {"nearest": [(entry_name(names[j], 60), number(c, 2), j) for j, c in near[int(i)]]}
             for i in chosen
         ]
 
@@ -51,7 +52,7 @@ def by_category(book: Book) -> list[dict[str, Any]]:
         places.setdefault(category, []).append(row)
     return [
         {
-            "name": _category(category),
+            "name": category_name(category),
             "count": f"{len(rows):,} {'entry' if len(rows) == 1 else 'entries'}",
             "settled": f"{int(book.concepts.settled[rows].sum()):,} settled",
             "median": percent(median(book.concepts.confidence[rows])),
@@ -67,9 +68,10 @@ def entry(book: Book, row: int) -> dict[str, Any]:
     figures = table.confidence[row], table.confidence_low[row], table.confidence_high[row]
     measured = all(known(figure) is not None for figure in figures)
     return {
-        "name": _name(table.name[row], LONGEST_NAME),
+        "row": row,
+        "name": entry_name(table.name[row], LONGEST_NAME),
         "definition": clip(table.definition[row], LONGEST_DEFINITION),
-        "category": _category(table.category[row]),
+        "category": category_name(table.category[row]),
         "confidence": interval(*figures),
         "samples": f"{int(table.n_samples[row]):,}",
         "settled": bool(table.settled[row]),
@@ -98,26 +100,28 @@ def nearest(
         return found
     place = np.searchsorted(seen, asked)
     layers = signatures.mean.shape[1]
-    cosine = np.zeros((len(asked), len(seen)))
+    cosine = np.zeros((len(asked), len(seen)), np.float32)
     for layer in range(layers):
-        directions = _directions(signatures.mean[seen, layer].astype(np.float64))
-        cosine += directions[place] @ directions.T / layers
+        unit = directions(signatures.mean[seen, layer].astype(np.float64)).astype(np.float32)
+        cosine += unit[place] @ unit.T / layers
     for row, own, values in zip(asked, place, cosine, strict=True):
         order = [i for i in np.argsort(-values, kind="stable")[: count + 1] if i != own][:count]
         found[int(row)] = [(int(seen[i]), float(values[i])) for i in order]
     return found
 
 
-def _name(name: str, most: int) -> str:
+def entry_name(name: str, most: int) -> str:
+    """Return a concept's name for people, at most so many characters."""
     return clip(name, most) if name.strip() else "(a blank name)"
 
 
-def _category(category: str) -> str:
+def category_name(category: str) -> str:
     """Return a category for people: `people_and_roles` may break between words."""
     return clip(category.replace("_", " "), LONGEST_NAME) if category.strip() else "no category"
 
 
-def _directions(mean: NDArray[np.float64]) -> NDArray[np.float64]:
+def directions(mean: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return signatures [C, H] of one layer less their mean, scaled per dimension, of length 1."""
     centred = mean - mean.mean(axis=0)
     centred /= np.maximum(centred.std(axis=0), 1e-12)
     lengths = np.linalg.norm(centred, axis=-1, keepdims=True)
@@ -125,12 +129,16 @@ def _directions(mean: NDArray[np.float64]) -> NDArray[np.float64]:
     return result
 
 
-def _ranking(book: Book) -> NDArray[np.int64]:
-    """Return the concepts whose confidence was measured, most trusted first, ties in the run's order."""
+def ranking(book: Book, unmeasured_last: bool = False) -> NDArray[np.int64]:
+    """Return the concepts whose confidence was measured, most trusted first, ties in the run's order.
+
+    Those without one are left out, or come last.
+    """
     confidence, low = book.concepts.confidence, book.concepts.confidence_low
     measured = np.flatnonzero(np.isfinite(confidence))
-    order = np.lexsort((measured, -low[measured], -confidence[measured]))
-    return measured[order].astype(np.int64)
+    order = measured[np.lexsort((measured, -low[measured], -confidence[measured]))]
+    rest = np.flatnonzero(~np.isfinite(confidence)) if unmeasured_last else measured[:0]
+    return np.concatenate([order, rest]).astype(np.int64)
 
 
 def _ties(book: Book, order: NDArray[np.int64], most: NDArray[np.int64]) -> str:

@@ -73,6 +73,100 @@ def reliability_plot(series: Sequence[tuple[str, Sequence[Sequence[float]]]]) ->
     return svg()
 
 
+def curve_plot(curve: Sequence[tuple[int, int, float, float]]) -> str:
+    """Return the raw and the centred difference of halves over their size, with a line at 5%.
+
+    `curve` holds (samples in a half, entries, raw, centred).
+    """
+    with _figure("curve") as (figure, svg):
+        axes = figure.subplots()
+        sizes = [size for size, *_ in curve]
+        for place, label in enumerate(("raw", "centred")):
+            colour, marker, style = _LOOKS[place]
+            values = [row[2 + place] for row in curve]
+            axes.plot(sizes, values, color=colour, marker=marker, linestyle=style, label=label)
+        axes.axhline(0.05, color=INK, linewidth=1, linestyle=(0, (4, 3)))
+        axes.text(0.995, 0.05, "5%", color=INK, ha="right", va="bottom", transform=axes.get_yaxis_transform())
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(sizes, [str(size) for size in sizes])
+        axes.minorticks_off()
+        axes.set_ylim(bottom=0)
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+        axes.set(xlabel="samples in a half", ylabel="difference of halves")
+        _finish(figure, axes)
+    return svg()
+
+
+def ladder_plot(
+    names: Sequence[str], rungs: Sequence[tuple[str, Sequence[tuple[str, Mapping[str, Any]]]]]
+) -> str:
+    """Return top-1 at each rung with its interval, and its null as a bar upright; at most two readers.
+
+    `rungs` holds (rung, [(reader, metrics.json's figures)]).
+    """
+    with _figure("ladder", height=0.9 + 0.55 * len(rungs)) as (figure, svg):
+        axes = figure.subplots()
+        for place, name in enumerate(names):
+            colour, marker, _ = _LOOKS[place]
+            points = [(y, dict(rows)[name]) for y, (_, rows) in enumerate(rungs) if name in dict(rows)]
+            heights = [y + (place - (len(names) - 1) / 2) * 0.3 for y, _ in points]
+            tops = [float(row["top1"]) for _, row in points]
+            spans = [_span(row, top) for (_, row), top in zip(points, tops, strict=True)]
+            axes.errorbar(
+                tops, heights, xerr=list(zip(*spans, strict=True)), color=colour, marker=marker, linestyle="none",
+                capsize=3, label=_plain(name),
+            )  # fmt: skip
+            nulls = [
+                (n, h) for (_, row), h in zip(points, heights, strict=True) if (n := _null(row)) is not None
+            ]
+            label = {"label": "null"} if place == 0 else {}
+            axes.plot([n for n, _ in nulls], [h for _, h in nulls], "|", color=INK, markersize=9, **label)
+        axes.set_yticks(range(len(rungs)), [_plain(rung) for rung, _ in rungs])
+        axes.set(xlim=(-0.03, 1.03), ylim=(len(rungs) - 0.4, -0.6), xlabel="share read right (top-1)")
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+        _finish(figure, axes)
+        axes.grid(axis="x", color=RULE, linewidth=0.8)
+        axes.grid(visible=False, axis="y")
+    return svg()
+
+
+def coverage_plot(series: Sequence[tuple[str, str, bool, Sequence[Sequence[float]]]]) -> str:
+    """Return accuracy where only the surest readings are answered, over the share answered.
+
+    `series` holds (rung, reader, whether it is the run's own, [[coverage, accuracy], ...]).
+    """
+    with _figure("coverage") as (figure, svg):
+        axes = figure.subplots()
+        rungs = list(dict.fromkeys(rung for rung, *_ in series))
+        for rung, name, own, points in series:
+            axes.plot(
+                [share for share, *_ in points], [right for _, right, *_ in points],
+                color=(FIRST, SECOND)[rungs.index(rung) % 2], marker="o" if own else "s",
+                linestyle="solid" if own else (0, (5, 2)), label=f"{rung}: {_plain(name)}",
+            )  # fmt: skip
+        axes.set(
+            xlim=(0, 1.03), xlabel="share of readings answered, the surest first", ylabel="share read right"
+        )
+        axes.set_ylim(top=1.02)
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_formatter(lambda value, _: f"{value:.0%}")
+        _finish(figure, axes)
+    return svg()
+
+
+def _span(row: Mapping[str, Any], top: float) -> tuple[float, float]:
+    """Return how far the interval reaches below and above; 0 where it was not measured."""
+    low, high = known(row.get("top1_low")), known(row.get("top1_high"))
+    return (0.0, 0.0) if low is None or high is None else (max(0.0, top - low), max(0.0, high - top))
+
+
+def _null(row: Mapping[str, Any]) -> float | None:
+    """Return the measured null, or what a guess gives."""
+    measured = known((row.get("null") or {}).get("top1"))
+    candidates = known(row.get("candidates"))
+    return measured if measured is not None or not candidates else 1 / candidates
+
+
 # Colour, marker and line differ together: no series is told from another by colour alone.
 _LOOKS = ((FIRST, "o", "solid"), (SECOND, "s", (0, (5, 2))))
 
@@ -99,9 +193,12 @@ def _finish(figure: Any, *axes: Any) -> None:
         some.set_axisbelow(True)
         some.spines[["top", "right"]].set_visible(False)
     handles, labels = axes[0].get_legend_handles_labels()
+    if "null" in labels:  # what a series is compared with comes last
+        last = labels.index("null")
+        handles, labels = (x[:last] + x[last + 1 :] + [x[last]] for x in (handles, labels))
     legend = figure.legend(
-        handles, labels, loc="outside upper left", ncols=len(labels), frameon=False, labelcolor=INK,
-        handlelength=2.6, columnspacing=1.2, borderaxespad=0.1,
+        handles, labels, loc="outside upper left", ncols=2 if len(labels) == 4 else 3, frameon=False,
+        labelcolor=INK, handlelength=2.6, columnspacing=1.2, borderaxespad=0.1,
     )  # fmt: skip
     for text in legend.get_texts():
         text.set_parse_math(False)

@@ -8,41 +8,62 @@ from pathlib import Path
 from typing import Any
 
 from encyclo import files
-from encyclo.report.wording import clip, moment, shown
+from encyclo.report.details import Details
+from encyclo.report.rendering import render
+from encyclo.report.wording import clip, moment
 from encyclo.schema import Attributes, Book
 
+STATIC = 5000
+"""More entries than this are listed by the page's script alone."""
 
-def write_report(path: Path, record: dict[str, Any], metrics: dict[str, Any], book: Book) -> None:
-    """Write the page about a run to `path`: one HTML file that needs no network and no script.
+
+def write_report(
+    path: Path, record: dict[str, Any], metrics: dict[str, Any], book: Book, details: Details | None = None
+) -> None:
+    """Write the page about a run to `path`: one HTML file that needs no network.
 
     `record` is run.json's content, `metrics` metrics.json's; a figure that is null there is said in words
-    to be not measured. The same arguments give the same bytes.
+    to be not measured. `details` (report/details.py) comes from the run's samples; without it entries show what
+    the book holds. The same arguments give the same bytes.
     """
-    files.write_text(path, _render(_context(record, metrics, book)))
+    files.write_text(path, render("page.html.j2", _context(record, metrics, book, details)))
 
 
-def _context(record: dict[str, Any], metrics: dict[str, Any], book: Book) -> dict[str, Any]:
+def _context(
+    record: dict[str, Any], metrics: dict[str, Any], book: Book, details: Details | None
+) -> dict[str, Any]:
     """Return everything that the template prints, already in words."""
-    from encyclo.report import entries, sections
+    from encyclo.report import atlas, entries, headline, payload, sections
 
     interpreter = str(sections.at(record, "config", "interpreter") or "interpreter")
+    drawn = atlas.draw_atlas(book.signatures)
+    script = payload.asset("common.js", "entries.js", "map.js")
     return {
         "model": book.attributes.model,
-        "run": _run(record, book.attributes),
+        "run": [*_run(record, book.attributes), ("Capture", headline.capture_line(metrics))],
         "command": _command(record.get("command")),
-        "figures": sections.key_figures(metrics, interpreter, book),
+        "figures": headline.key_figures(metrics, interpreter, book),
         "stages": sections.stages(metrics),
         "ladder": sections.ladder(metrics, interpreter),
+        "ladder_plot": sections.ladder_plot(metrics, interpreter),
         "families": sections.families(metrics),
         "convergence": sections.convergence(metrics, book.attributes),
+        "curve": sections.curve(details),
         "no_halves": sections.NO_HALVES,
         "reliability": sections.reliability(metrics, interpreter),
         "no_calibration": sections.no_calibration(metrics),
+        "coverage": sections.coverage(metrics, interpreter),
+        "atlas": drawn,
+        "confused": sections.confused(metrics, interpreter, details, book),
         "trusted": entries.trusted(book),
-        "categories": entries.by_category(book),
+        "categories": entries.by_category(book) if len(book.concepts) <= STATIC else [],
         "total": f"{len(book.concepts):,}",
         "details": _details(record),
-    }
+        "style": payload.asset("style.css"),
+        "script": script,
+        "policy": payload.policy(script),
+        "data": payload.as_json(payload.page_data(book, details, drawn)),
+    }  # fmt: skip
 
 
 def _run(record: dict[str, Any], attributes: Attributes) -> list[tuple[str, str]]:
@@ -82,21 +103,3 @@ def _details(record: dict[str, Any]) -> list[tuple[str, str]]:
         for heading, value in kept.items()
         if value
     ]
-
-
-def _render(context: dict[str, Any]) -> str:
-    from importlib.resources import files as resources
-
-    from jinja2 import Environment, StrictUndefined
-    from markupsafe import Markup
-
-    # The plots are this package's own text, and the only text that is not escaped.
-    def plot(svg: str) -> Markup:
-        return Markup(svg)
-
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=shown
-    )
-    environment.filters["plot"] = plot
-    source = resources("encyclo.report").joinpath("page.html.j2").read_text(encoding="utf-8")
-    return environment.from_string(source).render(context) + "\n"

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from encyclo.report import figures
-from encyclo.report.entries import median
+from encyclo.report.details import Details
+from encyclo.report.entries import entry_name
 from encyclo.report.wording import NOT_MEASURED, clip, duration, known, number, percent
 from encyclo.schema import Attributes, Book
 
@@ -43,23 +44,14 @@ def at(tree: Any, *keys: str) -> Any:
     return tree
 
 
-def key_figures(metrics: Mapping[str, Any], interpreter: str, book: Book) -> list[dict[str, Any]]:
-    """Return the figures that matter, each with what it stands beside."""
-    return [
-        _capture(at(metrics, "capture")),
-        _top1(metrics, interpreter),
-        _error(metrics, interpreter),
-        _settled(book),
-    ]
-
-
 def stages(metrics: Mapping[str, Any]) -> list[list[str]]:
-    """Return a row a stage: stage, sampler, concepts, samples, settled, time."""
+    """Return a row a stage: stage, sampler, concepts, samples, settled, what was read right, time."""
     return [
         [
             number(at(row, "stage")),
             clip(str(at(row, "sampler") or "not named"), 60),
-            *(number(at(row, key)) for key in ("concepts", "samples", "settled")),
+            *(number(at(row, key)) for key in ("concepts", "samples", "settled", "converged")),
+            *(percent(at(row, key), 1) for key in ("heldout_top1", "natural_top1", "confidence")),
             duration(at(row, "seconds")),
         ]
         for row in at(metrics, "stages") or []
@@ -73,15 +65,94 @@ def ladder(metrics: Mapping[str, Any], interpreter: str) -> list[dict[str, Any]]
         {
             "name": rung.replace("heldout", "held-out").replace("_", " "),
             "read_from": RUNGS.get(rung, ""),
-            "rows": [
-                _reading(name, row) for name, row in _interpreter_first(accuracy.get(rung), interpreter)
-            ],
+            "rows": [_reading(name, row) for name, row in interpreter_first(accuracy.get(rung), interpreter)],
             "reason": no_accuracy(metrics)
             if rung == "heldout_prompts"
             else "this run did not climb this rung.",
         }
         for rung in dict.fromkeys((*RUNGS, *accuracy))
     ]
+
+
+def ladder_plot(metrics: Mapping[str, Any], interpreter: str) -> str:
+    """Return the plot of top-1 by rung with intervals and nulls; empty where nothing was read."""
+    accuracy = at(metrics, "accuracy") or {}
+    rungs = [
+        (rung.replace("heldout", "held-out").replace("_", " "), rows)
+        for rung in dict.fromkeys((*RUNGS, *accuracy))
+        if (
+            rows := [
+                r
+                for r in interpreter_first(accuracy.get(rung), interpreter)
+                if known(at(r[1], "top1")) is not None
+            ]
+        )
+    ]
+    names = list(dict.fromkeys(name for _, rows in rungs for name, _ in rows))[:2]
+    drawn = [
+        (rung, [(name, dict(rows)[name]) for name in names if name in dict(rows)]) for rung, rows in rungs
+    ]
+    return figures.ladder_plot(names, drawn) if drawn else ""
+
+
+def coverage(metrics: Mapping[str, Any], interpreter: str) -> dict[str, Any] | None:
+    """Return accuracy against coverage, a series a rung and reader; None where `encyclo evaluate` never ran."""
+    series = []
+    for rung, label in (("heldout_prompts", "held-out"), ("natural", "natural")):
+        rows = interpreter_first(at(metrics, "accuracy", rung), interpreter)[:2]
+        for name, row in rows:
+            points = [
+                [float(share), float(right)]
+                for share, right, *_ in at(row, "calibration", "coverage") or []
+                if known(share) is not None and known(right) is not None
+            ]
+            if points:
+                series.append((label, clip(name, 40), name == interpreter, points))
+    if not series:
+        return None
+    return {
+        "plot": figures.coverage_plot(series),
+        "rows": [
+            [f"{label}, {name}", *(percent(_accuracy_at(points, share), 1) for share in (0.2, 0.5, 0.8, 1.0))]
+            for label, name, _, points in series
+        ],
+    }
+
+
+def _accuracy_at(points: list[list[float]], share: float) -> float:
+    return min(points, key=lambda point: abs(point[0] - share))[1]
+
+
+def confused(
+    metrics: Mapping[str, Any], interpreter: str, details: Details | None, book: Book
+) -> list[dict[str, Any]]:
+    """Return the commonest misreadings, a table a kind of reading: (truth, read instead, times)."""
+    tables: list[dict[str, Any]] = []
+    if details is not None:
+        kind = (
+            "prompts of families that training never saw"
+            if details.held_out
+            else "samples that training may have seen"
+        )
+        names = book.concepts.name
+        tables.append(
+            {
+                "of": f"{details.readings:,} readings of {kind}",
+                "rows": [
+                    [(entry_name(names[a], 80), a), (entry_name(names[b], 80), b), f"{times:,}"]
+                    for a, b, times in details.pairs
+                ],
+            }
+        )
+    for rung in ("natural", "described", "unseen", "adversarial"):
+        row = at(metrics, "accuracy", rung, interpreter)
+        if at(row, "confused"):
+            found = [
+                [(entry_name(str(a), 80), None), (entry_name(str(b), 80), None), number(times)]
+                for a, b, times in row["confused"][:20]
+            ]
+            tables.append({"of": f"{number(at(row, 'n'))} readings of the rung {rung}", "rows": found})
+    return tables
 
 
 def families(metrics: Mapping[str, Any]) -> str:
@@ -121,12 +192,25 @@ def convergence(metrics: Mapping[str, Any], attributes: Attributes) -> dict[str,
     }
 
 
+def curve(details: Details | None) -> dict[str, Any] | None:
+    """Return the difference of halves by their size, as a plot and rows; None where no entry has two samples."""
+    if details is None or not details.curve:
+        return None
+    return {
+        "plot": figures.curve_plot(details.curve),
+        "rows": [
+            [number(size), number(entries), percent(raw, 1), percent(centred, 1)]
+            for size, entries, raw, centred in details.curve
+        ],
+    }
+
+
 def reliability(metrics: Mapping[str, Any], interpreter: str) -> dict[str, Any] | None:
     """Return the calibration of the interpreter and of the baselines; None where not measured."""
-    found = _calibrations(metrics, interpreter)
+    found = calibrations(metrics, interpreter)
     if not found:
         return None
-    drawn = [(name, bins) for name, row in found if (bins := _bins(row))][:2]
+    drawn = [(name, bins) for name, row in found if (bins := bins_of(row))][:2]
     return {
         "rows": [
             [
@@ -145,89 +229,7 @@ def reliability(metrics: Mapping[str, Any], interpreter: str) -> dict[str, Any] 
     }
 
 
-def _capture(capture: Any) -> dict[str, Any]:
-    rate = known(at(capture, "prompts_per_second"))
-    detail = (
-        f"{number(at(capture, 'prompts'))} prompts, {number(at(capture, 'tokens'))} tokens, "
-        f"{duration(at(capture, 'seconds'))} in the model, {at(capture, 'dtype') or 'unknown type'} "
-        f"on {at(capture, 'device') or 'an unnamed device'}"
-    )
-    if rate is None:
-        return _unknown("Capture", "the run kept no time for its captures.")
-    return {
-        "label": "Capture",
-        "value": f"{number(rate, 0 if rate >= 10 else 2)} prompts/s",
-        "detail": [detail],
-    }
-
-
-def _top1(metrics: Mapping[str, Any], interpreter: str) -> dict[str, Any]:
-    label, rung = "Held-out top-1", at(metrics, "accuracy", "heldout_prompts")
-    own = at(rung, interpreter)
-    if known(at(own, "top1")) is None:
-        return _unknown(label, no_accuracy(metrics))
-    others = [(name, row) for name, row in _interpreter_first(rung, interpreter) if name != interpreter]
-    beside = [
-        f"{clip(name, 40)} {percent(at(row, 'top1'), 1)}{_points(at(row, 'top1'), own['top1'])}, "
-        f"n = {number(at(row, 'n'))}"
-        for name, row in others
-    ]
-    among = (
-        f"{clip(interpreter, 40)}, n = {number(at(own, 'n'))}, among {number(at(own, 'candidates'))} concepts"
-    )
-    return {
-        "label": label,
-        "value": percent(own["top1"], 1),
-        "detail": [among, *(beside or ["no baseline was trained beside it"])],
-    }
-
-
-def _points(other: Any, own: float) -> str:
-    """Return how many percentage points a baseline lies above or below."""
-    figure = known(other)
-    if figure is None:
-        return ""
-    points = round((figure - own) * 100, 1)
-    if points == 0:
-        return " (as good)"
-    return f" ({abs(points):.1f} points {'higher' if points > 0 else 'lower'})"
-
-
-def _error(metrics: Mapping[str, Any], interpreter: str) -> dict[str, Any]:
-    label, found = "Calibration error", _calibrations(metrics, interpreter)
-    if not found or known(at(found[0][1], "ece")) is None:
-        return _unknown(label, no_calibration(metrics))
-    said = [
-        f"{clip(name, 40)} {number(at(row, 'ece'), 3)}, n = {number(at(row, 'n'))}" for name, row in found[1:]
-    ]
-    own = f"{clip(interpreter, 40)}, n = {number(at(found[0][1], 'n'))}; 0 is perfect"
-    return {
-        "label": label,
-        "value": number(found[0][1]["ece"], 3),
-        "detail": [own, *(said or ["no baseline was measured beside it"])],
-    }
-
-
-def _settled(book: Book) -> dict[str, Any]:
-    table = book.concepts
-    middle = median(table.confidence)
-    confident = (
-        "confidence not measured, so that nothing can settle"
-        if middle is None
-        else f"median confidence {percent(middle)}"
-    )
-    return {
-        "label": "Concepts settled",
-        "value": f"{int(table.settled.sum()):,} of {len(table):,}",
-        "detail": [confident, f"{int(table.converged.sum()):,} signatures converged"],
-    }
-
-
-def _unknown(label: str, reason: str) -> dict[str, Any]:
-    return {"label": label, "value": NOT_MEASURED, "detail": [reason[0].upper() + reason[1:]]}
-
-
-def _interpreter_first(rung: Any, interpreter: str) -> list[tuple[str, Mapping[str, Any]]]:
+def interpreter_first(rung: Any, interpreter: str) -> list[tuple[str, Mapping[str, Any]]]:
     """Return the readers that were measured, the run's own first."""
     measured = {name: row for name, row in (rung or {}).items() if isinstance(row, Mapping) and row}
     return sorted(measured.items(), key=lambda item: (item[0] != interpreter, item[0]))
@@ -238,10 +240,23 @@ def _reading(name: str, row: Mapping[str, Any]) -> list[str]:
     return [
         clip(name, 40),
         number(at(row, "n")),
-        *(percent(at(row, key), 1) for key in ("top1", "top10", "top100")),
+        percent(at(row, "top1"), 1),
+        _span(row),
+        *(percent(at(row, key), 1) for key in ("top10", "top100")),
         number(at(row, "median_rank"), 0 if (known(at(row, "median_rank")) or 0) % 1 == 0 else 1),
-        percent(1 / candidates, 2) if candidates else NOT_MEASURED,
+        percent(at(row, "null", "top1"), 2)
+        if known(at(row, "null", "top1")) is not None
+        else f"{percent(1 / candidates, 2)}, a guess"
+        if candidates
+        else NOT_MEASURED,
     ]
+
+
+def _span(row: Mapping[str, Any]) -> str:
+    low, high = at(row, "top1_low"), at(row, "top1_high")
+    if known(low) is None or known(high) is None:
+        return NOT_MEASURED
+    return f"{percent(low, 1)} to {percent(high, 1)}"
 
 
 def _layer(name: str, index: int | None, row: Mapping[str, Any]) -> dict[str, Any]:
@@ -250,6 +265,7 @@ def _layer(name: str, index: int | None, row: Mapping[str, Any]) -> dict[str, An
         percent(at(row, "within_5pct_raw")),
         percent(at(row, "centred_rel_diff"), 1),
         percent(at(row, "within_5pct_centred")),
+        percent(at(row, "adjusted_rel_diff"), 1),
         number(at(row, "cosine"), 3),
         number(at(row, "null_cosine"), 3),
         number(at(row, "samples_to_5pct_median")),
@@ -257,7 +273,7 @@ def _layer(name: str, index: int | None, row: Mapping[str, Any]) -> dict[str, An
     return {"name": name.replace("-", "−"), "index": "" if index is None else str(index), "cells": cells}
 
 
-def _calibrations(metrics: Mapping[str, Any], interpreter: str) -> list[tuple[str, Mapping[str, Any]]]:
+def calibrations(metrics: Mapping[str, Any], interpreter: str) -> list[tuple[str, Mapping[str, Any]]]:
     """Return (name, calibration), the run's interpreter first and then the baselines under their names."""
     own = at(metrics, "calibration")
     if not own:
@@ -265,7 +281,7 @@ def _calibrations(metrics: Mapping[str, Any], interpreter: str) -> list[tuple[st
     return [(interpreter, own)] + [(k, v) for k, v in own.items() if isinstance(v, Mapping) and v]
 
 
-def _bins(row: Mapping[str, Any]) -> list[list[float]]:
+def bins_of(row: Mapping[str, Any]) -> list[list[float]]:
     """Return the bins that can be drawn: three figures each, and a reading at least."""
     whole = [
         [figure for value in bin_ if (figure := known(value)) is not None] for bin_ in at(row, "bins") or []

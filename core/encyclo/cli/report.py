@@ -1,0 +1,21 @@
+"""`encyclo report`: the page about a finished run."""
+
+from __future__ import annotations
+
+import json
+
+from encyclo.cli import flags
+from encyclo.cli.app import app
+
+
+@app.command()
+def report(directory: flags.RunFolder, as_json: flags.Json = False, debug: flags.Debug = False) -> None:
+    """Write report.html anew: the run's figures, a map, and every entry, in one file for a browser."""
+    from encyclo.report import report_run
+
+    path = report_run(directory)
+    size = path.stat().st_size
+    if as_json:
+        print(json.dumps({"out": str(directory), "report": str(path), "bytes": size}))
+    else:
+        print(f"Written to {path} ({size / 1e6:.1f} MB); open it in a browser, it needs no network.")

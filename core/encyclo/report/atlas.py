@@ -1,0 +1,66 @@
+"""The map: concepts whose signatures point alike lie near each other, in two dimensions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from encyclo.report.entries import directions
+from encyclo.schema import SignatureTable
+
+MOST = 3000
+"""Concepts on a map; of more, evenly so many."""
+FEWEST = 3
+TSNE_FROM = 20
+"""Fewer concepts than this have too few neighbours for t-SNE: their first two principal components are drawn."""
+SIDE = 1000
+
+
+@dataclass(frozen=True)
+class Atlas:
+    """rows: int64 [k], rows of the concept table; places: int64 [k, 2], 0 to SIDE; how they were found."""
+
+    rows: NDArray[np.int64]
+    places: NDArray[np.int64]
+    method: str
+    left_out: int
+
+
+def draw_atlas(signatures: SignatureTable) -> Atlas | None:
+    """Return where concepts lie; None where fewer than three have a signature, or all have the same.
+
+    t-SNE (van der Maaten and Hinton, 2008) of the centred, scaled signatures' directions at all layers, with a
+    fixed seed and one thread: the same signatures give the same map.
+    """
+    seen = np.flatnonzero(signatures.count > 0)
+    rows = seen[:: -(-len(seen) // MOST)] if len(seen) > MOST else seen
+    if len(rows) < FEWEST:
+        return None
+    layers = signatures.mean.shape[1]
+    together = [directions(signatures.mean[rows, layer].astype(np.float64)) for layer in range(layers)]
+    features = np.concatenate(together, axis=1)
+    if not features.std(axis=0).max() > 1e-9:
+        return None
+    places, method = _embed(features)
+    low, high = places.min(axis=0), places.max(axis=0)
+    scaled = (places - low) / np.maximum(high - low, 1e-12) * SIDE
+    return Atlas(rows, scaled.round().astype(np.int64), method, len(seen) - len(rows))
+
+
+def _embed(features: NDArray[np.float64]) -> tuple[NDArray[np.float64], str]:
+    from sklearn.decomposition import PCA
+    from sklearn.manifold import TSNE
+    from threadpoolctl import threadpool_limits
+
+    count = len(features)
+    parts = 2 if count < TSNE_FROM else min(50, count - 1, features.shape[1])
+    with threadpool_limits(1):
+        reduced = PCA(parts, svd_solver="randomized", random_state=0).fit_transform(features)
+        if count < TSNE_FROM:
+            return reduced, "first two principal components"
+        found = TSNE(
+            perplexity=min(30.0, (count - 1) / 3), init="pca", learning_rate="auto", random_state=0, n_jobs=1
+        ).fit_transform(reduced)
+    return np.asarray(found, np.float64), "t-SNE"

@@ -1,0 +1,239 @@
+"""What the page says of an entry that the book does not hold: its prompts, its curve, what it is confused with.
+
+Read from the run's samples in one pass, some entries at a time, so that memory stays flat. In a large run only
+the least trusted entries get this far; the page says so.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from encyclo.report.entries import nearest, ranking
+from encyclo.rows import Source
+from encyclo.schema import Book, Part, SignatureTable
+from encyclo.seeds import derive_seed
+from encyclo.types import Interpreter
+
+MOST = 2000
+"""Entries that get details: the least trusted."""
+PROMPTS = 6
+NEAREST = 8
+CONFUSED = 5
+READ = 8
+"""Samples an entry that the interpreter reads, held-out ones where there are any."""
+SAMPLES = 64
+"""Samples an entry that its curve is measured on."""
+ORDERS = 4
+"""Random orders of the samples that a curve is averaged over."""
+AT_ONCE = 50
+PAIRS = 20
+
+
+@dataclass(frozen=True)
+class Detail:
+    """One entry. Rows are rows of the concept table.
+
+    nearest: (row, cosine); confused: (row, times read instead, mean margin of the entry's own score)
+    held: whether what was read are samples of prompt families that training never saw
+    prompts: (text, family); raw, centred: the difference of halves of 1, 2, 4 … samples, averaged over layers
+    """
+
+    nearest: list[tuple[int, float]] = field(default_factory=list)
+    confused: list[tuple[int, int, float]] = field(default_factory=list)
+    readings: int = 0
+    right: int = 0
+    held: bool = False
+    prompts: list[tuple[str, str]] = field(default_factory=list)
+    samples: int = 0
+    raw: list[float] = field(default_factory=list)
+    centred: list[float] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Details:
+    """Of some entries everything; of their readings the commonest misreadings.
+
+    pairs: (truth, read instead, times), the commonest first, of `readings` samples: those that training never
+    saw where there are any (held_out), else of all
+    curve: (samples in a half, entries, raw, centred), means over entries
+    """
+
+    entries: dict[int, Detail]
+    pairs: list[tuple[int, int, int]]
+    readings: int
+    held_out: bool
+    curve: list[tuple[int, int, float, float]]
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """What the details of any entry are made with."""
+
+    source: Source
+    interpreter: Interpreter
+    heldout: frozenset[str]
+    centre: NDArray[np.float32]
+    scale: NDArray[np.float32]
+    seed: int
+
+
+def collect(
+    source: Source, book: Book, interpreter: Interpreter, metrics: Mapping[str, Any], seed: int
+) -> Details:
+    """Read what the page needs from a finished run's samples. The same run gives the same details."""
+    chosen = np.sort(ranking(book, unmeasured_last=True)[-MOST:])
+    splits = metrics.get("splits") or {}
+    heldout = frozenset(family for name in ("calibration", "test") for family in splits.get(name) or ())
+    tools = _Reading(source, interpreter, heldout, *_centre(book.signatures), seed)
+    near = nearest(book.signatures, chosen, NEAREST)
+    owners = source.columns.concept
+    order = np.argsort(owners, kind="stable")
+    edges = np.searchsorted(owners[order], np.arange(len(book.concepts) + 1))
+    found: dict[int, Detail] = {}
+    pairs: dict[bool, Counter[tuple[int, int]]] = {True: Counter(), False: Counter()}
+    for some in np.array_split(chosen, max(1, -(-len(chosen) // AT_ONCE))):
+        rows = {row: order[edges[row] : edges[row + 1]] for row in some.tolist()}
+        for row, detail, misread in _read_some(tools, rows, near):
+            found[row] = detail
+            pairs[detail.held].update((row, other) for other in misread)
+    held = any(detail.held for detail in found.values())
+    ordered = sorted(pairs[held].items(), key=lambda item: (-item[1], item[0]))[:PAIRS]
+    return Details(
+        found,
+        [(a, b, times) for (a, b), times in ordered],
+        sum(detail.readings for detail in found.values() if detail.held == held),
+        held,
+        _mean_curve(list(found.values())),
+    )
+
+
+def _read_some(
+    tools: _Reading, rows: Mapping[int, NDArray[np.int64]], near: Mapping[int, list[tuple[int, float]]]
+) -> Iterator[tuple[int, Detail, list[int]]]:
+    """Yield (entry, its details, what its samples were misread as) for the entries that `rows` has samples of."""
+    own = {row: _spread(all_of_it, SAMPLES) for row, all_of_it in rows.items()}
+    wanted = np.concatenate([*own.values(), np.empty(0, np.int64)])
+    part = tools.source.samples(wanted) if len(wanted) else None
+    values = part.values() if part else None
+    start = 0
+    for row, mine in own.items():
+        if part is None or values is None or len(mine) == 0:
+            yield row, Detail(nearest=near[row]), []
+            continue
+        places = np.arange(start, start + len(mine))
+        start += len(mine)
+        read, held = _to_read(part, places, tools.heldout)
+        scores = tools.interpreter.read(values[read]) if len(read) else np.empty((0, 1), np.float32)
+        best = scores.argmax(axis=1)
+        named = places[part.span[places, 0] >= 0]
+        generator = np.random.default_rng(derive_seed(tools.seed, "curve", row))
+        raw, centred = _curve(values[named], tools.centre, tools.scale, generator)
+        detail = Detail(
+            nearest=near[row],
+            confused=_confused(scores, row),
+            readings=len(read),
+            right=int((best == row).sum()),
+            held=held,
+            prompts=[(part.prompt[i], part.family[i]) for i in _spread(places, PROMPTS)],
+            samples=len(rows[row]),
+            raw=raw,
+            centred=centred,
+        )
+        yield row, detail, [other for other in best.tolist() if other != row]
+
+
+def carried_by_layer(signatures: SignatureTable) -> NDArray[np.float64]:
+    """Return float64 [C, L]: the share of what sets a sample apart that is its concept's own; NaN where unknown.
+
+    Of the squared length of a centred, scaled sample, the signature's part over the whole, both less what the
+    mean of so few samples holds by chance: an intraclass correlation, 0 for a layer that holds nothing of the
+    concept (Shrout and Fleiss, "Intraclass Correlations", 1979, case 1).
+    """
+    count = signatures.count.astype(np.float64)[:, None]
+    centre, scale = _centre(signatures)
+    length = (((signatures.mean - centre) / scale) ** 2).sum(axis=-1, dtype=np.float64)
+    spread = (signatures.variance / scale**2).sum(axis=-1, dtype=np.float64)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        own = np.maximum(length - spread / (count - 1), 0)
+        share = own / (own + spread * count / (count - 1))
+    result: NDArray[np.float64] = np.where(count < 2, np.nan, share)
+    return result
+
+
+def _centre(signatures: SignatureTable) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    seen = signatures.count > 0
+    if not seen.any():
+        shape = signatures.mean.shape[1:]
+        return np.zeros(shape, np.float32), np.ones(shape, np.float32)
+    mean = signatures.mean[seen]
+    return mean.mean(axis=0), np.maximum(mean.std(axis=0), 1e-12)
+
+
+def _spread(rows: NDArray[np.int64], most: int) -> NDArray[np.int64]:
+    """Return at most so many of `rows`, evenly from first to last."""
+    if len(rows) <= most:
+        return rows
+    chosen: NDArray[np.int64] = rows[np.linspace(0, len(rows) - 1, most).round().astype(int)]
+    return chosen
+
+
+def _to_read(
+    part: Part, places: NDArray[np.int64], heldout: Collection[str]
+) -> tuple[NDArray[np.int64], bool]:
+    """Return which of an entry's samples to read, and whether training never saw their families."""
+    named = places[part.span[places, 0] >= 0]
+    held = np.array([place for place in named.tolist() if part.family[place] in heldout], np.int64)
+    return (_spread(held, READ), True) if len(held) else (_spread(named, READ), False)
+
+
+def _confused(scores: NDArray[np.floating], row: int) -> list[tuple[int, int, float]]:
+    if len(scores) == 0:
+        return []
+    margin = (scores[:, [row]] - scores).mean(axis=0, dtype=np.float64)
+    instead = np.bincount(scores.argmax(axis=1), minlength=scores.shape[1])
+    order = np.lexsort((margin, -instead))
+    likeliest = [int(i) for i in order if i != row][:CONFUSED]
+    return [(i, int(instead[i]), float(margin[i])) for i in likeliest]
+
+
+def _curve(
+    values: NDArray[np.float32],
+    centre: NDArray[np.float32],
+    scale: NDArray[np.float32],
+    generator: np.random.Generator,
+) -> tuple[list[float], list[float]]:
+    """Return (raw, centred): the relative difference of two random halves of 1, 2, 4 … samples [n, L, H] each."""
+    sizes = [2**step for step in range(10) if 2 ** (step + 1) <= len(values)]
+    raw, centred = np.zeros(len(sizes)), np.zeros(len(sizes))
+    # Less the centre first: the sums then lose nothing to the large direction that all vectors share.
+    values = values - centre
+    for _ in range(ORDERS if sizes else 0):
+        order = generator.permutation(len(values))[: 2 * sizes[-1]]
+        segments = np.add.reduceat(values[order], [0, *sizes], axis=0, dtype=np.float64)
+        first = np.cumsum(segments, axis=0)
+        for step, size in enumerate(sizes):
+            a, b = first[step] / size, segments[step + 1] / size
+            raw[step] += _difference(a + centre, b + centre) / ORDERS
+            centred[step] += _difference(a / scale, b / scale) / ORDERS
+    return raw.tolist(), centred.tolist()
+
+
+def _difference(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
+    lengths = np.linalg.norm(a, axis=-1) + np.linalg.norm(b, axis=-1)
+    return float((2 * np.linalg.norm(a - b, axis=-1) / np.maximum(lengths, 1e-12)).mean())
+
+
+def _mean_curve(entries: Sequence[Detail]) -> list[tuple[int, int, float, float]]:
+    longest = max((len(detail.raw) for detail in entries), default=0)
+    curve = []
+    for step in range(longest):
+        some = [detail for detail in entries if len(detail.raw) > step]
+        raw, centred = (float(np.mean([getattr(d, name)[step] for d in some])) for name in ("raw", "centred"))
+        curve.append((2**step, len(some), raw, centred))
+    return curve

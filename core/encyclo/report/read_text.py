@@ -1,0 +1,78 @@
+"""The page about a text that was read: a heat map over its tokens, and each token's concepts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from encyclo import files
+from encyclo.report import payload
+from encyclo.report.entries import LONGEST_NAME, entry_name
+from encyclo.report.rendering import render
+from encyclo.report.wording import percent
+
+if TYPE_CHECKING:
+    from encyclo.reading import TokenReading
+
+
+def write_reading(
+    path: Path, text: str, readings: Sequence[TokenReading], model: str, run: str, at_least: float
+) -> None:
+    """Write the page about `text` and what was read in it to `path`: one HTML file that needs no network.
+
+    `readings` are in the text's order, `run` says which run read it. The same arguments give the same bytes.
+    """
+    calibrated = any(reading.concepts[0].confidence is not None for reading in readings)
+    answered = sum(reading.read is not None for reading in readings)
+    pieces, end = _pieces(text, readings)
+    script = payload.asset("common.js", "reading.js")
+    context = {
+        "model": model,
+        "about": [
+            ("Run", run),
+            ("Tokens", f"{len(readings):,}, of which {answered:,} were read as a concept"),
+        ],
+        "calibrated": calibrated,
+        "at_least": percent(at_least),
+        "pieces": pieces,
+        "rest": text[end:],
+        "style": payload.asset("style.css"),
+        "script": script,
+        "policy": payload.policy(script),
+        "data": payload.as_json(_data(readings, calibrated)),
+    }
+    files.write_text(path, render("reading.html.j2", context))
+
+
+def _pieces(text: str, readings: Sequence[TokenReading]) -> tuple[list[tuple[str, str, str, bool]], int]:
+    """Return (text before a token, the token, its heat, whether it was named) a token, and where the last ends.
+
+    Tokens that share a character (one of several bytes) share it on the page too: it stands in the first.
+    """
+    pieces, end = [], 0
+    for reading in readings:
+        start = max(reading.start, end)
+        stop = max(reading.end, start)
+        heat = f"{reading.concepts[0].confidence or 0:.3f}"
+        pieces.append((text[end:start], text[start:stop], heat, reading.read is not None))
+        end = stop
+    return pieces, end
+
+
+def _data(readings: Sequence[TokenReading], calibrated: bool) -> dict[str, Any]:
+    names: dict[str, int] = {}
+    shown: list[str] = []
+    tokens: list[list[Any]] = []
+    for reading in readings:
+        for candidate in reading.concepts:
+            if names.setdefault(candidate.id, len(names)) == len(shown):
+                shown.append(entry_name(candidate.name, LONGEST_NAME))
+        tokens.append(
+            [
+                [[names[c.id], payload.thousandths(c.confidence)] for c in reading.concepts],
+                payload.thousandths(reading.familiarity),
+                int(reading.read is not None),
+            ]
+        )
+    return {"names": shown, "tokens": tokens, "calibrated": calibrated}

@@ -1,0 +1,130 @@
+"""`encyclo report`, `encyclo read --html` and in colour, `encyclo show` of a name that is not there."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from encyclo.coloured import HEADING, HEAT, heat_map, print_readings
+from encyclo.encyclopedia import nearest_names
+from encyclo.reading import Candidate, TokenReading
+from encyclo.text import printable
+from tests.commands import one_sentence
+
+TEXT = "The animal drank water. Nobody saw the otter near the house!"
+ESCAPE = "\x1b]0;taken\x07"
+
+
+@pytest.fixture
+def copied(tiny_run: Path, tmp_path: Path) -> Path:
+    shutil.copytree(tiny_run, tmp_path / "run")
+    return tmp_path / "run"
+
+
+def reading(token: str, start: int, confidence: float | None, name: str = "otter") -> TokenReading:
+    read = name if (confidence or 0) >= 0.5 else None
+    return TokenReading(token, start, start + len(token), [Candidate("1", name, confidence)], 1.0, read)
+
+
+def test_a_report_is_written_anew_as_the_run_wrote_it(encyclo, copied: Path):
+    path = copied / "report.html"
+    before = path.read_bytes()
+    path.unlink()
+    result = encyclo("report", copied)
+    assert result.returncode == 0 and str(path) in result.stdout
+    assert path.read_bytes() == before
+    found = json.loads(encyclo("report", copied, "--json").stdout)
+    assert found == {"out": str(copied), "report": str(path), "bytes": len(before)}
+
+
+def test_a_report_of_what_is_no_finished_run_is_refused(encyclo, copied: Path, tmp_path: Path):
+    assert encyclo("report", tmp_path / "nothing").returncode == 2
+    (copied / "metrics.json").write_text("[1,")
+    result = encyclo("report", copied)
+    assert result.returncode == 1 and "metrics.json" in one_sentence(result.stderr)
+    (copied / "metrics.json").unlink()
+    result = encyclo("report", copied)
+    assert result.returncode == 2 and "not finished" in one_sentence(result.stderr)
+
+
+def test_a_reading_becomes_a_page(encyclo, tiny_run: Path, tmp_path: Path):
+    page, text = tmp_path / "read.html", tmp_path / "text.txt"
+    result = encyclo("read", tiny_run, TEXT, "--html", page, "--device", "cpu")
+    assert result.returncode == 0 and str(page) in result.stdout and "Likeliest" not in result.stdout
+    first = page.read_bytes()
+    text.write_text(TEXT, encoding="utf-8-sig")
+    result = encyclo("read", tiny_run, "--file", text, "--html", page, "--device", "cpu", "--json")
+    assert page.read_bytes() == first, "a file reads like its text"
+    assert len(json.loads(result.stdout)["tokens"]) == first.decode().count('<span style="--h:')
+    (tmp_path / "folder").mkdir()
+    for target in (tmp_path / "missing" / "read.html", tmp_path / "folder"):
+        result = encyclo("read", tiny_run, TEXT, "--html", target, "--device", "cpu")
+        assert result.returncode != 0 and str(target) in one_sentence(result.stderr)
+
+
+def test_a_run_that_could_not_calibrate_gives_a_page_without_heat(encyclo, copied: Path, tmp_path: Path):
+    (copied / "calibration.json").unlink()
+    page = tmp_path / "read.html"
+    assert encyclo("read", copied, TEXT, "--html", page, "--device", "cpu").returncode == 0
+    html = page.read_text(encoding="utf-8")
+    assert "no confidence, and no heat" in html and "--h:0.000" in html and '"calibrated":false' in html
+
+
+def shown(readings: list[TokenReading], text: str | None, terminal: bool) -> str:
+    buffer = io.StringIO()
+    console = Console(
+        file=buffer, force_terminal=terminal, color_system="truecolor" if terminal else None, width=200
+    )
+    print_readings(readings, text, console)
+    return buffer.getvalue()
+
+
+def test_a_terminal_shows_the_text_in_colour_by_confidence():
+    text = "a bcd ef"
+    readings = [reading("a", 0, 0.02), reading("bcd", 2, 0.97), reading("ef", 6, 0.4)]
+    drawn = heat_map(text, readings)
+    assert drawn.plain == text
+    styles = {text[span.start : span.end]: str(span.style) for span in drawn.spans if span.style}
+    assert styles == {"bcd": f"bold {HEAT[5]}", "ef": HEAT[2]}
+    printed = shown(readings, text, terminal=True)
+    assert "\x1b[" in printed and "otter 97%" in printed and "90% to 100%" in printed
+    # What comes as a stream has no text to colour as a whole, but its lines are.
+    streamed = shown(readings, None, terminal=True)
+    assert "\x1b[" in streamed and "90% to 100%" not in streamed
+
+
+def test_where_there_is_no_terminal_lines_are_plain(capsys: pytest.CaptureFixture[str]):
+    assert shown([reading("a", 0, 0.9)], "a", terminal=False) == ""
+    printed = capsys.readouterr().out
+    assert printed.splitlines()[0] == HEADING and "\x1b" not in printed
+
+
+def test_tokens_that_share_a_character_show_it_once():
+    readings = [reading("🦊", 0, 0.9), reading("🦊", 0, 0.9), reading("x", 1, None)]
+    assert heat_map("🦊x", readings).plain == "🦊x"
+
+
+def test_a_stranger_s_text_moves_no_cursor(tiny_run: Path):
+    assert printable(f"a{ESCAPE}\nb\tc\r") == "a\ufffd]0;taken\ufffd\nb\tc\ufffd"
+    assert printable("\ud800 é 🦊") == "\ufffd é 🦊"
+    text = f"{ESCAPE} a"
+    printed = shown([reading(text, 0, 0.9, name=ESCAPE)], text, terminal=True)
+    assert "\x1b]" not in printed and "\x07" not in printed
+
+
+def test_a_name_that_is_not_there_suggests_those_that_were_meant(encyclo, tiny_run: Path):
+    names = ["democracy", "Otter", "musical instrument", "instrument panel", "x" * 10_000, ESCAPE, "river"]
+    assert nearest_names("democrasy", names)[0] == "democracy"
+    assert nearest_names("OTTER ", names)[0] == "Otter"
+    assert nearest_names("instrument", names)[:2] == ["instrument panel", "musical instrument"]
+    assert nearest_names("zzzzqqq", names) == []
+    assert all(len(name) <= 60 for name in nearest_names("x" * 9_000, names))
+    assert "\x1b" not in "".join(nearest_names(ESCAPE, names))
+    result = encyclo("show", tiny_run, "MAMAL")
+    assert result.returncode == 2 and "mammal" in one_sentence(result.stderr)
+    assert len(one_sentence(encyclo("show", tiny_run, "x" * 5000).stderr)) < 400

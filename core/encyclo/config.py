@@ -32,7 +32,7 @@ class RunConfig(BaseModel):
     capture: str = "transformers"
     concepts: str = "core"
     scorer: str = "calibrated"
-    baselines: tuple[str, ...] = ("centroid",)
+    baselines: tuple[str, ...] = ("centroid", "logistic")
     """Interpreters that are trained beside the chosen one, so that its figures never stand alone."""
     limit: int | None = Field(None, ge=1)
     per_concept: int = Field(10, ge=1, le=100_000)

@@ -201,6 +201,12 @@ class Plugins:
         self.load(name)
         return bool(getattr(self._manager.get_plugin(name), "NEEDS_INTERPRETER", False))
 
+    def most_concepts(self, name: str) -> int | None:
+        """Return how many concepts an interpreter takes at most, which it says as `MOST_CONCEPTS`; None: any."""
+        self.load(name)
+        most: int | None = getattr(self._manager.get_plugin(name), "MOST_CONCEPTS", None)
+        return most
+
     def stage_of(self, name: str) -> int:
         """Return the stage that a sampler names as `STAGE` (1, templates, if it names none)."""
         self.load(name)

@@ -104,6 +104,8 @@ def prepare(config: RunConfig, progress: Progress) -> Session:
     plugins.opt_in(config.wrappers)
     options = {name: plugins.options(name, config.options.get(name, {})) for name in config.plugin_names()}
     concepts = load_concepts(config, plugins, options[config.concepts])
+    config = _with_fitting_baselines(config, plugins, len(concepts), progress)
+    options = {name: options[name] for name in config.plugin_names()}
     context = Context(
         config.seed, config.device, options[config.capture], Path(), pooling=config.pooling, progress=progress
     )
@@ -175,6 +177,25 @@ def load_concepts(config: RunConfig, plugins: Plugins, options: BaseModel | None
     if not concepts:
         raise UsageError(f"--concepts {config.concepts} gave no concept.")
     return concepts
+
+
+def _with_fitting_baselines(config: RunConfig, plugins: Plugins, count: int, progress: Progress) -> RunConfig:
+    """Leave out, saying so, the default baselines that don't take so many concepts.
+
+    Raises UsageError for an interpreter that was asked for.
+    """
+    kept = list(config.baselines)
+    for name in dict.fromkeys((config.interpreter, *config.baselines)):
+        most = plugins.most_concepts(name)
+        if most is None or count <= most:
+            continue
+        why = f"it takes at most {most:,} concepts and this run has {count:,}"
+        if name == config.interpreter or "baselines" in config.model_fields_set:
+            where = "--interpreter" if name == config.interpreter else "baselines"
+            raise UsageError(f"The interpreter {name!r} can't be trained: {why}; name another as {where}.")
+        progress.stage(f"The baseline {name} is left out: {why}")
+        kept.remove(name)
+    return config.model_copy(update={"baselines": tuple(kept)})
 
 
 def _files_named(options: BaseModel | None) -> dict[str, str | None]:

@@ -94,10 +94,13 @@ def test_wrappers_are_called_with(tmp_path):
 
 
 def test_plugin_names_have_no_repeats():
-    config = load_config({"sampler": ("raw", "templates"), "interpreter": "centroid"})
+    flags = {"sampler": ("raw", "templates"), "interpreter": "centroid"}
+    config = load_config(flags)
     names = config.plugin_names()
     assert len(names) == len(set(names))
-    assert {"core", "raw", "templates", "transformers", "hdf5", "centroid", "calibrated"} == set(names)
+    assert {"core", "raw", "templates", "transformers", "hdf5", "centroid", "logistic", "calibrated"} == set(
+        names
+    )
 
 
 @pytest.mark.parametrize("key", BAD_FLAGS)

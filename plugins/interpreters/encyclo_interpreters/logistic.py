@@ -23,7 +23,8 @@ from encyclo_interpreters.statistics import blocks, layer_statistics, training_m
 from encyclo_interpreters.trained_on import check_shape, trained_on
 
 MOST_CONCEPTS = 5_000
-"""Every step goes through all weights of all classes: its time grows with the square of the list."""
+"""Every step goes through all weights of all classes: its time grows with the square of the list. A run says so
+before it captures anything."""
 
 FEWEST_STEPS = 300
 

@@ -1,0 +1,62 @@
+"""Which baselines a run trains beside its interpreter, and what happens where one does not take so many concepts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from encyclo.config import load_config
+from encyclo.errors import UsageError
+from encyclo.session import Session, prepare
+from encyclo_interpreters import logistic
+
+
+class Spoken:
+    """A progress that keeps what it was told."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def stage(self, title: str) -> None:
+        self.said.append(title)
+
+
+@pytest.fixture
+def few(monkeypatch: pytest.MonkeyPatch) -> int:
+    """Let `logistic` take three concepts."""
+    monkeypatch.setattr(logistic, "MOST_CONCEPTS", 3)
+    return 3
+
+
+def session_of(tiny_flags: list[str], limit: int, tmp_path: Path, **more) -> tuple[Session, list[str]]:
+    flags = {"model": tiny_flags[tiny_flags.index("--model") + 1], "layers": (1,), "device": "cpu"}
+    file = tmp_path / "given.toml"
+    file.write_text("".join(f"{key} = {value}\n" for key, value in more.pop("file", {}).items()))
+    progress = Spoken()
+    session = prepare(load_config({**flags, "limit": limit, **more}, file), progress)  # type: ignore[arg-type]
+    return session, progress.said
+
+
+def test_centroid_and_logistic_are_the_baselines(tiny_flags, tmp_path, few):
+    session, said = session_of(tiny_flags, few, tmp_path)
+    assert session.config.baselines == ("centroid", "logistic")
+    assert session.options.keys() >= {"centroid", "logistic"}
+    assert said == []
+
+
+def test_a_default_baseline_that_takes_too_few_is_left_out_aloud(tiny_flags, tmp_path, few):
+    session, said = session_of(tiny_flags, few + 1, tmp_path)
+    assert session.config.baselines == ("centroid",)
+    assert "logistic" not in session.options
+    assert session.resolved()["baselines"] == ["centroid"]
+    assert said == ["The baseline logistic is left out: it takes at most 3 concepts and this run has 4"]
+
+
+@pytest.mark.parametrize(
+    ("more", "where"),
+    [({"file": {"baselines": '["logistic"]'}}, "baselines"), ({"interpreter": "logistic"}, "--interpreter")],
+)
+def test_one_that_was_asked_for_is_refused_before_anything_runs(tiny_flags, tmp_path, few, more, where):
+    with pytest.raises(UsageError, match=f"'logistic' can't be trained: it takes at most 3 .* as {where}"):
+        session_of(tiny_flags, few + 1, tmp_path, **more)

@@ -4,7 +4,7 @@
     python benchmarks/interpreters.py --cache FOLDER --rows core,unseen    some
 
 What a row needs is captured once into the folder, with the real model and through the plugins that a run uses;
-the rows that read definitions need 300,000 prompts (over an hour on a busy core, 2 GB). Training never reads what is
+the rows that read definitions need 300,000 prompts (half an hour on a core, 2 GB). Training never reads what is
 reported: whole families, sentences by other authors, or the concepts that the row calls unseen.
 docs/interpreters.md has the figures and says how the settings were chosen.
 """
@@ -25,7 +25,7 @@ import numpy as np
 from activations import ActivationCache
 from numpy.typing import NDArray
 
-from encyclo import codec
+from encyclo import codec, ladder
 from encyclo.config import RunConfig
 from encyclo.plugins import Plugins
 from encyclo.progress import ConsoleProgress
@@ -34,8 +34,18 @@ from encyclo.splits import split_families
 from encyclo.types import Concept, Context, Prompt, SampleSet, Split
 
 LAYERS = (-12, -9, -6, -3, -1)
-NAMING = ('The word "{}"', "She wrote a long article about {}", "They talked about the {}")
-DEFINING = ('The word for "{}" is', 'The word for "{}" is "', 'The word for "{}" is the')
+WORD_FIRST = """Word: dog
+Definition: a domesticated animal that barks
+
+Word: river
+Definition: a large natural stream of water
+
+Word: forgiveness
+Definition: the act of forgiving someone
+
+Word: {}"""
+NAMING = ("They talked about the {}", "A kind of {}", "A synonym of {}", WORD_FIRST)
+DEFINING = (ladder.FRAME, ladder.FRAME + " the")
 UNSEEN = 2000
 FREQUENT = 12_000
 # Frames in which nouns stand as they do in running text: plural, after an adjective, in a compound, first.
@@ -251,7 +261,7 @@ def definitions(bench: Bench) -> None:
             for f in DEFINING
         ]
         frequent = np.isin(np.arange(len(concepts)), place[:FREQUENT])
-        for title, rows in ((f"frame {DEFINING[0]!r}", told[:1]), ("three frames' mean", told)):
+        for title, rows in (("one frame", told[:1]), ("both frames' mean", told)):
             extra = f"{title}, trained in {seconds:.0f} s"
             for label, candidates in ((f"{len(concepts):,}", None), (f"{FREQUENT:,}", frequent)):
                 ranks, truth = told_ranks(interpreter, renumbered, rows, candidates)

@@ -27,8 +27,18 @@ from encyclo.types import Concept, Interpreter, Prompt, SampleSet, Split, Store
 from encyclo.words import find_mention
 
 RUNGS = ("heldout_prompts", "natural", "described", "unseen", "adversarial")
-FRAME = 'The word for "{}" is'
-"""What a definition is read in: a causal model's last token is about to say the word."""
+FRAME = """Definition: a domesticated animal that barks
+Word: dog
+
+Definition: a large natural stream of water
+Word: river
+
+Definition: the act of forgiving someone
+Word: forgiveness
+
+Definition: {}
+Word:"""
+"""What a definition is read in: after three examples a causal model's last token is about to say the word."""
 AT_MOST = 10_000
 """Prompts that `encyclo evaluate` captures for a rung, drawn evenly over concepts."""
 AT_MOST_IN_RUN = 1_000
@@ -71,18 +81,19 @@ def _sentences(concept: Concept) -> Iterator[Prompt]:
 
 def described_prompts(concepts: Sequence[Concept], seed: int, at_most: int) -> tuple[list[Prompt], int]:
     """Return definitions in their frame, in the run's order, and how many were left out for naming their concept."""
-    chosen: list[int] = []
+    chosen: list[tuple[int, str]] = []
     left_out = 0
     for place in _drawn(concepts, seed):
         definition = concepts[place].definition.strip()
         if not definition or len(chosen) == at_most:
             continue
-        if names_itself(concepts[place], definition):
+        text = FRAME.format(definition)
+        # The whole prompt: the frame's own examples name a concept or two.
+        if names_itself(concepts[place], text):
             left_out += 1
         else:
-            chosen.append(place)
-    some = (concepts[place] for place in sorted(chosen))
-    return [Prompt(c.id, FRAME.format(c.definition.strip()), None, "described") for c in some], left_out
+            chosen.append((place, text))
+    return [Prompt(concepts[place].id, text, None, "described") for place, text in sorted(chosen)], left_out
 
 
 def _drawn(concepts: Sequence[Concept], seed: int) -> list[int]:

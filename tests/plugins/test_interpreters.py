@@ -15,9 +15,11 @@ import torch
 
 from encyclo.errors import DamagedError, UsageError
 from encyclo.types import Concept, Context, SampleSet, Split
-from encyclo_interpreters import centroid, logistic, training, transformer
+from encyclo_interpreters import centroid, logistic, meaning_training, training, transformer
 from encyclo_interpreters.checkpoint import PREFIX
+from encyclo_interpreters.crowding import Crowding
 from encyclo_interpreters.discriminant import fit_discriminants
+from encyclo_interpreters.meaning_training import meanings_of
 from encyclo_interpreters.statistics import BLOCK, layer_statistics, training_means
 
 LAYERS, HIDDEN, LATENT = 3, 24, 12
@@ -206,6 +208,77 @@ def test_the_kind_of_a_sample_is_found_out(tmp_path: Path):
     assert (found == ~samples.named).mean() > 0.99
 
 
+def hub_among(count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Unit meanings of concepts, the first of which is near to every description; and the descriptions, in order."""
+    generator = torch.Generator().manual_seed(0)
+    common = torch.nn.functional.normalize(torch.randn(1, 16, generator=generator), dim=1)
+    meant = torch.randn(count, 16, generator=generator)
+    told = torch.nn.functional.normalize(meant + 1.5 * torch.randn(meant.shape, generator=generator), dim=1)
+    told = torch.nn.functional.normalize(told + common, dim=1)
+    meant[0] = common
+    return torch.nn.functional.normalize(meant, dim=1), told
+
+
+def test_crowding_finds_the_concept_that_every_description_is_near_to():
+    meant, told = hub_among(200)
+    crowding = Crowding(told, torch.arange(200), 0.75)
+    crowded = crowding.of(meant, first=0)
+    assert crowded.argmax() == 0
+
+    def right(scores: torch.Tensor) -> float:
+        return float((scores[1:].argmax(1) == torch.arange(1, 200)).float().mean())
+
+    cosine = told @ meant.T
+    assert right(cosine - 0.75 * crowded) > right(cosine) + 0.05
+
+
+def test_a_concepts_own_descriptions_do_not_crowd_it():
+    meant, told = hub_among(30)
+    everything = Crowding(told, torch.arange(30), 1.0)
+    for concept in (3, 17):
+        others = torch.arange(30) != concept
+        without = Crowding(told[others], torch.arange(30)[others], 1.0)
+        alone = meant[concept : concept + 1]
+        torch.testing.assert_close(everything.of(alone, concept), without.of(alone, concept))
+        # As one that joins later it has none of its own.
+        assert not torch.equal(everything.of(alone, 30), without.of(alone, 30))
+    only = Crowding(told[:1], torch.zeros(1, dtype=torch.long), 1.0)
+    assert only.of(meant[:1], 0) == 0
+
+
+def test_crowding_is_taken_off_descriptions_alone_and_comes_back_from_disk(tmp_path: Path):
+    samples = make_samples(300, described=2)
+    interpreter = train("transformer", samples, tmp_path)
+    assert interpreter.crowding is not None
+    meaning, means = interpreter.encoder.meaning, training_means(samples, samples.rows(Split.TRAIN), 300)[0]
+    with torch.inference_mode():
+        crowded = interpreter.crowding.of(meanings_of(meaning, means), 0)
+    interpreter.crowding = replace(interpreter.crowding, part=0.5)
+    interpreter.concepts, interpreter.prototypes = [], interpreter.prototypes[:0]
+    interpreter.add_concepts([str(n) for n in range(300)], means)
+    plain = interpreter.prototypes.clone()
+    plain[:, -1] = 0
+    for named in (True, False):
+        embedded = interpreter.embed(samples.read(np.flatnonzero(samples.named == named)), named)
+        taken = (embedded @ plain.T - embedded @ interpreter.prototypes.T).detach()
+        expected = torch.zeros(300) if named else 0.5 * crowded * meaning.describing.detach()
+        torch.testing.assert_close(taken, expected.expand(len(taken), 300), atol=1e-5, rtol=1e-4)
+    saved(interpreter, tmp_path / "saved")
+    loaded = transformer.load_interpreter(tmp_path / "saved")
+    fresh = samples.read(np.arange(40))
+    for one in (interpreter, loaded):
+        one.add_concepts(["late"], means[:1] + 1)
+    np.testing.assert_array_equal(loaded.read(fresh), interpreter.read(fresh))
+
+
+def test_large_batches_of_descriptions_read_them_better(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    losses = []
+    loss = meaning_training.described_loss
+    monkeypatch.setattr(meaning_training, "described_loss", lambda *a: losses.append(loss(*a)) or losses[-1])
+    train("transformer", make_samples(600, named=5, described=2, noise=0.1), tmp_path)
+    assert min(losses) < 0.95 * losses[0]
+
+
 def test_a_few_descriptions_make_no_shared_space(tmp_path: Path):
     samples = make_samples(50, described=1)
     assert train("transformer", samples, tmp_path).encoder.meaning is None
@@ -253,10 +326,11 @@ def test_discriminants_make_the_noise_round():
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from encyclo_interpreters import training
+from encyclo_interpreters import meaning_training, training
 from tests.plugins.test_interpreters import make_samples, saved, train
 
-loss, calls = training.validation_loss, 0
+module, name = (training, "validation_loss") if sys.argv[3] == "all" else (meaning_training, "described_loss")
+loss, calls = getattr(module, name), 0
 
 def counting(*arguments):
     global calls
@@ -265,27 +339,32 @@ def counting(*arguments):
         os.kill(os.getpid(), signal.SIGKILL)
     return loss(*arguments)
 
-training.validation_loss = counting
+setattr(module, name, counting)
 out = Path(sys.argv[1])
 saved(train("transformer", make_samples(120, described=2), out, epochs=4, patience=4, dropout=0.2), out / "saved")
+print(calls)
 """
 
 
-def run_killed(folder: Path, at_call: int) -> int:
-    command = [sys.executable, "-c", KILLED, str(folder), str(at_call)]
-    return subprocess.run(
-        command, cwd=Path(__file__).parents[2], env=os.environ | {"OMP_NUM_THREADS": "1"}
-    ).returncode
+def run_killed(folder: Path, at_call: int, course: str) -> int:
+    """Train in a process that kills itself at the call; return the losses it took, or minus the signal."""
+    command = [sys.executable, "-c", KILLED, str(folder), str(at_call), course]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        command, cwd=Path(__file__).parents[2], env=environment, capture_output=True, text=True
+    )
+    return done.returncode or int(done.stdout)
 
 
-def test_a_training_that_was_killed_goes_on_to_the_same_weights(tmp_path: Path):
-    assert run_killed(tmp_path / "whole", at_call=0) == 0
+@pytest.mark.parametrize("course", ["meaning", "all"])
+def test_a_training_that_was_killed_goes_on_to_the_same_weights(course: str, tmp_path: Path):
+    whole = run_killed(tmp_path / "whole", 0, course)
+    assert whole > 4
     assert not list((tmp_path / "whole").glob(f"{PREFIX}*"))
-    assert run_killed(tmp_path / "killed", at_call=4) == -signal.SIGKILL
-    assert len(list((tmp_path / "killed").glob(f"{PREFIX}*"))) == 1
-    assert (
-        run_killed(tmp_path / "killed", at_call=3) == 0
-    )  # two epochs are left: it would die if it began anew
+    assert run_killed(tmp_path / "killed", 4, course) == -signal.SIGKILL
+    left = {path.name.split("-")[1] for path in (tmp_path / "killed").glob(f"{PREFIX}*")}
+    assert left == {"meaning", course}
+    assert run_killed(tmp_path / "killed", 0, course) == whole - 3  # it does not begin anew
     expected, found = (tmp_path / name / "saved" / "model.safetensors" for name in ("whole", "killed"))
     assert found.read_bytes() == expected.read_bytes()
 

@@ -41,10 +41,11 @@ class State:
 
 
 class Checkpoint:
-    """The checkpoint of the training `key`, in a folder."""
+    """The checkpoint of the course `name` of the training `key`, in a folder."""
 
-    def __init__(self, folder: Path, key: str) -> None:
+    def __init__(self, folder: Path, name: str, key: str) -> None:
         self.folder, self.key = folder, key
+        self.prefix = f"{PREFIX}{name}-"
 
     @staticmethod
     def copy(encoder: nn.Module) -> dict[str, Tensor]:
@@ -63,7 +64,7 @@ class Checkpoint:
         note["steps"] = schedule.last_epoch
         # A copy of each: safetensors refuses tensors that share memory.
         data = save({n: v.detach().cpu().clone() for n, v in tensors.items()}, {"note": json.dumps(note)})
-        target = self.folder / f"{PREFIX}{hashlib.sha256(data).hexdigest()}.safetensors"
+        target = self.folder / f"{self.prefix}{hashlib.sha256(data).hexdigest()}.safetensors"
         self.folder.mkdir(parents=True, exist_ok=True)
         with files.replacing(target) as temporary:
             temporary.write_bytes(data)
@@ -73,8 +74,8 @@ class Checkpoint:
         """Fill encoder, optimiser and schedule from the checkpoint; None where none is of this training."""
         from safetensors import safe_open
 
-        for path in sorted(self.folder.glob(f"{PREFIX}*.safetensors")):
-            if files.sha256_of(path) != path.stem.removeprefix(PREFIX):
+        for path in sorted(self.folder.glob(f"{self.prefix}*.safetensors")):
+            if files.sha256_of(path) != path.stem.removeprefix(self.prefix):
                 continue
             with safe_open(path, "pt") as opened:
                 note = json.loads(opened.metadata()["note"])
@@ -92,14 +93,16 @@ class Checkpoint:
             return State(note["epoch"], note["waited"], note["best_loss"], _under("best.", tensors))
         return None
 
-    def clear(self) -> None:
-        """Remove every checkpoint: the training is over."""
-        self._remove_all_but(None)
-
-    def _remove_all_but(self, kept: Path | None) -> None:
-        for path in self.folder.glob(f"{PREFIX}*.safetensors"):
+    def _remove_all_but(self, kept: Path) -> None:
+        for path in self.folder.glob(f"{self.prefix}*.safetensors"):
             if path != kept:
                 path.unlink()
+
+
+def clear(folder: Path) -> None:
+    """Remove every checkpoint: the training is over."""
+    for path in folder.glob(f"{PREFIX}*.safetensors"):
+        path.unlink()
 
 
 def fingerprint(

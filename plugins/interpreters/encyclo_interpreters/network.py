@@ -38,6 +38,7 @@ class LayerEncoder(nn.Module):
         dropout: float,
         meaning: int = 0,
         expand: int = 0,
+        meaning_dropout: float = 0.0,
     ) -> None:
         super().__init__()
         self.width = width
@@ -54,7 +55,7 @@ class LayerEncoder(nn.Module):
             nn.init.zeros_(layer.self_attn.out_proj.weight)
             nn.init.zeros_(layer.linear2.weight)
             nn.init.zeros_(layer.linear2.bias)
-        self.meaning = Meaning(layers, hidden, meaning, expand) if meaning else None
+        self.meaning = Meaning(layers, hidden, meaning, expand, meaning_dropout) if meaning else None
 
     def forward(self, values: Tensor, named: Tensor | None = None) -> Tensor:
         """Return embeddings. `named` bool [n] says which samples name; without it the gate does."""
@@ -88,7 +89,7 @@ class Meaning(nn.Module):
     project: Tensor
     stretch: Tensor
 
-    def __init__(self, layers: int, hidden: int, width: int, expand: int) -> None:
+    def __init__(self, layers: int, hidden: int, width: int, expand: int, dropout: float) -> None:
         super().__init__()
         self.register_buffer("gate_weight", torch.zeros(layers * hidden))
         self.register_buffer("gate_offset", torch.zeros(()))
@@ -96,7 +97,7 @@ class Meaning(nn.Module):
         self.register_buffer("centre", torch.zeros(2, layers, hidden))
         self.register_buffer("project", torch.zeros(2, layers * hidden, width))
         self.register_buffer("stretch", torch.ones(width))
-        self.correct = nn.ModuleList(_correction(width, expand) for _ in (NAMED, DESCRIBED))
+        self.correct = nn.ModuleList(_correction(width, expand, dropout) for _ in (NAMED, DESCRIBED))
         self.share = nn.Parameter(torch.tensor(-2.0))
         self.describing = nn.Parameter(torch.tensor(1.0))
 
@@ -131,12 +132,12 @@ class Meaning(nn.Module):
         return nn.functional.normalize(corrected, dim=-1)
 
 
-def _correction(width: int, expand: int) -> nn.Sequential:
+def _correction(width: int, expand: int, dropout: float) -> nn.Sequential:
     """Return a linear map and a hidden layer that together start at zero."""
     last = nn.Linear(width + expand, width)
     nn.init.zeros_(last.weight)
     nn.init.zeros_(last.bias)
-    return nn.Sequential(_Beside(width, expand), last)
+    return nn.Sequential(nn.Dropout(dropout), _Beside(width, expand), nn.Dropout(dropout), last)
 
 
 class _Beside(nn.Module):

@@ -12,6 +12,8 @@ import torch
 from numpy.typing import NDArray
 
 from encyclo.errors import DamagedError
+from encyclo_interpreters.crowding import Crowding
+from encyclo_interpreters.meaning_training import meanings_of
 from encyclo_interpreters.network import LayerEncoder
 from encyclo_interpreters.trained_on import check_shape
 
@@ -19,17 +21,27 @@ BATCH = 1024
 
 
 class TransformerInterpreter:
-    """Scores a concept by the cosine of a sample's embedding with that of the concept's signature."""
+    """Scores a concept by the cosine of a sample's embedding with that of the concept's signature.
+
+    A description's cosine counts less a part of the concept's crowding (see crowding.py): prototypes have one
+    more coordinate than embeddings, which meets 0 where a sample names its concept.
+    """
 
     def __init__(
-        self, encoder: LayerEncoder, shape: dict[str, Any], origin: dict[str, Any], device: str = "cpu"
+        self,
+        encoder: LayerEncoder,
+        shape: dict[str, Any],
+        origin: dict[str, Any],
+        device: str = "cpu",
+        crowding: Crowding | None = None,
     ) -> None:
         self.encoder = encoder.to(device).eval()
         self.shape, self.origin, self.device = shape, origin, device
+        self.crowding = crowding
         self.concepts: list[str] = []
-        size = shape["layers"] * shape["width"] + shape.get("meaning", 0)
+        size = shape["layers"] * shape["width"] + shape.get("meaning", 0) + (crowding is not None)
         self.prototypes = torch.empty(0, size, device=device)
-        """Unit embeddings of the signatures: float32 [C, L * width + meaning]."""
+        """Unit embeddings of the signatures: float32 [C, L * width + meaning]; with crowding one column more."""
 
     def read(self, activations: NDArray[np.float32]) -> NDArray[np.float32]:
         """Score every concept: float32 [n, L, H] -> float32 [n, C], logits."""
@@ -38,7 +50,7 @@ class TransformerInterpreter:
             return scores.cpu().numpy()
 
     def embed(self, activations: NDArray[np.float32], named: bool | None = None) -> torch.Tensor:
-        """Return embeddings, float32 [n, L * width + meaning], on the interpreter's device.
+        """Return embeddings, float32 [n, as many as a prototype has], on the interpreter's device.
 
         `named` says that all samples name their concept or that none does; without it the encoder finds out.
         """
@@ -47,24 +59,50 @@ class TransformerInterpreter:
         with torch.inference_mode():
             for start in range(0, len(activations), BATCH):
                 values = torch.from_numpy(activations[start : start + BATCH]).to(self.device)
-                kinds = None if named is None else torch.full((len(values),), named, device=self.device)
-                pieces.append(self.encoder(values, kinds))
+                pieces.append(self._embed(values, named))
         return torch.cat(pieces) if pieces else self.prototypes[:0]
+
+    def _embed(self, values: torch.Tensor, named: bool | None) -> torch.Tensor:
+        meaning = self.encoder.meaning
+        if meaning is None:
+            embedded: torch.Tensor = self.encoder(values)
+            return embedded
+        kinds = (
+            ~meaning.describes(values)
+            if named is None
+            else torch.full((len(values),), named, device=self.device)
+        )
+        embedded = self.encoder(values, kinds)
+        if self.crowding is None:
+            return embedded
+        told = torch.where(kinds, 0.0, meaning.describing)
+        return torch.cat([embedded, told[:, None]], dim=1)
 
     def add_concepts(self, ids: Sequence[str], signatures: NDArray[np.float32]) -> None:
         """Add concepts by their signatures, float32 [k, L, H], without training again."""
+        prototypes = self.embed(signatures, named=True)
+        if self.crowding is not None and self.encoder.meaning is not None and len(ids):
+            with torch.inference_mode():
+                meanings = meanings_of(self.encoder.meaning, signatures)
+                crowded = self.crowding.of(meanings, first=len(self.concepts))
+                prototypes[:, -1] = -self.crowding.part * crowded
         self.concepts = [*self.concepts, *ids]
-        self.prototypes = torch.cat([self.prototypes, self.embed(signatures, named=True)])
+        self.prototypes = torch.cat([self.prototypes, prototypes])
 
     def save(self, folder: Path) -> None:
         """Write model.safetensors and config.json."""
         from safetensors.torch import save_file
 
         tensors = {f"encoder.{name}": value.cpu() for name, value in self.encoder.state_dict().items()}
-        save_file({**tensors, "prototypes": self.prototypes.cpu()}, folder / "model.safetensors")
+        tensors["prototypes"] = self.prototypes.cpu()
+        if self.crowding is not None:
+            tensors["crowding.bank"] = self.crowding.bank.cpu()
+            tensors["crowding.owner"] = self.crowding.owner.cpu()
+        save_file(tensors, folder / "model.safetensors")
         config = {
             "interpreter": "transformer",
             "shape": self.shape,
+            "crowding": self.crowding.part if self.crowding else None,
             "trained_on": self.origin,
             "concepts": self.concepts,
         }
@@ -77,8 +115,13 @@ class TransformerInterpreter:
 
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         tensors = load_file(folder / "model.safetensors")
-        interpreter = cls(LayerEncoder(**config["shape"]), config["shape"], config["trained_on"])
         try:
+            crowding = None
+            if config["crowding"] is not None:
+                bank, owner = tensors.pop("crowding.bank"), tensors.pop("crowding.owner")
+                crowding = Crowding(bank, owner, config["crowding"])
+            encoder = LayerEncoder(**config["shape"])
+            interpreter = cls(encoder, config["shape"], config["trained_on"], crowding=crowding)
             prototypes = tensors.pop("prototypes")
             interpreter.encoder.load_state_dict(
                 {name.removeprefix("encoder."): value for name, value in tensors.items()}

@@ -17,10 +17,10 @@ BLOCK = 2048
 """Rows that are read at once: 26 MB for five layers of 640."""
 
 
-def blocks(rows: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
+def blocks(rows: NDArray[np.int64], size: int = BLOCK) -> Iterator[NDArray[np.int64]]:
     """Cut rows into the pieces that are read at once."""
-    for start in range(0, len(rows), BLOCK):
-        yield rows[start : start + BLOCK]
+    for start in range(0, len(rows), size):
+        yield rows[start : start + size]
 
 
 def layer_statistics(

@@ -41,6 +41,12 @@ class Options(BaseModel):
     expand: int = Field(EXPAND, ge=1)
     """Hidden units of the networks that correct the shared dimensions."""
     dropout: float = Field(0.0, ge=0, lt=1)
+    meaning_dropout: float = Field(0.2, ge=0, lt=1)
+    meaning_batch: int = Field(2048, ge=2)
+    """Descriptions in a batch of the course that only descriptions take."""
+    meaning_epochs: int = Field(3, ge=1)
+    """Of that course; few descriptions are gone through more often."""
+    meaning_rate: float = Field(1e-3, gt=0)
     epochs: int = Field(8, ge=1)
     """At most; training stops earlier when the validation loss no longer falls."""
     patience: int = Field(2, ge=1)
@@ -66,7 +72,10 @@ class Options(BaseModel):
     def shape(self, meaning: bool) -> dict[str, Any]:
         """Return the network's shape, with the shared dimensions or without."""
         shape = {"width": self.width, "heads": self.heads, "depth": self.depth, "dropout": self.dropout}
-        return shape | ({"meaning": self.meaning, "expand": self.expand} if meaning else {})
+        if not meaning:
+            return shape
+        shared = {"meaning": self.meaning, "expand": self.expand, "meaning_dropout": self.meaning_dropout}
+        return shape | shared
 
 
 @hookimpl

@@ -1,0 +1,107 @@
+"""The training loop: batches, loss, step, early stopping, a checkpoint after each epoch.
+
+A training is one or more courses, one after another; each changes some of the encoder's weights by a loss of its
+own, and leaves those of the epoch, none included, in which the watched samples lost least.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from encyclo.seeds import derive_seed
+from encyclo_interpreters.checkpoint import Checkpoint, State
+
+CLIP = 1.0
+WARM_UP = 0.1
+
+
+@dataclass(frozen=True)
+class Course:
+    """What one course changes, by which loss, on which batches, and how long.
+
+    batches: an epoch's batches of rows, int64, in an order that depends on the epoch alone
+    loss: a batch's, given a generator of the epoch's
+    watched: the loss over the samples that only say when to stop
+    """
+
+    parameters: list[torch.nn.Parameter]
+    batches: Callable[[int], Iterator[NDArray[np.int64]]]
+    loss: Callable[[NDArray[np.int64], np.random.Generator], torch.Tensor]
+    watched: Callable[[], float]
+    epochs: int
+    epoch_steps: int
+    patience: int
+    learning_rate: float
+    weight_decay: float
+    precision: str
+
+
+def run_course(encoder: torch.nn.Module, course: Course, seed: int, checkpoint: Checkpoint) -> None:
+    """Change the encoder in place; where a checkpoint of this very course lies in the folder, go on from it.
+
+    Every epoch draws from its own seed, so that the result is the same.
+    """
+    epoch_steps = min(sum(1 for _ in course.batches(0)), course.epoch_steps)
+    if epoch_steps == 0:
+        return
+    optimiser = torch.optim.AdamW(
+        course.parameters, lr=course.learning_rate, weight_decay=course.weight_decay
+    )
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimiser, course.learning_rate, total_steps=course.epochs * epoch_steps + 1, pct_start=WARM_UP
+    )
+    state = checkpoint.load(encoder, optimiser, schedule)
+    if state is None:
+        state = State(0, 0, course.watched(), checkpoint.copy(encoder))
+    device = course.parameters[0].device.type
+    while state.epoch < course.epochs and state.waited < course.patience:
+        epoch = state.epoch
+        torch.manual_seed(derive_seed(seed, "epoch", epoch) % 2**63)
+        generator = np.random.default_rng([seed, epoch, 1])
+        encoder.train()
+        for _, batch in zip(range(epoch_steps), course.batches(epoch), strict=False):
+            with autocast(course.precision, device):
+                loss = course.loss(batch, generator)
+            optimiser.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(course.parameters, CLIP)
+            optimiser.step()
+            schedule.step()
+        state = state.after(epoch + 1, course.watched(), encoder)
+        checkpoint.save(state, encoder, optimiser, schedule)
+    encoder.load_state_dict(state.best)
+
+
+def autocast(precision: str, device: str) -> torch.autocast:
+    """Return the context in which a step is computed; auto takes bfloat16 on CUDA alone.
+
+    On a CPU it has to be asked for: whether it is faster there has not been measured.
+    """
+    enabled = precision == "bfloat16" or (precision == "auto" and device == "cuda")
+    return torch.autocast(device, torch.bfloat16, enabled=enabled)
+
+
+def distinct_batches(
+    concept: NDArray[np.int32], rows: NDArray[np.int64], size: int, generator: np.random.Generator
+) -> Iterator[NDArray[np.int64]]:
+    """Yield every row once, in shuffled batches of at most `size` rows of distinct concepts.
+
+    Round k holds the k-th row (in a random order) of every concept that has so many; rounds are cut into
+    batches. A batch of one row is left out: it has no other concept to be told from.
+    """
+    order = generator.permutation(len(rows))
+    by_concept = order[np.argsort(concept[rows][order], kind="stable")]
+    _, first, count = np.unique(concept[rows][by_concept], return_index=True, return_counts=True)
+    turn = np.arange(len(rows)) - np.repeat(first, count)
+    batches = []
+    for k in range(int(count.max(initial=0))):
+        members = generator.permutation(by_concept[turn == k])
+        pieces = np.array_split(members, max(1, -(-len(members) // size)))
+        batches += [rows[piece] for piece in pieces if len(piece) > 1]
+    for index in generator.permutation(len(batches)):
+        yield batches[index]

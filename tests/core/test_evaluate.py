@@ -229,6 +229,17 @@ def test_concepts_without_examples_have_no_natural_sentences():
     assert ladder.natural_prompts([Concept(id="dog", name="dog")], 0, 10) == []
 
 
+def test_a_definition_is_read_after_examples_that_do_not_name_its_concept():
+    shown = Concept(id="dog", name="dog", definition="a beast that guards the house")
+    named = Concept(id="lamp", name="lamp", definition="a lamp that stands on a table")
+    fit = Concept(id="owl", name="owl", definition="a bird that flies at night")
+    prompts, left_out = ladder.described_prompts([shown, named, fit], 0, 10)
+    assert [prompt.concept for prompt in prompts] == ["owl"] and left_out == 2
+    assert (
+        prompts[0].text.endswith("Definition: a bird that flies at night\nWord:") and prompts[0].span is None
+    )
+
+
 def test_another_concept_list_is_refused(encyclo, listed: tuple[Path, Path], tmp_path: Path):
     out, path = tmp_path / "run", listed[1]
     shutil.copytree(listed[0], out)

@@ -12,7 +12,7 @@ from encyclo.sampling import Collector
 from encyclo.session import Session, Stage
 
 if TYPE_CHECKING:
-    from encyclo.pipeline import Judgement
+    from encyclo.judging import Judgement
 
 ATTACKED = 200
 """Concepts that are attacked to judge an interpreter, evenly from those that the stage was about."""

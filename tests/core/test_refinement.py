@@ -115,7 +115,7 @@ def test_targets_and_budgets_that_can_not_be(encyclo, tiny_flags, tmp_path: Path
 
 
 def test_a_stage_in_which_nothing_is_unsettled_says_so(encyclo, tiny_flags, tmp_path: Path, monkeypatch):
-    from encyclo import hookimpl, pipeline
+    from encyclo import hookimpl, judging
     from encyclo_scorers import calibrated
 
     @hookimpl
@@ -124,7 +124,7 @@ def test_a_stage_in_which_nothing_is_unsettled_says_so(encyclo, tiny_flags, tmp_
         return Scores(sure, sure, sure, {})
 
     monkeypatch.setattr(calibrated, "score_confidence", certain)
-    monkeypatch.setattr(pipeline, "relative_standard_error", lambda s: np.zeros(len(s.count)))
+    monkeypatch.setattr(judging, "relative_standard_error", lambda s: np.zeros(len(s.count)))
     result = encyclo("run", *STAGED, "--out", tmp_path / "run", *tiny_flags)
     assert result.returncode == 0, result.stderr
     assert "Stage 1 (templates): nothing is unsettled" in result.stderr + result.stdout

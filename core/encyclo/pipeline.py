@@ -136,7 +136,6 @@ def finish(
             trained = train_and_score(session, out, name, samples, judged.signatures, sentences)
             heldout[name], read[name] = trained.heldout, trained.natural
             calibration[name] = dict(trained.scores.calibration)
-    halves = convergence.half_splits(samples, judged.signatures, judged.contexts, config.seed)
     book = _book(session, directory, judged, settled, commits)
     session.progress.stage("Writing the encyclopedia")
     with session.plugins.blame(config.store):
@@ -152,7 +151,7 @@ def finish(
             "adversarial": _withstood(stages, config.interpreter),
         },
         "calibration": _beside_baselines(calibration, config.interpreter),
-        "convergence": convergence.convergence_table(halves, session.schema.layers),
+        "convergence": stages[-1]["convergence"],
         "stages": stages,
         "splits": {
             split.name.lower(): sorted({samples.families[f] for f in samples.family[samples.rows(split)]})
@@ -267,9 +266,16 @@ def _book(
 
 
 def stage_row(
-    stage: Stage, concepts: int, commits: Sequence[Commit], settled: int, judged: Judgement, begun: float
+    session: Session,
+    stage: Stage,
+    concepts: int,
+    commits: Sequence[Commit],
+    settled: int,
+    judged: Judgement,
+    begun: float,
 ) -> dict[str, Any]:
-    """Return one row of metrics.json's `stages`; seconds are this process's, sampling to scoring."""
+    """Return one row of metrics.json's `stages`, of all samples so far; seconds are this process's, all steps."""
+    halves = convergence.half_splits(judged.samples, judged.signatures, judged.contexts, session.config.seed)
     confidence = judged.scores.confidence
     measured = confidence[~np.isnan(confidence)]
     return {
@@ -278,10 +284,13 @@ def stage_row(
         "concepts": concepts,
         "samples": sum(c.rows for c in commits),
         "settled": settled,
-        "seconds": time.perf_counter() - begun,
         "heldout_top1": judged.accuracy["top1"] if judged.accuracy else None,
+        "heldout_n": judged.accuracy["n"] if judged.accuracy else 0,
         "natural_top1": judged.natural["top1"] if judged.natural else None,
+        "natural_n": judged.natural["n"] if judged.natural else 0,
         "confidence": float(measured.mean()) if len(measured) else None,
         "ece": judged.scores.calibration.get("ece"),
         "converged": int(judged.converged.sum()),
+        "convergence": convergence.convergence_table(halves, session.schema.layers),
+        "seconds": time.perf_counter() - begun,
     }

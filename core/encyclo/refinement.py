@@ -117,9 +117,12 @@ class Refinement:
             # A confidence that could not be measured (NaN) clears nothing.
             clears = (judged.scores.low >= effort.target(stage.number)) & judged.converged
             settled = self.settled | clears
-            row = pipeline.stage_row(stage, len(chosen), fresh, int(settled.sum()), judged, begun)
+            after = self._attacked(stage, plan, judged) if looks else None
+            row = pipeline.stage_row(
+                self.session, stage, len(chosen), fresh, int(settled.sum()), judged, begun
+            )
             if looks:
-                row["attacks"] = {"before": before, "after": self._attacked(stage, plan, judged)}
+                row["attacks"] = {"before": before, "after": after}
             judging.save_interpreter(self.session, judged.interpreter, self.rounds.interpreter(index))
             result = Result(row, judged.scores, judged.accuracy, judged.natural, judged.converged, settled)
             self.rounds.end(index, result)

@@ -50,6 +50,7 @@ def test_every_stage_leaves_a_row_with_its_figures(staged_run: Path):
     assert (
         rows[0]["heldout_top1"] is None and rows[0]["confidence"] is None
     )  # one family: nothing to hold out
+    assert rows[0]["convergence"] is None and rows[1]["convergence"].keys() == {"1", "-2", "-1"}
     assert 0 < rows[1]["heldout_top1"] <= 1 and 0 < rows[1]["confidence"] <= 1 and rows[1]["ece"] >= 0
 
 

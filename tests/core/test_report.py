@@ -103,6 +103,11 @@ def full_metrics() -> dict[str, Any]:
             "concepts": 1000,
             "samples": 9000,
             "settled": 612,
+            "ece": 0.0321,
+            "convergence": {
+                "-1": {"within_5pct_raw": 0.21, "adjusted_rel_diff": 0.27},
+                "-12": {"within_5pct_raw": 0.71, "adjusted_rel_diff": 0.337},
+            },
             "seconds": 75.0,
         },
     ]
@@ -239,7 +244,19 @@ def test_full_metrics_show_every_figure_beside_the_baselines(render: Any) -> Non
     page = Page(render(NAMES, full_metrics()))
     text = page.text
     assert not re.search(r"\b(None|nan|NaN|inf)\b", text)
-    for figure in ("1,408 prompts/s", "98.7%", "0.012", "n = 2,345", "1 min 15 s", "0.088", "298", "−0.001"):
+    for figure in (
+        "1,408 prompts/s",
+        "98.7%",
+        "0.012",
+        "n = 2,345",
+        "1 min 15 s",
+        "0.088",
+        "298",
+        "−0.001",
+        "0.032",
+        "71% at -12",
+        "27% at -1",
+    ):
         assert figure in text
     assert "centroid 93.1% (5.6 points lower), n = 2,345" in text
     assert "centroid 0.088, n = 2,345" in text

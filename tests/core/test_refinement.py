@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -115,6 +116,17 @@ def test_targets_and_budgets_that_can_not_be(encyclo, tiny_flags, tmp_path: Path
     assert not (tmp_path / "no").exists()
 
 
+@pytest.mark.parametrize("samplers", [["adversarial"], ["adversarial", "templates"]])
+def test_a_sampler_that_needs_an_interpreter_can_not_be_the_first(
+    encyclo, tiny_flags, tmp_path: Path, samplers
+):
+    flags = [flag for name in samplers for flag in ("--sampler", name)]
+    result = encyclo("run", "--out", tmp_path / "no", *tiny_flags, *flags)
+    said = one_sentence(result.stderr)
+    assert result.returncode == 2 and ("before it" in said or "rising stages" in said)
+    assert not (tmp_path / "no").exists()
+
+
 def test_a_stage_in_which_nothing_is_unsettled_says_so(encyclo, tiny_flags, tmp_path: Path, monkeypatch):
     from encyclo import hookimpl, judging
     from encyclo_scorers import calibrated
@@ -179,32 +191,48 @@ def test_a_damaged_plan_says_how_to_go_on(tmp_path: Path):
 
 
 ALL = ["--limit", "8", "--per-concept", "4"]
+STEPS = [
+    "Stage 0", "Stage 0 Training", "Stage 1", "Stage 1 Training", "Stage 2", "Stage 2 Training",
+    "Stage 2 Attacking", "Stage 3", "Stage 3 Training", "Stage 3 Attacking", "Stage 3 Writing",
+]  # fmt: skip
+"""What a run says that it is at: capture and generation under the stage alone."""
+
+
+def steps(process: subprocess.Popen[str]) -> Iterator[str]:
+    """Yield the steps that a run comes to, as it says so."""
+    stage = ""
+    assert process.stderr is not None
+    for line in process.stderr:
+        first = line.split(" ")[0]
+        if line.startswith("Stage "):
+            stage = line[: len("Stage 0")]
+            yield stage
+        elif f"{stage} {first}" in STEPS:
+            yield f"{stage} {first}"
 
 
 @pytest.mark.slow
-def test_kills_at_random_moments_of_all_four_stages_change_nothing(roomy_flags, tmp_path: Path):
+def test_kills_in_every_step_of_all_four_stages_change_nothing(roomy_flags, tmp_path: Path):
     """Sampling, generation, capture, training, attacks: whatever the process was at, resuming ends the same."""
-    whole = tmp_path / "whole"
-    begun = time.monotonic()
-    result = in_own_process("run", *ALL, "--out", whole, *roomy_flags)
-    assert result.returncode == 0, result.stderr
-    lasts = time.monotonic() - begun
-    chance = np.random.default_rng(0)
-    killed = tmp_path / "killed"
-    seen = set()
-    for _ in range(12):
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    process = start("run", *ALL, "--out", whole, *roomy_flags)
+    moments = [(step, time.monotonic()) for step in steps(process)]
+    ends = [moment for _, moment in moments[1:]] + [time.monotonic()]
+    assert process.wait() == 0
+    lasts = {step: end - begun for (step, begun), end in zip(moments, ends, strict=True)}
+    assert lasts.keys() == set(STEPS)
+    chance, fell = np.random.default_rng(0), []
+    for step in STEPS:
         process = start("run", *ALL, "--out", killed, *roomy_flags)
-        try:
-            output, _ = process.communicate(timeout=chance.uniform(0.3, 0.9) * lasts)
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
-            output, _ = process.communicate()
-        said = output.splitlines()
-        seen.add(said[-1].split(":")[0] if said else "")
-        if process.returncode == 0:
-            break
+        for now in steps(process):
+            if now == step:
+                time.sleep(chance.uniform(0, 0.8) * lasts[step])
+                break
+        process.send_signal(signal.SIGKILL)
+        fell.append(step if process.wait() == -signal.SIGKILL else "")
+        process.communicate()
+    assert fell == STEPS
     resumed = in_own_process("run", *ALL, "--out", killed, *roomy_flags)
     assert resumed.returncode == 0, resumed.stderr
     assert_same_encyclopedia(killed, whole)
     assert plans(killed) == plans(whole)
-    assert len(seen) > 2  # the kills fell into different steps

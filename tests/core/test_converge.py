@@ -200,7 +200,20 @@ def test_a_person_sees_tables_of_80_columns(encyclo, copied: Path, monkeypatch: 
     assert max(map(len, lines)) <= 80
     headings = [line.split() for line in lines if "Centred" in line]
     assert headings[0] == ["Layer", "Raw", "In", "5%", "Centred", "Adjusted", "Cosine", "Null", "To", "5%"]
-    assert headings[1][0] == "Pooling," and any(line.startswith("mean-all -1") for line in lines)
+    assert headings[1] == [
+        "Layer",
+        "95%",
+        "in",
+        "5%,",
+        "raw",
+        "Centred",
+        "10%",
+        "Adjusted",
+        "10%",
+        "Adjusted",
+        "5%",
+    ]
+    assert headings[2][0] == "Pooling," and any(line.startswith("mean-all -1") for line in lines)
     assert [line.split()[0] for line in lines if line.split()[1:2] == ["40"]] == ["2", "4", "8"]
     assert any(line.startswith("Exponent") for line in lines)
 

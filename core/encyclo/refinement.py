@@ -18,7 +18,7 @@ from encyclo import judging, pipeline
 from encyclo.allocation import allocate, samples_to_clear, samples_to_converge
 from encyclo.ladder import NaturalSentences
 from encyclo.ledger import Commit
-from encyclo.robustness import fresh_attacks
+from encyclo.robustness import Memory, fresh_attacks
 from encyclo.rounds import Plan, Result, Rounds
 from encyclo.rundir import Effort, RunDirectory
 from encyclo.sampling import Collector
@@ -102,7 +102,8 @@ class Refinement:
         looks = self.session.plugins.needs_interpreter(stage.sampler)
         self.rounds.begin(index, plan)
         result = self.rounds.result(index)
-        before = self._attacked(stage, plan, self.judged()) if looks and result is None else None
+        memory = Memory(Collector(self.session, self.directory.path, self.store, self.directory.ledger))
+        before = self._attacked(stage, plan, self.judged(), memory) if looks and result is None else None
         fresh = pipeline.collect_stage(
             self.session, self.directory, self.store, stage, plan, self.commits,
             self.judged if self.results else None,
@@ -117,7 +118,7 @@ class Refinement:
             # A confidence that could not be measured (NaN) clears nothing.
             clears = (judged.scores.low >= effort.target(stage.number)) & judged.converged
             settled = self.settled | clears
-            after = self._attacked(stage, plan, judged) if looks else None
+            after = self._attacked(stage, plan, judged, memory) if looks else None
             row = pipeline.stage_row(
                 self.session, stage, len(chosen), fresh, int(settled.sum()), judged, begun
             )
@@ -140,11 +141,12 @@ class Refinement:
             )  # fmt: skip
         return self._judged
 
-    def _attacked(self, stage: Stage, plan: Plan, judged: judging.Judgement) -> dict[str, Any] | None:
+    def _attacked(
+        self, stage: Stage, plan: Plan, judged: judging.Judgement, memory: Memory
+    ) -> dict[str, Any] | None:
         """Return how the interpreter withstands fresh attacks, from frames that never make samples."""
         self._say(f"Attacking the {self.session.config.interpreter} interpreter")
-        collector = Collector(self.session, self.directory.path, self.store, self.directory.ledger)
-        return fresh_attacks(self.session, collector, stage, plan.concepts, judged)
+        return fresh_attacks(self.session, memory, stage, plan.concepts, judged)
 
     def _needed(self, target: float) -> NDArray[np.float64]:
         """Return float64 [C]: new samples until signature and confidence are where the target wants them."""

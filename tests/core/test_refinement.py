@@ -15,8 +15,9 @@ import pytest
 
 from encyclo.encyclopedia import open_run
 from encyclo.errors import DamagedError
+from encyclo.robustness import Memory
 from encyclo.rounds import Plan, Result, Rounds
-from encyclo.types import Scores
+from encyclo.types import Prompt, Scores
 from tests.commands import in_own_process, one_sentence, start
 from tests.core.test_run import assert_same_encyclopedia
 
@@ -180,6 +181,21 @@ def test_what_a_round_found_survives_its_file(tmp_path: Path):
     for name in ("confidence", "low", "high"):
         np.testing.assert_array_equal(getattr(found.scores, name), getattr(scores, name))
     assert found.converged.tolist() == [True, False] and found.settled.tolist() == [False, True]
+
+
+def test_attacks_are_captured_once_each_and_come_back_in_order():
+    class Counting:
+        captured: list[Prompt] = []  # noqa: RUF012
+
+        def quietly(self, prompts):
+            self.captured += prompts
+            return np.array([[[float(prompt.text)]] for prompt in prompts], np.float32)
+
+    memory, prompts = Memory(Counting()), [Prompt("c", str(n), None, "f") for n in range(6)]
+    assert memory.capture(prompts[:4]).ravel().tolist() == [0, 1, 2, 3]
+    again = [prompts[n] for n in (5, 1, 5, 0, 4)]
+    assert memory.capture(again).ravel().tolist() == [5, 1, 5, 0, 4]
+    assert sorted(prompt.text for prompt in Counting.captured) == list("012345")
 
 
 def test_a_damaged_plan_says_how_to_go_on(tmp_path: Path):

@@ -231,22 +231,21 @@ def steps(process: subprocess.Popen[str]) -> Iterator[str]:
 def test_kills_in_every_step_of_all_four_stages_change_nothing(roomy_flags, tmp_path: Path):
     """Sampling, generation, capture, training, attacks: whatever the process was at, resuming ends the same."""
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    process = start("run", *ALL, "--out", whole, *roomy_flags)
-    moments = [(step, time.monotonic()) for step in steps(process)]
-    ends = [moment for _, moment in moments[1:]] + [time.monotonic()]
-    assert process.wait() == 0
+    with start("run", *ALL, "--out", whole, *roomy_flags) as process:
+        moments = [(step, time.monotonic()) for step in steps(process)]
+        ends = [moment for _, moment in moments[1:]] + [time.monotonic()]
+    assert process.returncode == 0
     lasts = {step: end - begun for (step, begun), end in zip(moments, ends, strict=True)}
     assert lasts.keys() == set(STEPS)
     chance, fell = np.random.default_rng(0), []
     for step in STEPS:
-        process = start("run", *ALL, "--out", killed, *roomy_flags)
-        for now in steps(process):
-            if now == step:
-                time.sleep(chance.uniform(0, 0.8) * lasts[step])
-                break
-        process.send_signal(signal.SIGKILL)
-        fell.append(step if process.wait() == -signal.SIGKILL else "")
-        process.communicate()
+        with start("run", *ALL, "--out", killed, *roomy_flags) as process:
+            for now in steps(process):
+                if now == step:
+                    time.sleep(chance.uniform(0, 0.8) * lasts[step])
+                    break
+            process.send_signal(signal.SIGKILL)
+        fell.append(step if process.returncode == -signal.SIGKILL else "")
     assert fell == STEPS
     resumed = in_own_process("run", *ALL, "--out", killed, *roomy_flags)
     assert resumed.returncode == 0, resumed.stderr

@@ -9,6 +9,9 @@ FEWEST = 2
 """New samples that an unsettled concept gets at least (budget permitting): fewer say nothing new."""
 TIMES = 3
 """New samples that a concept gets at most, as a multiple of the usual number: a hopeless one can't take all."""
+MARGIN = 2
+"""What is asked for, as a multiple of the need: with no more than that, chance alone would leave half of them short,
+and a stage's samples are more various than those before, by which the need is estimated."""
 
 
 def samples_to_converge(
@@ -48,12 +51,12 @@ def samples_to_clear(
 def allocate(needed: NDArray[np.floating], usual: int, budget: int) -> NDArray[np.int64]:
     """Return int64 [n]: samples for each of n concepts, their sum at most `budget`.
 
-    A concept gets what it needs, but between FEWEST and TIMES times `usual`; one whose need is unknown (NaN)
-    gets `usual`. If that is over the budget all are cut in proportion, and what rounding leaves goes to the
+    A concept gets MARGIN times what it needs, but between FEWEST and TIMES times `usual`; one whose need is unknown
+    (NaN) gets `usual`. If that is over the budget all are cut in proportion, and what rounding leaves goes to the
     largest remainders, then to the first concepts.
     """
     most = max(FEWEST, TIMES * usual)
-    asked = np.clip(np.where(np.isnan(needed), usual, needed), FEWEST, most)
+    asked = np.clip(np.where(np.isnan(needed), usual, MARGIN * needed), FEWEST, most)
     total = asked.sum()
     if total <= budget:
         return asked.astype(np.int64)

@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 BINS = 15
+HALVINGS = 24
+"""Of [0, 1], in the search for a quantile: as fine as float32."""
 
 
 @dataclass(frozen=True)
@@ -103,50 +105,102 @@ def conformal_threshold(strangeness: NDArray[np.floating], level: float) -> floa
 
 
 @dataclass(frozen=True)
-class BetaPrior:
-    """A Beta distribution of accuracies over concepts: `mean`, and `strength` in samples."""
+class Accuracies:
+    """How accuracy varies over concepts: Beta distributions, each as likely as the readings make it.
 
-    mean: float
-    strength: float
-
-
-def fit_beta_prior(right: NDArray[np.integer], total: NDArray[np.integer], most: float = 20.0) -> BetaPrior:
-    """Fit how accuracy varies over concepts (beta-binomial likelihood), from `right` of `total` readings each.
-
-    The strength is at most `most`: where concepts hardly differ the likelihood would let it grow without
-    bound, and a concept's few own samples would count for nothing.
+    yes, no, weight: float64 [k]; a distribution counts as so many right and wrong readings, the weights sum to 1.
+    low, high: how far the mean over all readings can be trusted.
     """
-    from scipy.optimize import minimize_scalar
-    from scipy.stats import betabinom
 
+    yes: NDArray[np.float64]
+    no: NDArray[np.float64]
+    weight: NDArray[np.float64]
+    low: float
+    high: float
+
+    @property
+    def mean(self) -> float:
+        """The accuracy of a concept without readings."""
+        return float(self.weight @ (self.yes / (self.yes + self.no)))
+
+    @property
+    def strength(self) -> float:
+        """How many readings of its own weigh as much as what is usual over concepts (geometric mean)."""
+        return float(np.exp(self.weight @ np.log(self.yes + self.no)))
+
+
+def fit_accuracies(right: NDArray[np.integer], total: NDArray[np.integer], level: float = 0.95) -> Accuracies:
+    """Estimate from `right` of `total` readings of each concept how accuracy varies over concepts.
+
+    A hierarchical beta-binomial model (Gelman et al., "Bayesian Data Analysis", 2013, ch. 5) on a grid of means and
+    strengths. Beforehand every mean is as likely as any other, and the share that a single reading has against
+    what is usual, 1 / (1 + strength), too (Christiansen and Morris, "Hierarchical Poisson Regression Modeling",
+    1997). Nothing is settled on: where few readings leave it open how alike concepts are, so does the result.
+    """
+    from scipy.special import betaln, expit
+
+    logit, log_strength = np.meshgrid(np.linspace(-9, 9, 91), np.linspace(-1.5, 9.5, 56), indexing="ij")
+    mean, strength = expit(logit).ravel(), np.exp(log_strength).ravel()
+    yes, no = mean * strength, (1 - mean) * strength
+    # The grid is even in logit and log: their slopes turn the two densities into weights.
+    weight = np.log(mean * (1 - mean)) + np.log(strength) - 2 * np.log1p(strength)
     seen = total > 0
-    right, total = right[seen], total[seen]
-    mean = float((right.sum() + 0.5) / (total.sum() + 1.0))
+    kinds, count = np.unique(np.stack([right[seen], total[seen]]), axis=1, return_counts=True)
+    for (k, n), times in zip(kinds.T.tolist(), count.tolist(), strict=True):
+        weight += times * (betaln(yes + k, no + n - k) - betaln(yes, no))
+    weight = np.exp(weight - weight.max())
+    likely = weight > 1e-6
+    low, high = _alone(np.array([right.sum()]), np.array([total.sum()]), level)
+    return Accuracies(
+        yes[likely], no[likely], weight[likely] / weight[likely].sum(), float(low[0]), float(high[0])
+    )
 
-    def loss(log_strength: float) -> float:
-        strength = np.exp(log_strength)
-        return -float(betabinom.logpmf(right, total, mean * strength, (1 - mean) * strength).sum())
 
-    best = minimize_scalar(loss, bounds=(np.log(0.5), np.log(most)), method="bounded")
-    return BetaPrior(mean, float(np.exp(best.x)))
-
-
-def beta_interval(
-    prior: BetaPrior, right: NDArray[np.integer], total: NDArray[np.integer], level: float = 0.95
+def accuracy_intervals(
+    found: Accuracies, right: NDArray[np.integer], total: NDArray[np.integer], level: float = 0.95
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
     """Return (mean, low, high) float32 [C] of each concept's accuracy after its own readings.
 
-    Where nearly every reading is right (or wrong) the fitted prior holds next to no reading of the other kind,
-    and its interval would claim certainty from three samples. For the interval, not for the mean, the prior
-    therefore holds at least half a reading of either kind (Jeffreys' prior).
+    Where concepts are nearly always right, and the Betas have hardly a wrong reading in them, the posterior
+    would claim certainty after three readings. An end is therefore no surer than both the concept's own readings
+    alone and the mean over all readings would have it.
     """
-    from scipy.stats import beta
-
-    yes, no = prior.mean * prior.strength, (1 - prior.mean) * prior.strength
-    mean = (yes + right) / (prior.strength + total)
-    a, b = max(yes, 0.5) + right, max(no, 0.5) + (total - right)
+    kinds, place = np.unique(np.stack([right, total]), axis=1, return_inverse=True)
+    k, n = kinds[0][:, None], kinds[1][:, None]
+    yes, no = found.yes + k, found.no + n - k
+    mean = (yes / (yes + no)) @ found.weight
     tail = (1 - level) / 2
-    low, high = beta.ppf(tail, a, b), beta.ppf(1 - tail, a, b)
+    low, high = _quantile(yes, no, found.weight, tail), _quantile(yes, no, found.weight, 1 - tail)
+    alone_low, alone_high = _alone(kinds[0], kinds[1], level)
+    low = np.minimum(low, np.maximum(alone_low, found.low))
+    high = np.maximum(high, np.minimum(alone_high, found.high))
     # A very skewed distribution has its mean outside the central interval: the interval then reaches to it.
     low, high = np.minimum(low, mean), np.maximum(high, mean)
-    return mean.astype(np.float32), low.astype(np.float32), high.astype(np.float32)
+    one, two, three = (figure.astype(np.float32)[place.ravel()] for figure in (mean, low, high))
+    return one, two, three
+
+
+def _alone(
+    right: NDArray[np.integer], total: NDArray[np.integer], level: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return (low, high) of an accuracy from its own readings alone (Jeffreys' interval)."""
+    from scipy.stats import beta
+
+    tail = (1 - level) / 2
+    a, b = right + 0.5, total - right + 0.5
+    return beta.ppf(tail, a, b), beta.ppf(1 - tail, a, b)
+
+
+def _quantile(
+    yes: NDArray[np.float64], no: NDArray[np.float64], weight: NDArray[np.float64], share: float
+) -> NDArray[np.float64]:
+    """Return where mixtures of Betas, yes and no [m, k] with weight [k], have `share` below: [m]; by bisection."""
+    from scipy.special import betainc
+
+    low, high = np.zeros(len(yes)), np.ones(len(yes))
+    for _ in range(HALVINGS):
+        middle = (low + high) / 2
+        below = betainc(yes, no, middle[:, None]) @ weight < share
+        low, high = np.where(below, middle, low), np.where(below, high, middle)
+    result: NDArray[np.float64] = (low + high) / 2
+    return result

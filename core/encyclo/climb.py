@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from encyclo import confidence, files, ladder, pipeline, rundir
+from encyclo import confidence, files, judging, ladder, pipeline, rundir
 from encyclo.confidence import Readings, Surroundings
 from encyclo.encyclopedia import open_run
 from encyclo.ladder import AT_MOST, Material, NaturalSentences
@@ -42,7 +42,7 @@ def evaluate(path: Path, progress: Progress, device: str = "auto", at_most: int 
     with locked(path):
         store = pipeline.open_store(session, path)
         commits = sorted(Ledger(path).commits().values(), key=lambda commit: (commit.stage, commit.unit))
-        samples = pipeline.load_samples(session, path, store, commits)
+        samples = judging.load_samples(session, path, store, commits)
         with open_run(path) as book:
             own = book.interpreter()
         accuracy, unfamiliar = climb(session, path, store, commits, samples, own, at_most)
@@ -72,7 +72,7 @@ def climb(
         interpreter = own
         if name != config.interpreter:
             session.progress.stage(f"Training the {name} interpreter again")
-            interpreter = pipeline.train(session, path, name, samples)
+            interpreter = judging.train(session, path, name, samples)
         session.progress.stage(f"Reading with the {name} interpreter")
         found["heldout_prompts"][name], held = read_heldout(session, interpreter, samples, near)
         sentences = None

@@ -21,6 +21,9 @@ def print_convergence(found: Mapping[str, Any], console: Console) -> None:
     about = f"{found['samples']:,} samples of {found['concepts']:,} concepts, pooling {found['pooling']}"
     console.print(f"{about}: halves compared, mean of {found['splits']} random splits")
     console.print(_figures({f"{layer}": row for layer, row in found["layers"].items()}, "Layer"))
+    console.print()
+    console.print("Samples that each of two means would need until they agree so well")
+    console.print(_needed(found["layers"]))
     if found["curve"]:
         console.print()
         console.print("Adjusted difference over the samples a concept")
@@ -44,6 +47,14 @@ def _figures(rows: Mapping[str, Mapping[str, float]], first: str) -> Table:
             f"{row['adjusted_rel_diff']:.1%}", f"{row['cosine']:.3f}", f"{row['null_cosine']:.3f}",
             f"{row['samples_to_5pct_median']:,.0f}",
         )  # fmt: skip
+    return table
+
+
+def _needed(layers: Mapping[str, Mapping[str, float]]) -> Table:
+    table = _table("Layer", "95% in 5%, raw", "Centred 10%", "Adjusted 10%", "Adjusted 5%")
+    keys = ("95pct_raw", "10pct_centred", "10pct_adjusted", "5pct_median")
+    for layer, row in layers.items():
+        table.add_row(layer, *(f"{row[f'samples_to_{key}']:,.0f}" for key in keys))
     return table
 
 

@@ -8,9 +8,16 @@ For a layer and a concept with m samples, split at random into halves A and B of
     adjusted_rel_diff the centred one of samples less what their contexts add to every concept (signatures.py):
                       how far the signature itself has converged
     cosine            of the centred, scaled halves
-    samples_to_5pct   (m/2) * (adjusted_rel_diff / 0.05)^2: the difference falls as 1/sqrt(samples)
 
-each averaged over random splits. The raw figure flatters: all vectors share one large direction, so that
+each averaged over random splits. A difference falls as 1/sqrt(samples), so that each of two means would need
+(m/2) * (difference / goal)^2 samples:
+
+    samples_to_5pct_median    at the median concept, until its adjusted difference is 5%
+    samples_to_95pct_raw      until 95% of the concepts are within 5%, raw
+    samples_to_10pct_centred  until the centred difference, averaged over concepts, is 10%
+    samples_to_10pct_adjusted the same of the adjusted one
+
+The raw figure flatters: all vectors share one large direction, so that
 unrelated concepts agree as well. `null` says how well: the cosine of A with another concept's B.
 """
 
@@ -33,6 +40,10 @@ SPLITS = 20
 FEWEST = 4
 """Samples a concept needs to be halved."""
 CLOSE = 0.05
+NEAR = 0.1
+"""What the centred difference, averaged over concepts, should come down to."""
+MOST = 0.95
+"""The share of concepts that should be CLOSE, raw."""
 CONCEPTS_AT_ONCE = 50
 
 
@@ -96,17 +107,20 @@ def convergence_table(
         return None
     table = {}
     for index, layer in enumerate(layers):
-        raw, centred = halves.raw[:, index], halves.centred[:, index]
-        needed = halves.samples / 2 * (halves.adjusted[:, index] / CLOSE) ** 2
+        raw, centred, adjusted = (f[:, index] for f in (halves.raw, halves.centred, halves.adjusted))
+        half = halves.samples / 2
         table[str(layer)] = {
             "raw_rel_diff": float(raw.mean()),
             "centred_rel_diff": float(centred.mean()),
-            "adjusted_rel_diff": float(halves.adjusted[:, index].mean()),
+            "adjusted_rel_diff": float(adjusted.mean()),
             "cosine": float(halves.cosine[:, index].mean()),
             "null_cosine": float(halves.null[:, index].mean()),
             "within_5pct_raw": float((raw <= CLOSE).mean()),
             "within_5pct_centred": float((centred <= CLOSE).mean()),
-            "samples_to_5pct_median": float(np.median(needed)),
+            "samples_to_5pct_median": float(np.median(half * (adjusted / CLOSE) ** 2)),
+            "samples_to_95pct_raw": float(np.quantile(half * (raw / CLOSE) ** 2, MOST)),
+            "samples_to_10pct_centred": float((centred * np.sqrt(half)).mean() / NEAR) ** 2,
+            "samples_to_10pct_adjusted": float((adjusted * np.sqrt(half)).mean() / NEAR) ** 2,
             "concepts": len(raw),
         }
     return table

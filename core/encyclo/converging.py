@@ -8,7 +8,8 @@ convergence.json (null where nothing could be measured):
 
     run_id, seed, splits, pooling, finished, concepts, samples   what was measured; samples that name their concept
     layers   {layer: {raw_rel_diff, centred_rel_diff, adjusted_rel_diff, cosine, null_cosine, within_5pct_raw,
-             within_5pct_centred, samples_to_5pct_median, concepts}}, as metrics.json's `convergence`
+             within_5pct_centred, samples_to_5pct_median, samples_to_95pct_raw, samples_to_10pct_centred,
+             samples_to_10pct_adjusted, concepts}}, as metrics.json's `convergence` (see convergence.py)
     curve    {layer: {samples: [2, 4, 8, …], concepts: […], raw: […], centred: […], adjusted: […], cosine: […],
              null: […], exponent}}: the same figures where each concept has only so many samples, drawn anew for
              each split. `exponent` is the slope of log(adjusted) over log(samples), -0.5 for independent samples.
@@ -32,9 +33,10 @@ from encyclo import files, ladder, pipeline
 from encyclo.convergence import FEWEST, SPLITS, convergence_table, half_splits
 from encyclo.encyclopedia import Encyclopedia, open_run
 from encyclo.reopening import reopen
+from encyclo.samples import sample_set
 from encyclo.seeds import derive_seed
 from encyclo.signatures import Contexts, estimate
-from encyclo.types import Progress, Prompt, SampleSet, Signatures, Split
+from encyclo.types import Progress, Prompt, SampleSet, Signatures
 
 FILE = "convergence.json"
 OLDER_POOLING, OLDER_LAYER = "mean-all", -1
@@ -51,7 +53,7 @@ def converge(path: Path, progress: Progress, device: str = "auto", older: bool =
     that are no longer those of the run, DamagedError for damaged samples.
     """
     with open_run(path) as book:
-        samples, seed = sample_set(book), int(book.record["config"]["seed"])
+        samples, seed = sample_set(book.source, book.layers), int(book.record["config"]["seed"])
         progress.stage(f"Comparing halves of {int(samples.named.sum()):,} samples")
         found: dict[str, Any] = {
             "run_id": book.record["run_id"],
@@ -68,22 +70,6 @@ def converge(path: Path, progress: Progress, device: str = "auto", older: bool =
             found["older"] = older_protocol(book, samples, progress, device)
     files.write_json(path / FILE, found)
     return found
-
-
-def sample_set(book: Encyclopedia) -> SampleSet:
-    """Return all samples of a run as one set; activations are read by row."""
-    columns = book.source.columns
-    families = sorted(set(columns.family))
-    place = {family: index for index, family in enumerate(families)}
-    return SampleSet(
-        concept=columns.concept,
-        named=columns.span[:, 0] >= 0,
-        family=np.array([place[family] for family in columns.family], np.int32),
-        families=tuple(families),
-        split=np.full(len(columns), Split.TRAIN, np.int8),
-        layers=book.layers,
-        fetch=book.activations,
-    )
 
 
 def measure(samples: SampleSet, concepts: int, seed: int) -> dict[str, Any]:

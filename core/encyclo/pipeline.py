@@ -1,7 +1,7 @@
 """A run, straight down: claim the directory, collect samples stage by stage, train, judge, write.
 
 run ── refinement.refine ── collect_stage ── sampling.Collector      prompts → activations → parts
-    │                    └─ judge                                    samples → interpreter → figures
+    │                    └─ judging.judge                            samples → interpreter → figures
     └─ finish                                                        encyclopedia, interpreter, metrics, report
 """
 
@@ -17,19 +17,16 @@ from typing import Any
 import numpy as np
 import psutil
 
-from encyclo import __version__, convergence, evaluation, files, rundir
-from encyclo.encyclopedia import check_sums
+from encyclo import __version__, convergence, files, rundir
 from encyclo.finishing import finalise
-from encyclo.ladder import Material, NaturalSentences
-from encyclo.ledger import Commit, Ledger, plan_units
-from encyclo.rounds import Plan, Result
-from encyclo.rows import CommittedRows, fetch
+from encyclo.judging import Judgement, save_interpreter, train_and_score
+from encyclo.ladder import NaturalSentences
+from encyclo.ledger import Commit, plan_units
+from encyclo.rounds import Plan
 from encyclo.sampling import Collector
 from encyclo.schema import Attributes, Book, ConceptTable, SignatureTable
 from encyclo.session import Session, Stage
-from encyclo.signatures import Contexts, estimate, relative_standard_error
-from encyclo.splits import split_families
-from encyclo.types import Interpreter, SampleSet, Scores, Signatures, Split, Store
+from encyclo.types import Split, Store
 
 LATER_RUNGS = ("described", "unseen", "adversarial")
 """Rungs of the ladder that a run does not measure by itself: null in metrics.json until `encyclo evaluate`."""
@@ -46,30 +43,6 @@ class Outcome:
     """The run had been finished before; nothing was computed."""
     remarks: tuple[str, ...] = ()
     """What the wrappers that were opted in have to say about the run."""
-
-
-@dataclass(frozen=True)
-class Judgement:
-    """What one stage's training found out, from which samples."""
-
-    samples: SampleSet
-    interpreter: Interpreter
-    signatures: Signatures
-    contexts: Contexts
-    scores: Scores
-    accuracy: dict[str, Any] | None
-    """On held-out families, as metrics.json has it."""
-    natural: dict[str, Any] | None
-    """On sentences by other authors; None where the concepts have none."""
-    converged: np.ndarray[Any, np.dtype[np.bool_]]
-
-    def known(self) -> dict[str, Any]:
-        """Return what the context of the next round's sampler says of this one."""
-        return {
-            "interpreter": self.interpreter,
-            "scores": self.scores,
-            "signatures": self.signatures,
-        }
 
 
 def run(session: Session, out: Path) -> Outcome:
@@ -140,140 +113,6 @@ def collect_stage(
     return [done[unit.id] for unit in units]
 
 
-def judge(
-    session: Session, out: Path, store: Store, commits: Sequence[Commit], natural: NaturalSentences
-) -> Judgement:
-    """Train the interpreter, measure it on what training never saw, score every concept."""
-    samples = load_samples(session, out, store, commits)
-    signatures, contexts = estimate(samples, len(session.concepts))
-    trained = train_and_score(
-        session, out, session.config.interpreter, samples, signatures, natural.material(commits)
-    )
-    converged = relative_standard_error(signatures) <= session.config.converged_below
-    return Judgement(
-        samples,
-        trained.interpreter,
-        signatures,
-        contexts,
-        trained.scores,
-        trained.heldout,
-        trained.natural,
-        converged,
-    )
-
-
-def recall(
-    session: Session,
-    out: Path,
-    store: Store,
-    commits: Sequence[Commit],
-    result: Result,
-    interpreter: Path,
-) -> Judgement:
-    """Return what `judge` found in an earlier process: samples read again, the interpreter loaded."""
-    samples = load_samples(session, out, store, commits)
-    signatures, contexts = estimate(samples, len(session.concepts))
-    name = session.config.interpreter
-    if session.plugins.implements(name, "load_interpreter"):
-        check_sums(interpreter)
-        loaded: Interpreter = session.plugins.call(
-            "load_interpreter", name, folder=interpreter, context=session.context(name, out)
-        )
-    else:
-        loaded = train(session, out, name, samples)
-    return Judgement(
-        samples,
-        loaded,
-        signatures,
-        contexts,
-        result.scores,
-        result.accuracy,
-        result.natural,
-        result.converged,
-    )
-
-
-@dataclass(frozen=True)
-class Trained:
-    """An interpreter, its accuracy objects of metrics.json on two rungs, and its scores."""
-
-    interpreter: Interpreter
-    heldout: dict[str, Any] | None
-    natural: dict[str, Any] | None
-    scores: Scores
-
-
-def train_and_score(
-    session: Session,
-    out: Path,
-    name: str,
-    samples: SampleSet,
-    signatures: Signatures,
-    sentences: Material | None,
-) -> Trained:
-    """Train the interpreter plugin `name`, read held-out families and natural sentences, score every concept."""
-    session.progress.stage(f"Training the {name} interpreter on {len(samples.rows(Split.TRAIN)):,} samples")
-    interpreter, count = train(session, out, name, samples), len(session.concepts)
-    ranks = evaluation.rank_samples(interpreter, samples, samples.named_rows(Split.TEST))
-    natural = None
-    if sentences:
-        read = evaluation.rank_samples(interpreter, sentences.samples, sentences.rows)
-        natural = evaluation.accuracy(read, count)
-    scorer = session.config.scorer
-    scores: Scores = session.plugins.call(
-        "score_confidence",
-        scorer,
-        interpreter=interpreter,
-        samples=samples,
-        context=session.context(scorer, out, interpreter=interpreter, signatures=signatures),
-    )
-    return Trained(interpreter, evaluation.accuracy(ranks, count), natural, scores)
-
-
-def train(session: Session, out: Path, name: str, samples: SampleSet) -> Interpreter:
-    """Train the interpreter plugin `name`; check that it knows the run's concepts."""
-    interpreter: Interpreter = session.plugins.call(
-        "train_interpreter",
-        name,
-        samples=samples,
-        concepts=session.trainable,
-        context=session.context(name, out),
-    )
-    if not isinstance(interpreter, Interpreter):
-        raise session.plugins.fault(name, f"returned a {type(interpreter).__name__}, which is no interpreter")
-    if list(interpreter.concepts) != [concept.id for concept in session.concepts]:
-        raise session.plugins.fault(name, "returned an interpreter that doesn't know the run's concepts")
-    return interpreter
-
-
-def load_samples(session: Session, out: Path, store: Store, commits: Sequence[Commit]) -> SampleSet:
-    """Open the committed parts (checked against their commits) and split them by family.
-
-    Small columns are in memory; activations too where they are few, else they are read by row.
-    """
-    with session.plugins.blame(session.config.store):
-        source = CommittedRows(store, Ledger(out), [commit for commit in commits if commit.rows])
-    part = source.columns
-    stages: dict[int, set[str]] = {}
-    for stage, family in zip(part.stage.tolist(), part.family, strict=True):
-        stages.setdefault(stage, set()).add(family)
-    chosen = {s.number for s in session.stages if session.plugins.needs_interpreter(s.sampler)}
-    assigned = split_families({s: sorted(names) for s, names in stages.items()}, session.config.seed, chosen)
-    families = sorted(set(part.family))
-    place = {family: index for index, family in enumerate(families)}
-    return SampleSet(
-        concept=part.concept,
-        named=part.span[:, 0] >= 0,
-        family=np.array([place[f] for f in part.family], np.int32),
-        families=tuple(families),
-        split=np.array(
-            [assigned[s, f] for s, f in zip(part.stage.tolist(), part.family, strict=True)], np.int8
-        ),
-        layers=session.schema.layers,
-        fetch=lambda rows: fetch(source, rows),
-    )
-
-
 def finish(
     session: Session,
     directory: rundir.RunDirectory,
@@ -297,7 +136,6 @@ def finish(
             trained = train_and_score(session, out, name, samples, judged.signatures, sentences)
             heldout[name], read[name] = trained.heldout, trained.natural
             calibration[name] = dict(trained.scores.calibration)
-    halves = convergence.half_splits(samples, judged.signatures, judged.contexts, config.seed)
     book = _book(session, directory, judged, settled, commits)
     session.progress.stage("Writing the encyclopedia")
     with session.plugins.blame(config.store):
@@ -313,7 +151,7 @@ def finish(
             "adversarial": _withstood(stages, config.interpreter),
         },
         "calibration": _beside_baselines(calibration, config.interpreter),
-        "convergence": convergence.convergence_table(halves, session.schema.layers),
+        "convergence": stages[-1]["convergence"],
         "stages": stages,
         "splits": {
             split.name.lower(): sorted({samples.families[f] for f in samples.family[samples.rows(split)]})
@@ -427,19 +265,17 @@ def _book(
     return Book(attributes, table, SignatureTable(signatures.mean, signatures.variance, signatures.count))
 
 
-def save_interpreter(session: Session, interpreter: Interpreter, folder: Path) -> None:
-    """Write the interpreter's files and their sha256 beside them, then put the folder in place."""
-    with files.replacing_folder(folder) as fresh:
-        with session.plugins.blame(session.config.interpreter):
-            interpreter.save(fresh)
-        sums = {path.name: files.sha256_of(path) for path in sorted(fresh.iterdir())}
-        files.write_json(fresh / "sha256.json", sums)
-
-
 def stage_row(
-    stage: Stage, concepts: int, commits: Sequence[Commit], settled: int, judged: Judgement, begun: float
+    session: Session,
+    stage: Stage,
+    concepts: int,
+    commits: Sequence[Commit],
+    settled: int,
+    judged: Judgement,
+    begun: float,
 ) -> dict[str, Any]:
-    """Return one row of metrics.json's `stages`; seconds are this process's, sampling to scoring."""
+    """Return one row of metrics.json's `stages`, of all samples so far; seconds are this process's, all steps."""
+    halves = convergence.half_splits(judged.samples, judged.signatures, judged.contexts, session.config.seed)
     confidence = judged.scores.confidence
     measured = confidence[~np.isnan(confidence)]
     return {
@@ -448,10 +284,13 @@ def stage_row(
         "concepts": concepts,
         "samples": sum(c.rows for c in commits),
         "settled": settled,
-        "seconds": time.perf_counter() - begun,
         "heldout_top1": judged.accuracy["top1"] if judged.accuracy else None,
+        "heldout_n": judged.accuracy["n"] if judged.accuracy else 0,
         "natural_top1": judged.natural["top1"] if judged.natural else None,
+        "natural_n": judged.natural["n"] if judged.natural else 0,
         "confidence": float(measured.mean()) if len(measured) else None,
         "ece": judged.scores.calibration.get("ece"),
         "converged": int(judged.converged.sum()),
+        "convergence": convergence.convergence_table(halves, session.schema.layers),
+        "seconds": time.perf_counter() - begun,
     }

@@ -2,7 +2,7 @@
 
 Refinement.run ── plan           which concepts, how many new samples of each
                ├─ visit          collect_stage: prompts → activations → parts
-               │                 judge: samples → interpreter → figures, settled concepts
+               │                 judging.judge: samples → interpreter → figures, settled concepts
                └─ finish         encyclopedia, interpreter, metrics, report
 """
 
@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from encyclo import pipeline
+from encyclo import judging, pipeline
 from encyclo.allocation import allocate, samples_to_clear, samples_to_converge
 from encyclo.ladder import NaturalSentences
 from encyclo.ledger import Commit
-from encyclo.robustness import fresh_attacks
+from encyclo.robustness import Memory, fresh_attacks
 from encyclo.rounds import Plan, Result, Rounds
 from encyclo.rundir import Effort, RunDirectory
 from encyclo.sampling import Collector
@@ -49,7 +49,7 @@ class Refinement:
         self.reached = np.full(count, NOWHERE)
         self.settled = np.zeros(count, bool)
         self.spent = np.zeros((count, max(self.numbers) + 1), np.int64)
-        self._judged: pipeline.Judgement | None = None
+        self._judged: judging.Judgement | None = None
 
     def run(self) -> dict[str, Any]:
         """Go through the stages and finish the run; return metrics.json's content.
@@ -102,7 +102,8 @@ class Refinement:
         looks = self.session.plugins.needs_interpreter(stage.sampler)
         self.rounds.begin(index, plan)
         result = self.rounds.result(index)
-        before = self._attacked(stage, plan, self.judged()) if looks and result is None else None
+        memory = Memory(Collector(self.session, self.directory.path, self.store, self.directory.ledger))
+        before = self._attacked(stage, plan, self.judged(), memory) if looks and result is None else None
         fresh = pipeline.collect_stage(
             self.session, self.directory, self.store, stage, plan, self.commits,
             self.judged if self.results else None,
@@ -113,35 +114,39 @@ class Refinement:
         self.spent[chosen, stage.number] += np.array(plan.wanted)
         self._judged = None
         if result is None:
-            judged = pipeline.judge(self.session, self.directory.path, self.store, self.commits, self.natural)
+            judged = judging.judge(self.session, self.directory.path, self.store, self.commits, self.natural)
             # A confidence that could not be measured (NaN) clears nothing.
             clears = (judged.scores.low >= effort.target(stage.number)) & judged.converged
             settled = self.settled | clears
-            row = pipeline.stage_row(stage, len(chosen), fresh, int(settled.sum()), judged, begun)
+            after = self._attacked(stage, plan, judged, memory) if looks else None
+            row = pipeline.stage_row(
+                self.session, stage, len(chosen), fresh, int(settled.sum()), judged, begun
+            )
             if looks:
-                row["attacks"] = {"before": before, "after": self._attacked(stage, plan, judged)}
-            pipeline.save_interpreter(self.session, judged.interpreter, self.rounds.interpreter(index))
+                row["attacks"] = {"before": before, "after": after}
+            judging.save_interpreter(self.session, judged.interpreter, self.rounds.interpreter(index))
             result = Result(row, judged.scores, judged.accuracy, judged.natural, judged.converged, settled)
             self.rounds.end(index, result)
             self._judged = judged
         self.settled = result.settled
         self.results.append(result)
 
-    def judged(self) -> pipeline.Judgement:
+    def judged(self) -> judging.Judgement:
         """Return what the latest round found; its interpreter is loaded if another process trained it."""
         if self._judged is None:
             last = len(self.results) - 1
-            self._judged = pipeline.recall(
+            self._judged = judging.recall(
                 self.session, self.directory.path, self.store, self.commits,
                 self.results[last], self.rounds.interpreter(last),
             )  # fmt: skip
         return self._judged
 
-    def _attacked(self, stage: Stage, plan: Plan, judged: pipeline.Judgement) -> dict[str, Any] | None:
+    def _attacked(
+        self, stage: Stage, plan: Plan, judged: judging.Judgement, memory: Memory
+    ) -> dict[str, Any] | None:
         """Return how the interpreter withstands fresh attacks, from frames that never make samples."""
         self._say(f"Attacking the {self.session.config.interpreter} interpreter")
-        collector = Collector(self.session, self.directory.path, self.store, self.directory.ledger)
-        return fresh_attacks(self.session, collector, stage, plan.concepts, judged)
+        return fresh_attacks(self.session, memory, stage, plan.concepts, judged)
 
     def _needed(self, target: float) -> NDArray[np.float64]:
         """Return float64 [C]: new samples until signature and confidence are where the target wants them."""

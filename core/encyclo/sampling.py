@@ -94,11 +94,7 @@ class Collector:
         """
         plugins, name = self.session.plugins, stage.sampler
         whole = self.session.context(
-            name,
-            self.out,
-            all_concepts=self.session.trainable,
-            capture=lambda prompts: self.capture(list(prompts), lambda _: None)[0],
-            **context,
+            name, self.out, **{"all_concepts": self.session.trainable, "capture": self.quietly, **context}
         )
         given = plugins.call("sample_prompts", name, concepts=concepts, stage=stage.number, context=whole)
         known = {concept.id for concept in concepts}
@@ -125,6 +121,10 @@ class Collector:
                     if index in own
                 }
         return found
+
+    def quietly(self, prompts: Sequence[Prompt]) -> NDArray[np.float32]:
+        """Return the prompts' activations, float32 [n, L, H]: what a sampler's context calls `capture`."""
+        return self.capture(list(prompts), lambda _: None)[0]
 
     def capture(
         self, prompts: list[Prompt], advance: Callable[[int], None]

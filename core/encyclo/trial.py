@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from encyclo import confidence, ladder, pipeline
+from encyclo import confidence, judging, ladder
 from encyclo.confidence import Calibrator, Surroundings
 from encyclo.ladder import Material
 from encyclo.seeds import derive_seed
@@ -96,7 +96,7 @@ def run_trial(session: Session, trial: Trial) -> tuple[dict[str, dict[str, Any]]
         session.progress.stage(f"Training the {name} interpreter without {len(trial.joining):,} concepts")
         # A folder of its own: nothing that the run's training left there may come back into the trial's.
         with tempfile.TemporaryDirectory() as folder:
-            interpreter = pipeline.train(smaller, Path(folder), name, trial.training)
+            interpreter = judging.train(smaller, Path(folder), name, trial.training)
         unfamiliar[name] = read_unfamiliar(interpreter, trial, near, seed)
         interpreter.add_concepts([c.id for c in trial.candidates[trial.trained :]], trial.joining)
         for rung, material in (("described", trial.described), ("unseen", trial.unseen)):

@@ -219,12 +219,16 @@ class Model(Protocol):
         openings: Sequence[Opening],
         max_new_tokens: int,
         stop: Callable[[str], int | None] | None = None,
+        more: Callable[[int, str], Sequence[Opening]] | None = None,
     ) -> list[str]:
         """Continue `prefix` followed by each opening's text; the continuations alone are returned.
 
         Each ends where `stop` says (it gets the text so far and returns where to cut it, or None), at the
         model's own end, or after `max_new_tokens`. It depends on the prefix, its own opening, `max_new_tokens`
         and `stop`, never on the other openings.
+
+        `more` gets the place and the text of every continuation as it ends, in any order; the openings that it
+        returns are continued as well and take the places that follow.
         """
         ...
 

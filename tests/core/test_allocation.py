@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from encyclo.allocation import FEWEST, TIMES, allocate, samples_to_clear, samples_to_converge
+from encyclo.allocation import FEWEST, MARGIN, TIMES, allocate, samples_to_clear, samples_to_converge
 
 
 def test_a_signature_twice_too_uncertain_needs_four_times_its_samples():
@@ -42,7 +42,9 @@ def test_clearing_a_target_follows_the_interval():
 )
 def test_no_budget_is_overspent_and_none_is_left_while_someone_needs_it(needed, usual, budget):
     given_ = allocate(np.array(needed), usual, budget)
-    asked = np.clip(np.where(np.isnan(needed), usual, needed), FEWEST, max(FEWEST, TIMES * usual))
+    asked = np.clip(
+        np.where(np.isnan(needed), usual, MARGIN * np.array(needed)), FEWEST, max(FEWEST, TIMES * usual)
+    )
     assert given_.sum() <= budget
     assert (given_ >= 0).all() and (given_ <= np.ceil(asked)).all()
     if asked.sum() > budget:

@@ -14,6 +14,7 @@ from encyclo import convergence, converging
 from encyclo.converging import curve, measure, older_rows
 from encyclo.encyclopedia import open_run
 from encyclo.progress import ConsoleProgress
+from encyclo.samples import sample_set
 from encyclo.signatures import estimate
 from encyclo.types import SampleSet
 from tests.commands import one_sentence
@@ -169,7 +170,7 @@ def test_the_older_protocol_is_captured_anew(copied: Path):
         states = model.forward(part.prompt, [model.depth])
         values = np.stack([tokens[:, 0].mean(axis=0) for tokens in states])[:, None]
         samples = dataclasses.replace(
-            converging.sample_set(book), layers=(-1,), fetch=lambda rows: values[rows]
+            sample_set(book.source, book.layers), layers=(-1,), fetch=lambda rows: values[rows]
         )
     expected = measure(samples, 40, 0)["layers"]["-1"]
     for name in ("raw_rel_diff", "centred_rel_diff", "cosine"):
@@ -199,7 +200,20 @@ def test_a_person_sees_tables_of_80_columns(encyclo, copied: Path, monkeypatch: 
     assert max(map(len, lines)) <= 80
     headings = [line.split() for line in lines if "Centred" in line]
     assert headings[0] == ["Layer", "Raw", "In", "5%", "Centred", "Adjusted", "Cosine", "Null", "To", "5%"]
-    assert headings[1][0] == "Pooling," and any(line.startswith("mean-all -1") for line in lines)
+    assert headings[1] == [
+        "Layer",
+        "95%",
+        "in",
+        "5%,",
+        "raw",
+        "Centred",
+        "10%",
+        "Adjusted",
+        "10%",
+        "Adjusted",
+        "5%",
+    ]
+    assert headings[2][0] == "Pooling," and any(line.startswith("mean-all -1") for line in lines)
     assert [line.split()[0] for line in lines if line.split()[1:2] == ["40"]] == ["2", "4", "8"]
     assert any(line.startswith("Exponent") for line in lines)
 

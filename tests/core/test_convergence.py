@@ -205,6 +205,9 @@ def test_the_table_of_a_worked_example():
             "within_5pct_raw": 0.5,
             "within_5pct_centred": 0.5,
             "samples_to_5pct_median": (5 * 1 + 10 * 1) / 2,
+            "samples_to_95pct_raw": 5 * 0.2**2 + 0.95 * (10 * 1.8**2 - 5 * 0.2**2),
+            "samples_to_10pct_centred": ((0.05 * 5**0.5 + 0.1 * 10**0.5) / 2 / 0.1) ** 2,
+            "samples_to_10pct_adjusted": ((0.05 * 5**0.5 + 0.05 * 10**0.5) / 2 / 0.1) ** 2,
             "concepts": 2,
         }
     )
@@ -216,6 +219,14 @@ def test_the_samples_it_asks_for_would_suffice():
     asked = convergence.convergence_table(halves_of(same_counts(40)), LAYERS)["-1"]["samples_to_5pct_median"]
     # The true answer: halves of m samples differ by sqrt(2 / m) = 0.05.
     assert asked == pytest.approx(2 / 0.05**2, rel=0.1)
+
+
+def test_the_samples_to_its_other_goals_would_suffice_as_well():
+    table = convergence.convergence_table(halves_of(same_counts(40)), LAYERS)["-1"]
+    for name in ("centred", "adjusted"):
+        expected = 20 * (table[f"{name}_rel_diff"] / 0.1) ** 2
+        assert table[f"samples_to_10pct_{name}"] == pytest.approx(expected, rel=1e-6)
+    assert table["samples_to_95pct_raw"] > 20 * (table["raw_rel_diff"] / 0.05) ** 2
 
 
 def test_concepts_that_do_not_vary_do_not_divide_by_zero():

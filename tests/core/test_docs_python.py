@@ -70,6 +70,8 @@ def test_convergence_md_names_every_column_and_key(encyclo, tiny_run: Path, tmp_
     printed = encyclo("converge", run, "--no-older").stdout
     for heading in ("Raw", "In 5%", "Centred", "Adjusted", "Cosine", "Null", "To 5%"):
         assert heading in printed and f"| {heading} |" in text, heading
+    for heading in ("95% in 5%, raw", "Centred 10%", "Adjusted 10%", "Adjusted 5%"):
+        assert heading in printed and heading in text, heading
 
 
 def test_export_md_names_every_file_and_tensor(tiny_run: Path, tmp_path: Path):

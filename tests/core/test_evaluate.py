@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from encyclo import climb, ladder, pipeline, sealing, trial
+from encyclo import climb, judging, ladder, pipeline, sealing, trial
 from encyclo.errors import EncycloError
 from encyclo.judged import print_ladder
 from encyclo.ladder import Material
@@ -74,7 +74,7 @@ def opened(listed: tuple[Path, Path]):
     out = listed[0]
     session = reopen(out, read_record(out), ConsoleProgress(quiet=True))
     store = pipeline.open_store(session, out)
-    samples = pipeline.load_samples(session, out, store, list(Ledger(out).commits().values()))
+    samples = judging.load_samples(session, out, store, list(Ledger(out).commits().values()))
     return session, samples, climb._definitions(session, out, store, 1000)
 
 

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,9 @@ import pytest
 
 from encyclo.encyclopedia import open_run
 from encyclo.errors import DamagedError
+from encyclo.robustness import Memory
 from encyclo.rounds import Plan, Result, Rounds
-from encyclo.types import Scores
+from encyclo.types import Prompt, Scores
 from tests.commands import in_own_process, one_sentence, start
 from tests.core.test_run import assert_same_encyclopedia
 
@@ -50,6 +52,7 @@ def test_every_stage_leaves_a_row_with_its_figures(staged_run: Path):
     assert (
         rows[0]["heldout_top1"] is None and rows[0]["confidence"] is None
     )  # one family: nothing to hold out
+    assert rows[0]["convergence"] is None and rows[1]["convergence"].keys() == {"1", "-2", "-1"}
     assert 0 < rows[1]["heldout_top1"] <= 1 and 0 < rows[1]["confidence"] <= 1 and rows[1]["ece"] >= 0
 
 
@@ -114,8 +117,19 @@ def test_targets_and_budgets_that_can_not_be(encyclo, tiny_flags, tmp_path: Path
     assert not (tmp_path / "no").exists()
 
 
+@pytest.mark.parametrize("samplers", [["adversarial"], ["adversarial", "templates"]])
+def test_a_sampler_that_needs_an_interpreter_can_not_be_the_first(
+    encyclo, tiny_flags, tmp_path: Path, samplers
+):
+    flags = [flag for name in samplers for flag in ("--sampler", name)]
+    result = encyclo("run", "--out", tmp_path / "no", *tiny_flags, *flags)
+    said = one_sentence(result.stderr)
+    assert result.returncode == 2 and ("before it" in said or "rising stages" in said)
+    assert not (tmp_path / "no").exists()
+
+
 def test_a_stage_in_which_nothing_is_unsettled_says_so(encyclo, tiny_flags, tmp_path: Path, monkeypatch):
-    from encyclo import hookimpl, pipeline
+    from encyclo import hookimpl, judging
     from encyclo_scorers import calibrated
 
     @hookimpl
@@ -124,7 +138,7 @@ def test_a_stage_in_which_nothing_is_unsettled_says_so(encyclo, tiny_flags, tmp_
         return Scores(sure, sure, sure, {})
 
     monkeypatch.setattr(calibrated, "score_confidence", certain)
-    monkeypatch.setattr(pipeline, "relative_standard_error", lambda s: np.zeros(len(s.count)))
+    monkeypatch.setattr(judging, "relative_standard_error", lambda s: np.zeros(len(s.count)))
     result = encyclo("run", *STAGED, "--out", tmp_path / "run", *tiny_flags)
     assert result.returncode == 0, result.stderr
     assert "Stage 1 (templates): nothing is unsettled" in result.stderr + result.stdout
@@ -169,6 +183,21 @@ def test_what_a_round_found_survives_its_file(tmp_path: Path):
     assert found.converged.tolist() == [True, False] and found.settled.tolist() == [False, True]
 
 
+def test_attacks_are_captured_once_each_and_come_back_in_order():
+    class Counting:
+        captured: list[Prompt] = []  # noqa: RUF012
+
+        def quietly(self, prompts):
+            self.captured += prompts
+            return np.array([[[float(prompt.text)]] for prompt in prompts], np.float32)
+
+    memory, prompts = Memory(Counting()), [Prompt("c", str(n), None, "f") for n in range(6)]
+    assert memory.capture(prompts[:4]).ravel().tolist() == [0, 1, 2, 3]
+    again = [prompts[n] for n in (5, 1, 5, 0, 4)]
+    assert memory.capture(again).ravel().tolist() == [5, 1, 5, 0, 4]
+    assert sorted(prompt.text for prompt in Counting.captured) == list("012345")
+
+
 def test_a_damaged_plan_says_how_to_go_on(tmp_path: Path):
     rounds = Rounds(tmp_path)
     rounds.begin(0, Plan(1, 0, (0,), (3,), (0,)))
@@ -178,32 +207,47 @@ def test_a_damaged_plan_says_how_to_go_on(tmp_path: Path):
 
 
 ALL = ["--limit", "8", "--per-concept", "4"]
+STEPS = [
+    "Stage 0", "Stage 0 Training", "Stage 1", "Stage 1 Training", "Stage 2", "Stage 2 Training",
+    "Stage 2 Attacking", "Stage 3", "Stage 3 Training", "Stage 3 Attacking", "Stage 3 Writing",
+]  # fmt: skip
+"""What a run says that it is at: capture and generation under the stage alone."""
+
+
+def steps(process: subprocess.Popen[str]) -> Iterator[str]:
+    """Yield the steps that a run comes to, as it says so."""
+    stage = ""
+    assert process.stderr is not None
+    for line in process.stderr:
+        first = line.split(" ")[0]
+        if line.startswith("Stage "):
+            stage = line[: len("Stage 0")]
+            yield stage
+        elif f"{stage} {first}" in STEPS:
+            yield f"{stage} {first}"
 
 
 @pytest.mark.slow
-def test_kills_at_random_moments_of_all_four_stages_change_nothing(roomy_flags, tmp_path: Path):
+def test_kills_in_every_step_of_all_four_stages_change_nothing(roomy_flags, tmp_path: Path):
     """Sampling, generation, capture, training, attacks: whatever the process was at, resuming ends the same."""
-    whole = tmp_path / "whole"
-    begun = time.monotonic()
-    result = in_own_process("run", *ALL, "--out", whole, *roomy_flags)
-    assert result.returncode == 0, result.stderr
-    lasts = time.monotonic() - begun
-    chance = np.random.default_rng(0)
-    killed = tmp_path / "killed"
-    seen = set()
-    for _ in range(12):
-        process = start("run", *ALL, "--out", killed, *roomy_flags)
-        try:
-            output, _ = process.communicate(timeout=chance.uniform(0.3, 0.9) * lasts)
-        except subprocess.TimeoutExpired:
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    with start("run", *ALL, "--out", whole, *roomy_flags) as process:
+        moments = [(step, time.monotonic()) for step in steps(process)]
+        ends = [moment for _, moment in moments[1:]] + [time.monotonic()]
+    assert process.returncode == 0
+    lasts = {step: end - begun for (step, begun), end in zip(moments, ends, strict=True)}
+    assert lasts.keys() == set(STEPS)
+    chance, fell = np.random.default_rng(0), []
+    for step in STEPS:
+        with start("run", *ALL, "--out", killed, *roomy_flags) as process:
+            for now in steps(process):
+                if now == step:
+                    time.sleep(chance.uniform(0, 0.8) * lasts[step])
+                    break
             process.send_signal(signal.SIGKILL)
-            output, _ = process.communicate()
-        said = output.splitlines()
-        seen.add(said[-1].split(":")[0] if said else "")
-        if process.returncode == 0:
-            break
+        fell.append(step if process.returncode == -signal.SIGKILL else "")
+    assert fell == STEPS
     resumed = in_own_process("run", *ALL, "--out", killed, *roomy_flags)
     assert resumed.returncode == 0, resumed.stderr
     assert_same_encyclopedia(killed, whole)
     assert plans(killed) == plans(whole)
-    assert len(seen) > 2  # the kills fell into different steps

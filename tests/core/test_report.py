@@ -103,6 +103,11 @@ def full_metrics() -> dict[str, Any]:
             "concepts": 1000,
             "samples": 9000,
             "settled": 612,
+            "ece": 0.0321,
+            "convergence": {
+                "-1": {"within_5pct_raw": 0.21, "adjusted_rel_diff": 0.27},
+                "-12": {"within_5pct_raw": 0.71, "adjusted_rel_diff": 0.337},
+            },
             "seconds": 75.0,
         },
     ]
@@ -232,14 +237,28 @@ def test_what_was_not_measured_is_said_in_words_and_never_as_a_value(render: Any
     assert "this run did not climb this rung" in page.text
     assert "they can't be ranked" in page.text
     assert page.count("svg") == 2, "the map, and the shapes' namespace; no plot"
-    assert not re.search(r"\d%", before_details.replace("95%", "").replace("confidence of 1.67%", ""))
+    assert not re.search(
+        r"\d%", before_details.replace("95%", "").replace("within 5%", "").replace("confidence of 1.67%", "")
+    )
 
 
 def test_full_metrics_show_every_figure_beside_the_baselines(render: Any) -> None:
     page = Page(render(NAMES, full_metrics()))
     text = page.text
     assert not re.search(r"\b(None|nan|NaN|inf)\b", text)
-    for figure in ("1,408 prompts/s", "98.7%", "0.012", "n = 2,345", "1 min 15 s", "0.088", "298", "−0.001"):
+    for figure in (
+        "1,408 prompts/s",
+        "98.7%",
+        "0.012",
+        "n = 2,345",
+        "1 min 15 s",
+        "0.088",
+        "298",
+        "−0.001",
+        "0.032",
+        "71% at -12",
+        "27% at -1",
+    ):
         assert figure in text
     assert "centroid 93.1% (5.6 points lower), n = 2,345" in text
     assert "centroid 0.088, n = 2,345" in text

@@ -57,13 +57,18 @@ def test_a_run_directory_holds_what_the_design_says(tiny_run: Path):
                 "settled",
                 "seconds",
                 "heldout_top1",
+                "heldout_n",
                 "natural_top1",
+                "natural_n",
                 "confidence",
                 "ece",
                 "converged",
+                "convergence",
             )
         }
     ]
+    assert metrics["stages"][0]["convergence"] == metrics["convergence"]
+    assert metrics["stages"][0]["heldout_n"] > 0 and metrics["stages"][0]["natural_n"] == 0
     for figures in metrics["accuracy"]["heldout_prompts"].values():
         assert figures["n"] > 0 and figures["candidates"] == 40
     assert metrics["accuracy"]["natural"] is None

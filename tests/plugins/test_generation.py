@@ -147,6 +147,25 @@ def test_stop_cuts_the_text_and_ends_it(tiny):
     assert max(len(text) for text in seen) < 30
 
 
+def test_what_comes_up_on_the_way_is_continued_too(tiny):
+    """A text that was asked for late, in another length class even, is what it is when asked for alone."""
+    model = tiny("gemma3")
+    asked = openings(1.0, NAMES[:3])
+    told: dict[int, str] = {}
+
+    def more(place: int, text: str) -> list[Opening]:
+        told[place] = text
+        if place > 0:
+            return []
+        for number in (7, 8, 9):
+            asked.append(Opening("story " * number, 1.0, 50 + number))
+        return asked[3:]
+
+    texts = model.generate(PREFIX, asked[:3], 8, None, more)
+    assert len(texts) == 6 and told == dict(enumerate(texts))
+    assert texts == model.generate(PREFIX, asked, 8)
+
+
 def test_max_new_tokens_bounds_a_text(tiny):
     model = tiny("gemma3")
     drawn: list[str] = []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from encyclo.report import figures
@@ -45,17 +45,30 @@ def at(tree: Any, *keys: str) -> Any:
 
 
 def stages(metrics: Mapping[str, Any]) -> list[list[str]]:
-    """Return a row a stage: stage, sampler, concepts, samples, settled, what was read right, time."""
+    """Return a row a stage: stage, sampler, concepts, samples, settled, what was read right, convergence, time."""
     return [
         [
             number(at(row, "stage")),
             clip(str(at(row, "sampler") or "not named"), 60),
             *(number(at(row, key)) for key in ("concepts", "samples", "settled", "converged")),
             *(percent(at(row, key), 1) for key in ("heldout_top1", "natural_top1", "confidence")),
+            number(at(row, "ece"), 3),
+            _at_best_layer(at(row, "convergence"), "within_5pct_raw", max),
+            _at_best_layer(at(row, "convergence"), "adjusted_rel_diff", min),
             duration(at(row, "seconds")),
         ]
         for row in at(metrics, "stages") or []
     ]
+
+
+def _at_best_layer(table: Any, key: str, best: Callable[..., float]) -> str:
+    """Return the layer's figure that is best, and which layer's it is."""
+    rows = table.items() if isinstance(table, Mapping) else ()
+    found = {layer: figure for layer, row in rows if (figure := known(at(row, key))) is not None}
+    if not found:
+        return NOT_MEASURED
+    layer = best(found, key=found.__getitem__)
+    return f"{percent(found[layer])} at {clip(str(layer), 8)}"
 
 
 def ladder(metrics: Mapping[str, Any], interpreter: str) -> list[dict[str, Any]]:

@@ -31,13 +31,14 @@ if TYPE_CHECKING:
     from encyclo_capture.model import TransformersModel
 
 Stop = Callable[[str], int | None]
+More = Callable[[int, str], Sequence[Opening]]
 
 WAY_OUT = "switch generation off with -o diverse.generated=0"
 ROWS = 128
 """Texts that go on at once. More are hardly faster a text, and the last ones run alone for longer."""
 ROOM = 16
 """An opening is given room for a multiple of so many tokens: openings of one length class share a batch."""
-FREQUENT = 2**16
+FREQUENT = 2**15
 """Token ids below this may be generated: tokenizers number what they learnt in falling frequency."""
 WISHES = 8
 """A text may have so many wished-for first tokens; more are left out."""
@@ -47,7 +48,8 @@ arXiv:2407.01082), before temperature."""
 WISH, WISH_GROWS = 2.0, 0.5
 """What the first token of a wished-for word gains until it stands in the text, in nats, and gains more a token."""
 HOLD = 3.0
-"""What every end of a sentence loses until then, in nats."""
+"""What every end of a sentence loses until then, in nats; and before the text has SHORTEST tokens."""
+SHORTEST = 7
 SHORT, END_GROWS = 12, 0.3
 """After so many tokens of a text that has what was wished for, its full stop gains so much more a token."""
 # A blank and a word, the rest of a word, digits, or punctuation as prose has it; no code, no other scripts.
@@ -130,6 +132,11 @@ class _Text:
         """Whether the text holds none of the words wished for."""
         return bool(self.wishes) and not any(wish in self.said.lower() for wish in self.wishes)
 
+    @property
+    def held(self) -> bool:
+        """Whether the text should not end yet."""
+        return self.lacks_wish or (bool(self.wishes) and len(self.drawn) < SHORTEST)
+
     def bonus(self) -> NDArray[np.float32]:
         """Return what each of `rare` gains now, in nats; the last is the full stop."""
         gains = np.zeros(len(self.rare), np.float32)
@@ -141,12 +148,63 @@ class _Text:
         return gains
 
 
+class _Work:
+    """What is to be continued, by length class, and what has been said."""
+
+    def __init__(
+        self,
+        model: TransformersModel,
+        start: tuple[int, ...],
+        max_new_tokens: int,
+        stop: Stop | None,
+        more: More | None,
+    ) -> None:
+        self.model, self.start, self.longest, self.stop, self.more = model, start, max_new_tokens, stop, more
+        self.head = model.scoring_head
+        self.texts: list[str] = []
+        self.waiting: dict[int, deque[_Text]] = {}
+
+    def take(self, openings: Sequence[Opening], first: bool = False) -> None:
+        """Let the openings wait, at the places that follow; before all others if they are to be `first`."""
+        if not openings:
+            return
+        encoded = self.model.tokenizer([o.text for o in openings], add_special_tokens=False)["input_ids"]
+        for opening, ids in zip(openings, encoded, strict=True):
+            room = ROOM * max(1, math.ceil(len(ids) / ROOM))
+            self._check_room(room)
+            text = _begin(len(self.texts), opening, ids, room, self.head, self.longest)
+            waiting = self.waiting.setdefault(room, deque())
+            waiting.appendleft(text) if first else waiting.append(text)
+            self.texts.append("")
+
+    def next_class(self) -> int | None:
+        """Return the smallest room that texts wait for; None where none do."""
+        return min((room for room, waiting in self.waiting.items() if waiting), default=None)
+
+    def end(self, text: _Text) -> None:
+        """Keep what a text says; whatever is to be said because of it goes before all that waits."""
+        said: str = self.model.tokenizer.decode(text.drawn, skip_special_tokens=True)
+        said = said if self.stop is None else said[: self.stop(said)]
+        self.texts[text.position] = said
+        if self.more is not None:
+            self.take(self.more(text.position, said), first=True)
+
+    def _check_room(self, room: int) -> None:
+        most, before = self.model.max_tokens, len(self.start)
+        if most is not None and before + room + self.longest > most:
+            raise UsageError(
+                f"An opening of {room} tokens after a prefix of {before} leaves no room for {self.longest} more: "
+                f"the model {self.model.name!r} takes {most}; {WAY_OUT}."
+            )
+
+
 def continue_texts(
     model: TransformersModel,
     prefix: str,
     openings: Sequence[Opening],
     max_new_tokens: int,
     stop: Stop | None,
+    more: More | None = None,
 ) -> list[str]:
     """Return the continuations; see `encyclo.types.Model.generate`.
 
@@ -159,29 +217,18 @@ def continue_texts(
             f"The model {model.name!r} can't generate: it is no causal model whose attention transformers lets "
             f"encyclo follow; {WAY_OUT}."
         )
-    head = model.scoring_head
     start = tuple(model.tokenizer(prefix)["input_ids"])
     if not start:
         raise UsageError("Generation needs a prefix of at least one token.")
-    encoded = model.tokenizer([o.text for o in openings], add_special_tokens=False)["input_ids"]
-    classes: dict[int, list[_Text]] = {}
-    for place, (opening, ids) in enumerate(zip(openings, encoded, strict=True)):
-        room = ROOM * max(1, math.ceil(len(ids) / ROOM))
-        classes.setdefault(room, []).append(_begin(place, opening, ids, room, head, max_new_tokens))
-    longest = model.max_tokens
-    if longest is not None and len(start) + max(classes) + max_new_tokens > longest:
-        raise UsageError(
-            f"An opening of {max(classes)} tokens after a prefix of {len(start)} leaves no room for "
-            f"{max_new_tokens} more: the model {model.name!r} takes {longest}; {WAY_OUT}."
-        )
-    texts = [""] * len(openings)
+    work = _Work(model, start, max_new_tokens, stop, more)
+    work.take(openings)
     with torch.inference_mode(), even_threads():
-        for room, waiting in sorted(classes.items()):
-            _continue_class(model, head, start, deque(waiting), room + max_new_tokens, stop, texts)
-    return texts
+        while (room := work.next_class()) is not None:
+            _continue_class(work, room)
+    return work.texts
 
 
-def _begin(place: int, opening: Opening, ids: list[int], room: int, head: Head, longest: int) -> _Text:
+def _begin(position: int, opening: Opening, ids: list[int], room: int, head: Head, longest: int) -> _Text:
     if not ids:
         raise UsageError("Generation needs openings of at least one token each.")
     wished = sorted({head.first_token(wish) for wish in opening.wishes})[:WISHES]
@@ -194,22 +241,15 @@ def _begin(place: int, opening: Opening, ids: list[int], room: int, head: Head, 
     is_wish[-1] = False
     wishes = tuple(wish.lower() for wish in opening.wishes)
     luck = np.random.default_rng(opening.seed).random(longest)
-    return _Text(place, tuple(ids), rare, is_wish, wishes, opening.temperature, luck)
+    return _Text(position, tuple(ids), rare, is_wish, wishes, opening.temperature, luck)
 
 
-def _continue_class(
-    model: TransformersModel,
-    head: Head,
-    start: tuple[int, ...],
-    waiting: deque[_Text],
-    room: int,
-    stop: Stop | None,
-    texts: list[str],
-) -> None:
-    """Continue the texts of one length class; put each into `texts` when it is done."""
+def _continue_class(work: _Work, room: int) -> None:
+    """Continue the texts of one length class, those that come up on the way too."""
+    model, head, start, waiting = work.model, work.head, work.start, work.waiting[room]
     device = model.device
     places = np.zeros(ROWS, np.int64)
-    rows = Rows(torch.zeros(ROWS, dtype=torch.int64, device=device), room)
+    rows = Rows(torch.zeros(ROWS, dtype=torch.int64, device=device), room + work.longest)
     rare = np.full((ROWS, len(waiting[0].rare)), -1, np.int64)
     at: list[_Text | None] = [None] * ROWS
     with attending(model.network, rows):
@@ -233,15 +273,14 @@ def _continue_class(
             gains, hold = np.zeros(rare.shape, np.float32), np.zeros((ROWS, 1), np.float32)
             for row, text in drawing:
                 gains[row] = text.bonus()
-                hold[row] = HOLD * text.lacks_wish
+                hold[row] = HOLD * text.held
             often, seldom = head.score(hidden, torch.from_numpy(rare).to(device))
             seldom += torch.from_numpy(gains).to(device, seldom.dtype)
             often[:, head.ends] -= torch.from_numpy(hold).to(device, often.dtype)
             for (row, text), token in zip(drawing, _draw(head, often, seldom, rare, drawing), strict=True):
-                if _goes_on(head, text, token, stop):
-                    continue
-                texts[text.position] = _finish(model, text, stop)
-                at[row] = None
+                if not _goes_on(head, text, token, work.stop):
+                    at[row] = None
+                    work.end(text)
 
 
 def _feed(
@@ -304,8 +343,3 @@ def _goes_on(head: Head, text: _Text, token: int, stop: Stop | None) -> bool:
     if stop is not None and stop(text.said) is not None:
         return False
     return len(text.drawn) < len(text.luck)
-
-
-def _finish(model: TransformersModel, text: _Text, stop: Stop | None) -> str:
-    said: str = model.tokenizer.decode(text.drawn, skip_special_tokens=True)
-    return said if stop is None else said[: stop(said)]

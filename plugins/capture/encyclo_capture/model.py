@@ -158,11 +158,12 @@ class TransformersModel:
         openings: Sequence[Opening],
         max_new_tokens: int,
         stop: Callable[[str], int | None] | None = None,
+        more: Callable[[int, str], Sequence[Opening]] | None = None,
     ) -> list[str]:
         """Continue `prefix` + each opening; return the continuations alone (see `encyclo.types.Model`)."""
         from encyclo_capture.generation import continue_texts
 
-        return continue_texts(self, prefix, openings, max_new_tokens, stop)
+        return continue_texts(self, prefix, openings, max_new_tokens, stop, more)
 
 
 def _said(error: Exception) -> str:

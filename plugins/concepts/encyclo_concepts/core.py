@@ -1,17 +1,21 @@
 """The bundled concepts: 20 categories of 50, each with a definition written for encyclo.
 
 One CSV file a category lies in core_lists/, with the columns name, part_of_speech, countable, broader and
-definition. A concept's id is its name, which no other concept has.
+definition. A concept's id is its name, which no other concept has. Sentences by other authors, which judge the
+interpreter, come from elsewhere, if they are asked for (sentences.py).
 """
 
 import csv
 from collections.abc import Iterator
 from importlib.resources import files
+from pathlib import Path
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, field_validator
 
 from encyclo import hookimpl
 from encyclo.types import Concept
+from encyclo_concepts.sentences import from_file, from_wordnet
 
 LICENCE = "written for encyclo, whose own terms apply"
 CATEGORIES = (
@@ -28,6 +32,8 @@ class Options(BaseModel):
 
     categories: list[str] = []
     """Only these categories, such as ["animals", "emotions"]; none named means all."""
+    examples: Literal["wordnet"] | Path | None = None
+    """Sentences by other authors to judge with: `wordnet`, or a file with the columns concept and sentence."""
 
     @field_validator("categories")
     @classmethod
@@ -43,8 +49,19 @@ class Options(BaseModel):
 def load_concepts(options: Options) -> Iterator[Concept]:
     """Yield the concepts, one of each category in turn, so that a small --limit spans all categories."""
     lists = [read_category(c) for c in CATEGORIES if not options.categories or c in options.categories]
-    for row in zip(*lists, strict=True):
-        yield from row
+    concepts = [concept for row in zip(*lists, strict=True) for concept in row]
+    if options.examples == "wordnet":
+        yield from from_wordnet(concepts)
+    elif options.examples:
+        yield from from_file(
+            concepts, Path(options.examples), {name for c in CATEGORIES for name in _names(c)}
+        )
+    else:
+        yield from concepts
+
+
+def _names(category: str) -> list[str]:
+    return [concept.name for concept in read_category(category)]
 
 
 def read_category(category: str) -> list[Concept]:

@@ -36,13 +36,20 @@ def fault(path: Path, line: int, what: str) -> UsageError:
 
 
 def read_records(
-    path: Path, kind: str, columns: Sequence[str], delimiter: str, encoding: str | None
+    path: Path,
+    kind: str,
+    columns: Sequence[str],
+    delimiter: str,
+    encoding: str | None,
+    option: str = "file.path",
+    encoding_option: str = "file.encoding",
 ) -> Iterator[Record]:
     """Yield a list's records, each with some of `columns`, the first of them among them.
 
-    Raises UsageError naming the file and the line that can't be read.
+    Errors name the options that say which file it is and (where there is one) in which encoding. Raises
+    UsageError naming the file and the line that can't be read.
     """
-    text = decode(path, _content(path), encoding)
+    text = decode(path, _content(path, option), encoding, encoding_option)
     if kind == "names":
         return ((line, {"name": name}) for line, name in _lines(path, text) if name.strip())
     if kind == "jsonl":
@@ -50,7 +57,7 @@ def read_records(
     return _rows(path, text, columns, delimiter)
 
 
-def decode(path: Path, content: bytes, encoding: str | None) -> str:
+def decode(path: Path, content: bytes, encoding: str | None, encoding_option: str = "file.encoding") -> str:
     """Return the text: in `encoding`, or what a byte-order mark says, or UTF-8. Raises UsageError."""
     marked = next((name for mark, name in _MARKS if content.startswith(mark)), None)
     chosen = encoding or marked or "utf-8"
@@ -58,34 +65,34 @@ def decode(path: Path, content: bytes, encoding: str | None) -> str:
         text = content.decode(chosen)
     except UnicodeDecodeError as error:
         before = content[: error.start].decode(chosen, "replace")
+        named = f" or name its encoding, such as -o {encoding_option}=cp1252" if encoding_option else ""
         raise fault(
             path,
             _line_of(before, len(before)),
-            f"it is not in {chosen.upper().removesuffix('-SIG')} ({error.reason}); save the file as UTF-8 or name "
-            "its encoding, such as -o file.encoding=cp1252",
+            f"it is not in {chosen.upper().removesuffix('-SIG')} ({error.reason}); save the file as UTF-8{named}",
         ) from None
     except UnicodeError as error:  # some encodings don't say where
         reason = " ".join(str(error).split())
         raise fault(path, 1, f"it is not in {chosen.upper()} ({reason})") from None
     text = text.removeprefix("\ufeff")
     if (place := text.find("\0")) >= 0:
+        named = f"that -o {encoding_option} must name, such as utf-16-le" if encoding_option else "not UTF-8"
         raise fault(
             path,
             _line_of(text, place),
-            "it holds a NUL character; it is no text, or in an encoding that -o file.encoding must name, "
-            "such as utf-16-le",
+            f"it holds a NUL character; it is no text, or in an encoding {named}",
         )
     return text
 
 
-def _content(path: Path) -> bytes:
+def _content(path: Path, option: str) -> bytes:
     try:
         with path.open("rb") as file:
             content = file.read(_LARGEST + 1)
     except (OSError, ValueError) as error:  # a path with a NUL is a ValueError
         reason = getattr(error, "strerror", None) or str(error)
         raise UsageError(
-            f"The list {path} can't be read: {reason}; name a file with -o file.path=FILE."
+            f"The list {path} can't be read: {reason}; name a file with -o {option}=FILE."
         ) from error
     if len(content) > _LARGEST:
         raise UsageError(f"The list {path} has more than 1 GB; split it into several lists.")

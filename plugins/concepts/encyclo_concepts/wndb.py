@@ -161,6 +161,17 @@ def read_synsets(folder: Folder, parts_of_speech: list[str]) -> tuple[str, list[
     return version, synsets
 
 
+def first_senses(folder: Folder, part_of_speech: str) -> dict[str, int]:
+    """Return each lemma's most frequent sense as its synset's offset: WordNet's index lists them by frequency.
+
+    The index must have been checked (`read_synsets`).
+    """
+    text = folder.read(f"index.{PARTS_OF_SPEECH[part_of_speech]}").decode("latin-1")
+    rows = (line.split() for line in text.splitlines() if line[:1] not in ("", " "))
+    # lemma, part of speech, number of synsets, pointers ..., then as many offsets.
+    return {row[0]: int(row[-int(row[2])]) for row in rows}
+
+
 def _read_counts(folder: Folder) -> Counts:
     path = folder.place / "cntlist.rev"
     content = folder.read(path.name)

@@ -44,7 +44,7 @@ class Options(BaseModel):
     temperatures: list[float] = Field([0.7, 1.0, 1.3], min_length=1)
     """Temperatures at which the model writes."""
     attempts: int = Field(3, ge=1, le=20)
-    """Rounds of generation for a concept that lacks usable sentences."""
+    """Tries that each of a concept's sentences has until one is usable."""
 
 
 @hookimpl

@@ -19,7 +19,7 @@ from typing import Any
 
 from encyclo import files
 from encyclo.seeds import derive_seed
-from encyclo.types import Concept, Context, Model, Opening, Prompt
+from encyclo.types import Concept, Context, Opening, Prompt
 from encyclo_samplers.inflection import forms
 from encyclo_samplers.usable import fault, find_mention, sentence_end
 
@@ -52,7 +52,7 @@ class Yield:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How sentences are generated: kinds of them in all, the rounds of attempts."""
+    """How sentences are generated: kinds of them in all, and how many tries each has."""
 
     temperatures: tuple[float, ...]
     attempts: int
@@ -69,7 +69,7 @@ def generate(
 ) -> dict[str, Yield]:
     """Return each concept's sentences, at most `wanted` of them: from the run's record, or generated now.
 
-    A concept that lacks sentences after a round gets as many new attempts as it lacks, in `attempts` rounds.
+    For a sentence that can't be kept another is asked for; each of those wanted has `attempts` tries.
     """
     record = context.folder / "generated" / f"{_key(concepts, wanted, stage, context, recipe)}.json"
     found = _recorded(record)
@@ -77,12 +77,10 @@ def generate(
         return found
     assert context.model is not None
     begun = time.perf_counter()
-    found = {concept.id: Yield() for concept in concepts}
-    for _ in range(recipe.attempts):
-        lacking = [c for c in concepts if is_word(c.name) and len(found[c.id].kept) < wanted[c.id]]
-        if not lacking:
-            break
-        _round(context.model, lacking, found, wanted, stage, context, recipe)
+    desk = _Desk(concepts, wanted, stage, context, recipe)
+    if openings := desk.first():
+        context.model.generate(PREFIX, openings, LONGEST, sentence_end, desk.answer)
+    found = {concept.id: desk.drafts[concept.id].found for concept in concepts}
     _keep(record, found, wanted)
     _tell(context, concepts, found, wanted, time.perf_counter() - begun)
     return found
@@ -93,33 +91,85 @@ def is_word(name: str) -> bool:
     return any(character.isalnum() for character in name)
 
 
-def _round(
-    model: Model,
-    concepts: Sequence[Concept],
-    found: dict[str, Yield],
-    wanted: Mapping[str, int],
-    stage: int,
-    context: Context,
-    recipe: Recipe,
-) -> None:
-    openings, owners = [], []
-    for concept in concepts:
-        own = found[concept.id]
-        for _ in range(wanted[concept.id] - len(own.kept)):
-            register, temperature = recipe.kind(concept, stage, context, own.asked)
-            seed = derive_seed(context.seed, stage, concept.id, "generated", own.asked)
-            wishes = forms(concept.name, concept.part_of_speech)
-            openings.append(Opening(f"{concept.name}, {register}:", temperature, seed, wishes))
-            owners.append((concept, f"generated.{register}.T{temperature:g}"))
-            own.asked += 1
-    said = model.generate(PREFIX, openings, LONGEST, sentence_end)
-    for (concept, family), text in zip(owners, said, strict=True):
-        own, text = found[concept.id], " ".join(text.split())
-        reason = fault(text, concept, (*EXAMPLES, *(prompt.text for prompt in own.kept)))
+@dataclass
+class _Draft:
+    """A concept's sentences on their way. Number n + wanted stands in for number n, should that be refused."""
+
+    concept: Concept
+    wanted: int
+    found: Yield = field(default_factory=Yield)
+    asked: set[int] = field(default_factory=set)
+    ended: dict[int, Prompt | None] = field(default_factory=dict)
+    """What has ended and waits for earlier ones to be judged; None what was refused at once."""
+    judged: int = 0
+
+
+class _Desk:
+    """Asks for sentences, judges them as they end and asks at once for others in place of those it refuses.
+
+    Sentences end in any order. Whether one is too much like those kept before is judged in the order of their
+    numbers, so that what is kept never depends on which ended first.
+    """
+
+    def __init__(
+        self,
+        concepts: Sequence[Concept],
+        wanted: Mapping[str, int],
+        stage: int,
+        context: Context,
+        recipe: Recipe,
+    ) -> None:
+        self.stage, self.context, self.recipe = stage, context, recipe
+        self.drafts = {c.id: _Draft(c, wanted[c.id] if is_word(c.name) else 0) for c in concepts}
+        self.places: list[tuple[_Draft, int, str]] = []
+        """By place: whose sentence it is, its number there, its family."""
+
+    def first(self) -> list[Opening]:
+        """Return the openings of what is wanted."""
+        return [self._ask(draft, n) for draft in self.drafts.values() for n in range(draft.wanted)]
+
+    def answer(self, place: int, text: str) -> list[Opening]:
+        """Judge the continuation at `place`; return the openings that it makes necessary."""
+        draft, number, family = self.places[place]
+        text, concept = " ".join(text.split()), draft.concept
+        reason = fault(text, concept, EXAMPLES)
         if reason:
-            own.dropped[reason] += 1
-        else:
-            own.kept.append(Prompt(concept.id, text, find_mention(text, concept), family))
+            draft.ended[number] = None
+            return [*self._refuse(draft, number, reason), *self._judge(draft)]
+        draft.ended[number] = Prompt(concept.id, text, find_mention(text, concept), family)
+        return self._judge(draft)
+
+    def _judge(self, draft: _Draft) -> list[Opening]:
+        """Keep what has ended, in the order of the numbers, unless it repeats what is kept."""
+        openings: list[Opening] = []
+        while draft.judged < self.recipe.attempts * draft.wanted:
+            number = draft.judged
+            if number in draft.asked:
+                if number not in draft.ended:
+                    break
+                prompt = draft.ended.pop(number)
+                kept = draft.found.kept
+                if prompt and (reason := fault(prompt.text, draft.concept, [other.text for other in kept])):
+                    openings += self._refuse(draft, number, reason)
+                elif prompt:
+                    kept.append(prompt)
+            draft.judged += 1
+        return openings
+
+    def _refuse(self, draft: _Draft, number: int, reason: str) -> list[Opening]:
+        draft.found.dropped[reason] += 1
+        following = number + draft.wanted
+        return [self._ask(draft, following)] if following < self.recipe.attempts * draft.wanted else []
+
+    def _ask(self, draft: _Draft, number: int) -> Opening:
+        concept = draft.concept
+        register, temperature = self.recipe.kind(concept, self.stage, self.context, number)
+        draft.asked.add(number)
+        draft.found.asked += 1
+        self.places.append((draft, number, f"generated.{register}.T{temperature:g}"))
+        seed = derive_seed(self.context.seed, self.stage, concept.id, "generated", number)
+        wishes = forms(concept.name, concept.part_of_speech)
+        return Opening(f"{concept.name}, {register}:", temperature, seed, wishes)
 
 
 def _key(

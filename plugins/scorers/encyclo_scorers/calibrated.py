@@ -1,8 +1,8 @@
 """Scorer `calibrated`: a temperature fitted on some held-out families, judged on others.
 
 A concept's confidence is the probability that the interpreter names it right from one fresh sample: its own
-held-out readings, drawn towards what is usual over concepts by a Beta prior fitted to all of them. Few own
-readings leave a wide interval.
+held-out readings, drawn towards what is usual over concepts as far as concepts are alike, which is estimated from
+all of them. Few own readings leave a wide interval where concepts differ.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ def score_confidence(interpreter: Interpreter, samples: SampleSet) -> Scores:
     truth = np.concatenate([fit_truth, test_truth])
     right = np.bincount(truth, np.concatenate([fit_right, test_right]), minlength=count).astype(np.int64)
     total = np.bincount(truth, minlength=count)
-    prior = calibration.fit_beta_prior(right, total)
-    mean, low, high = calibration.beta_interval(prior, right, total)
+    usual = calibration.fit_accuracies(right, total)
+    mean, low, high = calibration.accuracy_intervals(usual, right, total)
     return Scores(mean, low, high, _report(confidence, test_right, temperature))
 
 

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from encyclo import codec
+from encyclo import codec, crc
 
 FORMAT = "encyclo/1"
 NO_SPAN = (-1, -1)
@@ -131,8 +131,11 @@ class Part:
             columns[field.name] = [value[i] for i in rows] if isinstance(value, list) else value[rows]
         return Part(**columns)
 
-    def checksum(self) -> str:
-        """Return a sha256 over the content, independent of the file format that holds it."""
+    def checksum(self, sums: crc.Sums | None = None) -> str:
+        """Return a sha256 over the content, independent of the file format that holds it.
+
+        Activations enter by the crc32 of each vector, `crc.of(activations)`: `sums`, where they are known.
+        """
         digest = hashlib.sha256()
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
@@ -140,9 +143,11 @@ class Part:
             if isinstance(value, list):
                 encoded = [text.encode("utf-8", "surrogatepass") for text in value]
                 digest.update(b"".join(chain(*((len(d).to_bytes(8, "little"), d) for d in encoded))))
-            else:
-                digest.update(f"{value.dtype.str}{value.shape}".encode())
-                digest.update(np.ascontiguousarray(value).data)
+                continue
+            digest.update(f"{value.dtype.str}{value.shape}".encode())
+            if value is self.activations:
+                value = (crc.of(value) if sums is None else sums).astype("<u4")
+            digest.update(np.ascontiguousarray(value).data)
         return digest.hexdigest()
 
     @staticmethod
@@ -163,6 +168,18 @@ class Columns:
 
     def __len__(self) -> int:
         return len(self.concept)
+
+    def samples(self, rows: NDArray[np.int64], activations: NDArray[np.float16], prompts: list[str]) -> Part:
+        """Return whole samples: the columns' `rows`, with their activations and prompts."""
+        return Part(
+            activations=activations,
+            scale=self.scale[rows],
+            concept=self.concept[rows],
+            stage=self.stage[rows],
+            family=[self.family[i] for i in rows],
+            prompt=prompts,
+            span=self.span[rows],
+        )
 
     @staticmethod
     def join(columns: Sequence[Columns]) -> Columns:

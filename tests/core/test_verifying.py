@@ -326,6 +326,46 @@ def test_any_other_changed_byte_is_refused_before_it_is_parsed(run):
     open_run(run).close()
 
 
+def test_every_byte_of_an_encyclopedia_is_compared(run):
+    """Each once: what opening doesn't compare is samples' activations to the last byte, filled-up chunks are not."""
+    seal = sealing.read_seal(run)
+    bulk = [length for entry in seal.files.values() for _, length in entry["bulk"]]
+    assert sum(bulk) == 601 * len(LAYERS) * HIDDEN * 2
+    path = run / seal.path / "samples/activations/c.0.0.0" if run.name == "zarr" else run / seal.path
+    ranges = next(entry["bulk"] for entry in seal.files.values() if entry["bulk"])
+    last = ranges[-1][0] + ranges[-1][1]
+    flip(path, last - 1)
+    open_run(run).close()
+    assert "differ from what was written" in str(verify(run).findings[0])
+    flip(path, last - 1)
+    flip(path, last)  # the first byte that fills up the last chunk
+    assert "differs from what was written" in str(verify(run).findings[0])
+    with pytest.raises(DamagedError, match="differs from what was written"):
+        open_run(run)
+
+
+@pytest.mark.parametrize("store", STORES)
+def test_a_changed_part_is_refused_whatever_byte_it_is(tmp_path, store):
+    """Its activations when they are read, before an encyclopedia is replaced; all else before it is parsed."""
+    run = make_run(tmp_path / store, store, finish=False)
+    commit = max(Ledger(run).commits().values(), key=lambda c: c.rows)
+    ((name, entry),) = commit.files.items()
+    ((start, length),) = entry["bulk"]
+    assert length == commit.rows * len(LAYERS) * HIDDEN * 2
+    for at in (0, start - 1, start, start + length - 1, start + length, entry["bytes"] - 1):
+        flip(run / "parts" / name, at)
+        inside = start <= at < start + length
+        said = "activations of part" if inside else "files of part"
+        with pytest.raises(DamagedError, match=said):
+            open_run(run)
+        with pytest.raises(DamagedError, match=said):
+            finalise(store_of(run, store), run, [commit], None)
+        (finding,) = verify(run).findings
+        assert commit.part in finding.where and commit.unit in finding.recovery
+        flip(run / "parts" / name, at)
+    open_run(run).close()
+
+
 def test_what_is_no_plain_file_or_unknown_is_refused(run, tmp_path):
     seal = sealing.read_seal(run)
     if run.name == "zarr":

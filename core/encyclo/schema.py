@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -169,6 +170,12 @@ class Columns:
     def __len__(self) -> int:
         return len(self.concept)
 
+    @staticmethod
+    def read(column: Callable[[str], Any]) -> Columns:
+        """Return the columns that `column` gives by name; equal families, of which there are few, share a text."""
+        values = {field.name: column(field.name) for field in dataclasses.fields(Columns)}
+        return Columns(**{**values, "family": [sys.intern(name) for name in values["family"]]})
+
     def samples(self, rows: NDArray[np.int64], activations: NDArray[np.float16], prompts: list[str]) -> Part:
         """Return whole samples: the columns' `rows`, with their activations and prompts."""
         return Part(
@@ -184,10 +191,7 @@ class Columns:
     @staticmethod
     def join(columns: Sequence[Columns]) -> Columns:
         """Return the rows one after another; at least one item."""
-        joined = _joined(Columns, columns)
-        known: dict[str, str] = {}  # families are few: keep each text once
-        joined["family"] = [known.setdefault(name, name) for name in joined["family"]]
-        return Columns(**joined)
+        return Columns(**_joined(Columns, columns))
 
 
 def _joined(table: type[Any], items: Sequence[Any]) -> dict[str, Any]:

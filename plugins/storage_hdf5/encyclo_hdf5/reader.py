@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,8 +17,6 @@ from encyclo.schema import FORMAT, HIERARCHY, SAMPLES, Book, Columns, ConceptTab
 from encyclo_hdf5.columns import is_escaped, read_attributes, read_column, read_table, read_texts
 from encyclo_hdf5.guard import check_file, chunk_offsets
 
-COLUMNS = tuple(field.name for field in dataclasses.fields(Columns))
-
 
 class Hdf5Part:
     """A part; no file stays open."""
@@ -29,7 +26,7 @@ class Hdf5Part:
         with explained("read", path), h5py.File(path, "r") as file:
             check_file(file, {"": SAMPLES})
             self.escaped = {name: is_escaped(file[name]) for name in ("family", "prompt")}
-            self._columns = Columns(**{name: read_column(file[name]) for name in COLUMNS})
+            self._columns = Columns.read(lambda name: read_column(file[name]))
             activations = file["activations"]
             self._flat = Flat(path, activations.id.get_offset() or 0, activations.shape)
             if activations.chunks:
@@ -94,7 +91,7 @@ class Hdf5Reader:
         if self._columns is None:
             with explained("read", self._path):
                 group = self._file["samples"]
-                self._columns = Columns(**{name: read_column(group[name]) for name in COLUMNS})
+                self._columns = Columns.read(lambda name: read_column(group[name]))
         return self._columns
 
     def activations(

@@ -33,8 +33,6 @@ from encyclo_zarr.guard import check_tree, keys_of, shard_index
 from encyclo_zarr.layout import ROWS_A_CHUNK, grid
 from encyclo_zarr.tree import Folder, Zip
 
-COLUMNS = tuple(field.name for field in dataclasses.fields(Columns))
-
 
 class ZarrPart:
     """A part; no file stays open."""
@@ -49,7 +47,7 @@ class ZarrPart:
             with tree.store() as store:
                 group: Any = zarr.open_group(store, mode="r", zarr_format=3, use_consolidated=False)
                 self.escaped = {name: is_escaped(group[name]) for name in ("family", "prompt")}
-                self._columns = Columns(**{name: read_column(group[name]) for name in COLUMNS})
+                self._columns = Columns.read(lambda name: read_column(group[name]))
                 shape = group["activations"].shape
             offset = 0 if 0 in shape else tree.place("activations/c.0.0.0")[1]
             self._flat = Flat(path, offset, shape)
@@ -116,7 +114,7 @@ class ZarrReader:
         """Return every sample's small columns."""
         if self._columns is None:
             with explained("read", self._path):
-                self._columns = Columns(**{name: read_column(self._samples[name]) for name in COLUMNS})
+                self._columns = Columns.read(lambda name: read_column(self._samples[name]))
         return self._columns
 
     def activations(

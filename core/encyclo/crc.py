@@ -40,15 +40,19 @@ def differing(activations: NDArray[np.float16], expected: Sums) -> NDArray[np.in
     vectors = np.ascontiguousarray(activations).reshape(len(flat), width // 2)
     if not vectors.size:
         return np.empty(0, np.int64)
-    view = _bytes(vectors)
     whole = len(flat) // _STRETCH * _STRETCH
-    length = _STRETCH * width
-    found = [zlib.crc32(view[at : at + length]) for at in range(0, whole * width, length)]
-    wrong = (np.array(found, np.uint32) != _joined(flat[:whole], width)).nonzero()[0]
-    doubtful = [np.arange(start, start + _STRETCH) for start in (wrong * _STRETCH).tolist()]
-    suspects = np.concatenate([*doubtful, np.arange(whole, len(flat))])
+    starts = _wrong_stretches(_bytes(vectors), flat[:whole], width) if whole else []
+    suspects = np.concatenate([*(np.arange(at, at + _STRETCH) for at in starts), np.arange(whole, len(flat))])
     bad: NDArray[np.int64] = suspects[of(vectors[suspects]) != flat[suspects]] // expected.shape[-1]
     return np.unique(bad)
+
+
+def _wrong_stretches(view: memoryview, expected: Sums, width: int) -> list[int]:
+    """Return the first vector of each stretch whose bytes differ from what its vectors' sums say."""
+    length = _STRETCH * width
+    found = [zlib.crc32(view[at : at + length]) for at in range(0, len(expected) * width, length)]
+    wrong = np.flatnonzero(np.array(found, np.uint32) != _joined(expected, width))
+    return [place * _STRETCH for place in wrong.tolist()]
 
 
 def pack(sums: Sums) -> str:

@@ -18,7 +18,7 @@ import zarr
 from numpy.typing import NDArray
 from zarr.storage import MemoryStore
 
-from encyclo import text
+from encyclo import files, text
 from encyclo.schema import SAMPLES, TEXT, Part
 from encyclo_zarr.layout import create
 
@@ -51,14 +51,14 @@ def write_shard(path: Path, chunks: Iterable[Any], room: int) -> None:
     """Write a shard that has room for so many chunks; those that are not given are absent."""
     index = np.full((room, 2), ABSENT, "<u8")
     at = 0
-    with path.open("wb", buffering=0) as file:
+    with files.late_file(path) as file:
         for place, chunk in enumerate(chunks):
             data = memoryview(chunk).cast("B")
             index[place] = at, len(data)
             at += len(data)
-            write_all(file, data)
+            file.write(data)
         table = index.tobytes()
-        write_all(file, table + struct.pack("<I", google_crc32c.value(table)))
+        file.write(table + struct.pack("<I", google_crc32c.value(table)))
 
 
 def layer_chunks(block: NDArray[np.float16], rows: int) -> Iterator[NDArray[np.float16]]:
@@ -85,13 +85,6 @@ def text_chunks(texts: list[str], rows: int) -> Iterator[bytes]:
     for start in range(0, len(texts), rows):
         some = texts[start : start + rows]
         yield _encode_texts(some + [""] * (rows - len(some)))
-
-
-def write_all(file: Any, data: Any) -> None:
-    """Write all of `data` to an unbuffered file, which may take several calls."""
-    view = memoryview(data)
-    while view:
-        view = view[file.write(view) :]
 
 
 def _flat(column: NDArray[Any], dtype: str) -> memoryview:

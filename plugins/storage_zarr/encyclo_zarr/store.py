@@ -43,7 +43,10 @@ class ZarrStore:
         path, bulk = self._part(name), "activations/c.0.0.0"
         members = part_files(part)
         with explained("write", path), files.replacing(path) as temporary:
-            with zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
+            with (
+                files.late_file(temporary) as disk,
+                zipfile.ZipFile(disk, "w", zipfile.ZIP_STORED) as archive,
+            ):
                 for key in sorted(members):
                     archive.writestr(zipfile.ZipInfo(key, _WHEN), members[key])
             if bulk not in members:

@@ -48,6 +48,9 @@ def convert(source: Path, store_name: str, out: Path) -> Path:
         commits = _ordered(source, list(Ledger(source).commits().values()))
         copied = []
         for commit in commits:
+            if not commit.rows:  # a unit about which there was nothing to add has no part
+                ledger.commit(commit)
+                continue
             if commit.files:
                 Ledger(source).check_files(commit)
             part = read_committed(before, commit)

@@ -15,7 +15,7 @@ from encyclo import files, sealing
 from encyclo.encyclopedia import open_run
 from encyclo.errors import DamagedError, EncycloError
 from encyclo.finishing import finalise, open_finished
-from encyclo.ledger import Ledger
+from encyclo.ledger import Commit, Ledger
 from encyclo.plugins import Plugins
 from encyclo.schema import Part, Schema
 from encyclo.verifying import verify
@@ -213,6 +213,15 @@ def test_converting_there_and_back_loses_no_bit(finished, tmp_path, encyclo, her
             for field in dataclasses.fields(getattr(ours.book, table)):
                 a, b = (getattr(getattr(book.book, table), field.name) for book in (ours, theirs))
                 np.testing.assert_array_equal(a, b)
+
+
+def test_a_unit_without_samples_is_converted_too(finished, tmp_path, encyclo):
+    run = Path(shutil.copytree(finished["hdf5"], tmp_path / "run"))
+    nothing = Commit("empty", 3, "empty-none", 0, "", "", 0.0, 0, 0)
+    Ledger(run).commit(nothing)
+    assert encyclo("convert", run, "--store", "zarr", "--out", tmp_path / "there").returncode == 0
+    assert Ledger(tmp_path / "there").commits()["empty"] == nothing
+    assert not verify(tmp_path / "there").findings
 
 
 def test_both_stores_of_one_run_are_converted_into_the_same_files(finished, tmp_path, encyclo):

@@ -14,7 +14,7 @@ from encyclo import files, rundir, sealing
 from encyclo.encyclopedia import open_store
 from encyclo.errors import DamagedError, RunDirectoryError
 from encyclo.finishing import finalise, open_finished
-from encyclo.ledger import Commit, Ledger, Unit, locked, read_committed
+from encyclo.ledger import Commit, Ledger, Unit, locked, read_committed, sums_of
 from encyclo.plugins import Plugins
 
 _REWRITTEN = {"run.json", "commits", "parts", "metrics.json", sealing.SEAL}
@@ -48,6 +48,9 @@ def convert(source: Path, store_name: str, out: Path) -> Path:
         commits = _ordered(source, list(Ledger(source).commits().values()))
         copied = []
         for commit in commits:
+            if not commit.rows:  # a unit about which there was nothing to add has no part
+                ledger.commit(commit)
+                continue
             if commit.files:
                 Ledger(source).check_files(commit)
             part = read_committed(before, commit)
@@ -71,13 +74,13 @@ def _ordered(source: Path, commits: list[Commit]) -> Sequence[Commit]:
     """Return the commits in the order in which the encyclopedia holds their samples, told by their checksums."""
     if not (source / sealing.SEAL).exists():
         return sorted(commits, key=lambda commit: (commit.stage, commit.unit))
-    crc = sealing.read_seal(source).crc
-    left = {c.unit: (c, sealing.unpack_crc(c.crc32, crc.shape[1])) for c in commits if c.rows}
+    sums = sealing.read_seal(source).crc
+    left = {c.unit: (c, sums_of(c, sums.shape[1])) for c in commits if c.rows}
     ordered: list[Commit] = [commit for commit in commits if not commit.rows]
     at = 0
     while left:
         for unit, (commit, own) in left.items():
-            if np.array_equal(crc[at : at + len(own)], own):
+            if np.array_equal(sums[at : at + len(own)], own):
                 ordered.append(commit)
                 at += len(own)
                 del left[unit]

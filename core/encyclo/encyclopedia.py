@@ -7,7 +7,6 @@ goes on meanwhile commits further parts, which are seen when it is opened again.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -29,11 +28,11 @@ from encyclo.errors import (
 )
 from encyclo.finishing import open_finished
 from encyclo.ledger import Ledger
+from encyclo.names import nearest_names
 from encyclo.plugins import Plugins
 from encyclo.rows import Batch, CommittedRows, Source, batches
 from encyclo.schema import Book, ConceptTable, Part, Schema
 from encyclo.session import hash_of, load_concepts
-from encyclo.text import printable
 from encyclo.types import Concept, Context, Interpreter, Store
 
 if TYPE_CHECKING:
@@ -314,21 +313,6 @@ class Encyclopedia:
             "load_interpreter", name, folder=folder, context=context
         )
         return interpreter
-
-
-def nearest_names(name: str, names: Sequence[str], count: int = 5) -> list[str]:
-    """Return the names that someone who typed `name` may have meant, the likeliest first; capitals don't count."""
-    folded: dict[str, str] = {}
-    for other in names:
-        folded.setdefault(other[:60].casefold(), other)
-    asked = name[:60].casefold().strip()
-    near = difflib.get_close_matches(asked, folded, n=count, cutoff=0.5)
-    # Whoever types a word of a longer name meant that name, however long the rest of it.
-    holding = sorted(
-        (key for key in folded if asked and asked in key and key not in near), key=lambda k: (len(k), k)
-    )
-    chosen = near[:1] + holding[: count - 1] + near[1:]
-    return [printable(folded[key][:60]) for key in chosen[:count]]
 
 
 def open_run(path: Path | str) -> Encyclopedia:

@@ -14,6 +14,7 @@ import io
 import json
 import os
 import shutil
+import threading
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +24,8 @@ from typing import Any
 from encyclo.errors import StoreError
 
 TEMPORARY = ".tmp-"
+EARLY_SYNC = 2**22
+"""Bytes of one file after which a sync begins while the rest is still being written."""
 
 
 class Disk:
@@ -76,22 +79,40 @@ class Disk:
 class LateFile(io.FileIO):
     """A new file that keeps the first refusal to itself until `finish`; what comes after it is not written.
 
-    A library that can't bear a failing write (libhdf5 2.0 ends the process) goes on as if all were well.
+    A library that can't bear a failing write (libhdf5 2.0 ends the process) goes on as if all were well. What was
+    written goes to the disk beside that, some megabytes at a time, so that the sync at the end has little to wait for.
     """
 
     def __init__(self, path: Path) -> None:
-        super().__init__(path, "w+b")
         self.refusal: OSError | None = None
+        self._unsynced = 0
+        self._syncing: threading.Thread | None = None
+        super().__init__(path, "w+b")
 
     def write(self, data: Any) -> int:
         """Write all of `data`, or remember why that was not possible."""
         view = memoryview(data).cast("B")
         while len(view) and self.refusal is None:
             try:
-                view = view[super().write(view) :]
+                written = super().write(view[:EARLY_SYNC])
             except OSError as error:
                 self.refusal = error
+                break
+            view = view[written:]
+            self._unsynced += written
+            if self._unsynced >= EARLY_SYNC and not (self._syncing and self._syncing.is_alive()):
+                self._syncing = threading.Thread(target=self._sync)
+                self._syncing.start()
         return memoryview(data).nbytes
+
+    def _sync(self) -> None:
+        """Sync as long as much is waiting for it."""
+        while self._unsynced >= EARLY_SYNC and self.refusal is None:
+            self._unsynced = 0
+            try:
+                os.fsync(self.fileno())
+            except OSError as error:  # the system tells it once: a later sync would find all well
+                self.refusal = self.refusal or error
 
     def truncate(self, size: int | None = None) -> int:
         """Change the file's size, or remember why that was not possible."""
@@ -103,8 +124,16 @@ class LateFile(io.FileIO):
 
     def finish(self) -> None:
         """Raise the first refusal, if there was one."""
+        if self._syncing is not None:
+            self._syncing.join()
         if self.refusal is not None:
             raise self.refusal
+
+    def close(self) -> None:
+        """Close the file once nothing syncs it."""
+        if self._syncing is not None:
+            self._syncing.join()
+        super().close()
 
 
 @contextmanager

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from encyclo import sealing
-from encyclo.ledger import Commit, Ledger
-from encyclo.rows import FinishedRows
+from encyclo.ledger import Commit, Ledger, sums_of
+from encyclo.rows import CommittedRows, FinishedRows
 from encyclo.schema import Book
 from encyclo.types import Reader, Store
 
@@ -21,17 +21,24 @@ def finalise(store: Store, run: Path, commits: Sequence[Commit], book: Book) -> 
     command finalises again, from parts that stay where they are. Raises DamagedError naming a part whose bytes
     changed.
     """
-    ledger = Ledger(run)
-    for commit in commits:
-        if commit.files:
-            ledger.check_files(commit)
+    _check(store, Ledger(run), [commit for commit in commits if commit.rows])
     path = store.finalise([commit.part for commit in commits], book)
     find_bulk: Callable[[], Mapping[str, sealing.Ranges]] | None = getattr(store, "bulk_ranges", None)
     layers = len(book.attributes.layers)
-    crc = [sealing.unpack_crc(commit.crc32, layers) for commit in commits]
-    empty = np.empty((0, layers), np.uint32)
-    sealing.write_seal(run, path, find_bulk() if find_bulk else {}, np.concatenate([empty, *crc]))
+    sums = [np.empty((0, layers), np.uint32), *(sums_of(commit, layers) for commit in commits)]
+    sealing.write_seal(run, path, find_bulk() if find_bulk else {}, np.concatenate(sums))
     return path
+
+
+def _check(store: Store, ledger: Ledger, commits: Sequence[Commit]) -> None:
+    """Compare every byte of the commits' parts with its checksum before the old encyclopedia is replaced."""
+    if not commits:
+        return
+    rows, start = CommittedRows(store, ledger, commits, in_memory=0), 0
+    for commit in commits:
+        rows.halves(np.arange(start, start + commit.rows))
+        start += commit.rows
+    rows.close()
 
 
 def open_finished(store: Store, run: Path) -> tuple[Reader, FinishedRows]:

@@ -5,9 +5,11 @@ hash of everything that determines its content. A store writes the unit's sample
 record is created exclusively, so that of two attempts the first wins. Readers trust commit records only,
 never a listing of parts.
 
-A record holds two kinds of checksum: one of the samples, whatever the format that keeps them, and one of the
-bytes of each file parts/NAME, parts/NAME.* or parts/NAME.*/**, which is compared before a library parses them. A
-store that keeps its parts elsewhere has no files to compare, and the samples' checksum stands alone.
+A record holds two kinds of checksum: of the samples, whatever the format that keeps them (`Part.checksum`, with a
+crc32 of each sample's activations at each layer), and of the bytes of each file parts/NAME, parts/NAME.* or
+parts/NAME.*/**, which are compared before a library parses them; where a store says where in them activations lie,
+these bytes are compared when they are read. A store that keeps its parts elsewhere has no files to compare, and the
+samples' checksums stand alone.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import json
 import os
 import re
 import shutil
+import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,15 +29,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from filelock import FileLock, Timeout
 
-from encyclo import files, sealing
+from encyclo import crc, files, sealing
 from encyclo.errors import DamagedError, RunDirectoryError
 from encyclo.rounds import Plan
 from encyclo.schema import Part
 from encyclo.types import Concept, Store
 
 SAMPLES_A_UNIT = 2_000
+ROWS_AT_ONCE, PAUSE = 100, 5e-5
+"""Sums of short vectors keep the interpreter to themselves: so many rows, then the thread that writes has a chance."""
 _PLAIN = re.compile(r"[0-9A-Za-z_-]{1,200}")
 
 
@@ -64,16 +70,18 @@ class Commit:
     seconds: float
     tokens: int
     tokens_computed: int
-    files: Mapping[str, str] = field(default_factory=dict)
-    """The sha256 of each of the part's files, by its path below parts/."""
+    files: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """What `sealing.describe` says of each of the part's files, by its path below parts/."""
     crc32: str = ""
-    """Of each row's activations at each layer, as `sealing.pack_crc` writes them."""
+    """Of each row's activations at each layer, as `crc.pack` writes them."""
 
     def __post_init__(self) -> None:
         # Part and unit become file names; a record may be somebody else's.
         for name in (self.unit, self.part):
             if not _PLAIN.fullmatch(name):
                 raise ValueError(f"{name!r} is no name of a unit or a part")
+        if not isinstance(self.files, Mapping):
+            raise ValueError("it lists no files")
 
 
 def plan_units(concepts: Sequence[Concept], plan: Plan, recipe: Mapping[str, Any]) -> list[Unit]:
@@ -145,14 +153,22 @@ class Ledger:
         """
         attempt, name = self.new_attempt(unit)
         with ThreadPoolExecutor(1) as beside:
-            checksum = beside.submit(part.checksum)
-            crc = beside.submit(lambda: sealing.pack_crc(sealing.crc_of(part.activations)))
-            store.write_part(name, part)
-            hashes = self.hash_part(name)
-            commit = Commit(
-                unit.id, unit.stage, name, len(part), checksum.result(), attempt, seconds, tokens, computed,
-                hashes, crc.result(),
-            )  # fmt: skip
+            checksums = beside.submit(_checksums, part)
+            described = self.describe_part(name, store.write_part(name, part) or {})
+            checksum, sums = checksums.result()
+        commit = Commit(
+            unit.id,
+            unit.stage,
+            name,
+            len(part),
+            checksum,
+            attempt,
+            seconds,
+            tokens,
+            computed,
+            described,
+            sums,
+        )
         return commit if self.commit(commit) else self.commits()[unit.id]
 
     def commit(self, record: Commit) -> bool:
@@ -160,27 +176,39 @@ class Ledger:
         content = sealing.sealed(dataclasses.asdict(record))
         return files.create_json(self.commits_folder / f"{record.unit}.json", content)
 
-    def hash_part(self, part: str) -> dict[str, str]:
-        """Return the sha256 of each of a part's files. Raises DamagedError for a link among them."""
-        found = {}
+    def describe_part(self, part: str, bulk: Mapping[str, sealing.Ranges]) -> dict[str, dict[str, Any]]:
+        """Return what a record says of a part's files; `bulk` is where in them activations lie, by their paths.
+
+        Raises DamagedError for a link among them.
+        """
+        return {
+            name: sealing.describe(self.parts_folder / name, size, bulk.get(name, ()))
+            for name, size in self._files(part).items()
+        }
+
+    def check_files(self, commit: Commit) -> None:
+        """Compare a committed part's files, but for their activations, with its record. Raises DamagedError."""
+        there = self._files(commit.part)
+        if there.keys() != commit.files.keys() or any(
+            sealing.fault(self.parts_folder / name, there[name], described)
+            for name, described in commit.files.items()
+        ):
+            raise DamagedError(
+                f"The files of part {commit.part} are not those that were committed; {_redo(commit)}"
+            )
+
+    def _files(self, part: str) -> dict[str, int]:
+        """Return the sizes of a part's files by their paths below parts/. Raises DamagedError for a link."""
+        found: dict[str, int] = {}
         for root in sorted(self.parts_folder.glob(f"{part}*")):
             if root.name != part and not root.name.startswith(f"{part}."):
                 continue
             try:
-                names = sealing.list_files(root)
+                listed = sealing.list_files(root)
             except ValueError as error:
                 raise DamagedError(f"Part {part} can't be trusted: {error}.") from error
-            for name in names:
-                path = root / name if name else root
-                found[path.relative_to(self.parts_folder).as_posix()] = files.sha256_of(path)
+            found |= {f"{root.name}/{name}" if name else root.name: size for name, size in listed.items()}
         return found
-
-    def check_files(self, commit: Commit) -> None:
-        """Compare the bytes of a committed part's files with its record. Raises DamagedError."""
-        if self.hash_part(commit.part) != commit.files:
-            raise DamagedError(
-                f"The files of part {commit.part} are not those that were committed; {_redo(commit)}"
-            )
 
     def sweep(self) -> None:
         """Remove what attempts that never committed left behind. Only for the holder of the run's lock."""
@@ -231,6 +259,36 @@ def read_committed(store: Store, commit: Commit) -> Part:
             f"{_redo(commit)}"
         )
     return part
+
+
+def sums_of(commit: Commit, layers: int) -> crc.Sums:
+    """Return the crc32 of each committed row's activations at each of `layers` layers. Raises DamagedError."""
+    try:
+        sums = crc.unpack(commit.crc32, layers)
+        if len(sums) != commit.rows:
+            raise ValueError(f"it has checksums of {len(sums)} rows")
+    except ValueError as error:
+        raise DamagedError(
+            f"The commit record of part {commit.part} makes no sense ({error}); {_redo(commit)}"
+        ) from error
+    return sums
+
+
+def refuse_part(commit: Commit) -> DamagedError:
+    """Return the error that says that a part's activations are not those that were committed."""
+    return DamagedError(
+        f"The activations of part {commit.part} differ from what was committed; {_redo(commit)}"
+    )
+
+
+def _checksums(part: Part) -> tuple[str, str]:
+    """Return what a record says of samples: their checksum and, packed, the crc32 of their activations."""
+    pieces = [crc.of(part.activations[:0])]
+    for start in range(0, len(part), ROWS_AT_ONCE):
+        pieces.append(crc.of(part.activations[start : start + ROWS_AT_ONCE]))
+        time.sleep(PAUSE)
+    sums = np.concatenate(pieces)
+    return part.checksum(sums), crc.pack(sums)
 
 
 @contextmanager

@@ -10,7 +10,7 @@ parts or encyclopedia can't be read by row (see `encyclo.types.RowReader`) is re
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -18,9 +18,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from encyclo import codec, sealing
+from encyclo import codec, crc, sealing
 from encyclo.errors import DamagedError
-from encyclo.ledger import Commit, Ledger, read_committed
+from encyclo.ledger import Commit, Ledger, read_committed, refuse_part, sums_of
 from encyclo.schema import Columns, Part
 from encyclo.types import Reader, RowReader, Store
 
@@ -85,8 +85,9 @@ class WholePart:
 
 
 class CommittedRows:
-    """The committed parts of a run, one after another; every file is checked against its record first.
+    """The committed parts of a run, one after another.
 
+    Every file is compared with its record first, but for activations, which are compared when they are read.
     Raises DamagedError naming the part.
     """
 
@@ -110,6 +111,8 @@ class CommittedRows:
                     f"delete commits/{commit.unit}.json and run the same command again to redo it."
                 )
         self.columns = Columns.join(columns)
+        layers = self._reader(0).activations(np.empty(0, np.int64)).shape[1]
+        self._sums = [sums_of(commit, layers) for commit in self._commits]
         # A small run is as fast as if there were no store.
         self._held: NDArray[np.float16] | None = None
         if len(self.columns) and len(self.columns) * self._row_bytes() <= in_memory:
@@ -124,7 +127,10 @@ class CommittedRows:
     def samples(self, rows: NDArray[np.int64]) -> Part:
         """Return whole samples, in the rows' order."""
         order = np.argsort(rows, kind="stable")
-        pieces = [self._reader(index).samples(local) for index, local, _ in self._split(rows[order])]
+        pieces = []
+        for index, local, _ in self._split(rows[order]):
+            pieces.append(self._reader(index).samples(local))
+            self._check(index, local, pieces[-1].activations)
         if not pieces:
             return self._reader(0).samples(np.empty(0, np.int64))
         return Part.join(pieces).take(np.argsort(order, kind="stable"))
@@ -136,14 +142,37 @@ class CommittedRows:
 
     def _gather(self, rows: NDArray[np.int64], layers: Sequence[int] | None) -> NDArray[np.float16]:
         """Fetch rows part by part, each part's in rising order, into their places."""
-        order = np.argsort(rows, kind="stable")
-        taken: NDArray[np.float16] | None = None
-        for index, local, places in self._split(rows[order]):
-            values = self._reader(index).activations(local, layers)
-            if taken is None:
-                taken = np.empty((len(rows), *values.shape[1:]), np.float16)
-            taken[order[places]] = values
-        return self._reader(0).activations(np.empty(0, np.int64), layers) if taken is None else taken
+        rising = _rises(rows)
+        order = np.arange(len(rows)) if rising else np.argsort(rows, kind="stable")
+        pieces = list(self._split(rows[order]))
+        if not pieces:
+            return self._reader(0).activations(np.empty(0, np.int64), layers)
+        values = self._values(pieces[0][0], pieces[0][1], layers)
+        if rising and len(pieces) == 1:
+            return values
+        taken = np.empty((len(rows), *values.shape[1:]), np.float16)
+        taken[order[pieces[0][2]]] = values
+        for index, local, places in pieces[1:]:
+            taken[order[places]] = self._values(index, local, layers)
+        return taken
+
+    def _values(
+        self, index: int, rows: NDArray[np.int64], layers: Sequence[int] | None
+    ) -> NDArray[np.float16]:
+        """Return rising rows of one part, compared with its record."""
+        values = self._reader(index).activations(rows, layers)
+        self._check(index, rows, values, layers)
+        return values
+
+    def _check(
+        self,
+        index: int,
+        rows: NDArray[np.int64],
+        activations: NDArray[np.float16],
+        layers: Sequence[int] | None = None,
+    ) -> None:
+        if len(crc.differing(activations, _some(self._sums[index], rows, layers))):
+            raise refuse_part(self._commits[index])
 
     def _split(self, rising: NDArray[np.int64]) -> Iterator[tuple[int, NDArray[np.int64], NDArray[np.int64]]]:
         """Yield (part, rows in it, places in `rising`)."""
@@ -190,6 +219,10 @@ class FinishedRows:
 
     def halves(self, rows: NDArray[np.int64], layers: Sequence[int] | None = None) -> NDArray[np.float16]:
         """Return activations as stored, float16 [k, len(layers), H], in the rows' order. Raises DamagedError."""
+        if _rises(rows):
+            values = self._by_row.activations(rows, layers)
+            self._check(rows, values, layers)
+            return values
         order = np.argsort(rows, kind="stable")
         values = self._by_row.activations(rows[order], layers)
         self._check(rows[order], values, layers)
@@ -211,13 +244,20 @@ class FinishedRows:
     def _check(
         self, rows: NDArray[np.int64], activations: NDArray[np.float16], layers: Sequence[int] | None = None
     ) -> None:
-        expected = self._seal.crc[rows] if layers is None else self._seal.crc[rows][:, list(layers)]
-        wrong = np.flatnonzero((sealing.crc_of(activations) != expected).any(axis=1))
+        wrong = crc.differing(activations, _some(self._seal.crc, rows, layers))
         if len(wrong):
             raise DamagedError(
                 f"The activations of sample {int(rows[wrong[0]])} in {self._path} differ from what was written; "
                 "`encyclo verify` says what can be recovered."
             )
+
+
+def _rises(rows: NDArray[np.int64]) -> bool:
+    return bool((rows[1:] >= rows[:-1]).all())
+
+
+def _some(sums: crc.Sums, rows: NDArray[np.int64], layers: Sequence[int] | None) -> crc.Sums:
+    return sums[rows] if layers is None else sums[rows[:, None], np.asarray(layers, np.int64)]
 
 
 def fetch(source: Source, rows: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -254,65 +294,3 @@ def batches(source: Source, size: int, seed: int, rows: NDArray[np.int64] | None
                 codec.decode(kept[some], source.columns.scale[chosen]),
             )
         kept, kept_rows = kept[mixed[whole:]], kept_rows[mixed[whole:]]
-
-
-def joined_blocks(parts: Iterable[RowReader], size: int) -> Iterator[NDArray[np.float16]]:
-    """Yield the parts' activations one after another in blocks of `size` rows, the last maybe smaller.
-
-    For stores that finalise: every block is written once, whole, wherever the parts begin and end.
-    """
-    kept: list[NDArray[np.float16]] = []
-    held = 0
-    for part in parts:
-        count, at = len(part.columns()), 0
-        while at < count:
-            stop = min(count, at + size - held)
-            kept.append(part.activations(np.arange(at, stop)))
-            held, at = held + stop - at, stop
-            if held == size:
-                yield kept[0] if len(kept) == 1 else np.concatenate(kept)
-                kept, held = [], 0
-    if held:
-        yield kept[0] if len(kept) == 1 else np.concatenate(kept)
-
-
-def read_pieces(path: Path, offsets: NDArray[np.int64], length: int) -> NDArray[np.uint8]:
-    """Return `length` bytes of a file from each offset: uint8 [n, length]. Raises DamagedError past the end.
-
-    For stores that keep activations uncompressed: pieces that lie one after another are read at once, no file
-    stays open, and no library's cache grows.
-    """
-    pieces = np.empty((len(offsets), length), np.uint8)
-    if pieces.size == 0:
-        return pieces
-    cuts = np.flatnonzero(np.diff(offsets) != length) + 1
-    starts = [0, *cuts.tolist()]
-    ends = [*starts[1:], len(offsets)]
-    view = pieces.data.cast("B")
-    with path.open("rb", buffering=0) as file:
-        for first, last in zip(starts, ends, strict=True):
-            file.seek(int(offsets[first]))
-            target = view[first * length : last * length]
-            while target:
-                count = file.readinto(target)
-                if not count:
-                    raise DamagedError(f"{path} ends before its samples do.")
-                target = target[count:]
-    return pieces
-
-
-def flat_rows(
-    path: Path,
-    offset: int,
-    shape: tuple[int, int, int],
-    rows: NDArray[np.int64],
-    layers: Sequence[int] | None,
-) -> NDArray[np.float16]:
-    """Return rows of a float16 array [n, L, H] that lies in a file in C order, from byte `offset` on."""
-    _, depth, hidden = shape
-    if layers is None:
-        pieces = read_pieces(path, offset + rows * (depth * hidden * 2), depth * hidden * 2)
-        return pieces.view("<f2").reshape(len(rows), depth, hidden)
-    places = rows[:, None] * depth + np.asarray(layers, np.int64)
-    pieces = read_pieces(path, (offset + places * (hidden * 2)).ravel(), hidden * 2)
-    return pieces.view("<f2").reshape(len(rows), len(layers), hidden)

@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -22,7 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from encyclo import codec
+from encyclo import codec, crc
 
 FORMAT = "encyclo/1"
 NO_SPAN = (-1, -1)
@@ -131,8 +132,11 @@ class Part:
             columns[field.name] = [value[i] for i in rows] if isinstance(value, list) else value[rows]
         return Part(**columns)
 
-    def checksum(self) -> str:
-        """Return a sha256 over the content, independent of the file format that holds it."""
+    def checksum(self, sums: crc.Sums | None = None) -> str:
+        """Return a sha256 over the content, independent of the file format that holds it.
+
+        Activations enter by the crc32 of each vector, `crc.of(activations)`: `sums`, where they are known.
+        """
         digest = hashlib.sha256()
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
@@ -140,9 +144,11 @@ class Part:
             if isinstance(value, list):
                 encoded = [text.encode("utf-8", "surrogatepass") for text in value]
                 digest.update(b"".join(chain(*((len(d).to_bytes(8, "little"), d) for d in encoded))))
-            else:
-                digest.update(f"{value.dtype.str}{value.shape}".encode())
-                digest.update(np.ascontiguousarray(value).data)
+                continue
+            digest.update(f"{value.dtype.str}{value.shape}".encode())
+            if value is self.activations:
+                value = (crc.of(value) if sums is None else sums).astype("<u4")
+            digest.update(np.ascontiguousarray(value).data)
         return digest.hexdigest()
 
     @staticmethod
@@ -165,12 +171,27 @@ class Columns:
         return len(self.concept)
 
     @staticmethod
+    def read(column: Callable[[str], Any]) -> Columns:
+        """Return the columns that `column` gives by name; equal families, of which there are few, share a text."""
+        values = {field.name: column(field.name) for field in dataclasses.fields(Columns)}
+        return Columns(**{**values, "family": [sys.intern(name) for name in values["family"]]})
+
+    def samples(self, rows: NDArray[np.int64], activations: NDArray[np.float16], prompts: list[str]) -> Part:
+        """Return whole samples: the columns' `rows`, with their activations and prompts."""
+        return Part(
+            activations=activations,
+            scale=self.scale[rows],
+            concept=self.concept[rows],
+            stage=self.stage[rows],
+            family=[self.family[i] for i in rows],
+            prompt=prompts,
+            span=self.span[rows],
+        )
+
+    @staticmethod
     def join(columns: Sequence[Columns]) -> Columns:
         """Return the rows one after another; at least one item."""
-        joined = _joined(Columns, columns)
-        known: dict[str, str] = {}  # families are few: keep each text once
-        joined["family"] = [known.setdefault(name, name) for name in joined["family"]]
-        return Columns(**joined)
+        return Columns(**_joined(Columns, columns))
 
 
 def _joined(table: type[Any], items: Sequence[Any]) -> dict[str, Any]:

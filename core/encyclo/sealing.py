@@ -1,20 +1,18 @@
 """Checksums over everything that a run leaves: records that hold their own, and the finished encyclopedia's seal.
 
-A JSON record carries `sha256`, over the canonical JSON of its other keys. The seal, seal.json, says of
-every file of the finished encyclopedia how long it is and what its bytes hash to, twice: the whole file, which
-`encyclo verify` compares, and the file without its bulk (the byte ranges that hold activations), which opening
-compares before any library parses a byte. What is read of the bulk later is compared row by row, with the crc32
-of each sample's activations at each layer.
+A JSON record carries `sha256`, over the canonical JSON of its other keys. Of every file of a committed part and of
+the finished encyclopedia, the commit record or the seal (seal.json) says how long it is and what its bytes hash to,
+each byte once: a sha256 over all but the bulk (the byte ranges that hold activations), which is compared before any
+library parses a byte, and a crc32 of each sample's activations at each layer (`encyclo.crc`), compared when they
+are read.
 """
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import json
 import os
 import stat
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from encyclo import files
+from encyclo import crc, files
 from encyclo.errors import DamagedError, StoreError
 
 SEAL = "seal.json"
@@ -77,22 +75,45 @@ def list_files(root: Path) -> dict[str, int]:
     return dict(sorted(found.items()))
 
 
-def hash_file(path: Path, bulk: Ranges = ()) -> tuple[str, str]:
-    """Return the sha256 of a file's bytes: of all, and of those outside `bulk`."""
-    whole, opening = hashlib.sha256(), hashlib.sha256()
-    with path.open("rb") as file:
-        for length, in_bulk in _segments(path.stat().st_size, bulk):
-            for block in _blocks(file, length):
-                whole.update(block)
-                if not in_bulk:
-                    opening.update(block)
-    return whole.hexdigest(), opening.hexdigest()
+def describe(path: Path, size: int, bulk: Ranges) -> dict[str, Any]:
+    """Return what a record says of a file of `size` bytes: bytes, sha256 (of what is outside `bulk`), bulk."""
+    return {"bytes": size, "sha256": _hash_outside(path, size, bulk), "bulk": [list(item) for item in bulk]}
 
 
-def hash_opening(path: Path, size: int, bulk: Ranges) -> str:
+def fault(path: Path, size: int | None, described: Mapping[str, Any]) -> str | None:
+    """Return how a file of `size` bytes (None: there is none) differs from what `describe` said of it.
+
+    Its bulk is not read: whoever reads activations compares their crc32.
+    """
+    if size is None:
+        return f"{path} is missing"
+    try:
+        expected, bulk = int(described["bytes"]), [(int(a), int(b)) for a, b in described["bulk"]]
+        if size != expected:
+            return f"{path} has {size:,} bytes, not the {expected:,} that were written"
+        if _hash_outside(path, size, bulk) != described["sha256"]:
+            return f"{path} differs from what was written"
+    except (ValueError, KeyError, TypeError, ArithmeticError) as error:
+        return f"what is recorded of {path} makes no sense ({error})"
+    return None
+
+
+def join_ranges(offsets: NDArray[np.int64], lengths: NDArray[np.int64]) -> list[tuple[int, int]]:
+    """Return byte ranges in rising order, those that touch as one, empty ones left out."""
+    joined: list[tuple[int, int]] = []
+    for place in np.argsort(offsets, kind="stable"):
+        start, length = int(offsets[place]), int(lengths[place])
+        if joined and sum(joined[-1]) == start:
+            start, length = joined[-1][0], joined.pop()[1] + length
+        if length:
+            joined.append((start, length))
+    return joined
+
+
+def _hash_outside(path: Path, size: int, bulk: Ranges) -> str:
     """Return the sha256 of a file's bytes outside `bulk`, reading no others."""
     digest = hashlib.sha256()
-    with path.open("rb") as file:
+    with path.open("rb", buffering=0) as file:
         for length, in_bulk in _segments(size, bulk):
             if in_bulk:
                 file.seek(length, os.SEEK_CUR)
@@ -109,19 +130,18 @@ class Seal:
     path: str
     """Its name in the run directory."""
     files: Mapping[str, Mapping[str, Any]]
-    """By path relative to it: bytes, sha256, opening (sha256 outside the bulk), bulk ranges."""
+    """What `describe` says of each of its files, by path relative to it."""
     crc: NDArray[np.uint32]
-    """The crc32 of each sample's activations at each layer (float16, little-endian): [n, L]."""
+    """`crc.of` each sample's activations: [n, L]."""
 
 
-def write_seal(run: Path, path: Path, bulk: Mapping[str, Ranges], crc: NDArray[np.uint32]) -> None:
+def write_seal(run: Path, path: Path, bulk: Mapping[str, Ranges], sums: NDArray[np.uint32]) -> None:
     """Write the seal of the encyclopedia `path`, in the run directory `run`."""
-    listed = {}
-    for name, size in list_files(path).items():
-        ranges = [list(item) for item in bulk.get(name, ())]
-        whole, opening = hash_file(path / name if name else path, bulk.get(name, ()))
-        listed[name] = {"bytes": size, "sha256": whole, "opening": opening, "bulk": ranges}
-    record = {"path": path.name, "files": listed, "layers": crc.shape[1], "crc32": pack_crc(crc)}
+    listed = {
+        name: describe(path / name if name else path, size, bulk.get(name, ()))
+        for name, size in list_files(path).items()
+    }
+    record = {"path": path.name, "files": listed, "layers": sums.shape[1], "crc32": crc.pack(sums)}
     files.write_json(run / SEAL, sealed(record))
 
 
@@ -135,7 +155,9 @@ def read_seal(run: Path) -> Seal:
         name = record["path"]
         if Path(name).name != name or not name.startswith("encyclopedia."):
             raise ValueError("it names another place")
-        return Seal(name, record["files"], unpack_crc(record["crc32"], record["layers"]))
+        if not isinstance(record["files"], dict):
+            raise ValueError("it lists no files")
+        return Seal(name, record["files"], crc.unpack(record["crc32"], record["layers"]))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DamagedError(f"{path} can't be read ({error}); {_ADVICE}") from error
 
@@ -143,13 +165,13 @@ def read_seal(run: Path) -> Seal:
 def check_opening(run: Path) -> Seal:
     """Check all of the finished encyclopedia but its bulk, before anything is parsed. Raises DamagedError."""
     seal = read_seal(run)
-    for fault in seal_faults(run, seal, whole=False):
-        raise DamagedError(f"{fault}; {_ADVICE}")
+    for found in seal_faults(run, seal):
+        raise DamagedError(f"{found}; {_ADVICE}")
     return seal
 
 
-def seal_faults(run: Path, seal: Seal, whole: bool) -> Iterator[str]:
-    """Yield what is wrong with the finished encyclopedia's files, a line a file; `whole`: every byte is read."""
+def seal_faults(run: Path, seal: Seal) -> Iterator[str]:
+    """Yield what is wrong with the finished encyclopedia's files but for their bulk, a line a file."""
     root = run / seal.path
     try:
         there = list_files(root)
@@ -158,34 +180,10 @@ def seal_faults(run: Path, seal: Seal, whole: bool) -> Iterator[str]:
         return
     for name in sorted(there.keys() - seal.files.keys()):
         yield f"{root / name} does not belong to the encyclopedia"
-    for name, expected in seal.files.items():
-        path = root / name if name else root
-        if name not in there:
-            yield f"{path} is missing"
-            continue
-        size, bulk = int(expected["bytes"]), [(int(a), int(b)) for a, b in expected["bulk"]]
-        if there[name] != size:
-            yield f"{path} has {there[name]:,} bytes, not the {size:,} that were written"
-            continue
-        found = hash_file(path)[0] if whole else hash_opening(path, size, bulk)
-        if found != expected["sha256" if whole else "opening"]:
-            yield f"{path} differs from what was written"
-
-
-def crc_of(activations: NDArray[np.float16]) -> NDArray[np.uint32]:
-    """Return the crc32 of each vector's bytes (float16, little-endian): [n, L, H] -> uint32 [n, L]."""
-    flat = np.ascontiguousarray(activations, "<f2").reshape(-1, activations.shape[-1]).view(np.uint8)
-    return np.array([zlib.crc32(row.data) for row in flat], np.uint32).reshape(activations.shape[:2])
-
-
-def pack_crc(crc: NDArray[np.uint32]) -> str:
-    """Return the checksums as text: base64 of little-endian uint32."""
-    return base64.b64encode(crc.astype("<u4").tobytes()).decode("ascii")
-
-
-def unpack_crc(text: str, layers: int) -> NDArray[np.uint32]:
-    """Return what `pack_crc` was given, [n, layers]. Raises ValueError."""
-    return np.frombuffer(base64.b64decode(text, validate=True), "<u4").astype(np.uint32).reshape(-1, layers)
+    for name, described in seal.files.items():
+        found = fault(root / name if name else root, there.get(name), described)
+        if found:
+            yield found
 
 
 _ADVICE = "`encyclo verify` says what can be recovered."

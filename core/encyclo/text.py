@@ -29,7 +29,7 @@ def printable(text: str) -> str:
 
 def is_awkward(texts: Iterable[str]) -> bool:
     """Return whether a text can't be stored as it is."""
-    return any(_AWKWARD.search(text) for text in texts)
+    return _AWKWARD.search("".join(texts)) is not None
 
 
 def pack(texts: Sequence[str], escape: bool) -> list[str]:

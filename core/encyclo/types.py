@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float32]
     Integers = NDArray[np.int32]
 
+Bulk = Mapping[str, Sequence[tuple[int, int]]]
+"""Where in files activations lie: (offset, bytes) by the file's path, rising and apart."""
+
 POOLINGS = ("span", "last", "mean", "mean-all")
 
 
@@ -285,12 +288,18 @@ class Store(Protocol):
     are used where a store has them:
 
         open_part(name) -> RowReader    so that a large run is not read whole
-        bulk_ranges() -> {path below the encyclopedia, "" for itself: [(offset, bytes), ...]}
-                                        where activations lie, which opening then need not read through
+        bulk_ranges() -> Bulk           where in the encyclopedia's files activations lie, by the files' paths below
+                                        it, "" for itself; opening then need not read through them
+
+    Bulk is the bytes of samples' activations and nothing else: the core compares them sample by sample when they
+    are read, and all other bytes before anything is read.
     """
 
-    def write_part(self, name: str, part: Part) -> None:
-        """Write one part whole; when this returns it survives a power cut. An old one is replaced."""
+    def write_part(self, name: str, part: Part) -> Bulk | None:
+        """Write one part whole; when this returns it survives a power cut. An old one is replaced.
+
+        A store may return where in the part's files activations lie, by the files' paths below parts/.
+        """
         ...
 
     def read_part(self, name: str) -> Part:

@@ -2,9 +2,10 @@
 
 run.json        its own checksum
 commits/        each record's own checksum
-parts/          each file's sha256; the samples' checksum; shapes, ids, numbers
-encyclopedia    each file's sha256 against the seal; its samples are the committed ones; ids, counts, spans;
-                signatures are the mean and variance of their samples; confidences; no non-finite value
+parts/          each file's sha256; the samples' checksum, and that of each one's activations; shapes, ids, numbers
+encyclopedia    each file's sha256 against the seal, each sample's activations; its samples are the committed ones;
+                ids, counts, spans; signatures are the mean and variance of their samples; confidences; no
+                non-finite value
 interpreter/    each file's sha256
 """
 
@@ -19,11 +20,11 @@ from typing import Any
 
 import numpy as np
 
-from encyclo import files, rundir, sealing
+from encyclo import crc, files, rundir, sealing
 from encyclo.encyclopedia import check_sums, open_store
 from encyclo.errors import EncycloError
 from encyclo.finishing import open_finished
-from encyclo.ledger import Commit, Ledger, read_committed, read_record
+from encyclo.ledger import Commit, Ledger, read_committed, read_record, sums_of
 from encyclo.plugins import Plugins
 from encyclo.rows import FinishedRows, fetch
 from encyclo.schema import Book, Part
@@ -118,12 +119,10 @@ def _part_problem(store: Store, ledger: Ledger, commit: Commit) -> str | None:
         if commit.files:
             ledger.check_files(commit)
         part = read_committed(store, commit)
+        if len(crc.differing(part.activations, sums_of(commit, part.activations.shape[1]))):
+            return "its activations differ from the checksums of their rows"
     except EncycloError as error:
         return _told(error)
-    if commit.crc32 and not np.array_equal(
-        sealing.crc_of(part.activations), sealing.unpack_crc(commit.crc32, part.activations.shape[1])
-    ):
-        return "its activations differ from the checksums of their rows"
     if (part.stage != commit.stage).any():
         return f"it has samples of another stage than {commit.stage}"
     return sample_problem(part)
@@ -153,7 +152,7 @@ def _encyclopedia_problems(
 ) -> Iterator[str]:
     try:
         seal = sealing.read_seal(run)
-        faults = list(sealing.seal_faults(run, seal, whole=True))
+        faults = list(sealing.seal_faults(run, seal))
         yield from faults
         if faults:
             return  # its content can't be trusted, and a library might hang on it
@@ -200,7 +199,7 @@ def _rows_problems(
     rows: FinishedRows, book: Book, seal: sealing.Seal, commits: Sequence[Commit]
 ) -> Iterator[str]:
     columns, count = rows.columns, len(book.concepts)
-    committed = [sealing.unpack_crc(c.crc32, seal.crc.shape[1]) for c in commits if c.crc32]
+    committed = [sums_of(commit, seal.crc.shape[1]) for commit in commits]
     if commits and _multiset(np.concatenate([seal.crc[:0], *committed])) != _multiset(seal.crc):
         yield "its samples are not those that were committed"
     if len(columns) and not 0 <= columns.concept.min() <= columns.concept.max() < count:
@@ -253,8 +252,8 @@ def _interpreter_problems(run: Path) -> Iterator[Finding]:
         yield Finding("metrics.json", f"it can't be read: {error}", TRAIN_AGAIN.replace(" it ", " "))
 
 
-def _multiset(crc: np.ndarray[Any, np.dtype[np.uint32]]) -> list[int]:
-    values: list[int] = np.sort(crc, axis=None).tolist()
+def _multiset(sums: crc.Sums) -> list[int]:
+    values: list[int] = np.sort(sums, axis=None).tolist()
     return values
 
 

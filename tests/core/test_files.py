@@ -178,3 +178,23 @@ def test_a_late_file_tells_the_first_refusal_at_the_end(tmp_path):
         file.write(memoryview(bytes(range(8))))
         file.truncate(4)
     assert (tmp_path / "b").read_bytes() == bytes(range(4))
+
+
+def test_a_late_file_goes_to_the_disk_while_it_is_written(tmp_path, monkeypatch):
+    """A refusal on the way is told at the end: the system itself tells it only once."""
+    monkeypatch.setattr(files, "EARLY_SYNC", 10)
+    synced: list[int] = []
+    monkeypatch.setattr(files.os, "fsync", synced.append)
+    with files.late_file(tmp_path / "a") as file:
+        file.write(bytes(9))
+        assert not synced
+        file.write(bytes(range(100)))
+    assert synced
+    assert (tmp_path / "a").read_bytes() == bytes(9) + bytes(range(100))
+
+    def broken(handle: int) -> None:
+        raise OSError(errno.EIO, "broken")
+
+    monkeypatch.setattr(files.os, "fsync", broken)
+    with pytest.raises(OSError, match="broken"), files.late_file(tmp_path / "b") as file:
+        file.write(bytes(100))

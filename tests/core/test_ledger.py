@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import os
 import signal
@@ -13,9 +14,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from encyclo import files
+from encyclo import crc, files
 from encyclo.errors import DamagedError, RunDirectoryError
-from encyclo.ledger import SAMPLES_A_UNIT, Commit, Ledger, Unit, locked, plan_units, read_committed
+from encyclo.ledger import SAMPLES_A_UNIT, Commit, Ledger, Unit, locked, plan_units, read_committed, sums_of
 from encyclo.rounds import Plan
 from encyclo.schema import Part
 from encyclo.types import Concept
@@ -189,6 +190,37 @@ def test_a_committed_part_is_checked_against_its_record():
             read_committed(OnePart(held), record)
         assert "u1-aaaa" in str(caught.value)
         assert "commits/u1.json" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"bytes": 7}, {"sha256": "0" * 64}, {"bulk": [[0, 9]]}, {"bulk": [[4, 2], [3, 1]]}, {"bulk": 5}, {"bytes": "x"},
+     {"bytes": float("inf")}],
+)  # fmt: skip
+def test_a_file_is_compared_but_for_its_bulk(ledger, changed):
+    (ledger.parts_folder / "p.bin").write_bytes(b"headBULK")
+    described = ledger.describe_part("p", {"p.bin": [(4, 4)]})
+    assert described["p.bin"] == {
+        "bytes": 8, "sha256": hashlib.sha256(b"head").hexdigest(), "bulk": [[4, 4]]
+    }  # fmt: skip
+    good = dataclasses.replace(commit_of("u1", "p"), files=described)
+    ledger.check_files(good)
+    (ledger.parts_folder / "p.bin").write_bytes(b"headbulk")
+    ledger.check_files(good)
+    with pytest.raises(DamagedError, match="not those that were committed"):
+        ledger.check_files(dataclasses.replace(good, files={"p.bin": {**described["p.bin"], **changed}}))
+    (ledger.parts_folder / "p.bin").write_bytes(b"HeadBULK")
+    with pytest.raises(DamagedError, match="not those that were committed"):
+        ledger.check_files(good)
+
+
+def test_a_record_of_other_rows_than_its_checksums_is_refused():
+    record = dataclasses.replace(commit_of("u1", rows=3), crc32=crc.pack(np.zeros((2, 4), np.uint32)))
+    with pytest.raises(DamagedError, match="makes no sense"):
+        sums_of(record, 4)
+    with pytest.raises(DamagedError, match="makes no sense"):
+        sums_of(dataclasses.replace(record, rows=2), 3)
+    assert sums_of(dataclasses.replace(record, rows=2), 4).shape == (2, 4)
 
 
 def test_a_second_process_is_refused_naming_the_first(tmp_path):

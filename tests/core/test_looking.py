@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from encyclo.coloured import HEADING, HEAT, heat_map, print_readings
-from encyclo.encyclopedia import nearest_names
+from encyclo.names import nearest_names
 from encyclo.reading import Candidate, TokenReading
 from encyclo.text import printable
 from tests.commands import one_sentence

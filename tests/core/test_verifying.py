@@ -15,7 +15,7 @@ from encyclo import files, sealing
 from encyclo.encyclopedia import open_run
 from encyclo.errors import DamagedError, EncycloError
 from encyclo.finishing import finalise, open_finished
-from encyclo.ledger import Ledger
+from encyclo.ledger import Commit, Ledger
 from encyclo.plugins import Plugins
 from encyclo.schema import Part, Schema
 from encyclo.verifying import verify
@@ -215,6 +215,15 @@ def test_converting_there_and_back_loses_no_bit(finished, tmp_path, encyclo, her
                 np.testing.assert_array_equal(a, b)
 
 
+def test_a_unit_without_samples_is_converted_too(finished, tmp_path, encyclo):
+    run = Path(shutil.copytree(finished["hdf5"], tmp_path / "run"))
+    nothing = Commit("empty", 3, "empty-none", 0, "", "", 0.0, 0, 0)
+    Ledger(run).commit(nothing)
+    assert encyclo("convert", run, "--store", "zarr", "--out", tmp_path / "there").returncode == 0
+    assert Ledger(tmp_path / "there").commits()["empty"] == nothing
+    assert not verify(tmp_path / "there").findings
+
+
 def test_both_stores_of_one_run_are_converted_into_the_same_files(finished, tmp_path, encyclo):
     for store in STORES:
         assert (
@@ -323,6 +332,46 @@ def test_any_other_changed_byte_is_refused_before_it_is_parsed(run):
             with pytest.raises(DamagedError, match="differs from what was written"):
                 open_run(run)
             flip(path, at)
+    open_run(run).close()
+
+
+def test_every_byte_of_an_encyclopedia_is_compared(run):
+    """Each once: what opening doesn't compare is samples' activations to the last byte, filled-up chunks are not."""
+    seal = sealing.read_seal(run)
+    bulk = [length for entry in seal.files.values() for _, length in entry["bulk"]]
+    assert sum(bulk) == 601 * len(LAYERS) * HIDDEN * 2
+    path = run / seal.path / "samples/activations/c.0.0.0" if run.name == "zarr" else run / seal.path
+    ranges = next(entry["bulk"] for entry in seal.files.values() if entry["bulk"])
+    last = ranges[-1][0] + ranges[-1][1]
+    flip(path, last - 1)
+    open_run(run).close()
+    assert "differ from what was written" in str(verify(run).findings[0])
+    flip(path, last - 1)
+    flip(path, last)  # the first byte that fills up the last chunk
+    assert "differs from what was written" in str(verify(run).findings[0])
+    with pytest.raises(DamagedError, match="differs from what was written"):
+        open_run(run)
+
+
+@pytest.mark.parametrize("store", STORES)
+def test_a_changed_part_is_refused_whatever_byte_it_is(tmp_path, store):
+    """Its activations when they are read, before an encyclopedia is replaced; all else before it is parsed."""
+    run = make_run(tmp_path / store, store, finish=False)
+    commit = max(Ledger(run).commits().values(), key=lambda c: c.rows)
+    ((name, entry),) = commit.files.items()
+    ((start, length),) = entry["bulk"]
+    assert length == commit.rows * len(LAYERS) * HIDDEN * 2
+    for at in (0, start - 1, start, start + length - 1, start + length, entry["bytes"] - 1):
+        flip(run / "parts" / name, at)
+        inside = start <= at < start + length
+        said = "activations of part" if inside else "files of part"
+        with pytest.raises(DamagedError, match=said):
+            open_run(run)
+        with pytest.raises(DamagedError, match=said):
+            finalise(store_of(run, store), run, [commit], None)
+        (finding,) = verify(run).findings
+        assert commit.part in finding.where and commit.unit in finding.recovery
+        flip(run / "parts" / name, at)
     open_run(run).close()
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from encyclo import sealing
+from encyclo import crc, sealing
 from encyclo.ledger import Commit, Ledger, Unit, read_committed
 from encyclo.rows import FinishedRows
 from encyclo.schema import Part
@@ -60,7 +60,7 @@ class SmallRun:
         commits, content = ledger.commits(), self.content(units)
         path = store.finalise([commits[self.unit(number).id].part for number in range(units)], content.book)
         bulk = store.bulk_ranges() if hasattr(store, "bulk_ranges") else {}
-        sealing.write_seal(path.parent, path, bulk, sealing.crc_of(content.samples.activations))
+        sealing.write_seal(path.parent, path, bulk, crc.of(content.samples.activations))
 
     def check_kept(self, store: Store, folder: Path, promised: int) -> None:
         """Check that what was promised before a crash is there after it. Raises ContractError."""

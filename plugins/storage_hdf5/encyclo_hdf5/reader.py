@@ -11,8 +11,8 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from encyclo.chunks import Chunks, Flat
 from encyclo.errors import DamagedError, StoreError
-from encyclo.rows import flat_rows, read_pieces
 from encyclo.schema import FORMAT, HIERARCHY, SAMPLES, Book, Columns, ConceptTable, Part, SignatureTable
 from encyclo_hdf5.columns import is_escaped, read_attributes, read_column, read_table, read_texts
 from encyclo_hdf5.guard import check_file, chunk_offsets
@@ -26,10 +26,10 @@ class Hdf5Part:
         with explained("read", path), h5py.File(path, "r") as file:
             check_file(file, {"": SAMPLES})
             self.escaped = {name: is_escaped(file[name]) for name in ("family", "prompt")}
-            columns = ("scale", "concept", "stage", "family", "span")
-            self._columns = Columns(**{name: read_column(file[name]) for name in columns})
-            self._shape, self._offset = file["activations"].shape, file["activations"].id.get_offset() or 0
-            if file["activations"].chunks:
+            self._columns = Columns.read(lambda name: read_column(file[name]))
+            activations = file["activations"]
+            self._flat = Flat(path, activations.id.get_offset() or 0, activations.shape)
+            if activations.chunks:
                 raise ValueError("its activations are chunked")
 
     def columns(self) -> Columns:
@@ -41,7 +41,7 @@ class Hdf5Part:
     ) -> NDArray[np.float16]:
         """Return activations as stored, float16 [k, len(layers), H]."""
         with explained("read", self.path):
-            return flat_rows(self.path, self._offset, self._shape, rows, layers)
+            return self._flat.read(rows, layers)
 
     def prompts(self) -> list[str]:
         """Return every row's prompt."""
@@ -53,7 +53,7 @@ class Hdf5Part:
         """Return whole samples."""
         taken = np.arange(len(self._columns))[rows]
         prompts = self.prompts()
-        return whole_samples(self._columns, taken, self.activations(taken), [prompts[i] for i in taken])
+        return self._columns.samples(taken, self.activations(taken), [prompts[i] for i in taken])
 
     def close(self) -> None:
         """Nothing is open."""
@@ -80,12 +80,7 @@ class Hdf5Reader:
                 read_table(self._file["signatures"], SignatureTable),
             )
             self._prompts = self._file["samples/prompt"]
-            activations = self._file["samples/activations"]
-            self._shape, self._rows_a_chunk = activations.shape, 1
-            self._chunks = np.empty((0, activations.shape[1]), np.int64)
-            if activations.chunks:
-                self._chunks = chunk_offsets(activations, path.stat().st_size)
-                self._rows_a_chunk = activations.chunks[0]
+            self._chunks = find_chunks(self._file, path)
 
     def owners(self) -> NDArray[np.int32]:
         """Return each sample's concept, a row of the concept table: int32 [n]."""
@@ -96,24 +91,15 @@ class Hdf5Reader:
         if self._columns is None:
             with explained("read", self._path):
                 group = self._file["samples"]
-                names = ("scale", "concept", "stage", "family", "span")
-                self._columns = Columns(**{name: read_column(group[name]) for name in names})
+                self._columns = Columns.read(lambda name: read_column(group[name]))
         return self._columns
 
     def activations(
         self, rows: NDArray[np.int64], layers: Sequence[int] | None = None
     ) -> NDArray[np.float16]:
         """Return activations as stored, float16 [k, len(layers), H], of rising rows."""
-        _, depth, hidden = self._shape
-        chosen = range(depth) if layers is None else layers
-        # Layer by layer: the rows of one layer lie together.
-        taken = np.empty((len(rows), len(chosen), hidden), np.float16)
-        block, place = np.divmod(rows, self._rows_a_chunk)
         with explained("read", self._path):
-            for index, layer in enumerate(chosen):
-                offsets = self._chunks[block, layer] + place * (hidden * 2)
-                taken[:, index] = read_pieces(self._path, offsets, hidden * 2).view("<f2")
-        return taken
+            return self._chunks.read(rows, layers)
 
     def samples(self, rows: slice | NDArray[np.int64]) -> Part:
         """Return samples by row; an array of rows must rise."""
@@ -121,26 +107,20 @@ class Hdf5Reader:
         taken = np.arange(len(columns))[rows]
         with explained("read", self._path):
             prompts = read_texts(self._prompts, taken)
-        return whole_samples(columns, taken, self.activations(taken), prompts)
+        return columns.samples(taken, self.activations(taken), prompts)
 
     def close(self) -> None:
         """Close the file."""
         self._file.close()
 
 
-def whole_samples(
-    columns: Columns, rows: NDArray[np.int64], activations: NDArray[np.float16], prompts: list[str]
-) -> Part:
-    """Return the rows of the columns with what is not in memory."""
-    return Part(
-        activations=activations,
-        scale=columns.scale[rows],
-        concept=columns.concept[rows],
-        stage=columns.stage[rows],
-        family=[columns.family[i] for i in rows],
-        prompt=prompts,
-        span=columns.span[rows],
-    )
+def find_chunks(file: h5py.File, path: Path) -> Chunks:
+    """Return where the chunks of the samples' activations lie. Raises ValueError if one is not whole."""
+    activations = file["samples/activations"]
+    offsets, rows = np.empty((0, activations.shape[1]), np.int64), 1
+    if activations.chunks:
+        offsets, rows = chunk_offsets(activations, path.stat().st_size), activations.chunks[0]
+    return Chunks(activations.shape, rows, offsets, [path], np.zeros(len(offsets), np.int64))
 
 
 @contextmanager

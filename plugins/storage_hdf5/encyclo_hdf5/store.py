@@ -17,11 +17,11 @@ import h5py
 import numpy as np
 
 from encyclo import files, text
-from encyclo.rows import joined_blocks
-from encyclo.schema import HIERARCHY, Book, Columns, Part, Schema
+from encyclo.chunks import joined_blocks
+from encyclo.schema import Book, Columns, Part, Schema
+from encyclo.types import Bulk
 from encyclo_hdf5.columns import create_texts, write_attributes, write_column, write_table
-from encyclo_hdf5.guard import check_file, chunk_offsets
-from encyclo_hdf5.reader import Hdf5Part, Hdf5Reader, explained
+from encyclo_hdf5.reader import Hdf5Part, Hdf5Reader, explained, find_chunks
 
 ROWS_A_CHUNK = 250
 FILE = "encyclopedia.h5"
@@ -34,13 +34,15 @@ class Hdf5Store:
         self.location = location
         self.schema = schema
 
-    def write_part(self, name: str, part: Part) -> None:
-        """Write parts/NAME.h5 whole and durably. Raises StoreError."""
+    def write_part(self, name: str, part: Part) -> Bulk:
+        """Write parts/NAME.h5 whole and durably; return where its activations lie. Raises StoreError."""
         path = self._part(name)
         with explained("write", path), files.replacing(path) as temporary:
             with files.late_file(temporary) as disk, h5py.File(disk, "w") as file:
                 for field in dataclasses.fields(part):
                     write_column(file, field.name, getattr(part, field.name))
+                offset = file["activations"].id.get_offset()
+        return {path.name: [(offset, part.activations.nbytes)]} if part.activations.nbytes else {}
 
     def read_part(self, name: str) -> Part:
         """Read parts/NAME.h5. Raises DamagedError."""
@@ -65,19 +67,11 @@ class Hdf5Store:
         """Open encyclopedia.h5 for reading. Raises StoreError."""
         return Hdf5Reader(self.location / FILE)
 
-    def bulk_ranges(self) -> dict[str, list[tuple[int, int]]]:
+    def bulk_ranges(self) -> Bulk:
         """Return where the finished file's activations lie: opening need not read through them."""
         path = self.location / FILE
         with explained("read", path), h5py.File(path, "r") as file:
-            check_file(file, HIERARCHY)
-            activations = file["samples/activations"]
-            if not activations.chunks:
-                return {}
-            offsets = np.sort(chunk_offsets(activations, path.stat().st_size).ravel())
-            length = activations.chunks[0] * activations.chunks[2] * 2
-        first = np.flatnonzero(np.diff(offsets, prepend=-length) != length)
-        counts = np.diff(first, append=len(offsets))
-        return {"": [(int(offsets[i]), int(n) * length) for i, n in zip(first, counts, strict=True)]}
+            return {"": find_chunks(file, path).bulk().get(path, [])}
 
     def _part(self, name: str) -> Path:
         return self.location / "parts" / f"{name}.h5"

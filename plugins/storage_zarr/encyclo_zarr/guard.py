@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 
 from encyclo.schema import TEXT, Array, check_shapes
 from encyclo_zarr.layout import grid
+from encyclo_zarr.pieces import ABSENT
 from encyclo_zarr.tree import Tree, read
 
 LARGEST_METADATA = 2**24
-ABSENT = 2**64 - 1
 _BYTES = [{"name": "bytes", "configuration": {"endian": "little"}}, {"name": "bytes"}]
 _TEXTS = [{"name": "vlen-utf8", "configuration": {}}, {"name": "vlen-utf8"}]
 _INDEX = [*_BYTES[:1], {"name": "crc32c"}]

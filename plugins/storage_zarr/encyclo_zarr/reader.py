@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,8 +16,8 @@ from numpy.typing import NDArray
 from zarr.errors import BaseZarrError
 
 from encyclo import text
+from encyclo.chunks import Chunks, Flat
 from encyclo.errors import DamagedError, StoreError
-from encyclo.rows import flat_rows, read_pieces
 from encyclo.schema import (
     FORMAT,
     HIERARCHY,
@@ -32,8 +33,6 @@ from encyclo_zarr.guard import check_tree, keys_of, shard_index
 from encyclo_zarr.layout import ROWS_A_CHUNK, grid
 from encyclo_zarr.tree import Folder, Zip
 
-COLUMNS = tuple(field.name for field in dataclasses.fields(Columns))
-
 
 class ZarrPart:
     """A part; no file stays open."""
@@ -48,9 +47,10 @@ class ZarrPart:
             with tree.store() as store:
                 group: Any = zarr.open_group(store, mode="r", zarr_format=3, use_consolidated=False)
                 self.escaped = {name: is_escaped(group[name]) for name in ("family", "prompt")}
-                self._columns = Columns(**{name: read_column(group[name]) for name in COLUMNS})
-                self._shape = group["activations"].shape
-            self._flat = tree.place("activations/c.0.0.0") if 0 not in self._shape else (path, 0)
+                self._columns = Columns.read(lambda name: read_column(group[name]))
+                shape = group["activations"].shape
+            offset = 0 if 0 in shape else tree.place("activations/c.0.0.0")[1]
+            self._flat = Flat(path, offset, shape)
 
     def columns(self) -> Columns:
         """Return the part's small columns."""
@@ -61,8 +61,7 @@ class ZarrPart:
     ) -> NDArray[np.float16]:
         """Return activations as stored, float16 [k, len(layers), H]."""
         with explained("read", self.path):
-            path, offset = self._flat
-            return flat_rows(path, offset, self._shape, rows, layers)
+            return self._flat.read(rows, layers)
 
     def prompts(self) -> list[str]:
         """Return every row's prompt."""
@@ -75,7 +74,7 @@ class ZarrPart:
         """Return whole samples."""
         taken = np.arange(len(self._columns))[rows]
         prompts = self.prompts()
-        return whole_samples(self._columns, taken, self.activations(taken), [prompts[i] for i in taken])
+        return self._columns.samples(taken, self.activations(taken), [prompts[i] for i in taken])
 
     def close(self) -> None:
         """Nothing is open."""
@@ -105,8 +104,7 @@ class ZarrReader:
             )
             self._prompts = self._samples["prompt"]
             self._escaped = is_escaped(self._prompts)
-            self._shape = self._samples["activations"].shape
-            self._find_chunks(tree)
+            self._chunks = find_chunks(tree, self._samples["activations"].shape)
 
     def owners(self) -> NDArray[np.int32]:
         """Return each sample's concept, a row of the concept table: int32 [n]."""
@@ -116,26 +114,15 @@ class ZarrReader:
         """Return every sample's small columns."""
         if self._columns is None:
             with explained("read", self._path):
-                self._columns = Columns(**{name: read_column(self._samples[name]) for name in COLUMNS})
+                self._columns = Columns.read(lambda name: read_column(self._samples[name]))
         return self._columns
 
     def activations(
         self, rows: NDArray[np.int64], layers: Sequence[int] | None = None
     ) -> NDArray[np.float16]:
         """Return activations as stored, float16 [k, len(layers), H], of rising rows."""
-        _, depth, hidden = self._shape
-        chosen = range(depth) if layers is None else layers
-        taken = np.empty((len(rows), len(chosen), hidden), np.float16)
-        block, place = np.divmod(rows, self._rows_a_chunk)
-        shard = rows // self._rows_a_shard
-        edges = np.searchsorted(shard, np.arange(len(self._shards) + 1))
         with explained("read", self._path):
-            for number in np.flatnonzero(np.diff(edges)).tolist():
-                some = slice(edges[number], edges[number + 1])
-                for index, layer in enumerate(chosen):
-                    offsets = self._chunks[block[some], layer] + place[some] * (hidden * 2)
-                    taken[some, index] = read_pieces(self._shards[number], offsets, hidden * 2).view("<f2")
-        return taken
+            return self._chunks.read(rows, layers)
 
     def samples(self, rows: slice | NDArray[np.int64]) -> Part:
         """Return samples by row; an array of rows must rise."""
@@ -143,20 +130,10 @@ class ZarrReader:
         taken = np.arange(len(columns))[rows]
         with explained("read", self._path):
             prompts = self._texts(taken)
-        return whole_samples(columns, taken, self.activations(taken), prompts)
+        return columns.samples(taken, self.activations(taken), prompts)
 
     def close(self) -> None:
         """No file is open."""
-
-    def _find_chunks(self, tree: Folder) -> None:
-        """Note the file of every shard, and the offset in it of every chunk: int64 [blocks of rows, layers]."""
-        chunks, shards = grid("activations", self._shape, part=False)
-        assert shards is not None
-        keys = keys_of("samples/activations", self._shape, part=False)
-        tables = [shard_index(tree, "samples/activations", key, self._shape)[:, 0] for key in keys]
-        self._shards = [tree.place(key)[0] for key in keys]
-        self._rows_a_chunk, self._rows_a_shard = chunks[0], shards[0]
-        self._chunks = np.array(tables, np.uint64).astype(np.int64).reshape(-1, max(1, self._shape[1]))
 
     def _texts(self, rows: NDArray[np.int64]) -> list[str]:
         """Return prompts, a chunk of them at a time."""
@@ -166,6 +143,20 @@ class ZarrReader:
             texts = self._prompts[int(wanted[0]) : int(wanted[-1]) + 1]
             found += [str(texts[i - wanted[0]]) for i in wanted]
         return text.unpack(found, self._escaped)
+
+
+def find_chunks(tree: Folder, shape: tuple[int, int, int]) -> Chunks:
+    """Return where the chunks of the samples' activations lie: shard by shard, as their indices say."""
+    path = "samples/activations"
+    chunks, shards = grid("activations", shape, part=False)
+    assert shards is not None
+    keys = keys_of(path, shape, part=False)
+    blocks, in_shard = math.ceil(shape[0] / chunks[0]) if keys else 0, shards[0] // chunks[0]
+    tables = [shard_index(tree, path, key, shape)[:, 0] for key in keys]
+    offsets = np.array(tables, np.uint64).astype(np.int64).reshape(-1, max(1, shape[1]))[:blocks]
+    return Chunks(
+        shape, chunks[0], offsets, [tree.place(key)[0] for key in keys], np.arange(blocks) // in_shard
+    )
 
 
 def _runs(values: NDArray[np.int64]) -> Iterator[slice]:
@@ -204,21 +195,6 @@ def read_attributes(values: dict[str, Any]) -> Attributes:
             raise ValueError(f"its attribute {field.name!r} is {value!r:.80}")
         found[field.name] = tuple(value) if expected is list else value
     return Attributes(**found)
-
-
-def whole_samples(
-    columns: Columns, rows: NDArray[np.int64], activations: NDArray[np.float16], prompts: list[str]
-) -> Part:
-    """Return the rows of the columns with what is not in memory."""
-    return Part(
-        activations=activations,
-        scale=columns.scale[rows],
-        concept=columns.concept[rows],
-        stage=columns.stage[rows],
-        family=[columns.family[i] for i in rows],
-        prompt=prompts,
-        span=columns.span[rows],
-    )
 
 
 @contextmanager

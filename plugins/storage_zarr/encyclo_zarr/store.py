@@ -17,13 +17,15 @@ from typing import Any
 
 import numpy as np
 import zarr
-from zarr.storage import MemoryStore
 
 from encyclo import files, text
-from encyclo.rows import joined_blocks
+from encyclo.chunks import joined_blocks
 from encyclo.schema import HIERARCHY, SAMPLES, TEXT, Array, Book, Columns, Part, Schema
+from encyclo.types import Bulk
 from encyclo_zarr.layout import create, grid
-from encyclo_zarr.reader import ZarrPart, ZarrReader, explained
+from encyclo_zarr.pieces import layer_chunks, part_files, row_chunks, text_chunks, write_shard
+from encyclo_zarr.reader import ZarrPart, ZarrReader, explained, find_chunks
+from encyclo_zarr.tree import Folder, Zip
 
 FOLDER = "encyclopedia.zarr"
 _WHEN = (1980, 1, 1, 0, 0, 0)  # a part's bytes depend on its samples alone
@@ -36,16 +38,21 @@ class ZarrStore:
         self.location = location
         self.schema = schema
 
-    def write_part(self, name: str, part: Part) -> None:
-        """Write parts/NAME.zarr.zip whole and durably. Raises StoreError."""
-        path = self._part(name)
-        members: dict[str, Any] = {}
-        group = zarr.create_group(MemoryStore(members), zarr_format=3)
-        _write_columns(group, part, SAMPLES, part=True)
+    def write_part(self, name: str, part: Part) -> Bulk:
+        """Write parts/NAME.zarr.zip whole and durably; return where its activations lie. Raises StoreError."""
+        path, bulk = self._part(name), "activations/c.0.0.0"
+        members = part_files(part)
         with explained("write", path), files.replacing(path) as temporary:
-            with zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
+            with (
+                files.late_file(temporary) as disk,
+                zipfile.ZipFile(disk, "w", zipfile.ZIP_STORED) as archive,
+            ):
                 for key in sorted(members):
-                    archive.writestr(zipfile.ZipInfo(key, _WHEN), members[key].to_bytes())
+                    archive.writestr(zipfile.ZipInfo(key, _WHEN), members[key])
+            if bulk not in members:
+                return {}
+            offset = Zip(temporary).place(bulk)[1]
+        return {path.name: [(offset, part.activations.nbytes)]}
 
     def read_part(self, name: str) -> Part:
         """Read parts/NAME.zarr.zip. Raises DamagedError."""
@@ -61,11 +68,9 @@ class ZarrStore:
         opened = [self.open_part(name) for name in parts]
         with explained("write", path), files.replacing_folder(path) as temporary:
             root = zarr.create_group(str(temporary), zarr_format=3, attributes=_plain(book.attributes))
-            _write_columns(root.create_group("concepts"), book.concepts, HIERARCHY["concepts"], part=False)
-            _write_columns(
-                root.create_group("signatures"), book.signatures, HIERARCHY["signatures"], part=False
-            )
-            self._join(root.create_group("samples"), opened)
+            for name, table in (("concepts", book.concepts), ("signatures", book.signatures)):
+                _write_columns(root.create_group(name), table, HIERARCHY[name], temporary / name)
+            self._join(root.create_group("samples"), opened, temporary / "samples")
             with warnings.catch_warnings():
                 # zarr warns that the specification has no consolidated metadata yet; readers may ignore it.
                 warnings.simplefilter("ignore")
@@ -76,64 +81,65 @@ class ZarrStore:
         """Open encyclopedia.zarr for reading. Raises StoreError."""
         return ZarrReader(self.location / FOLDER)
 
-    def bulk_ranges(self) -> dict[str, list[tuple[int, int]]]:
+    def bulk_ranges(self) -> Bulk:
         """Return where the finished directory's activations lie: opening need not read through them."""
         root = self.location / FOLDER
-        shards = sorted(
-            path for path in (root / "samples/activations").rglob("*") if path.name != "zarr.json"
-        )
-        return {
-            path.relative_to(root).as_posix(): [(0, _bulk_of(path, self._index_bytes(root)))]
-            for path in shards
-            if path.is_file()
-        }
-
-    def _index_bytes(self, root: Path) -> int:
-        array: Any = zarr.open_group(str(root), mode="r", zarr_format=3)["samples/activations"]
-        chunks, shards = grid("activations", array.shape, part=False)
-        assert shards is not None
-        return 16 * int(np.prod([s // c for s, c in zip(shards, chunks, strict=True)])) + 4
+        group: Any = zarr.open_group(str(root), mode="r", zarr_format=3)
+        chunks = find_chunks(Folder(root), group["samples/activations"].shape)
+        return {path.relative_to(root).as_posix(): ranges for path, ranges in chunks.bulk().items()}
 
     def _part(self, name: str) -> Path:
         return self.location / "parts" / f"{name}.zarr.zip"
 
-    def _join(self, group: zarr.Group, parts: Sequence[ZarrPart]) -> None:
+    def _join(self, group: zarr.Group, parts: Sequence[ZarrPart], folder: Path) -> None:
         columns = Columns.join([part.columns() for part in parts])
-        _write_columns(group, columns, SAMPLES, part=False)
+        _write_columns(group, columns, SAMPLES, folder)
         escape = any(part.escaped["prompt"] for part in parts)
         prompts = [prompt for part in parts for prompt in part.prompts()]
-        _write_texts(group, "prompt", SAMPLES["prompt"], prompts, escape, part=False)
+        _write_texts(group, "prompt", SAMPLES["prompt"], prompts, escape, folder)
         shape = (len(columns), len(self.schema.layers), self.schema.hidden_size)
         if parts:
             shape = (len(columns), *parts[0].activations(np.empty(0, np.int64)).shape[1:])
-        array = create(group, "activations", SAMPLES["activations"], shape, part=False)
-        rows = array.shards[0]
-        for index, block in enumerate(joined_blocks(parts, rows)):
-            array[index * rows : index * rows + len(block)] = block
+        create(group, "activations", SAMPLES["activations"], shape, part=False)
+        chunks, shards = grid("activations", shape, part=False)
+        assert shards is not None
+        if 0 in shape:
+            return
+        room = shards[0] // chunks[0] * shape[1]
+        for index, block in enumerate(joined_blocks(parts, shards[0])):
+            path = folder / "activations" / f"c.{index}.0.0"
+            write_shard(path, layer_chunks(block, chunks[0]), room)
 
 
-def _bulk_of(path: Path, index: int) -> int:
-    """Return the bytes of a shard before its index, which opening reads and so compares."""
-    return max(0, path.stat().st_size - index)
-
-
-def _write_columns(group: zarr.Group, table: Any, arrays: Mapping[str, Array], part: bool) -> None:
+def _write_columns(group: zarr.Group, table: Any, arrays: Mapping[str, Array], folder: Path) -> None:
     for field in dataclasses.fields(table):
-        column, array = getattr(table, field.name), arrays[field.name]
+        name, column, array = field.name, getattr(table, field.name), arrays[field.name]
         if array.dtype == TEXT:
-            _write_texts(group, field.name, array, column, text.is_awkward(column), part)
-        else:
-            made = create(group, field.name, array, column.shape, part)
-            if column.size:
-                made[...] = column
+            _write_texts(group, name, array, column, text.is_awkward(column), folder)
+            continue
+        made = create(group, name, array, column.shape, part=False)
+        chunks, shards = grid(name, column.shape, part=False)
+        if not column.size:
+            continue
+        if shards is None:
+            made[...] = column
+        else:  # one shard: see `grid`
+            write_shard(folder / name / "c.0.0.0", row_chunks(column, chunks[0]), shards[0] // chunks[0])
 
 
 def _write_texts(
-    group: zarr.Group, name: str, array: Array, texts: list[str], escape: bool, part: bool
+    group: zarr.Group, name: str, array: Array, texts: list[str], escape: bool, folder: Path
 ) -> None:
-    made = create(group, name, array, (len(texts),), part, escape)
-    if texts:
-        made[...] = np.array(text.pack(texts, escape), np.dtypes.StringDType())
+    made = create(group, name, array, (len(texts),), part=False, escape=escape)
+    chunks, shards = grid(name, (len(texts),), part=False)
+    packed = text.pack(texts, escape)
+    if shards is None:
+        if texts:
+            made[...] = np.array(packed, np.dtypes.StringDType())
+        return
+    for number, start in enumerate(range(0, len(packed), shards[0])):
+        some = packed[start : start + shards[0]]
+        write_shard(folder / name / f"c.{number}", text_chunks(some, chunks[0]), shards[0] // chunks[0])
 
 
 def _plain(attributes: Any) -> dict[str, Any]:

@@ -159,9 +159,9 @@ def test_tree_attention_equals_attention_along_each_path(few, asked):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(attention, "FEW_NODES", few)
         patch.setattr(attention, "GATHERED_AT_ONCE", 64 if few == 3 else attention.GATHERED_AT_ONCE)
-        token = attention._layout.set(attention.lay_out(tree, "cpu"))
+        token = attention._walk.set(attention.Walk(attention.lay_out(tree, "cpu")))
         found, _ = attention.tree_attention(None, query, key, value, None, sliding_window=window, softcap=2.0)
-        attention._layout.reset(token)
+        attention._walk.reset(token)
     for node, whole in ancestors(tree).items():
         path = whole[max(0, len(whole) - window) :]
         for head in range(heads):

@@ -125,7 +125,7 @@ def test_attention_that_leaks_between_prompts_fails(broken, dtype):
 
     def leaking(*arguments, **more):
         result, _ = attention.tree_attention(*arguments, **more)
-        blocks = attention._layout.get().blocks
+        blocks = attention._walk.get().layout.blocks
         nodes = torch.cat([block.queries.flatten() for block in blocks])
         depths = torch.cat([block.depth.flatten() for block in blocks])
         for depth in depths.unique():

@@ -7,6 +7,7 @@ needed. The nodes of a tree are packed into one sequence without padding; each a
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -60,6 +61,13 @@ def tree_groups(prompts: Sequence[TokenisedPrompt], most_nodes: int) -> Iterator
         nodes, before = nodes + fresh, path
     if group:
         yield group
+
+
+def count_nodes(prompts: Sequence[TokenisedPrompt]) -> int:
+    """Return how many nodes one tree of all these prompts would have."""
+    paths = sorted(prompt.needed for prompt in prompts)
+    shared = sum(common_prefix(path, before) for before, path in itertools.pairwise(paths))
+    return sum(map(len, paths)) - shared
 
 
 def grow(prompts: Sequence[TokenisedPrompt]) -> TokenTree:

@@ -127,7 +127,7 @@ def test_attention_that_leaks_between_prompts_fails(broken, dtype):
         result, _ = attention.tree_attention(*arguments, **more)
         blocks = attention._walk.get().layout.blocks
         nodes = torch.cat([block.queries.flatten() for block in blocks])
-        depths = torch.cat([block.depth.flatten() for block in blocks])
+        depths = torch.cat([block.distance.amax(dim=-1).flatten() for block in blocks])
         for depth in depths.unique():
             rows = nodes[depths == depth].unique()
             result[:, rows] = 0.1 * result[:, rows] + 0.9 * result[:, rows].mean(dim=1, keepdim=True)

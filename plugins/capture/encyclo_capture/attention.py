@@ -22,46 +22,49 @@ from encyclo_capture.tree import TokenTree
 NAME = "encyclo_tree"
 # Gathered keys (or queries) of one product, in numbers: bounds memory, and keeps a product in the cache.
 GATHERED_AT_ONCE = 2**22
-# Branches of different shapes join one block until they have so many nodes; beyond that only where little of
-# the product is padding.
-FEW_NODES = 128
-WASTE = 1.5
+# Nodes of a run: few, since each is compared with all of them; not one, since a path is gathered for each run. The
+# pooled nodes are fewer, their runs longer.
+SPAN = 16
+POOLED_SPAN = 64
+# Runs with paths of different length join one block until a product is so many times what it would be without
+# padding: one block in the nodes' order is worth much, since nothing has to be gathered and put back.
+WASTE = 2.0
 
 
 @dataclass(frozen=True)
 class Block:
-    """Branches of similar shape, padded to the longest: some of their nodes ask, the paths to these answer.
+    """Runs of neighbouring nodes, padded to one shape. A node sees nothing but nodes of its run and the path to it.
 
-    queries: int64 [branches, own], rows of the queries; a branch with fewer repeats its last
-    keys:    int64 [branches, length], nodes; a shorter path goes on with nodes that its queries don't see
-    depth:   int64 [branches, own], the queries' depths
+    queries:  int64 [runs, own], rows of the queries; a run with fewer repeats its last
+    keys:     int64 [runs, length], nodes: the path to the run's first node, then the run
+    distance: int64 [runs, own, length], how many tokens a key stands before a query; -1 where it isn't on its path
     """
 
     queries: Tensor
     keys: Tensor
-    depth: Tensor
-    masks: dict[int | None, Tensor | None] = field(default_factory=dict)
+    distance: Tensor
+    masks: dict[tuple[int | None, int], Tensor] = field(default_factory=dict)
 
-    def mask(self, window: int | None, group: int) -> Tensor | None:
-        """Return what is added to scores: 0 or -inf, float32 [branches, 1, own * group, length]; None for 0."""
-        if window not in self.masks:
-            places = torch.arange(self.keys.shape[1], device=self.keys.device)
-            distance = self.depth[:, :, None] - places
-            hidden = distance < 0
+    def mask(self, window: int | None, group: int) -> Tensor:
+        """Return what is added to scores: 0 or -inf, float32 [runs, 1, own * group, length]."""
+        if (window, group) not in self.masks:
+            hidden = self.distance < 0
             if window is not None:
-                hidden |= distance >= window
+                hidden = hidden | (self.distance >= window)
             mask = torch.zeros(hidden.shape, device=hidden.device).masked_fill_(hidden, float("-inf"))
-            whole = mask.repeat_interleave(group, dim=1)[:, None] if hidden.any() else None
-            self.masks[window] = whole
-        return self.masks[window]
+            self.masks[window, group] = mask.repeat_interleave(group, dim=1)[:, None]
+        return self.masks[window, group]
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Which nodes ask, in blocks, and each one's row among the blocks' padded queries: int64 [queries]."""
+    """Which nodes ask, in blocks, and each one's row among the blocks' padded queries: int64 [queries].
+
+    `rows` is None where the blocks hold the queries in their order.
+    """
 
     blocks: list[Block]
-    rows: Tensor
+    rows: Tensor | None
 
 
 @dataclass(frozen=True)
@@ -99,45 +102,54 @@ def current_walk() -> Walk | None:
     return _walk.get(None)
 
 
-def lay_out(
-    tree: TokenTree, device: str, asking: NDArray[np.int64] | None = None, size: int | None = None
-) -> Layout:
-    """Cut the branches, sorted by shape, into blocks of similar shape.
+def lay_out(tree: TokenTree, device: str, asking: NDArray[np.int64] | None = None) -> Layout:
+    """Cut the nodes into runs, and these, sorted by the length of their paths, into blocks.
 
-    `asking` are the nodes that ask, in rising order: all of them by default. Queries come in this order; of
-    `size` queries the rest is filling, whose answers are of no account.
+    `asking` are the nodes that ask, in rising order: all of them by default. Queries come in this order.
     """
-    nodes = np.arange(len(tree)) if asking is None else asking
-    owner = np.repeat(np.arange(len(tree.fresh)), tree.fresh)[nodes]
-    branches, first, own = np.unique(owner, return_index=True, return_counts=True)
-    lengths = tree.depth[nodes[first + own - 1]] + 1
-    order = np.lexsort((own, lengths))
-    blocks, rows, above = [], np.zeros(size or len(nodes), np.int64), 0
-    for start, end in _cuts(lengths[order], own[order]):
-        some = order[start:end]
-        widest = int(own[some].max())
-        asks = first[some, None] + np.minimum(np.arange(widest), own[some, None] - 1)
-        queries, keys, depth = (
-            torch.from_numpy(np.ascontiguousarray(array)).to(device)
-            for array in (asks, tree.paths[branches[some], : lengths[some].max()], tree.depth[nodes[asks]])
-        )
-        blocks.append(Block(queries, keys, depth))
-        # Where a branch repeats its last query, the last of the equal rows is taken.
-        rows[asks] = above + np.arange(asks.size).reshape(asks.shape)
-        above += asks.size
-    return Layout(blocks, torch.from_numpy(rows).to(device))
+    nodes, span = (np.arange(len(tree)), SPAN) if asking is None else (asking, POOLED_SPAN)
+    runs, first, own = np.unique(nodes // span, return_index=True, return_counts=True)
+    above = tree.depth[runs * span]
+    order = np.argsort(above, kind="stable")
+    blocks, rows, done = [], np.empty(len(nodes), np.int64), 0
+    for start, end in _cuts(above[order] + span):
+        # In the nodes' order where there is one block, so that nothing needs to be put back.
+        some = np.sort(order[start:end])
+        asks = first[some, None] + np.minimum(np.arange(own[some].max()), own[some, None] - 1)
+        shown = _seen(tree, nodes[asks], runs[some] * span, above[some], span)
+        queries, keys, distance = (torch.from_numpy(array).to(device) for array in (asks, *shown))
+        blocks.append(Block(queries, keys, distance))
+        # Where a run repeats its last query, the last of the equal rows is taken.
+        rows[asks] = done + np.arange(asks.size).reshape(asks.shape)
+        done += asks.size
+    in_order = done == len(nodes) and bool((rows == np.arange(done)).all())
+    return Layout(blocks, None if in_order else torch.from_numpy(rows).to(device))
 
 
-def _cuts(lengths: NDArray[np.int64], own: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
-    """Yield (start, end) of runs of branches, sorted by shape, that are padded to one shape with little waste."""
-    start = widest = total = nodes = 0
-    for place, (length, asks) in enumerate(zip(lengths.tolist(), own.tolist(), strict=True)):
-        padded = (place + 1 - start) * max(widest, asks) * length
-        if nodes >= FEW_NODES and padded > WASTE * (total + asks * length):
+def _cuts(lengths: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
+    """Yield (start, end) of runs, sorted by length, that are padded to one length with little waste."""
+    start = total = 0
+    for place, length in enumerate(lengths.tolist()):
+        if total and length * (place + 1 - start) > WASTE * (total + length):
             yield start, place
-            start, widest, total, nodes = place, 0, 0, 0
-        widest, total, nodes = max(widest, asks), total + asks * length, nodes + asks
+            start, total = place, 0
+        total += length
     yield start, len(lengths)
+
+
+def _seen(
+    tree: TokenTree, asking: NDArray[np.int64], starts: NDArray[np.int64], above: NDArray[np.int64], span: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return keys and distances of a block (see there): runs of `span` nodes from `starts`, `above` nodes before."""
+    owner = np.repeat(np.arange(len(tree.fresh)), tree.fresh)
+    places = np.arange(above.max())
+    own = starts[:, None] + np.arange(span)
+    keys = np.concatenate([tree.paths[owner[starts], : len(places)], np.minimum(own, len(tree) - 1)], axis=1)
+    there = np.concatenate([places < above[:, None], own < len(tree)], axis=1)
+    depth = tree.depth[keys][:, None]
+    on_path = tree.paths[owner[asking][:, :, None], depth] == keys[:, None]
+    distance = tree.depth[asking][:, :, None] - depth
+    return keys, np.where(on_path & there[:, None] & (distance >= 0), distance, -1)
 
 
 @contextmanager
@@ -184,6 +196,10 @@ def attend(walk: Walk, queries: Tensor, keys: Tensor, values: Tensor, manner: Ma
         raise KeysKnown
     if walk.known is not None:
         keys, values = walk.known
+    dtype = values.dtype
+    if queries.device.type == "cpu":
+        # oneDNN would compile a bfloat16 product for each of the many shapes; and float32 rounds less.
+        queries, keys, values = queries.float(), keys.float(), values.float()
     heads, size = queries.shape[1:]
     found = []
     for block in walk.layout.blocks:
@@ -191,15 +207,15 @@ def attend(walk: Walk, queries: Tensor, keys: Tensor, values: Tensor, manner: Ma
         if window is not None and block.keys.shape[1] <= window:
             window = None  # hides nothing
         mask = block.mask(window, heads // keys.shape[1])
-        branches, own = block.queries.shape
+        runs, own = block.queries.shape
         step = max(1, GATHERED_AT_ONCE // (max(own * heads, block.keys.shape[1] * keys.shape[1]) * size))
-        for start in range(0, branches, step):
+        for start in range(0, runs, step):
             part = slice(start, start + step)
-            asking, asked = block.queries[part], block.keys[part]
             found.append(
-                _attend(queries, keys, values, asking, asked, None if mask is None else mask[part], manner)
+                _attend(queries, keys, values, block.queries[part], block.keys[part], mask[part], manner)
             )
-    return torch.cat(found).index_select(0, walk.layout.rows)
+    whole = torch.cat(found) if len(found) > 1 else found[0]
+    return (whole if walk.layout.rows is None else whole.index_select(0, walk.layout.rows)).to(dtype)
 
 
 def _attend(
@@ -208,27 +224,26 @@ def _attend(
     values: Tensor,
     asking: Tensor,
     asked: Tensor,
-    mask: Tensor | None,
+    mask: Tensor,
     manner: Manner,
 ) -> Tensor:
-    """Attend from the nodes `asking` [b, own] to `asked` [b, length]: [b * own, heads, d]."""
-    (branches, own), length = asking.shape, asked.shape[1]
+    """Attend from the queries `asking` [runs, own] to `asked` [runs, length]: [runs * own, heads, d]."""
+    (runs, own), length = asking.shape, asked.shape[1]
     heads, key_heads, size = queries.shape[1], keys.shape[1], queries.shape[2]
     group = heads // key_heads
     # Heads that share a key head stand side by side as further queries.
-    q = queries.index_select(0, asking.reshape(-1)).view(branches, own, key_heads, group, size)
-    q = q.transpose(1, 2).reshape(branches, key_heads, own * group, size)
-    k = keys.index_select(0, asked.reshape(-1)).view(branches, length, key_heads, size).permute(0, 2, 3, 1)
-    v = values.index_select(0, asked.reshape(-1)).view(branches, length, key_heads, size).transpose(1, 2)
+    whole = len(queries) == asking.numel()  # nothing is cut, nor repeated: they stand in their order
+    q = queries if whole else queries.index_select(0, asking.reshape(-1))
+    q = q.view(runs, own, key_heads, group, size).transpose(1, 2).reshape(runs, key_heads, own * group, size)
+    k = keys.index_select(0, asked.reshape(-1)).view(runs, length, key_heads, size).permute(0, 2, 3, 1)
+    v = values.index_select(0, asked.reshape(-1)).view(runs, length, key_heads, size).transpose(1, 2)
     # In float32 before the product is rounded: bfloat16 would move a score of 100 by up to 0.25.
     scores = torch.matmul(q.float(), k.float()).mul_(manner.scale)
     if manner.softcap is not None:
         scores = torch.tanh(scores / manner.softcap) * manner.softcap
-    if mask is not None:
-        scores = scores + mask
-    weights = torch.softmax(scores, dim=-1).to(values.dtype)
-    result = torch.matmul(weights, v).view(branches, key_heads, own, group, size)
-    return result.transpose(1, 2).reshape(branches * own, heads, size)
+    weights = torch.softmax(scores.add_(mask), dim=-1).to(values.dtype)
+    result = torch.matmul(weights, v).view(runs, key_heads, own, group, size)
+    return result.transpose(1, 2).reshape(runs * own, heads, size)
 
 
 def register() -> None:

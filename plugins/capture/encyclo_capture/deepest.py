@@ -29,7 +29,7 @@ class Narrowing:
     def __init__(self, walk: Walk, tree: TokenTree, network: Any, device: str) -> None:
         chosen = np.unique(tree.pooled)
         chosen = np.pad(chosen, (0, even_size(network, len(chosen)) - len(chosen)), mode="edge")
-        self._size = even_size(network, len(tree))
+        self._size = len(tree)
         self.pays = len(chosen) <= MOST * self._size
         self._walk, self._happened = walk, False
         if self.pays:

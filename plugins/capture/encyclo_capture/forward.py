@@ -104,13 +104,13 @@ def find_blocks(network: Any) -> nn.ModuleList:
 def run_tree(network: Any, device: str, tree: TokenTree, layers: Sequence[int]) -> Tensor:
     """Return the pooled layers of a tree's prompts: float32 [n, L, H] on the device."""
     rows, counts = (torch.from_numpy(array).to(device) for array in (tree.pooled, tree.counts))
-    size = even_size(network, len(tree))
-    walk = Walk(lay_out(tree, device, size=size))
+    tree = tree.filled(even_size(network, len(tree)))
+    walk = Walk(lay_out(tree, device))
     tap = LayerTap(network, layers, rows, counts, Narrowing(walk, tree, network, device))
-    tokens, depth = (np.pad(of, (0, size - len(tree)), mode="edge")[None] for of in (tree.tokens, tree.depth))
     with attending_to(network, walk):
         return tap.run(
-            input_ids=torch.from_numpy(tokens).to(device), position_ids=torch.from_numpy(depth).to(device)
+            input_ids=torch.from_numpy(tree.tokens)[None].to(device),
+            position_ids=torch.from_numpy(tree.depth)[None].to(device),
         )
 
 

@@ -91,7 +91,7 @@ def _run_tree(
 def _run_padded(
     network: Any, device: str, layers: Sequence[int], group: Sequence[TokenisedPrompt]
 ) -> tuple[Tensor, int]:
-    return run_padded(network, device, group, layers), len(group[-1].ids) * len(group)
+    return run_padded(network, device, group, layers), len(group[-1].ids) * len({p.ids for p in group})
 
 
 def halving(
@@ -136,12 +136,17 @@ def start_transfer(pooled: Tensor) -> Callable[[], NDArray[np.float32]]:
 
 
 def padded_batches(prompts: Sequence[TokenisedPrompt], batch_tokens: int) -> Iterator[list[TokenisedPrompt]]:
-    """Cut prompts, sorted by length, into batches of at most `batch_tokens` padded tokens (at least one)."""
+    """Cut prompts, sorted by length, into batches of at most `batch_tokens` padded tokens (at least one prompt).
+
+    Equal texts are one row.
+    """
     batch: list[TokenisedPrompt] = []
+    texts: set[tuple[int, ...]] = set()
     for prompt in prompts:
-        if batch and len(prompt.ids) * (len(batch) + 1) > batch_tokens:
+        texts.add(prompt.ids)
+        if batch and len(prompt.ids) * len(texts) > batch_tokens:
             yield batch
-            batch = []
+            batch, texts = [], {prompt.ids}
         batch.append(prompt)
     if batch:
         yield batch

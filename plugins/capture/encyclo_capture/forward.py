@@ -117,16 +117,17 @@ def run_tree(network: Any, device: str, tree: TokenTree, layers: Sequence[int]) 
 def run_padded(network: Any, device: str, batch: Sequence[TokenisedPrompt], layers: Sequence[int]) -> Tensor:
     """Return the pooled layers of whole prompts: float32 [n, L, H] on the device.
 
-    Prompts are padded on the right, behind an attention mask, so that neither positions nor pools see the
-    padding, whatever side the tokenizer would pad.
+    Equal texts are computed once. Texts are padded on the right, behind an attention mask, so that neither
+    positions nor pools see the padding, whatever side the tokenizer would pad.
     """
     longest = max(len(prompt.ids) for prompt in batch)
-    ids = np.zeros((len(batch), longest), np.int64)
-    mask = np.zeros((len(batch), longest), np.int64)
-    for row, prompt in enumerate(batch):
-        ids[row, : len(prompt.ids)] = prompt.ids
-        mask[row, : len(prompt.ids)] = 1
-    rows = [row * longest + token for row, prompt in enumerate(batch) for token in prompt.pooled]
+    texts = {ids: row for row, ids in enumerate(dict.fromkeys(prompt.ids for prompt in batch))}
+    ids = np.zeros((len(texts), longest), np.int64)
+    mask = np.zeros((len(texts), longest), np.int64)
+    for text, row in texts.items():
+        ids[row, : len(text)] = text
+        mask[row, : len(text)] = 1
+    rows = [texts[prompt.ids] * longest + token for prompt in batch for token in prompt.pooled]
     counts = [len(prompt.pooled) for prompt in batch]
     tap = LayerTap(network, layers, torch.tensor(rows, device=device), torch.tensor(counts, device=device))
     return tap.run(

@@ -84,7 +84,9 @@ class FusedRmsNorm(nn.Module):
         super().__init__()
         self.factor = nn.Buffer(norm.weight.detach().float() + offset, persistent=False)
         eps = getattr(norm, "eps", None)
-        self.eps = float(norm.variance_epsilon if eps is None else eps)
+        self.eps = nn.Buffer(
+            torch.tensor(float(norm.variance_epsilon if eps is None else eps)), persistent=False
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the normed states, in the type of `x`."""
@@ -92,8 +94,9 @@ class FusedRmsNorm(nn.Module):
 
     def scale_(self, states: Tensor) -> Tensor:
         """Norm float32 states in place; return them."""
-        scale = torch.linalg.vector_norm(states, dim=-1, keepdim=True).square_().div_(states.shape[-1])
-        return states.mul_(scale.add_(self.eps).rsqrt_()).mul_(self.factor)
+        norm = torch.linalg.vector_norm(states, dim=-1, keepdim=True)
+        scale = torch.addcmul(self.eps, norm, norm, value=1 / states.shape[-1]).rsqrt_()
+        return states.mul_(scale).mul_(self.factor)
 
 
 def prepare(network: Any, blocks: nn.Module) -> Any:

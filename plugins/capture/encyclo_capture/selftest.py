@@ -1,7 +1,8 @@
 """A run's self-test: a handful of its own prompts, captured in every way, must agree with a plain pass.
 
-The plain pass is transformers' own forward over the same modules; those that were replaced on a CPU have been
-compared with their originals one by one when they were (see prepared.py).
+The plain pass is transformers' own forward, attention included, over the same modules; those that were replaced on
+a CPU have been compared with their originals one by one when they were (see prepared.py). Passes of one prompt
+run side by side, as a run's batches do.
 """
 
 from __future__ import annotations

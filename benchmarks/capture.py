@@ -7,8 +7,9 @@
 Nothing is installed; a peer that can't be imported is left out and said so. Every method gives the same
 numbers: the default five layers, pooled over the mention, float32 on the host. Peers run the network as
 transformers loads it. Rates are medians of --repeat passes after a warm-up pass over the first prompts; ratios
-within one run are what counts, times drift. The raw workload drops its results batch by batch, so that its
-peak memory is capture's own.
+within one run are what counts, times drift. The share counts the work that was needed: encyclo's filling of
+batches is left out of it, and the deepest block counts for the pooled tokens alone. The raw workload drops its
+results batch by batch, so that its peak memory is capture's own.
 """
 
 from __future__ import annotations
@@ -155,8 +156,9 @@ def work(arguments: argparse.Namespace) -> dict[str, Any]:
     self_test = time_self_test(model, prompts) if arguments.worker == "encyclo" else None
     run = partial(encyclo(model), keep=not arguments.drop) if self_test else METHODS[arguments.worker](model)
     run(prompts[:WARM_UP])
-    rates, products = [], []
+    rates, products, trees = [], [], count_trees()
     for _ in range(arguments.repeat):
+        trees.clear()
         before = matrix_product_rate(model)
         begun = time.perf_counter()
         tokens, states = run(prompts)
@@ -164,7 +166,10 @@ def work(arguments: argparse.Namespace) -> dict[str, Any]:
         products.append((before + matrix_product_rate(model)) / 2)
     rate = statistics.median(rates)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    floating = 2 * block_parameters(model) * tokens * rate / len(prompts)
+    needed = float(tokens)
+    if arguments.worker == "encyclo" and model.shares_prefixes:
+        needed = sum(nodes - (nodes - pooled) / model.depth for nodes, pooled in trees)
+    floating = 2 * block_parameters(model) * needed * rate / len(prompts)
     return {
         "rate": rate,
         "rates": rates,
@@ -193,6 +198,20 @@ def time_self_test(model: Any, prompts: list[dict[str, Any]]) -> float:
     begun = time.perf_counter()
     check(model, as_prompts(prompts), LAYERS, "span", Options().batch_for(model.device))
     return time.perf_counter() - begun
+
+
+def count_trees() -> list[tuple[int, int]]:
+    """Return a list that gets (nodes, pooled nodes) of every token tree that encyclo computes from now on."""
+    from encyclo_capture import capture
+
+    counts, run_tree = [], capture.run_tree
+
+    def counting(network: Any, device: str, tree: Any, layers: Any) -> Any:
+        counts.append((len(tree), len(set(tree.pooled.tolist()))))
+        return run_tree(network, device, tree, layers)
+
+    capture.run_tree = counting
+    return counts
 
 
 def matrix_product_rate(model: Any) -> float:

@@ -134,6 +134,26 @@ def test_equals_plain_forward_whatever_is_asked(tiny_family, family, pooling, as
     assert_equal(model, plain, asked, layers, pooling, batch_tokens)
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    count=st.integers(1, 512),
+    pooling=st.sampled_from(POOLINGS),
+    layers=st.lists(st.sampled_from(EVERY_LAYER), min_size=1, max_size=3, unique=True),
+    random=st.randoms(use_true_random=False),
+)
+def test_batches_of_1_to_512_prompts(tiny_family, family, count, pooling, layers, random):
+    model, plain = tiny_family(family)
+    asked = [
+        make(random.choice(BEFORE), random.choice(MENTIONS), random.choice(AFTER), random.random() < 0.8)
+        for _ in range(count)
+    ]
+    values, batches = captured(model, asked, layers, pooling, 10**6)
+    assert [len(batch.positions) for batch in batches] == [count]
+    wanted = np.stack([plain.read(prompt, layers, pooling) for prompt in asked])
+    assert relative_error(values, wanted).max() < TOLERANCE
+
+
 @pytest.mark.parametrize("layer", [0, 1, LAYERS - 1, LAYERS])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_one_layer_alone(tiny_family, family, layer):

@@ -17,16 +17,17 @@ from tests.tiny_models import FAMILIES, LAYERS, build_network, build_tokenizer, 
 ONEDNN = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
 needs_onednn = pytest.mark.skipif(not ONEDNN, reason="this processor's oneDNN has no bfloat16")
 IDS = torch.tensor([[2, *range(100, 130)]])
-# Family -> (linear layers, gated MLPs, RMS norms) in a block.
+# Family -> (linear layers, gated MLPs, RMS norms, rotary attention) in a block.
 REPLACED = {
-    "gemma3": (7, 1, 6),
-    "llama": (7, 1, 2),
-    "qwen3": (7, 1, 4),
-    "mistral": (7, 1, 2),
-    "gpt2": (0, 0, 0),
-    "gpt_neox": (4, 0, 0),
-    "bert": (6, 0, 0),
+    "gemma3": (7, 1, 6, 1),
+    "llama": (7, 1, 2, 1),
+    "qwen3": (7, 1, 4, 1),
+    "mistral": (7, 1, 2, 1),
+    "gpt2": (0, 0, 0, 0),
+    "gpt_neox": (4, 0, 0, 0),
+    "bert": (6, 0, 0, 0),
 }
+KINDS = ("PackedLinear", "FusedGatedMlp", "FusedRmsNorm", "TurningAttention")
 
 
 def prepared(network):
@@ -36,9 +37,9 @@ def prepared(network):
     return prepare(network, find_blocks(network))
 
 
-def kinds(network) -> tuple[int, int, int]:
+def kinds(network) -> tuple[int, ...]:
     found = Counter(type(module).__name__ for module in network.modules())
-    return found["PackedLinear"], found["FusedGatedMlp"], found["FusedRmsNorm"]
+    return tuple(found[kind] for kind in KINDS)
 
 
 def states(network) -> np.ndarray:
@@ -54,7 +55,7 @@ def test_prepared_networks_err_no_more_than_plain_ones(family):
     plain = copy.deepcopy(exact).bfloat16()
     ready = prepared(copy.deepcopy(plain))
     assert kinds(ready) == tuple(LAYERS * count for count in REPLACED[family])
-    assert kinds(plain) == (0, 0, 0)
+    assert kinds(plain) == (0, 0, 0, 0)
     wanted = states(exact)
     error, allowed = (relative_error(states(network), wanted).mean(axis=-1) for network in (ready, plain))
     assert (error <= 1.25 * allowed).all()
@@ -64,7 +65,7 @@ def test_prepared_networks_err_no_more_than_plain_ones(family):
 @pytest.mark.parametrize("family", ["gemma3", "gpt_neox"])
 def test_float32_stays_as_transformers_loads_it(family):
     network = prepared(build_network(family, 1200))
-    assert kinds(network) == (0, 0, 0)
+    assert kinds(network) == (0, 0, 0, 0)
 
 
 @pytest.mark.parametrize("size", [0.01, 1.0, 300.0])
@@ -104,7 +105,7 @@ def test_a_torch_without_the_operations_keeps_the_originals(monkeypatch):
     monkeypatch.setattr(module.PackedLinear, "__init__", lacking)
     plain = build_network("llama", 1200).eval().bfloat16()
     network = prepared(copy.deepcopy(plain))
-    assert kinds(network) == (0, 0, 2 * LAYERS)
+    assert kinds(network) == (0, 0, 2 * LAYERS, 0)
     assert relative_error(states(network), states(plain)).mean() < 0.05
 
 
@@ -114,7 +115,7 @@ def test_a_product_that_differs_by_a_bit_keeps_the_original(monkeypatch):
 
     whole = module.PackedLinear.forward
     monkeypatch.setattr(module.PackedLinear, "forward", lambda self, x: whole(self, x) * 1.004)
-    assert kinds(prepared(build_network("llama", 1200).bfloat16())) == (0, 0, 2 * LAYERS)
+    assert kinds(prepared(build_network("llama", 1200).bfloat16())) == (0, 0, 2 * LAYERS, 0)
 
 
 @needs_onednn
@@ -144,7 +145,7 @@ def test_what_only_looks_like_an_mlp_or_a_norm_is_left_alone():
     network = prepared(network)
     assert type(network.layers[0].mlp) is OtherMlp
     assert type(network.layers[1].input_layernorm) is OtherRMSNorm
-    assert kinds(network) == (7 * LAYERS, LAYERS - 1, 2 * LAYERS - 1)
+    assert kinds(network) == (7 * LAYERS, LAYERS - 1, 2 * LAYERS - 1, LAYERS)
 
 
 @needs_onednn
@@ -158,6 +159,67 @@ def test_a_hooked_or_derived_linear_layer_is_left_alone():
     prepared(network)
     assert type(network.layers[0].self_attn.q_proj) is Derived
     assert type(network.layers[1].self_attn.q_proj) is nn.Linear
+
+
+def in_a_tree(network, texts) -> np.ndarray:
+    """Every layer at every token of the texts, computed as one tree."""
+    from encyclo_capture.attention import register
+    from encyclo_capture.forward import run_tree
+    from encyclo_capture.tokens import TokenisedPrompt
+    from encyclo_capture.tree import grow
+
+    register()
+    whole = [tuple(text[: end + 1]) for text in texts for end in range(len(text))]
+    tree = grow([TokenisedPrompt(0, ids, (len(ids) - 1,)) for ids in sorted(whole)])
+    return run_tree(network, "cpu", tree, range(1, LAYERS + 1)).numpy()
+
+
+@needs_onednn
+@pytest.mark.parametrize("family", ["gemma3", "llama", "qwen3", "mistral"])
+def test_turning_in_float32_errs_less_than_rounding_in_between(family):
+    """On trees, against float32 and beside transformers' own attention module; the windows are full."""
+    exact = build_network(family, 1200).eval()
+    plain = copy.deepcopy(exact).bfloat16()
+    ready = prepared(copy.deepcopy(plain))
+    texts = [(2, *range(100, 120)), (2, *range(100, 106), *range(300, 320))]
+    wanted = in_a_tree(exact, texts)
+    error, allowed = (relative_error(in_a_tree(one, texts), wanted).mean(axis=0) for one in (ready, plain))
+    assert (error <= 1.1 * allowed).all() and (error > 1e-4).all()
+
+
+@needs_onednn
+def test_outside_a_tree_the_original_attention_computes():
+    from encyclo_capture.turning import TurningAttention
+
+    network = prepared(build_network("gemma3", 1200).bfloat16()).eval()
+    before = states(network)
+    for layer in network.layers:
+        assert type(layer.self_attn) is TurningAttention
+        layer.self_attn = layer.self_attn.original
+    np.testing.assert_array_equal(states(network), before)
+
+
+@needs_onednn
+@pytest.mark.parametrize("broken", ["turned otherwise", "answers otherwise", "more parts"])
+def test_attention_that_is_otherwise_is_left_alone(monkeypatch, broken):
+    from transformers.models.llama import modeling_llama
+
+    network = build_network("llama", 1200).bfloat16()
+    attention = network.layers[0].self_attn
+    if broken == "turned otherwise":  # neighbours, not halves, are turned as pairs
+        monkeypatch.setattr(
+            modeling_llama,
+            "rotate_half",
+            lambda x: torch.stack((-x[..., 1::2], x[..., ::2]), dim=-1).flatten(-2),
+        )
+    elif broken == "answers otherwise":
+        whole = attention.forward
+        attention.forward = lambda *args, **more: (-whole(*args, **more)[0], None)
+    else:
+        attention.gate = nn.Linear(32, 32)
+    left = [type(layer.self_attn).__name__ for layer in prepared(network).layers]
+    assert left[0] == "LlamaAttention"
+    assert set(left[1:]) == {"LlamaAttention" if broken == "turned otherwise" else "TurningAttention"}
 
 
 @needs_onednn

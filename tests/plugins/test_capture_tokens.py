@@ -126,6 +126,18 @@ def test_padded_tokens_are_counted_for_bert(tiny_family):
     assert (batch.tokens, batch.tokens_computed) == (sum(lengths), 2 * max(lengths))
 
 
+@pytest.mark.parametrize("batch_tokens", [8, 30, 4096])
+def test_equal_texts_are_computed_once_by_bert_too(tiny_family, batch_tokens):
+    """Whatever is pooled of them."""
+    model, plain = tiny_family("bert")
+    asked = [prompt("The cat sat", mention) for mention in ("cat", "sat", "cat", None)]
+    asked += [prompt("The dog sat", "dog")] * 2
+    batches = capture(model, asked, batch_tokens=batch_tokens)
+    assert sum(batch.tokens_computed for batch in batches) == sum(
+        len(plain.ids(text)) for text in ("The cat sat", "The dog sat")
+    )
+
+
 @pytest.mark.parametrize("family", ["gemma3", "bert"])
 def test_no_prompt_gives_no_batch(tiny_family, family):
     model, _ = tiny_family(family)

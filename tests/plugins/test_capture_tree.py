@@ -115,36 +115,50 @@ def test_common_prefix(a, b):
     assert a[: shared + 1] != b[: shared + 1] or shared == len(a) == len(b)
 
 
-@pytest.mark.parametrize("few", [1, 3, 64])
+@pytest.mark.parametrize("span", [1, 3, 16])
 @pytest.mark.parametrize("window", [None, 1, 3])
-@given(asked=prompts())
-def test_blocks_show_each_node_its_path_and_nothing_else(few, window, asked):
+@pytest.mark.parametrize("filling", [0, 5])
+@given(asked=prompts(), some=st.sets(st.integers(0, 100), min_size=1) | st.none())
+def test_blocks_show_each_node_its_path_and_nothing_else(span, window, filling, asked, some):
     from encyclo_capture import attention
 
     ((_, tree),) = cut_into_trees(asked, 10_000)
+    size = len(tree)
+    tree = tree.filled(size + filling)
+    asking = None if some is None else np.array(sorted({node % size for node in some}))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(attention, "FEW_NODES", few)
-        layout = attention.lay_out(tree, "cpu")
-    shown = []
+        patch.setattr(attention, "SPAN", span)
+        patch.setattr(attention, "POOLED_SPAN", 2 * span)
+        layout = attention.lay_out(tree, "cpu", asking)
+    nodes, shown = range(len(tree)) if asking is None else asking, []
     for block in layout.blocks:
         mask = block.mask(window, 2)
         for row, queries in enumerate(block.queries):
             for place, query in enumerate(queries):
-                seen = block.keys[row]
-                if mask is not None:
-                    one, other = mask[row, 0, 2 * place], mask[row, 0, 2 * place + 1]
-                    assert one.tolist() == other.tolist()  # two heads that share a key head
-                    seen = seen[one == 0]
-                shown.append((int(query), seen.tolist()))
-    assert len(set(layout.rows.tolist())) == len(tree)
-    for node, path in ancestors(tree).items():
+                one, other = mask[row, 0, 2 * place], mask[row, 0, 2 * place + 1]
+                assert one.tolist() == other.tolist()  # two heads that share a key head
+                shown.append((int(query), sorted(block.keys[row][one == 0].tolist())))
+    rows = range(len(nodes)) if layout.rows is None else layout.rows.tolist()
+    assert len(set(rows)) == len(nodes)
+    for place, node in enumerate(nodes):
+        path = ancestors(tree)[node]
         start = 0 if window is None else max(0, len(path) - window)
-        assert shown[layout.rows[node]] == (node, path[start:])
+        assert shown[rows[place]] == (place, sorted(path[start:]))
 
 
-@pytest.mark.parametrize("few", [1, 3, 64])
+@given(asked=prompts(), filling=st.integers(0, 20))
+def test_filling_adds_nodes_that_nobody_reads(asked, filling):
+    ((_, tree),) = cut_into_trees(asked, 10_000)
+    filled = tree.filled(len(tree) + filling)
+    assert len(filled) == len(tree) + filling and filled.pooled is tree.pooled
+    found = ancestors(filled)
+    assert {node: found[node] for node in range(len(tree))} == ancestors(tree)
+    assert all(found[node] == [node] for node in range(len(tree), len(filled)))
+
+
+@pytest.mark.parametrize("span", [1, 3, 16])
 @given(asked=prompts())
-def test_tree_attention_equals_attention_along_each_path(few, asked):
+def test_tree_attention_equals_attention_along_each_path(span, asked):
     """Against sums written out by hand, for one block and for many, whole and cut into small gathers."""
     import torch
 
@@ -157,11 +171,11 @@ def test_tree_attention_equals_attention_along_each_path(few, asked):
     query = torch.randn(1, heads, len(tree), size)
     key, value = torch.randn(2, 1, key_heads, len(tree), size).unbind()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(attention, "FEW_NODES", few)
-        patch.setattr(attention, "GATHERED_AT_ONCE", 64 if few == 3 else attention.GATHERED_AT_ONCE)
-        token = attention._layout.set(attention.lay_out(tree, "cpu"))
+        patch.setattr(attention, "SPAN", span)
+        patch.setattr(attention, "GATHERED_AT_ONCE", 64 if span == 3 else attention.GATHERED_AT_ONCE)
+        token = attention._walk.set(attention.Walk(attention.lay_out(tree, "cpu")))
         found, _ = attention.tree_attention(None, query, key, value, None, sliding_window=window, softcap=2.0)
-        attention._layout.reset(token)
+        attention._walk.reset(token)
     for node, whole in ancestors(tree).items():
         path = whole[max(0, len(whole) - window) :]
         for head in range(heads):

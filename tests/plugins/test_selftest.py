@@ -85,9 +85,8 @@ def test_a_wrong_layer_fails(broken, family, monkeypatch):
     """Blocks counted from one too many: every layer is its neighbour."""
     from encyclo_capture import forward
 
-    model = broken(family)
-    blocks = list(forward.find_blocks(model.network))
-    monkeypatch.setattr(forward, "find_blocks", lambda network: [*blocks[1:], blocks[0]])
+    model, find = broken(family), forward.find_blocks
+    monkeypatch.setattr(forward, "find_blocks", lambda network: [*find(network)[1:], find(network)[0]])
     assert "of 4" in assert_check_fails("layers", model, layers=(1, 2))
 
 
@@ -117,30 +116,27 @@ def test_attention_that_sees_beyond_the_window_fails(broken, monkeypatch):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_attention_that_leaks_between_prompts_fails(broken, dtype):
+def test_attention_that_leaks_between_prompts_fails(broken, monkeypatch, dtype):
     """Each node gets a tenth of the others at its depth: nothing changes for a prompt alone."""
-    from transformers import AttentionInterface
+    from encyclo_capture import attention, turning
 
-    from encyclo_capture import attention
+    whole = attention.attend
 
-    def leaking(*arguments, **more):
-        result, _ = attention.tree_attention(*arguments, **more)
-        blocks = attention._layout.get().blocks
-        nodes = torch.cat([block.queries.flatten() for block in blocks])
-        depths = torch.cat([block.depth.flatten() for block in blocks])
+    def leaking(walk, *arguments):
+        result = whole(walk, *arguments)
+        nodes = torch.cat([block.queries.flatten() for block in walk.layout.blocks])
+        depths = torch.cat([block.distance.amax(dim=-1).flatten() for block in walk.layout.blocks])
         for depth in depths.unique():
             rows = nodes[depths == depth].unique()
-            result[:, rows] = 0.1 * result[:, rows] + 0.9 * result[:, rows].mean(dim=1, keepdim=True)
-        return result, None
+            result[rows] = 0.1 * result[rows] + 0.9 * result[rows].mean(dim=0, keepdim=True)
+        return result
 
     model = broken("llama", dtype)
-    AttentionInterface.register(attention.NAME, leaking)
-    try:
-        message = assert_check_fails("batch", model)
-    finally:
-        attention.register()
-    assert "with others and alone" in message and dtype in message
     check(model)
+    for module in (attention, turning):
+        monkeypatch.setattr(module, "attend", leaking)
+    message = assert_check_fails("batch", model)
+    assert "with others and alone" in message and dtype in message
 
 
 def test_answers_handed_to_the_wrong_prompt_fail(broken, monkeypatch):
@@ -152,11 +148,14 @@ def test_answers_handed_to_the_wrong_prompt_fail(broken, monkeypatch):
     assert_check_fails("batch", model)
 
 
-def test_padding_that_is_attended_to_fails(broken):
+def test_padding_that_is_attended_to_fails(broken, monkeypatch):
     """The mask is lost. One prompt at a time there is no padding, so that the other checks pass."""
     model = broken("bert")
-    forward = model.network.forward
-    model.network.forward = lambda attention_mask=None, **more: forward(**more)
+    kind = type(model.network)
+    forward = kind.forward
+    monkeypatch.setattr(
+        kind, "forward", lambda network, attention_mask=None, **more: forward(network, **more)
+    )
     assert "padded" in assert_check_fails("padding", model, batch_tokens=1)
 
 

@@ -22,94 +22,147 @@ from encyclo_capture.tree import TokenTree
 NAME = "encyclo_tree"
 # Gathered keys (or queries) of one product, in numbers: bounds memory, and keeps a product in the cache.
 GATHERED_AT_ONCE = 2**22
-# Branches of different shapes join one block until they have so many nodes; beyond that only where little of
-# the product is padding.
-FEW_NODES = 128
-WASTE = 1.5
+# Nodes of a run: few, since each is compared with all of them; not one, since a path is gathered for each run. The
+# pooled nodes are fewer, their runs longer.
+SPAN = 16
+POOLED_SPAN = 64
+# Runs with paths of different length join one block until a product is so many times what it would be without
+# padding: one block in the nodes' order is worth much, since nothing has to be gathered and put back.
+WASTE = 2.0
 
 
 @dataclass(frozen=True)
 class Block:
-    """Branches of similar shape, padded to the longest: queries at their own nodes, keys along their paths.
+    """Runs of neighbouring nodes, padded to one shape. A node sees nothing but nodes of its run and the path to it.
 
-    queries: int64 [branches, own]; a shorter branch repeats its last node
-    keys:    int64 [branches, length]; a shorter path goes on with node 0, which no query sees
-    depth:   int64 [branches, own], the queries' depths
+    queries:  int64 [runs, own], rows of the queries; a run with fewer repeats its last
+    keys:     int64 [runs, length], nodes: the path to the run's first node, then the run
+    distance: int64 [runs, own, length], how many tokens a key stands before a query; -1 where it isn't on its path
     """
 
     queries: Tensor
     keys: Tensor
-    depth: Tensor
-    masks: dict[int | None, Tensor | None] = field(default_factory=dict)
+    distance: Tensor
+    masks: dict[tuple[int | None, int], Tensor] = field(default_factory=dict)
 
-    def mask(self, window: int | None, group: int) -> Tensor | None:
-        """Return what is added to scores: 0 or -inf, float32 [branches, 1, own * group, length]; None for 0."""
-        if window not in self.masks:
-            places = torch.arange(self.keys.shape[1], device=self.keys.device)
-            distance = self.depth[:, :, None] - places
-            hidden = distance < 0
+    def mask(self, window: int | None, group: int) -> Tensor:
+        """Return what is added to scores: 0 or -inf, float32 [runs, 1, own * group, length]."""
+        if (window, group) not in self.masks:
+            hidden = self.distance < 0
             if window is not None:
-                hidden |= distance >= window
+                hidden = hidden | (self.distance >= window)
             mask = torch.zeros(hidden.shape, device=hidden.device).masked_fill_(hidden, float("-inf"))
-            whole = mask.repeat_interleave(group, dim=1)[:, None] if hidden.any() else None
-            self.masks[window] = whole
-        return self.masks[window]
+            self.masks[window, group] = mask.repeat_interleave(group, dim=1)[:, None]
+        return self.masks[window, group]
 
 
 @dataclass(frozen=True)
 class Layout:
-    """A tree's blocks, and each node's row among the blocks' padded queries: int64 [nodes]."""
+    """Which nodes ask, in blocks, and each one's row among the blocks' padded queries: int64 [queries].
+
+    `rows` is None where the blocks hold the queries in their order.
+    """
 
     blocks: list[Block]
-    rows: Tensor
+    rows: Tensor | None
 
 
-_layout: ContextVar[Layout] = ContextVar("encyclo_tree_layout")
+@dataclass(frozen=True)
+class Manner:
+    """What a model's attention does with its scores: the factor, the sliding window, the bend."""
+
+    scale: float
+    window: int | None
+    softcap: float | None
 
 
-def lay_out(tree: TokenTree, device: str) -> Layout:
-    """Cut the branches, sorted by shape, into blocks of similar shape."""
-    order = np.lexsort((tree.fresh, tree.lengths))
-    blocks, rows, start, above = [], np.empty(len(tree), np.int64), 0, 0
-    while start < len(order):
-        end, own, total, nodes = start, 0, 0, 0
-        while end < len(order):
-            length, fresh = int(tree.lengths[order[end]]), int(tree.fresh[order[end]])
-            widest = max(own, fresh)
-            padded = (end + 1 - start) * widest * length
-            if nodes >= FEW_NODES and padded > WASTE * (total + fresh * length):
-                break
-            end, own, total, nodes = end + 1, widest, total + fresh * length, nodes + fresh
-        branches = order[start:end]
-        blocks.append(_block(tree, branches, own, device))
-        for place, branch in enumerate(branches):
-            first = tree.paths[branch, tree.lengths[branch] - tree.fresh[branch]]
-            rows[first : first + tree.fresh[branch]] = above + place * own + np.arange(tree.fresh[branch])
-        above += len(branches) * own
-        start = end
-    return Layout(blocks, torch.from_numpy(rows).to(device))
+@dataclass
+class Walk:
+    """How far a network has come along a tree: who asks, and the keys and values of all nodes where only some ask.
+
+    Where `stops` is set, the next attention keeps what it was given and ends there.
+    """
+
+    layout: Layout
+    stops: bool = False
+    known: tuple[Tensor, Tensor] | None = None
+    asked: Tensor | None = None
+    manner: Manner | None = None
 
 
-def _block(tree: TokenTree, branches: NDArray[np.int64], own: int, device: str) -> Block:
-    lengths, fresh = tree.lengths[branches, None], tree.fresh[branches, None]
-    depth = np.minimum(lengths - fresh + np.arange(own), lengths - 1)
-    queries = np.take_along_axis(tree.paths[branches], depth, axis=1)
-    keys = np.ascontiguousarray(tree.paths[branches, : lengths.max()])
-    on_device = [torch.from_numpy(array).to(device) for array in (queries, keys, depth)]
-    return Block(on_device[0], on_device[1], on_device[2])
+class KeysKnown(Exception):
+    """Raised by the attention of a walk that stops: its keys and values are known."""
+
+
+_walk: ContextVar[Walk] = ContextVar("encyclo_tree_walk")
+
+
+def current_walk() -> Walk | None:
+    """Return the walk that attention follows here; None outside `attending_to`."""
+    return _walk.get(None)
+
+
+def lay_out(tree: TokenTree, device: str, asking: NDArray[np.int64] | None = None) -> Layout:
+    """Cut the nodes into runs, and these, sorted by the length of their paths, into blocks.
+
+    `asking` are the nodes that ask, in rising order: all of them by default. Queries come in this order.
+    """
+    nodes, span = (np.arange(len(tree)), SPAN) if asking is None else (asking, POOLED_SPAN)
+    runs, first, own = np.unique(nodes // span, return_index=True, return_counts=True)
+    above = tree.depth[runs * span]
+    order = np.argsort(above, kind="stable")
+    blocks, rows, done = [], np.empty(len(nodes), np.int64), 0
+    for start, end in _cuts(above[order] + span):
+        # In the nodes' order where there is one block, so that nothing needs to be put back.
+        some = np.sort(order[start:end])
+        asks = first[some, None] + np.minimum(np.arange(own[some].max()), own[some, None] - 1)
+        shown = _seen(tree, nodes[asks], runs[some] * span, above[some], span)
+        queries, keys, distance = (torch.from_numpy(array).to(device) for array in (asks, *shown))
+        blocks.append(Block(queries, keys, distance))
+        # Where a run repeats its last query, the last of the equal rows is taken.
+        rows[asks] = done + np.arange(asks.size).reshape(asks.shape)
+        done += asks.size
+    in_order = done == len(nodes) and bool((rows == np.arange(done)).all())
+    return Layout(blocks, None if in_order else torch.from_numpy(rows).to(device))
+
+
+def _cuts(lengths: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
+    """Yield (start, end) of runs, sorted by length, that are padded to one length with little waste."""
+    start = total = 0
+    for place, length in enumerate(lengths.tolist()):
+        if total and length * (place + 1 - start) > WASTE * (total + length):
+            yield start, place
+            start, total = place, 0
+        total += length
+    yield start, len(lengths)
+
+
+def _seen(
+    tree: TokenTree, asking: NDArray[np.int64], starts: NDArray[np.int64], above: NDArray[np.int64], span: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return keys and distances of a block (see there): runs of `span` nodes from `starts`, `above` nodes before."""
+    owner = np.repeat(np.arange(len(tree.fresh)), tree.fresh)
+    places = np.arange(above.max())
+    own = starts[:, None] + np.arange(span)
+    keys = np.concatenate([tree.paths[owner[starts], : len(places)], np.minimum(own, len(tree) - 1)], axis=1)
+    there = np.concatenate([places < above[:, None], own < len(tree)], axis=1)
+    depth = tree.depth[keys][:, None]
+    on_path = tree.paths[owner[asking][:, :, None], depth] == keys[:, None]
+    distance = tree.depth[asking][:, :, None] - depth
+    return keys, np.where(on_path & there[:, None] & (distance >= 0), distance, -1)
 
 
 @contextmanager
-def attending_to(network: Any, tree: TokenTree, device: str) -> Iterator[None]:
-    """Let the network's attention follow `tree` in the block."""
+def attending_to(network: Any, walk: Walk) -> Iterator[None]:
+    """Let the network's attention follow `walk` in the block."""
     before = network.config._attn_implementation
-    token = _layout.set(lay_out(tree, device))
+    token = _walk.set(walk)
     network.config._attn_implementation_internal = NAME
     try:
         yield
     finally:
         network.config._attn_implementation_internal = before
-        _layout.reset(token)
+        _walk.reset(token)
 
 
 def tree_attention(
@@ -123,37 +176,46 @@ def tree_attention(
     softcap: float | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
-    """Attend: query [1, heads, nodes, d], key and value [1, key heads, nodes, d] -> [1, nodes, heads, d].
+    """Attend: query [1, heads, n, d], key and value [1, key heads, nodes, d] -> [1, n, heads, d].
 
     The same sums as eager attention, scores and softmax in float32; `sliding_window` counts tokens, the node included.
     """
-    heads, _nodes, size = query.shape[1:]
-    scale = size**-0.5 if scaling is None else scaling
+    walk = _walk.get()
     queries, keys, values = (states[0].transpose(0, 1).contiguous() for states in (query, key, value))
-    layout = _layout.get()
+    manner = Manner(query.shape[-1] ** -0.5 if scaling is None else scaling, sliding_window, softcap)
+    return attend(walk, queries, keys, values, manner)[None], None
+
+
+def attend(walk: Walk, queries: Tensor, keys: Tensor, values: Tensor, manner: Manner) -> Tensor:
+    """Attend: queries [n, heads, d], keys and values [nodes, key heads, d] -> [n, heads, d].
+
+    Raises KeysKnown where the walk stops.
+    """
+    if walk.stops:
+        walk.known, walk.asked, walk.manner = (keys, values), queries, manner
+        raise KeysKnown
+    if walk.known is not None:
+        keys, values = walk.known
+    dtype = values.dtype
+    if queries.device.type == "cpu":
+        # oneDNN would compile a bfloat16 product for each of the many shapes; and float32 rounds less.
+        queries, keys, values = queries.float(), keys.float(), values.float()
+    heads, size = queries.shape[1:]
     found = []
-    for block in layout.blocks:
-        window = sliding_window
+    for block in walk.layout.blocks:
+        window = manner.window
         if window is not None and block.keys.shape[1] <= window:
             window = None  # hides nothing
-        mask = block.mask(window, heads // key.shape[1])
-        branches, own = block.queries.shape
-        step = max(1, GATHERED_AT_ONCE // (max(own * heads, block.keys.shape[1] * key.shape[1]) * size))
-        for start in range(0, branches, step):
+        mask = block.mask(window, heads // keys.shape[1])
+        runs, own = block.queries.shape
+        step = max(1, GATHERED_AT_ONCE // (max(own * heads, block.keys.shape[1] * keys.shape[1]) * size))
+        for start in range(0, runs, step):
             part = slice(start, start + step)
             found.append(
-                _attend(
-                    queries,
-                    keys,
-                    values,
-                    block.queries[part],
-                    block.keys[part],
-                    mask if mask is None else mask[part],
-                    scale,
-                    softcap,
-                )
+                _attend(queries, keys, values, block.queries[part], block.keys[part], mask[part], manner)
             )
-    return torch.cat(found).index_select(0, layout.rows)[None], None
+    whole = torch.cat(found) if len(found) > 1 else found[0]
+    return (whole if walk.layout.rows is None else whole.index_select(0, walk.layout.rows)).to(dtype)
 
 
 def _attend(
@@ -162,28 +224,26 @@ def _attend(
     values: Tensor,
     asking: Tensor,
     asked: Tensor,
-    mask: Tensor | None,
-    scale: float,
-    softcap: float | None,
+    mask: Tensor,
+    manner: Manner,
 ) -> Tensor:
-    """Attend from the nodes `asking` [b, own] to `asked` [b, length]: [b * own, heads, d]."""
-    (branches, own), length = asking.shape, asked.shape[1]
+    """Attend from the queries `asking` [runs, own] to `asked` [runs, length]: [runs * own, heads, d]."""
+    (runs, own), length = asking.shape, asked.shape[1]
     heads, key_heads, size = queries.shape[1], keys.shape[1], queries.shape[2]
     group = heads // key_heads
     # Heads that share a key head stand side by side as further queries.
-    q = queries.index_select(0, asking.reshape(-1)).view(branches, own, key_heads, group, size)
-    q = q.transpose(1, 2).reshape(branches, key_heads, own * group, size)
-    k = keys.index_select(0, asked.reshape(-1)).view(branches, length, key_heads, size).permute(0, 2, 3, 1)
-    v = values.index_select(0, asked.reshape(-1)).view(branches, length, key_heads, size).transpose(1, 2)
+    whole = len(queries) == asking.numel()  # nothing is cut, nor repeated: they stand in their order
+    q = queries if whole else queries.index_select(0, asking.reshape(-1))
+    q = q.view(runs, own, key_heads, group, size).transpose(1, 2).reshape(runs, key_heads, own * group, size)
+    k = keys.index_select(0, asked.reshape(-1)).view(runs, length, key_heads, size).permute(0, 2, 3, 1)
+    v = values.index_select(0, asked.reshape(-1)).view(runs, length, key_heads, size).transpose(1, 2)
     # In float32 before the product is rounded: bfloat16 would move a score of 100 by up to 0.25.
-    scores = torch.matmul(q.float(), k.float()).mul_(scale)
-    if softcap is not None:
-        scores = torch.tanh(scores / softcap) * softcap
-    if mask is not None:
-        scores = scores + mask
-    weights = torch.softmax(scores, dim=-1).to(values.dtype)
-    result = torch.matmul(weights, v).view(branches, key_heads, own, group, size)
-    return result.transpose(1, 2).reshape(branches * own, heads, size)
+    scores = torch.matmul(q.float(), k.float()).mul_(manner.scale)
+    if manner.softcap is not None:
+        scores = torch.tanh(scores / manner.softcap) * manner.softcap
+    weights = torch.softmax(scores.add_(mask), dim=-1).to(values.dtype)
+    result = torch.matmul(weights, v).view(runs, key_heads, own, group, size)
+    return result.transpose(1, 2).reshape(runs * own, heads, size)
 
 
 def register() -> None:

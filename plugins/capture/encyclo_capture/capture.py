@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,10 +14,12 @@ from torch import Tensor
 
 from encyclo.errors import CaptureError
 from encyclo.types import Prompt, Samples
+from encyclo_capture.crew import crew_size, run_jobs
 from encyclo_capture.forward import run_padded, run_tree
 from encyclo_capture.model import TransformersModel
+from encyclo_capture.sizes import even_size
 from encyclo_capture.tokens import TokenisedPrompt, tokenise
-from encyclo_capture.tree import grow, tree_groups
+from encyclo_capture.tree import count_nodes, grow, tree_groups
 
 # Long prompts have little to share beside their length; padded batches take them through the model's own attention.
 LONGEST_IN_TREE = 192
@@ -33,38 +37,65 @@ def capture(
     in_tree = [t for t in tokenised if len(t.needed) <= LONGEST_IN_TREE] if model.shares_prefixes else []
     chosen = {t.position for t in in_tree}
     rest = sorted((t for t in tokenised if t.position not in chosen), key=lambda t: (len(t.ids), t.ids))
-    jobs = [(group, _run_tree) for group in tree_groups(in_tree, batch_tokens)]
-    jobs += [(group, _run_padded) for group in padded_batches(rest, batch_tokens)]
+    most = most_nodes(model, in_tree, batch_tokens)
+    jobs = [partial(_compute, model.device, layers, _run_tree, group) for group in tree_groups(in_tree, most)]
+    jobs += [
+        partial(_compute, model.device, layers, _run_padded, group)
+        for group in padded_batches(rest, batch_tokens)
+    ]
     # While the device computes a batch, the one before is on its way to the host.
-    before: Callable[[], Samples] | None = None
-    for group, run in jobs:
-        for part, pooled, computed in halving(group, partial(run, model, layers)):
-            ready = start_transfer(pooled)
-            if before is not None:
-                yield before()
-            before = partial(_samples, model, prompts, layers, part, ready, computed)
-    if before is not None:
-        yield before()
+    before: list[Captured] = []
+    for batches in run_jobs(jobs, model):
+        yield from (_samples(model, prompts, layers, batch) for batch in before)
+        before = batches
+    yield from (_samples(model, prompts, layers, batch) for batch in before)
 
 
-Runner = Callable[[Sequence[TokenisedPrompt]], tuple[Tensor, int]]
+@dataclass(frozen=True)
+class Captured:
+    """A batch that has been computed; `ready` waits for its vectors, float32 [n, L, H]."""
+
+    group: Sequence[TokenisedPrompt]
+    ready: Callable[[], NDArray[np.float32]]
+    computed: int
+
+
+Runner = Callable[[Any, str, Sequence[int], Sequence[TokenisedPrompt]], tuple[Tensor, int]]
+
+
+def most_nodes(model: TransformersModel, prompts: Sequence[TokenisedPrompt], batch_tokens: int) -> int:
+    """Return how many nodes a tree may have: `batch_tokens`, or less, so that all workers end at about one time."""
+    workers = crew_size(model.device)
+    total, longest = count_nodes(prompts), max((len(p.needed) for p in prompts), default=0)
+    if workers == 1 or total <= batch_tokens or 2 * longest > batch_tokens:
+        return batch_tokens
+    rounds = -(-total // (workers * (batch_tokens - longest)))
+    # A tree ends before the prompt that would not fit.
+    return min(batch_tokens, even_size(model.network, total // (workers * rounds) + longest))
+
+
+def _compute(
+    device: str, layers: Sequence[int], run: Runner, group: Sequence[TokenisedPrompt], network: Any
+) -> list[Captured]:
+    parts = halving(group, partial(run, network, device, layers))
+    return [Captured(part, start_transfer(pooled), computed) for part, pooled, computed in parts]
 
 
 def _run_tree(
-    model: TransformersModel, layers: Sequence[int], group: Sequence[TokenisedPrompt]
+    network: Any, device: str, layers: Sequence[int], group: Sequence[TokenisedPrompt]
 ) -> tuple[Tensor, int]:
     tree = grow(group)
-    return run_tree(model.network, model.device, tree, layers), len(tree)
+    return run_tree(network, device, tree, layers), even_size(network, len(tree))
 
 
 def _run_padded(
-    model: TransformersModel, layers: Sequence[int], group: Sequence[TokenisedPrompt]
+    network: Any, device: str, layers: Sequence[int], group: Sequence[TokenisedPrompt]
 ) -> tuple[Tensor, int]:
-    return run_padded(model.network, model.device, group, layers), len(group[-1].ids) * len(group)
+    return run_padded(network, device, group, layers), len(group[-1].ids) * len({p.ids for p in group})
 
 
 def halving(
-    group: Sequence[TokenisedPrompt], run: Runner
+    group: Sequence[TokenisedPrompt], run: Callable[[Sequence[TokenisedPrompt]], tuple[Tensor, int]]
 ) -> Iterator[tuple[Sequence[TokenisedPrompt], Tensor, int]]:
     """Run a group; where the device has too little memory, its halves, and so on. Yield what ran.
 
@@ -105,34 +136,34 @@ def start_transfer(pooled: Tensor) -> Callable[[], NDArray[np.float32]]:
 
 
 def padded_batches(prompts: Sequence[TokenisedPrompt], batch_tokens: int) -> Iterator[list[TokenisedPrompt]]:
-    """Cut prompts, sorted by length, into batches of at most `batch_tokens` padded tokens (at least one)."""
+    """Cut prompts, sorted by length, into batches of at most `batch_tokens` padded tokens (at least one prompt).
+
+    Equal texts are one row.
+    """
     batch: list[TokenisedPrompt] = []
+    texts: set[tuple[int, ...]] = set()
     for prompt in prompts:
-        if batch and len(prompt.ids) * (len(batch) + 1) > batch_tokens:
+        texts.add(prompt.ids)
+        if batch and len(prompt.ids) * len(texts) > batch_tokens:
             yield batch
-            batch = []
+            batch, texts = [], {prompt.ids}
         batch.append(prompt)
     if batch:
         yield batch
 
 
 def _samples(
-    model: TransformersModel,
-    prompts: Sequence[Prompt],
-    layers: Sequence[int],
-    group: Sequence[TokenisedPrompt],
-    ready: Callable[[], NDArray[np.float32]],
-    computed: int,
+    model: TransformersModel, prompts: Sequence[Prompt], layers: Sequence[int], batch: Captured
 ) -> Samples:
     """Bring a batch to the host; refuse it if a value is not finite, naming prompt, layer and type."""
-    values = ready()
+    values = batch.ready()
     if not np.isfinite(values).all():
-        raise _not_finite(model, prompts, layers, group, values)
+        raise _not_finite(model, prompts, layers, batch.group, values)
     return Samples(
-        positions=np.array([t.position for t in group], np.int64),
+        positions=np.array([t.position for t in batch.group], np.int64),
         activations=values,
-        tokens=sum(len(t.ids) for t in group),
-        tokens_computed=computed,
+        tokens=sum(len(t.ids) for t in batch.group),
+        tokens_computed=batch.computed,
     )
 
 

@@ -8,9 +8,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from encyclo.errors import CaptureError
-from encyclo_capture.attention import attending_to
+from encyclo_capture.attention import Walk, attending_to, lay_out
+from encyclo_capture.deepest import Narrowing
+from encyclo_capture.sizes import even_size
 from encyclo_capture.tokens import TokenisedPrompt
 from encyclo_capture.tree import TokenTree
 
@@ -20,25 +23,35 @@ class LayerTap:
 
     `layers` are hidden_states indices: 0 is the first block's input, i the i-th block's output, and the last
     index the network's own output, after its final norm. `rows` int64 [k] picks pooled rows of the flattened
-    states and `counts` int64 [n] says how many of them belong to each prompt.
+    states and `counts` int64 [n] says how many of them belong to each prompt. `narrowing`, on a tree, may narrow
+    the deepest block to the pooled nodes.
     """
 
-    def __init__(self, network: Any, layers: Sequence[int], rows: Tensor, counts: Tensor) -> None:
+    def __init__(
+        self,
+        network: Any,
+        layers: Sequence[int],
+        rows: Tensor,
+        counts: Tensor,
+        narrowing: Narrowing | None = None,
+    ) -> None:
         self._network, self._layers = network, layers
-        self._rows, self._counts = rows, counts
+        self._rows, self._counts, self._narrowing = rows, counts, narrowing
         self._found: dict[int, Tensor] = {}
         self._blocks = find_blocks(network)
 
     def run(self, **inputs: Any) -> Tensor:
         """Run the network on `inputs`; return the pooled layers, float32 [n, L, H]."""
         deepest, depth = max(self._layers), len(self._blocks)
-        handles = []
-        for index in sorted({layer for layer in self._layers if layer < depth}):
-            if index == 0:
-                hook = self._blocks[0].register_forward_pre_hook(self._before(deepest), with_kwargs=True)
-            else:
-                hook = self._blocks[index - 1].register_forward_hook(self._after(index, deepest))
-            handles.append(hook)
+        handles: list[RemovableHandle] = []
+        # Hooks run in the order in which they come: a block's input is kept before it is narrowed.
+        if 0 in self._layers:
+            hook = self._before(deepest)
+            handles.append(self._blocks[0].register_forward_pre_hook(hook, with_kwargs=True))
+        if self._narrowing is not None and self._narrowing.pays and deepest > 0:
+            handles += self._narrowing.hook(self._blocks[deepest - 1])
+        for index in sorted({layer for layer in self._layers if 0 < layer < depth}):
+            handles.append(self._blocks[index - 1].register_forward_hook(self._after(index, deepest)))
         try:
             with torch.inference_mode():
                 output = self._network(**inputs, use_cache=False)
@@ -91,8 +104,10 @@ def find_blocks(network: Any) -> nn.ModuleList:
 def run_tree(network: Any, device: str, tree: TokenTree, layers: Sequence[int]) -> Tensor:
     """Return the pooled layers of a tree's prompts: float32 [n, L, H] on the device."""
     rows, counts = (torch.from_numpy(array).to(device) for array in (tree.pooled, tree.counts))
-    tap = LayerTap(network, layers, rows, counts)
-    with attending_to(network, tree, device):
+    tree = tree.filled(even_size(network, len(tree)))
+    walk = Walk(lay_out(tree, device))
+    tap = LayerTap(network, layers, rows, counts, Narrowing(walk, tree, network, device))
+    with attending_to(network, walk):
         return tap.run(
             input_ids=torch.from_numpy(tree.tokens)[None].to(device),
             position_ids=torch.from_numpy(tree.depth)[None].to(device),
@@ -102,16 +117,17 @@ def run_tree(network: Any, device: str, tree: TokenTree, layers: Sequence[int]) 
 def run_padded(network: Any, device: str, batch: Sequence[TokenisedPrompt], layers: Sequence[int]) -> Tensor:
     """Return the pooled layers of whole prompts: float32 [n, L, H] on the device.
 
-    Prompts are padded on the right, behind an attention mask, so that neither positions nor pools see the
-    padding, whatever side the tokenizer would pad.
+    Equal texts are computed once. Texts are padded on the right, behind an attention mask, so that neither
+    positions nor pools see the padding, whatever side the tokenizer would pad.
     """
     longest = max(len(prompt.ids) for prompt in batch)
-    ids = np.zeros((len(batch), longest), np.int64)
-    mask = np.zeros((len(batch), longest), np.int64)
-    for row, prompt in enumerate(batch):
-        ids[row, : len(prompt.ids)] = prompt.ids
-        mask[row, : len(prompt.ids)] = 1
-    rows = [row * longest + token for row, prompt in enumerate(batch) for token in prompt.pooled]
+    texts = {ids: row for row, ids in enumerate(dict.fromkeys(prompt.ids for prompt in batch))}
+    ids = np.zeros((len(texts), longest), np.int64)
+    mask = np.zeros((len(texts), longest), np.int64)
+    for text, row in texts.items():
+        ids[row, : len(text)] = text
+        mask[row, : len(text)] = 1
+    rows = [texts[prompt.ids] * longest + token for prompt in batch for token in prompt.pooled]
     counts = [len(prompt.pooled) for prompt in batch]
     tap = LayerTap(network, layers, torch.tensor(rows, device=device), torch.tensor(counts, device=device))
     return tap.run(

@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 
 from encyclo.errors import ModelNotFoundError, UsageError
 from encyclo.types import Opening, Progress
+from encyclo_capture.crew import Twins
 from encyclo_capture.prepared import prepare
 from encyclo_capture.quiet import quiet_transformers
 from encyclo_capture.weights import Weights, find_licence, find_weights
@@ -86,6 +87,11 @@ class TransformersModel:
 
         network = self._load(AutoModel)
         return prepare(network, find_blocks(network))
+
+    @cached_property
+    def twins(self) -> Twins:
+        """Copies of the network that share its weights, for batches that are computed side by side."""
+        return Twins(self.network)
 
     @cached_property
     def shares_prefixes(self) -> bool:

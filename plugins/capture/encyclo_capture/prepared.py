@@ -1,9 +1,10 @@
 """A network's blocks made ready for bfloat16 on a CPU: fewer passes over memory, the same numbers.
 
-Three kinds of module are replaced, whatever the architecture: linear layers (their weights laid out once for
-oneDNN's product), gated MLPs (activation and multiplication done by the products themselves) and RMS norms
-(three passes instead of seven). A replacement must agree with its original on random rows before it takes its
-place; where it doesn't, or torch lacks what it needs, the original stays.
+Four kinds of module are replaced, whatever the architecture: linear layers (their weights laid out once for
+oneDNN's product), gated MLPs (activation and multiplication done by the products themselves), RMS norms
+(three passes instead of seven) and rotary attention on token trees (see turning.py). A replacement must agree
+with its original on random rows before it takes its place; where it doesn't, or torch lacks what it needs, the
+original stays.
 """
 
 from __future__ import annotations
@@ -15,9 +16,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from encyclo_capture.turning import NORMS, turning
+
 # Relative to the length of the result: MLPs are compared in bfloat16, norms in float32, linear layers bit for bit.
 MLP_TOLERANCE = 0.01
 NORM_TOLERANCE = 1e-5
+TURNING_TOLERANCE = 0.01
+# A softmax magnifies what queries and keys differ by.
+ANSWER_TOLERANCE = 0.2
 ROWS = 16
 # Torch's activation modules and transformers' own, by class name: oneDNN's name and algorithm.
 ACTIVATIONS = {
@@ -78,13 +84,19 @@ class FusedRmsNorm(nn.Module):
         super().__init__()
         self.factor = nn.Buffer(norm.weight.detach().float() + offset, persistent=False)
         eps = getattr(norm, "eps", None)
-        self.eps = float(norm.variance_epsilon if eps is None else eps)
+        self.eps = nn.Buffer(
+            torch.tensor(float(norm.variance_epsilon if eps is None else eps)), persistent=False
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the normed states, in the type of `x`."""
-        states = x.to(torch.float32, copy=True)  # a copy even of float32: it is changed in place
-        scale = torch.linalg.vector_norm(states, dim=-1, keepdim=True).square_().div_(x.shape[-1])
-        return states.mul_(scale.add_(self.eps).rsqrt_()).mul_(self.factor).to(x.dtype)
+        return self.scale_(x.to(torch.float32, copy=True)).to(x.dtype)
+
+    def scale_(self, states: Tensor) -> Tensor:
+        """Norm float32 states in place; return them."""
+        norm = torch.linalg.vector_norm(states, dim=-1, keepdim=True)
+        scale = torch.addcmul(self.eps, norm, norm, value=1 / states.shape[-1]).rsqrt_()
+        return states.mul_(scale).mul_(self.factor)
 
 
 def prepare(network: Any, blocks: nn.Module) -> Any:
@@ -99,6 +111,7 @@ def prepare(network: Any, blocks: nn.Module) -> Any:
         _replace(blocks, _norm_of)
         _replace(blocks, _packed)
         _replace(blocks, _gated)
+        _replace(blocks, _turning)
     return network
 
 
@@ -162,6 +175,20 @@ def _norm_of(module: Any) -> nn.Module | None:
         return None
     offset = min(errors, key=errors.__getitem__)
     return FusedRmsNorm(module, offset) if errors[offset] <= NORM_TOLERANCE else None
+
+
+def _turning(module: Any) -> nn.Module | None:
+    if type(getattr(module, "q_proj", None)) is not PackedLinear or not hasattr(module, "head_dim"):
+        return None
+    norms = [getattr(module, name) for name in NORMS if hasattr(module, name)]
+    if any(type(norm) is not FusedRmsNorm or len(norm.factor) != module.head_dim for norm in norms):
+        return None
+    try:
+        fresh, pairs, (ours, theirs) = turning(module, ROWS)
+    except (AttributeError, TypeError, ValueError, RuntimeError):
+        return None
+    near = all(_error(found.float(), wanted.float()) <= TURNING_TOLERANCE for found, wanted in pairs)
+    return fresh if near and _error(ours, theirs) <= ANSWER_TOLERANCE else None
 
 
 def _error(found: Tensor, wanted: Tensor) -> float:

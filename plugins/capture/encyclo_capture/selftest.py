@@ -1,13 +1,16 @@
 """A run's self-test: a handful of its own prompts, captured in every way, must agree with a plain pass.
 
-The plain pass is transformers' own forward over the same modules; those that were replaced on a CPU have been
-compared with their originals one by one when they were (see prepared.py).
+The plain pass is transformers' own forward, attention included, over the same modules; those that were replaced on
+a CPU have been compared with their originals one by one when they were (see prepared.py). Passes of one prompt
+run side by side, as a run's batches do.
 """
 
 from __future__ import annotations
 
 import unicodedata
 from collections.abc import Sequence
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +19,7 @@ from numpy.typing import NDArray
 from encyclo.errors import CaptureError
 from encyclo.types import Prompt
 from encyclo_capture.capture import capture
+from encyclo_capture.crew import run_jobs
 from encyclo_capture.forward import run_padded
 from encyclo_capture.model import TransformersModel
 from encyclo_capture.tokens import TokenisedPrompt, tokenise
@@ -53,9 +57,10 @@ def check(
         return {}
     tokenised = tokenise(model, chosen, pooling)
     found = {"mentions": _mentions(model, chosen, tokenised, pooling)}
-    plain = np.stack([_plain(model, prompt, layers) for prompt in tokenised])
+    passes = [partial(_plain, model.device, layers, prompt) for prompt in tokenised]
+    plain = np.stack(list(run_jobs(passes, model)))
     found["finite"] = _finite(model, chosen, layers, plain)
-    alone = np.concatenate([_captured(model, [prompt], layers, pooling, batch_tokens) for prompt in chosen])
+    alone = _captured(model, chosen, layers, pooling, batch_tokens=1)
     together = _captured(model, chosen, layers, pooling, batch_tokens)
     padded = run_padded(model.network, model.device, tokenised, layers).cpu().numpy()
     for name, ours, theirs, how in (
@@ -74,11 +79,11 @@ def choose(prompts: Sequence[Prompt]) -> list[Prompt]:
     return [different[place][1] for place in places]
 
 
-def _plain(model: TransformersModel, prompt: TokenisedPrompt, layers: Sequence[int]) -> Floats:
+def _plain(device: str, layers: Sequence[int], prompt: TokenisedPrompt, network: Any) -> Floats:
     """Pool one prompt's hidden states as transformers itself hands them out: float32 [L, H]."""
-    ids = torch.tensor([prompt.ids], device=model.device)
+    ids = torch.tensor([prompt.ids], device=device)
     with torch.inference_mode():
-        hidden = model.network(input_ids=ids, output_hidden_states=True, use_cache=False).hidden_states
+        hidden = network(input_ids=ids, output_hidden_states=True, use_cache=False).hidden_states
         rows = [hidden[layer][0, list(prompt.pooled)].float().mean(dim=0) for layer in layers]
         pooled: Floats = torch.stack(rows).cpu().numpy()
     return pooled

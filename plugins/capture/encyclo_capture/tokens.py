@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from encyclo.errors import CaptureError
 from encyclo.types import Prompt
-from encyclo_capture.model import TransformersModel
+
+if TYPE_CHECKING:
+    from encyclo_capture.model import TransformersModel
 
 
 @dataclass(frozen=True, slots=True)

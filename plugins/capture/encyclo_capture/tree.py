@@ -7,8 +7,9 @@ needed. The nodes of a tree are packed into one sequence without padding; each a
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,6 +42,21 @@ class TokenTree:
     def __len__(self) -> int:
         return len(self.tokens)
 
+    def filled(self, size: int) -> TokenTree:
+        """Return the tree with so many nodes: those that are added stand alone and nobody reads them."""
+        added = np.arange(len(self), size)
+        alone = np.zeros((len(added), self.paths.shape[1]), np.int64)
+        alone[:, 0] = added
+        ones = np.ones(len(added), np.int64)
+        return replace(
+            self,
+            tokens=np.concatenate([self.tokens, self.tokens[:1].repeat(len(added))]),
+            depth=np.concatenate([self.depth, 0 * ones]),
+            paths=np.concatenate([self.paths, alone]),
+            lengths=np.concatenate([self.lengths, ones]),
+            fresh=np.concatenate([self.fresh, ones]),
+        )
+
 
 def tree_groups(prompts: Sequence[TokenisedPrompt], most_nodes: int) -> Iterator[list[TokenisedPrompt]]:
     """Yield the prompts in groups whose trees have at most `most_nodes` nodes (or hold one prompt).
@@ -60,6 +76,13 @@ def tree_groups(prompts: Sequence[TokenisedPrompt], most_nodes: int) -> Iterator
         nodes, before = nodes + fresh, path
     if group:
         yield group
+
+
+def count_nodes(prompts: Sequence[TokenisedPrompt]) -> int:
+    """Return how many nodes one tree of all these prompts would have."""
+    paths = sorted(prompt.needed for prompt in prompts)
+    shared = sum(common_prefix(path, before) for before, path in itertools.pairwise(paths))
+    return sum(map(len, paths)) - shared
 
 
 def grow(prompts: Sequence[TokenisedPrompt]) -> TokenTree:

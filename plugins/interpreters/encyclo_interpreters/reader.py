@@ -117,7 +117,7 @@ class TransformerInterpreter:
         tensors = load_file(folder / "model.safetensors")
         try:
             crowding = None
-            if config["crowding"] is not None:
+            if config.get("crowding") is not None:
                 bank, owner = tensors.pop("crowding.bank"), tensors.pop("crowding.owner")
                 crowding = Crowding(bank, owner, config["crowding"])
             encoder = LayerEncoder(**config["shape"])

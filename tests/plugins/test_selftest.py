@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import threading
 from types import SimpleNamespace
 
 import numpy as np
@@ -95,12 +96,12 @@ def test_a_last_layer_without_the_final_norm_fails(broken, monkeypatch):
 
     model = broken("gemma3")
     keep, last = forward.LayerTap._keep, forward.find_blocks(model.network)[-1]
-    states = []
-    last.register_forward_hook(lambda _, __, output: states.append(output))
+    states = {}  # by thread: prompts are captured side by side
+    last.register_forward_hook(lambda _, __, output: states.update({threading.get_ident(): output}))
     monkeypatch.setattr(
         forward.LayerTap,
         "_keep",
-        lambda tap, index, hidden: keep(tap, index, states[-1] if index == 4 else hidden),
+        lambda tap, index, hidden: keep(tap, index, states[threading.get_ident()] if index == 4 else hidden),
     )
     assert "layer 4 of 4" in assert_check_fails("layers", model)
     check(model, layers=(1, 2, 3))

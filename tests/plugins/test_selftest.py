@@ -95,9 +95,11 @@ def test_a_last_layer_without_the_final_norm_fails(broken, monkeypatch):
     from encyclo_capture import forward
 
     model = broken("gemma3")
-    keep, last = forward.LayerTap._keep, forward.find_blocks(model.network)[-1]
+    keep = forward.LayerTap._keep
     states = {}  # by thread: prompts are captured side by side
-    last.register_forward_hook(lambda _, __, output: states.update({threading.get_ident(): output}))
+    model.network.norm.register_forward_pre_hook(
+        lambda _, args: states.update({threading.get_ident(): args[0]})
+    )
     monkeypatch.setattr(
         forward.LayerTap,
         "_keep",

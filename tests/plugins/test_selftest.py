@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import threading
 from types import SimpleNamespace
 
 import numpy as np
@@ -94,13 +95,15 @@ def test_a_last_layer_without_the_final_norm_fails(broken, monkeypatch):
     from encyclo_capture import forward
 
     model = broken("gemma3")
-    keep, last = forward.LayerTap._keep, forward.find_blocks(model.network)[-1]
-    states = []
-    last.register_forward_hook(lambda _, __, output: states.append(output))
+    keep = forward.LayerTap._keep
+    states = {}  # by thread: prompts are captured side by side
+    model.network.norm.register_forward_pre_hook(
+        lambda _, args: states.update({threading.get_ident(): args[0]})
+    )
     monkeypatch.setattr(
         forward.LayerTap,
         "_keep",
-        lambda tap, index, hidden: keep(tap, index, states[-1] if index == 4 else hidden),
+        lambda tap, index, hidden: keep(tap, index, states[threading.get_ident()] if index == 4 else hidden),
     )
     assert "layer 4 of 4" in assert_check_fails("layers", model)
     check(model, layers=(1, 2, 3))

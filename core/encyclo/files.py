@@ -16,8 +16,9 @@ import os
 import shutil
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +126,7 @@ class LateFile(io.FileIO):
     def finish(self) -> None:
         """Raise the first refusal, if there was one."""
         if self._syncing is not None:
+            _use_the_wait()
             self._syncing.join()
         if self.refusal is not None:
             raise self.refusal
@@ -142,6 +144,27 @@ def late_file(path: Path) -> Iterator[LateFile]:
     with LateFile(path) as file:
         yield file
         file.finish()
+
+
+_waiting: ContextVar[Callable[[], None] | None] = ContextVar("waiting", default=None)
+
+
+@contextmanager
+def meanwhile(work: Callable[[], None]) -> Iterator[None]:
+    """Have `work` done while the block waits for the disk, or at its end if it never does."""
+    before = _waiting.set(work)
+    try:
+        yield
+        _use_the_wait()
+    finally:
+        _waiting.reset(before)
+
+
+def _use_the_wait() -> None:
+    work = _waiting.get()
+    _waiting.set(None)
+    if work is not None:
+        work()
 
 
 _disk = Disk()

@@ -20,16 +20,13 @@ import json
 import os
 import re
 import shutil
-import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from filelock import FileLock, Timeout
 
 from encyclo import crc, files, sealing
@@ -39,8 +36,6 @@ from encyclo.schema import Part
 from encyclo.types import Concept, Store
 
 SAMPLES_A_UNIT = 2_000
-ROWS_AT_ONCE, PAUSE = 100, 5e-5
-"""Sums of short vectors keep the interpreter to themselves: so many rows, then the thread that writes has a chance."""
 _PLAIN = re.compile(r"[0-9A-Za-z_-]{1,200}")
 
 
@@ -152,23 +147,13 @@ class Ledger:
         `seconds` and the tokens say what the unit cost. The checksums are computed while the disk is busy.
         """
         attempt, name = self.new_attempt(unit)
-        with ThreadPoolExecutor(1) as beside:
-            checksums = beside.submit(_checksums, part)
-            described = self.describe_part(name, store.write_part(name, part) or {})
-            checksum, sums = checksums.result()
+        checksums: list[str] = []
+        with files.meanwhile(lambda: checksums.extend(_checksums(part))):
+            bulk = store.write_part(name, part) or {}
         commit = Commit(
-            unit.id,
-            unit.stage,
-            name,
-            len(part),
-            checksum,
-            attempt,
-            seconds,
-            tokens,
-            computed,
-            described,
-            sums,
-        )
+            unit.id, unit.stage, name, len(part), checksums[0], attempt, seconds, tokens, computed,
+            self.describe_part(name, bulk), checksums[1],
+        )  # fmt: skip
         return commit if self.commit(commit) else self.commits()[unit.id]
 
     def commit(self, record: Commit) -> bool:
@@ -283,11 +268,7 @@ def refuse_part(commit: Commit) -> DamagedError:
 
 def _checksums(part: Part) -> tuple[str, str]:
     """Return what a record says of samples: their checksum and, packed, the crc32 of their activations."""
-    pieces = [crc.of(part.activations[:0])]
-    for start in range(0, len(part), ROWS_AT_ONCE):
-        pieces.append(crc.of(part.activations[start : start + ROWS_AT_ONCE]))
-        time.sleep(PAUSE)
-    sums = np.concatenate(pieces)
+    sums = crc.of(part.activations)
     return part.checksum(sums), crc.pack(sums)
 
 

@@ -142,8 +142,8 @@ class Part:
             value = getattr(self, field.name)
             digest.update(field.name.encode())
             if isinstance(value, list):
-                encoded = [text.encode("utf-8", "surrogatepass") for text in value]
-                digest.update(b"".join(chain(*((len(d).to_bytes(8, "little"), d) for d in encoded))))
+                digest.update(np.array([len(text) for text in value], "<u8").data)
+                digest.update("".join(value).encode("utf-8", "surrogatepass"))
                 continue
             digest.update(f"{value.dtype.str}{value.shape}".encode())
             if value is self.activations:

@@ -55,6 +55,14 @@ def test_rows_that_changed_places_differ():
     assert crc.differing(swapped, crc.of(values)).tolist() == [10, 400]
 
 
+def test_long_stretches_are_shared_by_two_threads():
+    values = vectors(20_000, 1, 4)
+    sums = crc.of(values)
+    assert crc.differing(values, sums).tolist() == []
+    values.view(np.uint16)[[3, 9_999, 19_999], 0, 1] ^= 1
+    assert crc.differing(values, sums).tolist() == [3, 9_999, 19_999]
+
+
 def test_memory_may_have_gaps():
     values = vectors(600, 3, 8)
     assert crc.differing(values[:, 1:2], crc.of(values)[:, 1:2]).tolist() == []

@@ -7,6 +7,7 @@ import hashlib
 import json
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -198,3 +199,30 @@ def test_a_late_file_goes_to_the_disk_while_it_is_written(tmp_path, monkeypatch)
     monkeypatch.setattr(files.os, "fsync", broken)
     with pytest.raises(OSError, match="broken"), files.late_file(tmp_path / "b") as file:
         file.write(bytes(100))
+
+
+def test_what_a_commit_costs_is_done_while_the_disk_is_busy(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "EARLY_SYNC", 10)
+    begun, told = threading.Event(), threading.Event()
+
+    def sync(handle: int) -> None:
+        begun.set()
+        assert told.wait(10)  # the disk is not done before the work is
+
+    monkeypatch.setattr(files.os, "fsync", sync)
+    done: list[bool] = []
+
+    def work() -> None:
+        done.append(begun.wait(10))
+        told.set()
+
+    with files.meanwhile(work):
+        with files.late_file(tmp_path / "a") as file:
+            file.write(bytes(100))
+        assert done == [True]
+        with files.late_file(tmp_path / "b") as file:
+            file.write(bytes(100))
+    assert done == [True]  # once
+    with files.meanwhile(work):
+        files.write_text(tmp_path / "c", "small")
+    assert done == [True, True]  # at the end, where nothing was waited for

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -12,9 +13,13 @@ import zarr
 
 from encyclo.errors import DamagedError, StoreError
 from encyclo.plugins import Plugins
-from encyclo.schema import FORMAT, Part
+from encyclo.schema import FORMAT, Part, SignatureTable
 from encyclo_hdf5.store import Hdf5Store
+from encyclo_zarr import layout
+from encyclo_zarr.guard import chunk_places
+from encyclo_zarr.pieces import decode_texts
 from encyclo_zarr.store import ZarrStore
+from encyclo_zarr.tree import Folder
 from tests.plugins.test_stores import HIDDEN, LAYERS, SCHEMA, make_book, make_part
 
 
@@ -82,6 +87,41 @@ def test_a_shard_is_2000_samples_and_a_chunk_one_layer_of_250(store):
         np.testing.assert_array_equal(reader.activations(rows), joined.activations[rows])
         np.testing.assert_array_equal(reader.activations(rows, [1]), joined.activations[rows][:, [1]])
         assert reader.samples(rows).prompt == [joined.prompt[i] for i in rows]
+
+
+def test_several_shards_of_texts_and_chunks_of_signatures(store, monkeypatch):
+    """What is written past zarr is what zarr reads, and what encyclo reads past zarr is the same."""
+    monkeypatch.setitem(layout.ROWS_A_SHARD, "prompt", 500)
+    part = make_part(1301)
+    store.write_part("a", part)
+    values = np.random.default_rng(0).normal(size=(601, len(LAYERS), HIDDEN)).astype(np.float32)
+    book = make_book()
+    book = dataclasses.replace(
+        book, signatures=SignatureTable(values, -values, np.arange(601, dtype=np.int32))
+    )
+    root = store.finalise(["a"], book)
+    group = zarr.open_group(str(root), mode="r")
+    assert group["samples/prompt"][...].tolist() == part.prompt
+    assert len(list((root / "samples/prompt").glob("c.*"))) == 3
+    np.testing.assert_array_equal(group["signatures/mean"][...], values)
+    tree = Folder(root)
+    places = chunk_places(tree, "samples/prompt", (1301,), part=False)
+    assert len(places) == 6 and {key for key, *_ in places} == {f"samples/prompt/c.{i}" for i in range(3)}
+    with pytest.raises(DamagedError, match="elsewhere"):  # more signatures than concepts
+        store.open()
+    store.finalise(["a"], make_book())
+    assert store.open().samples(np.array([0, 249, 499, 500, 1300])).prompt == [
+        part.prompt[i] for i in (0, 249, 499, 500, 1300)
+    ]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"\x02\0\0\0\x01\0\0\0a", b"\x01\0\0\0\xff\xff\xff\xffa", b"\xff\xff\xff\xff", b"\x01\0\0\0\x01\0\0\0\xff"],
+)  # fmt: skip
+def test_texts_that_pass_their_chunk_or_are_no_utf_8_are_refused(data):
+    with pytest.raises(ValueError):
+        decode_texts(data)
 
 
 def test_the_metadata_is_format_3_and_consolidated_once(finished):

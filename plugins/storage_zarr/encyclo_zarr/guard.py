@@ -33,7 +33,7 @@ _ARRAY_KEYS = {
 
 
 def check_tree(tree: Tree, hierarchy: Mapping[str, Mapping[str, Array]], part: bool) -> dict[str, Any]:
-    """Refuse what `hierarchy` (group, "" for the root: arrays) does not justify; return the root's attributes.
+    """Refuse what `hierarchy` (group, "" for the root: arrays) does not justify; return all metadata by path.
 
     Raises ValueError.
     """
@@ -62,8 +62,7 @@ def check_tree(tree: Tree, hierarchy: Mapping[str, Mapping[str, Array]], part: b
     _check_group(root, "")
     if consolidated is not None and _gathered(consolidated) != documents:
         raise ValueError("its consolidated metadata differs from its arrays'")
-    attributes: dict[str, Any] = root["attributes"]
-    return attributes
+    return {**documents, "": root}
 
 
 def shard_index(tree: Tree, path: str, key: str, shape: tuple[int, ...]) -> NDArray[np.uint64]:
@@ -215,6 +214,18 @@ def _check_shard(
             raise ValueError(f"{key!r} has a chunk of {size:,} bytes, not {length:,}")
         if not length:
             _check_texts(tree, key, offset, size, chunks[0])
+
+
+def chunk_places(tree: Tree, path: str, shape: tuple[int, ...], part: bool) -> list[tuple[str, int, int]]:
+    """Return (file, offset, bytes) of each chunk of rows of an array other than activations, in order."""
+    chunks, shards = grid(path.rsplit("/", 1)[-1], shape, part)
+    found: list[tuple[str, int, int]] = []
+    for key in keys_of(path, shape, part):
+        if shards is None:
+            found.append((key, 0, tree.sizes[key]))
+        else:
+            found += [(key, int(offset), int(size)) for offset, size in shard_index(tree, path, key, shape)]
+    return found[: math.ceil(shape[0] / chunks[0])]
 
 
 def _check_texts(tree: Tree, key: str, offset: int, size: int, count: int) -> None:

@@ -19,12 +19,11 @@ from numpy.typing import NDArray
 from zarr.storage import MemoryStore
 
 from encyclo import files, text
-from encyclo.schema import SAMPLES, TEXT, Part
+from encyclo.schema import SAMPLES, Array, Part
 from encyclo_zarr.layout import create
 
 ABSENT = 2**64 - 1
 """What a shard's index says of a chunk that it doesn't have."""
-_ARRAY_FILES = {1: "c.0", 2: "c.0.0", 3: "c.0.0.0"}
 
 
 def part_files(part: Part) -> dict[str, Any]:
@@ -33,18 +32,38 @@ def part_files(part: Part) -> dict[str, Any]:
     members: dict[str, Any] = {}
     for field in dataclasses.fields(part):
         name, column = field.name, getattr(part, field.name)
-        shape: tuple[int, ...]
-        if SAMPLES[name].dtype == TEXT:
-            shape, escape = (len(column),), text.is_awkward(column)
-            escaped += [name] * escape
-            data: Any = _encode_texts(text.pack(column, escape))
-        else:
-            shape = column.shape
-            data = _flat(column, SAMPLES[name].dtype)
+        shape = (len(column),) if isinstance(column, list) else column.shape
+        if isinstance(column, list) and text.is_awkward(column):
+            escaped.append(name)
         shapes.append((name, shape))
         if 0 not in shape:
-            members[f"{name}/{_ARRAY_FILES[len(shape)]}"] = data
+            members[f"{name}/{one_file(shape)}"] = encode(column, SAMPLES[name], name in escaped)
     return {**_documents(tuple(shapes), tuple(escaped)), **members}
+
+
+def one_file(shape: tuple[int, ...]) -> str:
+    """Return the name of the file of an array that is in one."""
+    return ".".join(["c", *("0" for _ in shape)])
+
+
+def encode(column: Any, array: Array, escape: bool = False) -> Any:
+    """Return the bytes of a column, an array or a list of texts, as one chunk."""
+    if isinstance(column, list):
+        return _encode_texts(text.pack(column, escape))
+    whole = np.ascontiguousarray(column, np.dtype(array.dtype).newbyteorder("<"))
+    return whole.reshape(-1).view(np.uint8).data
+
+
+def decode_texts(data: bytes) -> list[str]:
+    """Return the texts of a chunk, as they are stored. Raises ValueError."""
+    found, at = [], 4
+    for _ in range(int.from_bytes(data[:4], "little")):
+        start = at + 4
+        at = start + int.from_bytes(data[at:start], "little")
+        if at > len(data):
+            raise ValueError("a text passes the end of its chunk")
+        found.append(data[start:at].decode("utf-8"))
+    return found
 
 
 def write_shard(path: Path, chunks: Iterable[Any], room: int) -> None:
@@ -85,11 +104,6 @@ def text_chunks(texts: list[str], rows: int) -> Iterator[bytes]:
     for start in range(0, len(texts), rows):
         some = texts[start : start + rows]
         yield _encode_texts(some + [""] * (rows - len(some)))
-
-
-def _flat(column: NDArray[Any], dtype: str) -> memoryview:
-    whole = np.ascontiguousarray(column, np.dtype(dtype).newbyteorder("<"))
-    return whole.reshape(-1).view(np.uint8).data
 
 
 def _encode_texts(texts: list[str]) -> bytes:

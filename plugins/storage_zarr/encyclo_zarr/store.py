@@ -23,11 +23,20 @@ from encyclo.chunks import joined_blocks
 from encyclo.schema import HIERARCHY, SAMPLES, TEXT, Array, Book, Columns, Part, Schema
 from encyclo.types import Bulk
 from encyclo_zarr.layout import create, grid
-from encyclo_zarr.pieces import layer_chunks, part_files, row_chunks, text_chunks, write_shard
+from encyclo_zarr.pieces import (
+    encode,
+    layer_chunks,
+    one_file,
+    part_files,
+    row_chunks,
+    text_chunks,
+    write_shard,
+)
 from encyclo_zarr.reader import ZarrPart, ZarrReader, explained, find_chunks
 from encyclo_zarr.tree import Folder, Zip
 
 FOLDER = "encyclopedia.zarr"
+_PIECE = 2**21
 _WHEN = (1980, 1, 1, 0, 0, 0)  # a part's bytes depend on its samples alone
 
 
@@ -48,7 +57,7 @@ class ZarrStore:
                 zipfile.ZipFile(disk, "w", zipfile.ZIP_STORED) as archive,
             ):
                 for key in sorted(members):
-                    archive.writestr(zipfile.ZipInfo(key, _WHEN), members[key])
+                    _add(archive, key, memoryview(members[key]))
             if bulk not in members:
                 return {}
             offset = Zip(temporary).place(bulk)[1]
@@ -117,29 +126,40 @@ def _write_columns(group: zarr.Group, table: Any, arrays: Mapping[str, Array], f
         if array.dtype == TEXT:
             _write_texts(group, name, array, column, text.is_awkward(column), folder)
             continue
-        made = create(group, name, array, column.shape, part=False)
+        create(group, name, array, column.shape, part=False)
         chunks, shards = grid(name, column.shape, part=False)
+        path = folder / name / one_file(column.shape)
         if not column.size:
             continue
         if shards is None:
-            made[...] = column
-        else:  # one shard: see `grid`
-            write_shard(folder / name / "c.0.0.0", row_chunks(column, chunks[0]), shards[0] // chunks[0])
+            path.write_bytes(encode(column, array))
+        else:
+            write_shard(path, row_chunks(column, chunks[0]), shards[0] // chunks[0])
 
 
 def _write_texts(
     group: zarr.Group, name: str, array: Array, texts: list[str], escape: bool, folder: Path
 ) -> None:
-    made = create(group, name, array, (len(texts),), part=False, escape=escape)
+    create(group, name, array, (len(texts),), part=False, escape=escape)
     chunks, shards = grid(name, (len(texts),), part=False)
-    packed = text.pack(texts, escape)
-    if shards is None:
-        if texts:
-            made[...] = np.array(packed, np.dtypes.StringDType())
+    if not texts:
         return
+    if shards is None:
+        (folder / name / "c.0").write_bytes(encode(texts, array, escape))
+        return
+    packed = text.pack(texts, escape)
     for number, start in enumerate(range(0, len(packed), shards[0])):
         some = packed[start : start + shards[0]]
         write_shard(folder / name / f"c.{number}", text_chunks(some, chunks[0]), shards[0] // chunks[0])
+
+
+def _add(archive: zipfile.ZipFile, key: str, data: memoryview) -> None:
+    """Write a member piece by piece: one is summed by zipfile while the disk takes the one before it."""
+    member = zipfile.ZipInfo(key, _WHEN)
+    member.file_size = len(data)
+    with archive.open(member, "w") as file:
+        for start in range(0, len(data), _PIECE):
+            file.write(data[start : start + _PIECE])
 
 
 def _plain(attributes: Any) -> dict[str, Any]:

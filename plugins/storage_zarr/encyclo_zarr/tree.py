@@ -1,13 +1,10 @@
-"""The files of a Zarr hierarchy, in a folder or in a zip file, looked at before zarr is."""
+"""The files of a Zarr hierarchy, in a folder or in a zip file, checked before anything is read."""
 
 from __future__ import annotations
 
 import zipfile
 from pathlib import Path
 from typing import Protocol
-
-from zarr.abc.store import Store
-from zarr.storage import LocalStore, ZipStore
 
 from encyclo.sealing import list_files
 
@@ -23,10 +20,6 @@ class Tree(Protocol):
         """Return the file on disk that holds the bytes of `name`, and where in it they begin."""
         ...
 
-    def store(self) -> Store:
-        """Return the same as a read-only store of zarr's."""
-        ...
-
 
 class Folder:
     """A Zarr directory. Raises ValueError for a link or anything else that is no plain file."""
@@ -40,10 +33,6 @@ class Folder:
     def place(self, name: str) -> tuple[Path, int]:
         """Return where the bytes of `name` are."""
         return self.root / name, 0
-
-    def store(self) -> LocalStore:
-        """Return the directory as a read-only store."""
-        return LocalStore(self.root, read_only=True)
 
 
 class Zip:
@@ -81,10 +70,6 @@ class Zip:
             raise ValueError(f"its member {name[:80]!r} is not where it should be")
         lengths = int.from_bytes(header[26:28], "little") + int.from_bytes(header[28:30], "little")
         return self.path, start + 30 + lengths
-
-    def store(self) -> ZipStore:
-        """Return the file as a read-only store."""
-        return ZipStore(self.path, mode="r", read_only=True)
 
 
 def read(tree: Tree, name: str, start: int = 0, length: int | None = None) -> bytes:

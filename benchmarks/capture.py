@@ -190,11 +190,11 @@ def lengths(states: Any, prompts: int, hidden: int) -> list[float]:
 
 
 def time_self_test(model: Any, prompts: list[dict[str, Any]]) -> float:
-    """Return the seconds that the check before a run takes, the weights already loaded."""
+    """Return the seconds that the check before a run takes, weights and tokenizer already loaded."""
     from encyclo_capture.selftest import check
     from encyclo_capture.transformers import Options
 
-    assert model.shares_prefixes is not None  # loads the weights, and tries trees
+    assert model.shares_prefixes is not None and model.tokenizer  # loads both, and tries trees
     begun = time.perf_counter()
     check(model, as_prompts(prompts), LAYERS, "span", Options().batch_for(model.device))
     return time.perf_counter() - begun

@@ -157,6 +157,15 @@ def measure(name: str, samples: int, place: Path, repeat: int) -> dict[str, floa
     return {key: statistics.median(values) for key, values in found.items()}
 
 
+def peak_mb() -> float:
+    """Return this process's peak memory. On Linux ru_maxrss would count the parent's from before exec."""
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
+    return int(lines["VmHWM"].split()[0]) / 1024
+
+
 def shuffle(name: str, samples: int, place: Path) -> None:
     """Write a run of `samples`, then read it in training batches; print memory and rate (own process)."""
     folder = place / f"shuffle-{name}"
@@ -171,7 +180,7 @@ def shuffle(name: str, samples: int, place: Path) -> None:
     for batch in batches(CommittedRows(store, ledger, commits), 256, seed=0):
         count += len(batch.rows)
     seconds = time.perf_counter() - begun
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    peak = peak_mb()
     shutil.rmtree(folder)
     print(json.dumps({"shuffled_gb": count * RAW_BYTES / 1e9, "shuffle_mb_per_s": count * RAW_BYTES / seconds / 1e6,
                       "peak_rss_mb": peak}))  # fmt: skip

@@ -90,7 +90,7 @@ def test_every_rung_stands_beside_the_baseline_with_interval_and_null(climbed: t
     accuracy = climbed[1]["accuracy"]
     assert accuracy["adversarial"] is None
     for rung in ("heldout_prompts", "natural", "described", "unseen"):
-        assert accuracy[rung].keys() == {"transformer", "centroid"}
+        assert accuracy[rung].keys() == {"transformer", "centroid", "logistic"}
         for figures in accuracy[rung].values():
             assert figures["candidates"] == NAMED and figures["n"] > 0
             assert figures["top1_low"] <= figures["top1"] <= figures["top1_high"]

@@ -140,6 +140,6 @@ def test_a_run_shows_it_and_records_it(encyclo, tmp_path: Path, tiny_flags: list
     kept = {(row["stage"], row["hook"]): row for row in rows}
     assert {(None, "load_concepts"), (None, "load_model"), (1, "capture_layers"), (1, "train_interpreter"),
             (1, "score_confidence"), (1, "store_activations: write_part"), (None, REST)} <= kept.keys()  # fmt: skip
-    assert kept[1, "train_interpreter"]["calls"] == 2, "the chosen interpreter and the baseline"
+    assert kept[1, "train_interpreter"]["calls"] == 3, "the chosen interpreter and two baselines"
     again = encyclo("run", *flags, "--out", out, *tiny_flags)
     assert again.returncode == 0 and "Where the time went" not in again.stdout, "nothing was computed"

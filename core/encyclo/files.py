@@ -25,7 +25,7 @@ from typing import Any
 from encyclo.errors import StoreError
 
 TEMPORARY = ".tmp-"
-EARLY_SYNC = 2**22
+EARLY_SYNC = 2**24
 """Bytes of one file after which a sync begins while the rest is still being written."""
 
 
@@ -95,20 +95,27 @@ class LateFile(io.FileIO):
         view = memoryview(data).cast("B")
         while len(view) and self.refusal is None:
             try:
-                written = super().write(view[:EARLY_SYNC])
+                written = super().write(view)
             except OSError as error:
                 self.refusal = error
                 break
             view = view[written:]
             self._unsynced += written
             if self._unsynced >= EARLY_SYNC and not (self._syncing and self._syncing.is_alive()):
-                self._syncing = threading.Thread(target=self._sync)
-                self._syncing.start()
+                self._begin_sync(EARLY_SYNC)
         return memoryview(data).nbytes
 
-    def _sync(self) -> None:
-        """Sync as long as much is waiting for it."""
-        while self._unsynced >= EARLY_SYNC and self.refusal is None:
+    def _begin_sync(self, enough: int) -> None:
+        self._syncing = threading.Thread(target=self._sync, args=(enough,))
+        self._syncing.start()
+
+    def _join_sync(self) -> None:
+        if self._syncing is not None:
+            self._syncing.join()
+
+    def _sync(self, enough: int) -> None:
+        """Sync as long as so many bytes are waiting for it."""
+        while self._unsynced >= enough and self.refusal is None:
             self._unsynced = 0
             try:
                 os.fsync(self.fileno())
@@ -125,16 +132,18 @@ class LateFile(io.FileIO):
 
     def finish(self) -> None:
         """Raise the first refusal, if there was one."""
-        if self._syncing is not None:
+        if self._syncing is not None or _waiting.get() is not None:
+            self._join_sync()
+            # The last sync begins before the work: what computes may hold the interpreter's lock for long.
+            self._begin_sync(1)
             _use_the_wait()
-            self._syncing.join()
+            self._join_sync()
         if self.refusal is not None:
             raise self.refusal
 
     def close(self) -> None:
         """Close the file once nothing syncs it."""
-        if self._syncing is not None:
-            self._syncing.join()
+        self._join_sync()
         super().close()
 
 

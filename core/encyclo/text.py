@@ -29,7 +29,10 @@ def printable(text: str) -> str:
 
 def is_awkward(texts: Iterable[str]) -> bool:
     """Return whether a text can't be stored as it is."""
-    return _AWKWARD.search("".join(texts)) is not None
+    joined = "".join(texts)
+    if joined.isascii():
+        return "\0" in joined
+    return _AWKWARD.search(joined) is not None
 
 
 def pack(texts: Sequence[str], escape: bool) -> list[str]:

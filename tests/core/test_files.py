@@ -202,7 +202,6 @@ def test_a_late_file_goes_to_the_disk_while_it_is_written(tmp_path, monkeypatch)
 
 
 def test_what_a_commit_costs_is_done_while_the_disk_is_busy(tmp_path, monkeypatch):
-    monkeypatch.setattr(files, "EARLY_SYNC", 10)
     begun, told = threading.Event(), threading.Event()
 
     def sync(handle: int) -> None:

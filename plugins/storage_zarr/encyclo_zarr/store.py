@@ -36,7 +36,6 @@ from encyclo_zarr.reader import ZarrPart, ZarrReader, explained, find_chunks
 from encyclo_zarr.tree import Folder, Zip
 
 FOLDER = "encyclopedia.zarr"
-_PIECE = 2**21
 _WHEN = (1980, 1, 1, 0, 0, 0)  # a part's bytes depend on its samples alone
 
 
@@ -57,7 +56,7 @@ class ZarrStore:
                 zipfile.ZipFile(disk, "w", zipfile.ZIP_STORED) as archive,
             ):
                 for key in sorted(members):
-                    _add(archive, key, memoryview(members[key]))
+                    archive.writestr(zipfile.ZipInfo(key, _WHEN), members[key])
             if bulk not in members:
                 return {}
             offset = Zip(temporary).place(bulk)[1]
@@ -151,15 +150,6 @@ def _write_texts(
     for number, start in enumerate(range(0, len(packed), shards[0])):
         some = packed[start : start + shards[0]]
         write_shard(folder / name / f"c.{number}", text_chunks(some, chunks[0]), shards[0] // chunks[0])
-
-
-def _add(archive: zipfile.ZipFile, key: str, data: memoryview) -> None:
-    """Write a member piece by piece: one is summed by zipfile while the disk takes the one before it."""
-    member = zipfile.ZipInfo(key, _WHEN)
-    member.file_size = len(data)
-    with archive.open(member, "w") as file:
-        for start in range(0, len(data), _PIECE):
-            file.write(data[start : start + _PIECE])
 
 
 def _plain(attributes: Any) -> dict[str, Any]:

@@ -26,10 +26,11 @@ from encyclo.errors import EncycloError
 from encyclo.finishing import open_finished
 from encyclo.ledger import Commit, Ledger, read_committed, read_record, sums_of
 from encyclo.plugins import Plugins
-from encyclo.rows import FinishedRows, fetch
+from encyclo.rows import FinishedRows
+from encyclo.samples import sample_set
 from encyclo.schema import Book, Part
 from encyclo.signatures import estimate_signatures
-from encyclo.types import SampleSet, Signatures, Store
+from encyclo.types import Signatures, Store
 
 BLOCK = 2048
 REDO = "delete {records} and run the same command again: only that unit is done again"
@@ -211,7 +212,7 @@ def _rows_problems(
         problem = sample_problem(rows.samples(np.arange(start, min(start + BLOCK, len(columns)))))
         if problem:
             yield f"in the samples from {start:,} on: {problem}"
-    yield from _signature_problems(book, estimate_signatures(_sample_set(rows, book), count))
+    yield from _signature_problems(book, estimate_signatures(sample_set(rows, book.attributes.layers), count))
 
 
 def _signature_problems(book: Book, expected: Signatures) -> Iterator[str]:
@@ -225,20 +226,6 @@ def _signature_problems(book: Book, expected: Signatures) -> Iterator[str]:
         if len(wrong):
             concept = book.concepts.name[wrong[0]]
             yield f"the signature of {concept!r} is not its samples' {name} ({len(wrong)} such concepts)"
-
-
-def _sample_set(rows: FinishedRows, book: Book) -> SampleSet:
-    columns = rows.columns
-    families, family = np.unique(columns.family, return_inverse=True)
-    return SampleSet(
-        concept=columns.concept,
-        named=columns.span[:, 0] >= 0,
-        family=family.astype(np.int32),
-        families=tuple(families.tolist()),
-        split=np.zeros(len(columns), np.int8),
-        layers=book.attributes.layers,
-        fetch=lambda some: fetch(rows, some),
-    )
 
 
 def _interpreter_problems(run: Path) -> Iterator[Finding]:

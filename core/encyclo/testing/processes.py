@@ -6,6 +6,7 @@ thread, so forking it is safe; the process that asks may have as many as it like
 
 from __future__ import annotations
 
+import math
 import os
 import pickle
 import signal
@@ -15,6 +16,7 @@ import time
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
@@ -71,18 +73,21 @@ class Nursery:
         function: Callable[..., object],
         *arguments: Any,
         kill_after: float | None = None,
+        since: Path | None = None,
         limit: float = 120,
         memory: int | None = None,
     ) -> Ending:
         """Call a function in a child and wait for its end.
 
-        `kill_after` seconds it is killed with SIGKILL, if it is still there; `limit` is in seconds; `memory` in
-        bytes is what the child may allocate.
+        After `kill_after` seconds it is killed with SIGKILL, if it is still there; with `since` they count from the
+        moment there is anything in that folder. `limit` is in seconds; `memory` in bytes is what the child may
+        allocate.
         """
         ending: Ending = self._ask(
             {
                 "run": pickle.dumps((function, arguments)),
                 "kill_after": kill_after,
+                "since": since,
                 "limit": limit,
                 "memory": memory,
             }
@@ -124,13 +129,34 @@ def _answer(request: dict[str, Any]) -> Any:
     if "warm" in request:
         function(*arguments)
         return None
-    return _fork(function, arguments, request["kill_after"], request["limit"], request["memory"])
+    kill = None if request["kill_after"] is None else _Kill(request["kill_after"], request["since"])
+    return _fork(function, arguments, kill, request["limit"], request["memory"])
+
+
+@dataclass
+class _Kill:
+    """When a child is killed: so many seconds after it began, or after there is anything in a folder."""
+
+    after: float
+    since: Path | None
+    began: float | None = None
+
+    def seconds_left(self, begun: float) -> float:
+        """Return how long there is to wait from now, given when the child began; infinite if nobody knows yet."""
+        if self.began is None:
+            if self.since is None:
+                self.began = begun
+            elif self.since.is_dir() and any(self.since.iterdir()):
+                self.began = time.perf_counter()
+            else:
+                return math.inf
+        return self.began + self.after - time.perf_counter()
 
 
 def _fork(
     function: Callable[..., object],
     arguments: tuple[Any, ...],
-    kill_after: float | None,
+    kill: _Kill | None,
     limit: float,
     memory: int | None,
 ) -> Ending:
@@ -141,27 +167,26 @@ def _fork(
         child = os.fork()
         if child == 0:
             _be_child(function, arguments, memory, output)
-        status, killed, hung = _wait(child, begun, kill_after, limit)
+        status, killed, hung = _wait(child, begun, kill, limit)
         seconds = time.perf_counter() - begun
         output.seek(0)
         said = output.read().decode("utf-8", "replace")
     return Ending(os.waitstatus_to_exitcode(status), seconds, said, killed, hung)
 
 
-def _wait(child: int, begun: float, kill_after: float | None, limit: float) -> tuple[int, bool, bool]:
+def _wait(child: int, begun: float, kill: _Kill | None, limit: float) -> tuple[int, bool, bool]:
     """Return (wait status, killed as asked, killed because it hung)."""
     while True:
         done, status = os.waitpid(child, os.WNOHANG)
         if done:
             return status, False, False
-        elapsed = time.perf_counter() - begun
-        due = kill_after is not None and elapsed >= kill_after
-        if due or elapsed > limit:
+        left = math.inf if kill is None else kill.seconds_left(begun)
+        room = begun + limit - time.perf_counter()
+        if min(left, room) <= 0:
             os.kill(child, signal.SIGKILL)
             _, status = os.waitpid(child, 0)
-            return status, due and os.WIFSIGNALED(status), not due
-        until = limit if kill_after is None else kill_after
-        time.sleep(min(0.002, max(0.0, until - elapsed)))
+            return status, left <= 0 and os.WIFSIGNALED(status), left > 0
+        time.sleep(min(0.002, left, room))
 
 
 def _be_child(

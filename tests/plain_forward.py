@@ -40,12 +40,10 @@ class PlainModel:
 
     def pooled_tokens(self, text: str, span: tuple[int, int] | None, pooling: str) -> list[int]:
         encoded = self.tokenizer(text, return_offsets_mapping=True)
-        special = self.tokenizer.get_special_tokens_mask(
-            encoded["input_ids"], already_has_special_tokens=True
-        )
-        own = [i for i, flag in enumerate(special) if not flag]
+        # What the tokenizer adds stands nowhere in the text; a "<bos>" that is written there is the text's own.
+        own = [i for i, (start, end) in enumerate(encoded["offset_mapping"]) if end > start]
         if pooling == "mean-all":
-            return list(range(len(special)))
+            return list(range(len(encoded["input_ids"])))
         if pooling == "mean":
             return own
         if pooling == "last" or span is None:

@@ -51,6 +51,8 @@ def distinct_prefixes(plain, asked, pooling: str) -> int:
         ("The cat", None, "span", "at"),
         ("The cat", "The", "mean", "The cat"),
         ("The cat", "The", "mean-all", "<bos>The cat"),
+        ("cat<bos>", "cat", "mean", "cat<bos>"),  # written in the text, so the text's own
+        ("cat<bos>", "cat", "last", "<bos>"),
         ("The 日本 is here", "日本", "span", "日本"),  # the blank is a token of its own
     ],
 )

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from encyclo import codec
+from encyclo import half_precision
 from encyclo.config import RunConfig
-from encyclo.progress import ConsoleProgress
-from encyclo.session import Session, prepare
+from encyclo.runs.session import Session, prepare
+from encyclo.terminal import ConsoleProgress
 from encyclo.types import Prompt
 
 SHARD = 4096
@@ -64,7 +64,7 @@ class ActivationCache:
         return (prompt.text, prompt.span) in self._place
 
     def table(self, prompts: Sequence[Prompt]) -> tuple[NDArray[np.float16], NDArray[np.float32]]:
-        """Return (float16 [n, L, H], scale float32 [n, L]) for the prompts; `codec.decode` joins them."""
+        """Return (float16 [n, L, H], scale float32 [n, L]) for the prompts; `half_precision.decode` joins them."""
         places = np.array([self._place[p.text, p.span] for p in prompts])
         first = self._shard(int(places[0, 0]))
         halves = np.empty((len(prompts), *first[0].shape[1:]), np.float16)
@@ -97,7 +97,7 @@ class ActivationCache:
             context=context,
         ):
             values[batch.positions] = batch.activations
-        halves, scale = codec.encode(values)
+        halves, scale = half_precision.encode(values)
         np.save(self._file(self._shards, "values.npy"), halves)
         np.save(self._file(self._shards, "scale.npy"), scale)
         listed = json.dumps([(prompt.text, prompt.span) for prompt in prompts])

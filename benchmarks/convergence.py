@@ -22,13 +22,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from encyclo import judging, pipeline
-from encyclo.encyclopedia import open_run
-from encyclo.ladder import Material, NaturalSentences
-from encyclo.ledger import Ledger
-from encyclo.progress import ConsoleProgress
-from encyclo.reopening import reopen
-from encyclo.signatures import estimate_signatures, relative_standard_error
+from encyclo.evaluation.rungs import Material, NaturalSentences
+from encyclo.pipeline import judge as judging
+from encyclo.pipeline import run as pipeline
+from encyclo.query.encyclopedia import open_run
+from encyclo.runs.reopen import reopen
+from encyclo.statistics.signatures import estimate_signatures, relative_standard_error
+from encyclo.storage.ledger import Ledger
+from encyclo.terminal import ConsoleProgress
 from encyclo.types import Interpreter, SampleSet, Split
 
 SIZES = (1, 2, 3, 4, 5, 6, 8, 10, 12)

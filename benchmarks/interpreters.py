@@ -25,12 +25,13 @@ import numpy as np
 from activations import ActivationCache
 from numpy.typing import NDArray
 
-from encyclo import codec, ladder
+from encyclo import half_precision
 from encyclo.config import RunConfig
-from encyclo.plugins import Plugins
-from encyclo.progress import ConsoleProgress
-from encyclo.session import prepare
-from encyclo.splits import split_families
+from encyclo.evaluation import rungs as ladder
+from encyclo.plugins.manager import Plugins
+from encyclo.runs.session import prepare
+from encyclo.statistics.splits import split_families
+from encyclo.terminal import ConsoleProgress
 from encyclo.types import Concept, Context, Prompt, SampleSet, Split
 
 LAYERS = (-12, -9, -6, -3, -1)
@@ -103,7 +104,7 @@ class Bench:
             families=tuple(families),
             split=np.array([split(p) for p in prompts], np.int8),
             layers=LAYERS,
-            fetch=lambda rows: codec.decode(halves[rows], scale[rows]),
+            fetch=lambda rows: half_precision.decode(halves[rows], scale[rows]),
         )
 
     def train(self, name: str, samples: SampleSet, concepts: Sequence[Concept]) -> tuple[Any, float]:
@@ -340,7 +341,7 @@ def templates(source: str, limit: int | None = None) -> tuple[list[Concept], lis
 
 
 def ranks_of(interpreter: Any, samples: SampleSet, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    from encyclo.evaluation import rank_samples
+    from encyclo.statistics.accuracy import rank_samples
 
     return rank_samples(interpreter, samples, rows)
 

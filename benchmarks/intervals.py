@@ -22,10 +22,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import betabinom
 
-from encyclo import calibration
-from encyclo.calibration import Accuracies
-from encyclo.encyclopedia import open_run
-from encyclo.samples import sample_set
+from encyclo.query.encyclopedia import open_run
+from encyclo.statistics import calibration
+from encyclo.statistics.calibration import Accuracies
+from encyclo.storage.sample_rows import sample_set
 
 READERS = {
     "all layers": (0.3, 0, None),

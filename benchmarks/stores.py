@@ -27,12 +27,12 @@ import h5py
 import numpy as np
 import zarr
 
-from encyclo import files
-from encyclo.finishing import finalise, open_finished
-from encyclo.ledger import SAMPLES_A_UNIT, Commit, Ledger, Unit
-from encyclo.plugins import Plugins
-from encyclo.rows import CommittedRows, batches
+from encyclo.plugins.manager import Plugins
 from encyclo.schema import Attributes, Book, ConceptTable, Part, Schema, SignatureTable
+from encyclo.storage import files
+from encyclo.storage.finalise import finalise, open_finished
+from encyclo.storage.ledger import SAMPLES_A_UNIT, Commit, Ledger, Unit
+from encyclo.storage.sample_rows import CommittedRows, batches
 
 LAYERS, HIDDEN, PER_CONCEPT = 5, 640, 10
 SCHEMA = Schema((-12, -9, -6, -3, -1), (7, 10, 13, 16, 18), HIDDEN)

@@ -8,15 +8,17 @@ from pathlib import Path
 
 import numpy as np
 
-from encyclo import codec, files, rundir
+from encyclo import half_precision
 from encyclo.config import RunConfig
-from encyclo.finishing import finalise
-from encyclo.ledger import Unit
-from encyclo.plugins import Plugins
-from encyclo.rows import CommittedRows, fetch
+from encyclo.plugins.manager import Plugins
+from encyclo.runs import directory as rundir
+from encyclo.runs.session import hash_of, load_concepts
 from encyclo.schema import NO_SPAN, Attributes, Book, ConceptTable, Part, Schema, SignatureTable
-from encyclo.session import hash_of, load_concepts
-from encyclo.signatures import estimate_signatures
+from encyclo.statistics.signatures import estimate_signatures
+from encyclo.storage import files
+from encyclo.storage.finalise import finalise
+from encyclo.storage.ledger import Unit
+from encyclo.storage.sample_rows import CommittedRows, fetch
 from encyclo.types import SampleSet
 
 LAYERS, HIDDEN, CONCEPTS = (-2, -1), 16, 30
@@ -26,7 +28,7 @@ CREATED = "2025-01-01T00:00:00+00:00"
 def make_part(rows: int, seed: int, stage: int = 1, prompt: str = "A dog sleeps") -> Part:
     generator = np.random.default_rng(seed)
     values = 1e5 * generator.normal(size=(rows, len(LAYERS), HIDDEN)).astype(np.float32)
-    activations, scale = codec.encode(values)
+    activations, scale = half_precision.encode(values)
     return Part(
         activations=activations,
         scale=scale,

@@ -92,7 +92,7 @@ def test_a_real_report_opens_without_a_complaint_or_a_request(browser, report: P
 
 
 def test_search_finds_an_entry_that_opens_to_everything_about_it(browser, report: Path, tiny_run: Path):
-    from encyclo.encyclopedia import open_run
+    from encyclo.query.encyclopedia import open_run
 
     with open_run(tiny_run) as book:
         found, prompts = book.entry("mammal"), book.samples("mammal").prompt
@@ -296,7 +296,7 @@ def test_a_reading_shows_what_is_read_where(browser, reading: Path):
 
 
 def test_a_hostile_text_and_hostile_concepts_are_text(browser, tmp_path: Path):
-    from encyclo.reading import Candidate, TokenReading
+    from encyclo.query.text_reader import Candidate, TokenReading
 
     text = f"{SCRIPT} مرحبا 🦊 " + "x" * 5000 + " &amp; </script><!--"
     readings, start = [], 0

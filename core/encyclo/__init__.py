@@ -3,31 +3,51 @@
 Importing this package is cheap: no torch, h5py, zarr or transformers is loaded.
 """
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 import pluggy
 
-__version__ = "0.1.0"
+from encyclo.version import __version__
 
 hookimpl = pluggy.HookimplMarker("encyclo")
 """Marks a function as an implementation of one of the hooks in `encyclo.hookspecs`."""
 
 if TYPE_CHECKING:
-    from encyclo.encyclopedia import Encyclopedia
-    from encyclo.encyclopedia import open_run as open
+    from encyclo.query.encyclopedia import Encyclopedia
+    from encyclo.query.encyclopedia import open_run as open
+    from encyclo.statistics import calibration
+    from encyclo.storage import files
     from encyclo.types import Concept, Prompt, Samples
 
-__all__ = ["Concept", "Encyclopedia", "Prompt", "Samples", "__version__", "hookimpl", "open"]
+__all__ = [
+    "Concept",
+    "Encyclopedia",
+    "Prompt",
+    "Samples",
+    "__version__",
+    "calibration",
+    "files",
+    "hookimpl",
+    "open",
+]
+
+_LAZY = {
+    "Concept": ("encyclo.types", "Concept"),
+    "Prompt": ("encyclo.types", "Prompt"),
+    "Samples": ("encyclo.types", "Samples"),
+    "Encyclopedia": ("encyclo.query.encyclopedia", "Encyclopedia"),
+    "open": ("encyclo.query.encyclopedia", "open_run"),
+    # Modules that plugins use under these names: docs/hooks.md lists what they may rely on.
+    "files": ("encyclo.storage.files", None),
+    "calibration": ("encyclo.statistics.calibration", None),
+}
 
 
 def __getattr__(name: str) -> Any:
-    """Load the public classes on first use, so that `import encyclo` and the command line stay fast."""
-    if name in {"Concept", "Prompt", "Samples"}:
-        from encyclo import types
-
-        return getattr(types, name)
-    if name in {"Encyclopedia", "open"}:
-        from encyclo import encyclopedia
-
-        return encyclopedia.open_run if name == "open" else encyclopedia.Encyclopedia
-    raise AttributeError(f"module 'encyclo' has no attribute {name!r}")
+    """Load a public name on first use, so that `import encyclo` and the command line stay fast."""
+    if name not in _LAZY:
+        raise AttributeError(f"module 'encyclo' has no attribute {name!r}")
+    module, attribute = _LAZY[name]
+    loaded = importlib.import_module(module)
+    return loaded if attribute is None else getattr(loaded, attribute)

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from encyclo import codec, crc
+from encyclo import crc, half_precision
 
 FORMAT = "encyclo/1"
 NO_SPAN = (-1, -1)
@@ -118,7 +118,7 @@ class Part:
 
     def values(self) -> NDArray[np.float32]:
         """Return the activations decoded, float32 [n, L, H]."""
-        return codec.decode(self.activations, self.scale)
+        return half_precision.decode(self.activations, self.scale)
 
     def columns(self) -> Columns:
         """Return all but activations and prompts."""

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from encyclo.allocation import FEWEST, MARGIN, TIMES, allocate, samples_to_clear, samples_to_converge
+from encyclo.pipeline.allocation import FEWEST, MARGIN, TIMES, allocate, samples_to_clear, samples_to_converge
 
 
 def test_a_signature_twice_too_uncertain_needs_four_times_its_samples():

@@ -8,7 +8,7 @@ import pytest
 
 from encyclo.config import load_config
 from encyclo.errors import UsageError
-from encyclo.session import Session, prepare
+from encyclo.runs.session import Session, prepare
 from encyclo_interpreters import logistic
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.stats import beta
 from sklearn.metrics import brier_score_loss
 
-from encyclo import calibration
+from encyclo.statistics import calibration
 
 COUNT = 20_000
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from encyclo.chunks import Chunks, Flat, joined_blocks
 from encyclo.errors import DamagedError
+from encyclo.storage.raw_arrays import Chunks, Flat, joined_blocks
 
 ROWS, LAYERS, HIDDEN, A_CHUNK, A_FILE = 23, 3, 4, 5, 2
 VALUES = np.random.default_rng(0).integers(0, 0x7800, (ROWS, LAYERS, HIDDEN), np.uint16).view(np.float16)

@@ -8,7 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from encyclo import codec
+from encyclo import half_precision
 
 LARGEST = float(np.finfo(np.float32).max)
 finite = st.floats(width=32, allow_nan=False, allow_infinity=False)
@@ -26,7 +26,7 @@ def vectors(draw) -> np.ndarray:
 
 
 def round_trip(values: np.ndarray) -> np.ndarray:
-    return codec.decode(*codec.encode(values))
+    return half_precision.decode(*half_precision.encode(values))
 
 
 @given(vectors())
@@ -44,7 +44,7 @@ def test_round_trip_keeps_half_precision_of_each_value_and_of_the_largest(values
 
 @given(vectors())
 def test_scale_is_one_power_of_two_a_vector(values):
-    halves, scale = codec.encode(values)
+    halves, scale = half_precision.encode(values)
     assert halves.dtype == np.float16
     assert scale.dtype == np.float32
     assert scale.shape == values.shape[:-1]
@@ -77,15 +77,15 @@ def test_gemma_sized_outlier_beside_small_values():
 
 def test_each_vector_has_its_own_scale():
     values = np.array([[[1e30, 1e29]], [[1e-30, 1e-31]]], np.float32)
-    halves, scale = codec.encode(values)
+    halves, scale = half_precision.encode(values)
     assert scale.shape == (2, 1)
     assert scale[0, 0] > 1e20
     assert scale[1, 0] < 1e-20
-    np.testing.assert_allclose(codec.decode(halves, scale), values, rtol=2.0**-11)
+    np.testing.assert_allclose(half_precision.decode(halves, scale), values, rtol=2.0**-11)
 
 
 def test_zeros_get_scale_one():
-    halves, scale = codec.encode(np.zeros((2, 3, 4), np.float32))
+    halves, scale = half_precision.encode(np.zeros((2, 3, 4), np.float32))
     assert (scale == 1).all()
     assert not halves.any()
 
@@ -106,14 +106,14 @@ def test_non_finite_values_are_refused(bad):
     values = np.ones((2, 3), np.float32)
     values[1, 2] = bad
     with pytest.raises(ValueError, match="not finite"):
-        codec.encode(values)
+        half_precision.encode(values)
 
 
 def test_encode_leaves_its_argument_alone():
     values = np.array([70000.0, 3.0], np.float32)
     before = values.copy()
-    halves, scale = codec.encode(values)
+    halves, scale = half_precision.encode(values)
     kept = halves.copy()
-    codec.decode(halves, scale)
+    half_precision.decode(halves, scale)
     np.testing.assert_array_equal(values, before)
     np.testing.assert_array_equal(halves, kept)

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from encyclo import calibration, confidence
-from encyclo.confidence import Readings, Surroundings
 from encyclo.errors import DamagedError
-from encyclo.evaluation import true_ranks
+from encyclo.statistics import calibration, confidence
+from encyclo.statistics.accuracy import true_ranks
+from encyclo.statistics.confidence import Readings, Surroundings
 
 CONCEPTS = 30
 

@@ -10,12 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from encyclo import convergence, converging
-from encyclo.converging import curve, measure, older_rows
-from encyclo.encyclopedia import open_run
-from encyclo.progress import ConsoleProgress
-from encyclo.samples import sample_set
-from encyclo.signatures import estimate
+from encyclo.evaluation import converge as converging
+from encyclo.evaluation.converge import curve, measure, older_rows
+from encyclo.query.encyclopedia import open_run
+from encyclo.statistics import convergence
+from encyclo.statistics.signatures import estimate
+from encyclo.storage.sample_rows import sample_set
+from encyclo.terminal import ConsoleProgress
 from encyclo.types import SampleSet
 from tests.commands import one_sentence
 from tests.core.test_convergence import CONCEPTS, planted, same_counts
@@ -140,7 +141,7 @@ def test_the_table_is_the_runs_own(encyclo, copied: Path):
 def test_without_the_older_protocol_no_model_is_needed(
     encyclo, copied: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    from encyclo import reopening
+    from encyclo.runs import reopen as reopening
 
     def fail(*_: object) -> None:
         raise AssertionError("the model was asked for")

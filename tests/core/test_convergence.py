@@ -7,8 +7,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from encyclo import convergence
-from encyclo.signatures import Contexts, estimate, estimate_signatures, relative_standard_error
+from encyclo.statistics import convergence
+from encyclo.statistics.signatures import Contexts, estimate, estimate_signatures, relative_standard_error
 from encyclo.types import SampleSet, Signatures
 
 LAYERS = (-2, -1)

@@ -13,18 +13,18 @@ from random import Random
 import pytest
 
 import encyclo
-from encyclo import files
 from encyclo.cli import run_command
-from encyclo.encyclopedia import check_sums
 from encyclo.errors import DamagedError
-from encyclo.ledger import Ledger
-from encyclo.plugins import Plugins
-from encyclo.rundir import read_record as record_of
+from encyclo.plugins.manager import Plugins
+from encyclo.query.encyclopedia import check_sums
+from encyclo.runs.directory import read_record as record_of
 from encyclo.schema import Schema
-from encyclo.testing import disks
-from encyclo.testing.battery import check_mutations
-from encyclo.testing.processes import Nursery
-from encyclo.testing.small_run import read_part
+from encyclo.storage import files
+from encyclo.storage.ledger import Ledger
+from encyclo.testing.faults import disks
+from encyclo.testing.faults.battery import check_mutations
+from encyclo.testing.faults.processes import Nursery
+from encyclo.testing.fixtures.small_run import read_part
 from tests import fast_plugin
 from tests.commands import one_sentence
 
@@ -169,7 +169,7 @@ def command(store: str, out: Path, limit: int) -> None:
 def warm() -> None:
     """Import what a run imports; nothing here starts a thread."""
     for name in (
-        "encyclo.refinement", "encyclo.report.page", "encyclo_hdf5.store", "encyclo_zarr.store",
+        "encyclo.pipeline.refine", "encyclo.report.page", "encyclo_hdf5.store", "encyclo_zarr.store",
         "encyclo_interpreters.centroid", "encyclo_scorers.calibrated", "scipy.stats", "scipy.optimize",
         "scipy.sparse", "rich.console",
     ):  # fmt: skip

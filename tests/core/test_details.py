@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from encyclo.encyclopedia import Encyclopedia, open_run
+from encyclo.query.encyclopedia import Encyclopedia, open_run
 from encyclo.report import details, payload
 from encyclo.report.atlas import draw_atlas
 from encyclo.report.details import Detail, carried_by_layer, collect

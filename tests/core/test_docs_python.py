@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from encyclo import exporting
+from encyclo.export import export as exporting
 
 DOCS = Path(__file__).parents[2] / "docs"
 

@@ -18,7 +18,7 @@ import pytest
 
 import encyclo as package
 from encyclo import hookspecs
-from encyclo.plugin_checks import GROUP, hooks_fault
+from encyclo.plugins.validation import GROUP, hooks_fault
 from encyclo.types import Concept, Context, Prompt
 from tests.commands import in_own_process
 from tests.plugins.test_external import run_pytest
@@ -134,7 +134,7 @@ def test_the_contracts_that_are_named_exist_and_the_examples_hold(tmp_path: Path
 
     from encyclo.scaffold import CONTRACTS, KINDS
 
-    named = re.findall(r"`encyclo\.testing\.(\w+)\.(\w+)`", page("contracts.md"))
+    named = re.findall(r"`encyclo\.testing\.(\w+)\.(\w+Contract)`", page("contracts.md"))
     assert set(named) == set(CONTRACTS.values())
     rows = re.findall(r"^\| (`\w+`(?:, `\w+`)*) \|", page("contracts.md"), flags=re.M)
     assert {hook for row in rows for hook in re.findall(r"\w+", row)} == set(KINDS)

@@ -11,17 +11,22 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from encyclo import climb, judging, ladder, pipeline, sealing, trial
+from encyclo.cli.views.ladder import print_ladder
+from encyclo.english import find_mention
 from encyclo.errors import EncycloError
-from encyclo.judged import print_ladder
-from encyclo.ladder import Material
-from encyclo.ledger import Ledger
-from encyclo.progress import ConsoleProgress
-from encyclo.reopening import reopen
-from encyclo.rundir import read_record
-from encyclo.splits import unseen_concepts
+from encyclo.evaluation import evaluate as climb
+from encyclo.evaluation import rungs as ladder
+from encyclo.evaluation import unseen_concepts as trial
+from encyclo.evaluation.rungs import Material
+from encyclo.pipeline import judge as judging
+from encyclo.pipeline import run as pipeline
+from encyclo.runs.directory import read_record
+from encyclo.runs.reopen import reopen
+from encyclo.statistics.splits import unseen_concepts
+from encyclo.storage import checksums
+from encyclo.storage.ledger import Ledger
+from encyclo.terminal import ConsoleProgress
 from encyclo.types import Concept, SampleSet, Split
-from encyclo.words import find_mention
 from tests.commands import one_sentence
 
 NAMED = 60
@@ -257,9 +262,9 @@ def test_another_concept_list_is_refused(encyclo, listed: tuple[Path, Path], tmp
 def test_another_models_weights_are_refused(encyclo, listed: tuple[Path, Path], tmp_path: Path):
     out = tmp_path / "run"
     shutil.copytree(listed[0], out)
-    record = sealing.read_sealed(out / "run.json")
+    record = checksums.read_sealed(out / "run.json")
     record["config"]["weights_sha256"] = "0" * 64
-    (out / "run.json").write_text(json.dumps(sealing.sealed(record)))
+    (out / "run.json").write_text(json.dumps(checksums.sealed(record)))
     message = one_sentence(encyclo("evaluate", out).stderr)
     assert "weights 000000000000" in message
 
@@ -285,7 +290,7 @@ def test_a_crash_while_writing_leaves_the_old_figures(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr("encyclo.files.os.replace", crash)
+        patched.setattr("encyclo.storage.files.os.replace", crash)
         with pytest.raises(KeyboardInterrupt):
             climb._write(out, metrics)
     assert (out / "metrics.json").read_bytes() == before

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from encyclo import evaluation
+from encyclo.statistics import accuracy as evaluation
 from encyclo.types import SampleSet
 
 NAN = np.nan

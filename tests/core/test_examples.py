@@ -55,8 +55,8 @@ def test_planning_hands_out_none_either(encyclo, flags, cheat: list[Concept], tm
 
 def test_evaluation_still_has_them(flags, tmp_path: Path):
     from encyclo.config import load_config
-    from encyclo.progress import ConsoleProgress
-    from encyclo.session import prepare
+    from encyclo.runs.session import prepare
+    from encyclo.terminal import ConsoleProgress
 
     given = {"concepts": "file", "sampler": ("raw",), "model": flags[-5], "layers": (1,), "device": "cpu"}
     session = prepare(load_config(given, None, [flags[3]]), ConsoleProgress(quiet=True))

@@ -13,10 +13,12 @@ import numpy as np
 import pytest
 
 import encyclo as package
-from encyclo import control_vectors, exporting, files
-from encyclo.encyclopedia import open_run
-from encyclo.exporting import csv_cell
+from encyclo.export import control_vectors
+from encyclo.export import export as exporting
+from encyclo.export.export import csv_cell
+from encyclo.query.encyclopedia import open_run
 from encyclo.schema import ConceptTable
+from encyclo.storage import files
 from tests.commands import one_sentence
 from tests.stored_runs import make_run
 
@@ -93,7 +95,7 @@ def test_a_concept_without_samples_is_no_part_of_the_centre(tmp_path: Path):
 
 
 def test_the_interpreter_is_the_runs_own_and_loads(exported: Path, tiny_run: Path, book):
-    from encyclo.plugins import Plugins
+    from encyclo.plugins.manager import Plugins
     from encyclo.types import Context
 
     for name in ("model.safetensors", "config.json", "sha256.json"):
@@ -181,8 +183,8 @@ def test_the_sidecar_says_what_it_is_of(exported: Path, metadata: dict, book):
 
 
 def test_licences_that_are_known_are_recorded(tmp_path: Path, tiny_gemma: Path, tiny_run: Path):
-    from encyclo.plugins import Plugins
-    from encyclo.rundir import read_record
+    from encyclo.plugins.manager import Plugins
+    from encyclo.runs.directory import read_record
     from encyclo_capture.model import TransformersModel
     from encyclo_capture.weights import PACKAGED, find_licence
 

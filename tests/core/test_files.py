@@ -12,15 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from encyclo import files
 from encyclo.errors import StoreError
-from encyclo.testing import disks
+from encyclo.storage import files
+from encyclo.testing.faults import disks
 
 CREATE_MANY = """
 import sys, pathlib
-from encyclo import files
+from encyclo.storage import files
 from encyclo.errors import StoreError
-from encyclo.testing import disks
+from encyclo.testing.faults import disks
 folder, me = pathlib.Path(sys.argv[1]), sys.argv[2]
 print("ready", flush=True)
 sys.stdin.readline()

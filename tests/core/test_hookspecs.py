@@ -10,7 +10,7 @@ import pluggy
 import pytest
 
 from encyclo import hookspecs
-from encyclo.plugins import GROUP
+from encyclo.plugins.manager import GROUP
 
 MANAGER = pluggy.PluginManager(GROUP)
 MANAGER.add_hookspecs(hookspecs)

@@ -14,17 +14,27 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from encyclo import crc, files
+from encyclo import crc
 from encyclo.errors import DamagedError, RunDirectoryError
-from encyclo.ledger import SAMPLES_A_UNIT, Commit, Ledger, Unit, locked, plan_units, read_committed, sums_of
-from encyclo.rounds import Plan
+from encyclo.pipeline.rounds import Plan
 from encyclo.schema import Part
+from encyclo.storage import files
+from encyclo.storage.ledger import (
+    SAMPLES_A_UNIT,
+    Commit,
+    Ledger,
+    Unit,
+    locked,
+    plan_units,
+    read_committed,
+    sums_of,
+)
 from encyclo.types import Concept
 
 RECIPE = {"model": "gemma", "layers": [1, 2], "sampler": "templates", "options": {"groups": []}, "seed": 0}
 HOLD = """
 import sys, pathlib
-from encyclo.ledger import locked
+from encyclo.storage.ledger import locked
 with locked(pathlib.Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.readline()

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from encyclo.coloured import HEADING, HEAT, heat_map, print_readings
-from encyclo.names import nearest_names
-from encyclo.reading import Candidate, TokenReading
+from encyclo.cli.views.heat_map import HEADING, HEAT, heat_map, print_readings
+from encyclo.query.suggestions import nearest_names
+from encyclo.query.text_reader import Candidate, TokenReading
 from encyclo.text import printable
 from tests.commands import one_sentence
 

@@ -14,15 +14,15 @@ import numpy as np
 import pytest
 
 from encyclo.errors import EncycloError, MissingDependencyError, PluginError, UnknownPluginError, UsageError
-from encyclo.plugins import Plugins, find_installed
-from encyclo.sampling import _batch_fault
+from encyclo.pipeline.collect import _batch_fault
+from encyclo.plugins.manager import Plugins, find_installed
 from encyclo.types import Concept, Samples
 
 HEAD = """
 import pluggy
 from pydantic import BaseModel
 from encyclo import hookimpl
-from encyclo.sampling import _batch_fault
+from encyclo.pipeline.collect import _batch_fault
 from encyclo.types import Concept, Samples
 """
 CONCEPTS = """

@@ -8,12 +8,12 @@ import sys
 
 import pytest
 
-from encyclo import progress
-from encyclo.progress import ConsoleProgress
+from encyclo import terminal as progress
+from encyclo.terminal import ConsoleProgress
 
 SHOW = """
 import time
-from encyclo.progress import ConsoleProgress
+from encyclo.terminal import ConsoleProgress
 shown = ConsoleProgress()
 shown.stage("Stage 1 [templates]")
 with shown.track("Capturing", 400, "prompts") as advance:

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 
 import encyclo
-from encyclo import notebook
-from encyclo.encyclopedia import Encyclopedia, Entry
 from encyclo.errors import MissingDependencyError, StoreError, UsageError
-from encyclo.ledger import Ledger
-from encyclo.reading import Candidate, Reading, TokenReading
+from encyclo.query import html as notebook
+from encyclo.query.encyclopedia import Encyclopedia, Entry
+from encyclo.query.text_reader import Candidate, Reading, TokenReading
 from encyclo.schema import Book
+from encyclo.storage.ledger import Ledger
 from tests.stored_runs import CONCEPTS, HIDDEN, LAYERS, make_run
 
 HOSTILE = ["<script>alert(1)</script>", "x" * 10_000, "a\"b'c", "=1+1", "שלום\u202e", "😀", "O & <b>"]
@@ -186,7 +186,7 @@ def test_a_vector_that_can_t_be_searched_for_is_refused(book: Encyclopedia, vect
 
 
 def test_reading_a_text(book: Encyclopedia, monkeypatch: pytest.MonkeyPatch):
-    from encyclo import reading
+    from encyclo.query import text_reader as reading
 
     opened = []
     original = reading.open_reader
@@ -290,7 +290,7 @@ def test_a_run_can_be_opened_at_every_commit(
     encyclo, tiny_flags: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """Each commit of a going run is followed by a look at it, which must see all committed samples."""
-    from encyclo.encyclopedia import open_run
+    from encyclo.query.encyclopedia import open_run
 
     out, seen = tmp_path / "run", []
     commit = Ledger.commit
@@ -311,7 +311,7 @@ def test_a_run_can_be_opened_at_every_commit(
 
 
 def test_commits_without_samples_do_not_keep_a_run_from_opening(tmp_path: Path):
-    from encyclo.ledger import Commit
+    from encyclo.storage.ledger import Commit
 
     run = make_run(tmp_path / "run", "hdf5", finish=False)
     Ledger(run).commit(Commit("nothing", 3, "nothing-none", 0, "", "", 0.0, 0, 0))

@@ -10,11 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from encyclo import files, reading
-from encyclo.encyclopedia import open_run
 from encyclo.errors import UsageError
-from encyclo.progress import ConsoleProgress
-from encyclo.reading import FRESH, TextReader, open_reader, read_pieces, windows
+from encyclo.query import text_reader as reading
+from encyclo.query.encyclopedia import open_run
+from encyclo.query.text_reader import FRESH, TextReader, open_reader, read_pieces, windows
+from encyclo.storage import files
+from encyclo.terminal import ConsoleProgress
 from encyclo.types import Prompt
 from tests import tiny_models
 from tests.commands import one_sentence
@@ -163,7 +164,7 @@ def test_unfamiliar_activations_have_less_confidence_than_known_ones(reader: Tex
     calibrator, near = reader.calibrated
     with open_run(tiny_run) as book:
         known = book.samples("animal").values()
-    from encyclo.confidence import best_scores
+    from encyclo.statistics.confidence import best_scores
 
     def sure(values: np.ndarray) -> float:
         top, _ = best_scores(reader.interpreter.read(values.astype(np.float32)))

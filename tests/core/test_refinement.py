@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from encyclo.encyclopedia import open_run
 from encyclo.errors import DamagedError
-from encyclo.robustness import Memory
-from encyclo.rounds import Plan, Result, Rounds
+from encyclo.pipeline.attacks import Memory
+from encyclo.pipeline.rounds import Plan, Result, Rounds
+from encyclo.query.encyclopedia import open_run
 from encyclo.types import Prompt, Scores
 from tests.commands import in_own_process, one_sentence, start
 from tests.core.test_run import assert_same_encyclopedia
@@ -129,7 +129,8 @@ def test_a_sampler_that_needs_an_interpreter_can_not_be_the_first(
 
 
 def test_a_stage_in_which_nothing_is_unsettled_says_so(encyclo, tiny_flags, tmp_path: Path, monkeypatch):
-    from encyclo import hookimpl, judging
+    from encyclo import hookimpl
+    from encyclo.pipeline import judge as judging
     from encyclo_scorers import calibrated
 
     @hookimpl

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from encyclo import __version__, rundir, sealing
 from encyclo.errors import DamagedError, RunDirectoryError
-from encyclo.ledger import Commit, locked
+from encyclo.runs import directory as rundir
+from encyclo.storage import checksums
+from encyclo.storage.ledger import Commit, locked
+from encyclo.version import __version__
 
 CONFIG = {
     "targets": [0.4, 0.7, 0.85, 0.95],
@@ -98,7 +100,7 @@ def test_the_same_configuration_goes_on_with_the_same_record(tmp_path):
     begin(tmp_path)
     before = content(tmp_path)
     with rundir.claimed(tmp_path, CONFIG, {"model_source": "moved"}) as directory:
-        assert sealing.sealed(directory.record) == json.loads(before["run.json"])
+        assert checksums.sealed(directory.record) == json.loads(before["run.json"])
     assert content(tmp_path) == before
 
 

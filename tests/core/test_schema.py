@@ -7,13 +7,15 @@ import dataclasses
 import numpy as np
 import pytest
 
-from encyclo import codec
+from encyclo import half_precision
 from encyclo.schema import NO_SPAN, Part
 
 
 def make_part(rows: int = 4, layers: int = 2, hidden: int = 3, first: int = 0) -> Part:
     generator = np.random.default_rng(first)
-    activations, scale = codec.encode(generator.normal(size=(rows, layers, hidden)).astype(np.float32) * 1e5)
+    activations, scale = half_precision.encode(
+        generator.normal(size=(rows, layers, hidden)).astype(np.float32) * 1e5
+    )
     return Part(
         activations=activations,
         scale=scale,

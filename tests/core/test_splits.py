@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from encyclo.splits import (
+from encyclo.statistics.splits import (
     HELD_OUT_SHARE,
     leaked_families,
     leaked_prompts,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from encyclo.summary import _accuracy
+from encyclo.cli.views.summary import _accuracy
 
 
 def rung(**top1: float) -> dict[str, dict[str, float]]:

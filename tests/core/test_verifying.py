@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 
 import encyclo as package
-from encyclo import files, sealing
-from encyclo.encyclopedia import open_run
 from encyclo.errors import DamagedError, EncycloError
-from encyclo.finishing import finalise, open_finished
-from encyclo.ledger import Commit, Ledger
-from encyclo.plugins import Plugins
+from encyclo.maintenance.verify import verify
+from encyclo.plugins.manager import Plugins
+from encyclo.query.encyclopedia import open_run
 from encyclo.schema import Part, Schema
-from encyclo.verifying import verify
+from encyclo.storage import checksums, files
+from encyclo.storage.finalise import finalise, open_finished
+from encyclo.storage.ledger import Commit, Ledger
 from tests.commands import one_sentence
 from tests.stored_runs import CONCEPTS, HIDDEN, LAYERS, make_run, parts
 
@@ -183,8 +183,8 @@ def test_impossible_samples_are_found_though_every_checksum_is_right(tmp_path, s
 
 
 def open_run_without_concepts(run: Path) -> None:
-    from encyclo.encyclopedia import check_owners
-    from encyclo.rows import CommittedRows
+    from encyclo.query.encyclopedia import check_owners
+    from encyclo.storage.sample_rows import CommittedRows
 
     commits = list(Ledger(run).commits().values())
     check_owners(run, CommittedRows(store_of(run), Ledger(run), commits), CONCEPTS)
@@ -285,7 +285,7 @@ def test_batches_hold_every_row_once_and_depend_on_the_seed_alone(run):
 
 
 def test_batches_mix_far_more_than_one_block():
-    from encyclo.rows import batches
+    from encyclo.storage.sample_rows import batches
 
     class Source:
         def __init__(self, rows: int) -> None:
@@ -308,7 +308,7 @@ def test_batches_mix_far_more_than_one_block():
 def test_a_changed_activation_is_refused_when_it_is_read(finished, tmp_path, store):
     """Opening doesn't read activations; reading compares them row by row."""
     run = Path(shutil.copytree(finished[store], tmp_path / store))
-    seal = sealing.read_seal(run)
+    seal = checksums.read_seal(run)
     name, entry = next((n, e) for n, e in seal.files.items() if e["bulk"])
     flip(run / seal.path / name if name else run / seal.path, entry["bulk"][0][0] + 40)
     with open_run(run) as book:
@@ -320,7 +320,7 @@ def test_a_changed_activation_is_refused_when_it_is_read(finished, tmp_path, sto
 
 
 def test_any_other_changed_byte_is_refused_before_it_is_parsed(run):
-    seal = sealing.read_seal(run)
+    seal = checksums.read_seal(run)
     root = run / seal.path
     for name, entry in seal.files.items():
         path = root / name if name else root
@@ -337,7 +337,7 @@ def test_any_other_changed_byte_is_refused_before_it_is_parsed(run):
 
 def test_every_byte_of_an_encyclopedia_is_compared(run):
     """Each once: what opening doesn't compare is samples' activations to the last byte, filled-up chunks are not."""
-    seal = sealing.read_seal(run)
+    seal = checksums.read_seal(run)
     bulk = [length for entry in seal.files.values() for _, length in entry["bulk"]]
     assert sum(bulk) == 601 * len(LAYERS) * HIDDEN * 2
     path = run / seal.path / "samples/activations/c.0.0.0" if run.name == "zarr" else run / seal.path
@@ -376,7 +376,7 @@ def test_a_changed_part_is_refused_whatever_byte_it_is(tmp_path, store):
 
 
 def test_what_is_no_plain_file_or_unknown_is_refused(run, tmp_path):
-    seal = sealing.read_seal(run)
+    seal = checksums.read_seal(run)
     if run.name == "zarr":
         (run / seal.path / "more").write_text("x")
         with pytest.raises(DamagedError, match="does not belong"):
@@ -402,7 +402,7 @@ def test_a_run_whose_record_was_edited_is_refused(run):
 @pytest.mark.parametrize("store", STORES)
 def test_an_unfinished_run_is_opened_over_its_parts(tmp_path, encyclo, tiny_flags, monkeypatch, store):
     """Killed before the end: samples by name, stage, layer; signatures say that they are not there yet."""
-    from encyclo import judging
+    from encyclo.pipeline import judge as judging
 
     out = tmp_path / "run"
     monkeypatch.setattr(judging, "judge", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
@@ -422,7 +422,7 @@ def test_an_unfinished_run_is_opened_over_its_parts(tmp_path, encyclo, tiny_flag
 @pytest.mark.parametrize("store", STORES)
 def test_the_disk_that_a_run_takes_is_predicted(tmp_path, encyclo, tiny_flags, store):
     """Within 10%, parts, commit records and encyclopedia together."""
-    from encyclo import planning
+    from encyclo.pipeline import cost_estimate as planning
 
     flags = ["--sampler", "templates", "--limit", "130", "--store", store, *tiny_flags]
     plan = json.loads(encyclo("plan", *flags, "--json").stdout)

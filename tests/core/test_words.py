@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from encyclo.english import content_stems, find_mention, inflections, normalised
 from encyclo.types import Concept
-from encyclo.words import content_stems, find_mention, inflections, normalised
 
 
 def mention(text: str, name: str, part: str = "noun") -> str | None:

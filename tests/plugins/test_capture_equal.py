@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from encyclo.session import resolve_layer
+from encyclo.runs.session import resolve_layer
 from encyclo.types import POOLINGS, Prompt
 from tests.plain_forward import PlainModel, relative_error
 from tests.tiny_models import CAUSAL, FAMILIES, LAYERS, WINDOW, build_tokenizer, write_model

@@ -239,7 +239,7 @@ def assert_not_loaded(folder, part: str, *said: str) -> None:
 
 @pytest.mark.parametrize("dtype", ["float16", "half", "int8", ""])
 def test_float16_is_not_offered(dtype):
-    from encyclo.plugins import Plugins
+    from encyclo.plugins.manager import Plugins
 
     with pytest.raises(UsageError) as error:
         Plugins().options("transformers", {"dtype": dtype})
@@ -249,7 +249,7 @@ def test_float16_is_not_offered(dtype):
 
 @pytest.mark.parametrize("tokens", [0, -1, "many"])
 def test_batches_of_no_token_are_refused(tokens):
-    from encyclo.plugins import Plugins
+    from encyclo.plugins.manager import Plugins
 
     with pytest.raises(UsageError, match="batch_tokens"):
         Plugins().options("transformers", {"batch_tokens": tokens})

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from encyclo.testing.capture import CaptureContract
-from encyclo.testing.plain_forward import write_tiny_model
+from encyclo.testing.fixtures.plain_forward import write_tiny_model
 from encyclo.types import Samples
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from encyclo.testing.planted import NAMES, PlantedConcepts
+from encyclo.testing.fixtures.planted import NAMES, PlantedConcepts
 from encyclo.testing.samplers import SamplerContract, is_form
 from encyclo.types import Prompt
 

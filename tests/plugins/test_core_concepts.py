@@ -10,7 +10,7 @@ import snowballstemmer
 from lemminflect import getAllInflections, getAllLemmas
 
 from encyclo.errors import UsageError
-from encyclo.plugins import Plugins
+from encyclo.plugins.manager import Plugins
 from encyclo.types import Concept
 from encyclo_concepts.core import CATEGORIES, Options, load_concepts, read_category
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from encyclo.errors import UsageError
-from encyclo.plugins import Plugins
+from encyclo.plugins.manager import Plugins
 from encyclo.types import Concept
 from encyclo_concepts.core import Options, load_concepts
 from tests.commands import one_sentence

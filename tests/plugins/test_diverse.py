@@ -16,7 +16,7 @@ import pytest
 
 from encyclo.cli import run_command
 from encyclo.errors import UsageError
-from encyclo.plugins import Plugins
+from encyclo.plugins.manager import Plugins
 from encyclo.types import Concept, Context, Opening, Prompt
 from encyclo_concepts import core
 from encyclo_samplers import definitions, diverse, generated, templates, usable
@@ -514,9 +514,9 @@ def test_a_resumed_run_generates_nothing_again(
 
 def test_changed_texts_make_other_units(tiny_flags: list[str], monkeypatch: pytest.MonkeyPatch):
     from encyclo.config import load_config
-    from encyclo.pipeline import recipe
-    from encyclo.progress import ConsoleProgress
-    from encyclo.session import prepare
+    from encyclo.pipeline.run import recipe
+    from encyclo.runs.session import prepare
+    from encyclo.terminal import ConsoleProgress
 
     model = tiny_flags[tiny_flags.index("--model") + 1]
     flags = {"sampler": ("diverse",), "limit": 2, "model": model, "layers": (1,), "device": "cpu"}

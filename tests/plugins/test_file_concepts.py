@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from encyclo.errors import UsageError
-from encyclo.plugins import Plugins
+from encyclo.plugins.manager import Plugins
 from encyclo.types import Concept
 from encyclo_concepts.file import Options, Row, load_concepts
 from encyclo_concepts.reading import LONGEST_LINE
@@ -281,7 +281,7 @@ def test_the_columns_are_those_of_a_concept():
 
 
 def test_a_list_makes_an_encyclopedia_and_may_be_moved(encyclo, tmp_path: Path, tiny_flags: list[str]):
-    from encyclo import files
+    from encyclo.storage import files
 
     path = write(tmp_path, TABLE)
     flags = ["run", "--concepts", "file", "--sampler", "raw", "--out", tmp_path / "run", *tiny_flags, "-o"]

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from encyclo.errors import DamagedError
-from encyclo.plugins import Plugins
+from encyclo.plugins.manager import Plugins
 from encyclo.schema import FORMAT, Part
 from encyclo_hdf5.store import Hdf5Store
 from tests.plugins.test_stores import CONCEPTS, HIDDEN, LAYERS, SCHEMA, make_book, make_part

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from encyclo.errors import DamagedError
-from encyclo.plugins import Plugins
+from encyclo.plugins.manager import Plugins
 from encyclo.schema import Part, Schema
 from tests.stored_runs import HIDDEN, LAYERS, make_part, make_run
 
@@ -245,13 +245,13 @@ def test_compressed_or_doubled_members_of_a_zip_are_refused(zarr_run):
 
 @pytest.mark.parametrize("name", ["../../etc", "a/b", "", "x" * 300, "a.b", "\0"])
 def test_a_commit_record_names_no_path(tmp_path, name):
-    from encyclo import files, sealing
-    from encyclo.ledger import Ledger
+    from encyclo.storage import checksums, files
+    from encyclo.storage.ledger import Ledger
 
     run = make_run(tmp_path / "hdf5", "hdf5", finish=False)
     path = next((run / "commits").glob("unit0.json"))
-    record = {**sealing.read_sealed(path), "part": name}
-    files.write_json(path, sealing.sealed(record))
+    record = {**checksums.read_sealed(path), "part": name}
+    files.write_json(path, checksums.sealed(record))
     with pytest.raises(DamagedError, match=r"unit0\.json can't be read"):
         Ledger(run).commits()
 

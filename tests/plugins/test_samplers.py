@@ -11,7 +11,7 @@ import pytest
 from lemminflect import getAllInflections, getAllLemmas
 
 from encyclo.errors import UsageError
-from encyclo.plugins import Plugins
+from encyclo.plugins.manager import Plugins
 from encyclo.types import Concept, Context, Prompt
 from encyclo_concepts import core
 from encyclo_samplers import raw, templates

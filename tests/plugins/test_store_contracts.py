@@ -13,9 +13,9 @@ import pytest
 
 from encyclo.schema import Part
 from encyclo.testing.contract import ContractError
+from encyclo.testing.fixtures.stores_data import SCHEMA
+from encyclo.testing.fixtures.stores_memory import MemoryStore
 from encyclo.testing.stores import THOROUGH, Effort, StoreContract
-from encyclo.testing.stores_data import SCHEMA
-from encyclo.testing.stores_memory import MemoryStore
 from encyclo_hdf5.reader import Hdf5Part
 from encyclo_hdf5.store import Hdf5Store
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from encyclo import codec
+from encyclo import half_precision
 from encyclo.errors import DamagedError, StoreError
-from encyclo.plugins import Plugins
+from encyclo.plugins.manager import Plugins
 from encyclo.schema import FORMAT, NO_SPAN, Attributes, Book, ConceptTable, Part, Schema, SignatureTable
 
 LAYERS, HIDDEN, CONCEPTS = (-2, -1), 16, 3
@@ -29,7 +29,7 @@ TEXTS = [
 def make_part(rows: int = 6, first: int = 0) -> Part:
     generator = np.random.default_rng(first)
     values = 1e5 * generator.normal(size=(rows, len(LAYERS), HIDDEN)).astype(np.float32)
-    activations, scale = codec.encode(values)
+    activations, scale = half_precision.encode(values)
     return Part(
         activations=activations,
         scale=scale,

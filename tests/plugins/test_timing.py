@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from encyclo.plugins import Plugins
+from encyclo.plugins.manager import Plugins
 from encyclo.types import Context
 from encyclo_wrappers import timing
 from encyclo_wrappers.timing import REST, Timing, table

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from encyclo.errors import UsageError
-from encyclo.plugins import Plugins
+from encyclo.plugins.manager import Plugins
 from encyclo.types import Concept
 from encyclo_concepts import wordnet
 from encyclo_concepts.wordnet import Options, load_concepts
@@ -137,8 +137,8 @@ def test_rare_synsets_can_be_left_out(folder: Path):
     assert names(load(folder, min_frequency=31)) == ["dog", "animal"]
     with pytest.raises(UsageError, match="gave no concept"):
         from encyclo.config import load_config
-        from encyclo.progress import ConsoleProgress
-        from encyclo.session import prepare
+        from encyclo.runs.session import prepare
+        from encyclo.terminal import ConsoleProgress
 
         flags = {"concepts": "wordnet", "sampler": ("raw",)}
         options = [f"wordnet.path={folder}", "wordnet.min_frequency=1000"]

@@ -12,7 +12,7 @@ import pytest
 import zarr
 
 from encyclo.errors import DamagedError, StoreError
-from encyclo.plugins import Plugins
+from encyclo.plugins.manager import Plugins
 from encyclo.schema import FORMAT, Part, SignatureTable
 from encyclo_hdf5.store import Hdf5Store
 from encyclo_zarr import layout

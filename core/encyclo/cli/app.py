@@ -33,7 +33,7 @@ app = typer.Typer(
 
 def _version(asked: bool) -> None:
     if asked:
-        from encyclo import __version__
+        from encyclo.version import __version__
 
         print(f"encyclo {__version__}")
         raise typer.Exit

@@ -22,8 +22,8 @@ def converge(
     debug: flags.Debug = False,
 ) -> None:
     """Compare halves of the samples by layer and over their number; write DIR's convergence.json."""
-    from encyclo import converging
-    from encyclo.progress import ConsoleProgress
+    from encyclo.evaluation import converge as converging
+    from encyclo.terminal import ConsoleProgress
 
     found = converging.converge(directory, ConsoleProgress(quiet=as_json), device or "auto", not no_older)
     if as_json:
@@ -31,6 +31,6 @@ def converge(
         return
     from rich.console import Console
 
-    from encyclo.converged import print_convergence
+    from encyclo.cli.views.convergence import print_convergence
 
     print_convergence(found, Console(highlight=False, markup=False))

@@ -23,9 +23,9 @@ def evaluate(
     debug: flags.Debug = False,
 ) -> None:
     """Climb the evaluation ladder; the figures go into DIR's metrics.json and report.html."""
-    from encyclo import climb
-    from encyclo.ladder import AT_MOST
-    from encyclo.progress import ConsoleProgress
+    from encyclo.evaluation import evaluate as climb
+    from encyclo.evaluation.rungs import AT_MOST
+    from encyclo.terminal import ConsoleProgress
 
     metrics = climb.evaluate(
         directory, ConsoleProgress(quiet=as_json), device or "auto", AT_MOST if limit is None else limit
@@ -36,6 +36,6 @@ def evaluate(
         return
     from rich.console import Console
 
-    from encyclo.judged import print_ladder
+    from encyclo.cli.views.ladder import print_ladder
 
     print_ladder(found, Console(highlight=False))

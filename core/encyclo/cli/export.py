@@ -29,7 +29,7 @@ def export(
     debug: flags.Debug = False,
 ) -> None:
     """Write concept vectors and interpreter as safetensors, entries as CSV and Parquet."""
-    from encyclo.exporting import export as write
+    from encyclo.export.export import export as write
 
     metadata = write(directory, out, tuple(control or ()), model_hint, parquet=not no_parquet)
     if as_json:

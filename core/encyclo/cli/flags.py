@@ -51,8 +51,8 @@ RunFolder = Annotated[Path, typer.Argument(metavar="DIR", help="A run's director
 def make_session(given: dict[str, Any]) -> Any:
     """Turn the flags that `run` and `plan` share into a checked session."""
     from encyclo.config import load_config, parse_layers, parse_targets
-    from encyclo.progress import ConsoleProgress
-    from encyclo.session import prepare
+    from encyclo.runs.session import prepare
+    from encyclo.terminal import ConsoleProgress
 
     plain = (
         "store",

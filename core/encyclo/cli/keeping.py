@@ -15,7 +15,7 @@ from encyclo.cli.app import app
 @app.command()
 def verify(directory: flags.RunFolder, as_json: flags.Json = False, debug: flags.Debug = False) -> int:
     """Check every checksum and invariant of a run; say what is wrong and what can be recovered."""
-    from encyclo.verifying import verify as check
+    from encyclo.maintenance.verify import verify as check
 
     report = check(directory)
     if as_json:
@@ -41,7 +41,7 @@ def convert(
     debug: flags.Debug = False,
 ) -> None:
     """Copy a run to another store, bit for bit."""
-    from encyclo.converting import convert as copy
+    from encyclo.maintenance.convert import convert as copy
 
     copy(directory, store, out)
     if as_json:

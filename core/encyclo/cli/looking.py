@@ -15,7 +15,7 @@ from encyclo.cli.app import app
 @app.command()
 def plugins(as_json: flags.Json = False, debug: flags.Debug = False) -> None:
     """List every installed plugin: name, hooks, package, version, and why it would not load."""
-    from encyclo.plugins import Plugins
+    from encyclo.plugins.manager import Plugins
 
     rows = Plugins().describe()
     if as_json:
@@ -38,8 +38,8 @@ def show(
     debug: flags.Debug = False,
 ) -> None:
     """Show one entry: signature, confidence, nearest and most confused concepts, prompts."""
-    from encyclo.encyclopedia import open_run
-    from encyclo.summary import entry_json, print_entry
+    from encyclo.cli.views.summary import entry_json, print_entry
+    from encyclo.query.encyclopedia import open_run
 
     with open_run(directory) as book:
         if as_json:

@@ -27,10 +27,10 @@ def read(
     debug: flags.Debug = False,
 ) -> None:
     """Read a text: at each token the likeliest concepts, with calibrated confidence."""
-    from encyclo.encyclopedia import open_run
     from encyclo.errors import UsageError
-    from encyclo.progress import ConsoleProgress
-    from encyclo.reading import open_reader, read_pieces
+    from encyclo.query.encyclopedia import open_run
+    from encyclo.query.text_reader import open_reader, read_pieces
+    from encyclo.terminal import ConsoleProgress
 
     if (text is None) == (file is None):
         raise UsageError("Give a text, or a file with --file: one of the two.")
@@ -59,6 +59,6 @@ def read(
         else:
             from rich.console import Console
 
-            from encyclo.coloured import print_readings
+            from encyclo.cli.views.heat_map import print_readings
 
             print_readings(readings, text, Console(highlight=False))

@@ -37,7 +37,8 @@ def run(
     debug: flags.Debug = False,
 ) -> None:
     """Write an encyclopedia into --out; the same command goes on where it stopped."""
-    from encyclo import pipeline, rundir
+    from encyclo.pipeline import run as pipeline
+    from encyclo.runs import directory as rundir
 
     rundir.check_usable(out)
     session = flags.make_session(locals())
@@ -47,7 +48,7 @@ def run(
     else:
         from rich.console import Console
 
-        from encyclo.summary import print_summary
+        from encyclo.cli.views.summary import print_summary
 
         print_summary(outcome, Console(highlight=False))
         for remark in outcome.remarks:
@@ -78,7 +79,7 @@ def plan(
     debug: flags.Debug = False,
 ) -> None:
     """Say what a run would take (prompts, tokens, time, memory, disk); writes nothing."""
-    from encyclo.planning import plan as make_plan
+    from encyclo.pipeline.cost_estimate import plan as make_plan
 
     costs = asdict(make_plan(flags.make_session(locals())))
     if as_json:

@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encyclo.report.entries import nearest, ranking
-from encyclo.rows import Source
 from encyclo.schema import Book, Part, SignatureTable
 from encyclo.seeds import derive_seed
+from encyclo.storage.sample_rows import Source
 from encyclo.types import Interpreter
 
 MOST = 2000

@@ -7,11 +7,11 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from encyclo import files
 from encyclo.report.details import Details
 from encyclo.report.rendering import render
 from encyclo.report.wording import clip, moment
 from encyclo.schema import Attributes, Book
+from encyclo.storage import files
 
 STATIC = 5000
 """More entries than this are listed by the page's script alone."""

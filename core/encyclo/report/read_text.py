@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from encyclo import files
 from encyclo.report import payload
 from encyclo.report.entries import LONGEST_NAME, entry_name
 from encyclo.report.rendering import render
 from encyclo.report.wording import percent
+from encyclo.storage import files
 
 if TYPE_CHECKING:
-    from encyclo.reading import TokenReading
+    from encyclo.query.text_reader import TokenReading
 
 
 def write_reading(

@@ -19,9 +19,9 @@ def report_run(
     `metrics` and `interpreter` are read from the run unless they are given. Raises UsageError if the run is not
     finished, StoreError or DamagedError if it can't be read.
     """
-    from encyclo.encyclopedia import open_run
-    from encyclo.reopening import require_finished
+    from encyclo.query.encyclopedia import open_run
     from encyclo.report import details
+    from encyclo.runs.reopen import require_finished
 
     if metrics is None:
         require_finished(path)

@@ -6,9 +6,9 @@ import keyword
 import re
 from pathlib import Path
 
-from encyclo import __version__
 from encyclo.errors import UsageError
-from encyclo.plugins import find_installed
+from encyclo.plugins.manager import find_installed
+from encyclo.version import __version__
 
 KINDS = {
     "load_concepts": "concepts",

@@ -5,7 +5,7 @@
     class TestMine(CaptureContract):
         plugin = "mine"
 
-Captures are held against `encyclo.testing.plain_forward`: one prompt at a time through transformers alone, on
+Captures are held against `encyclo.testing.fixtures.plain_forward`: one prompt at a time through transformers alone, on
 a tiny random model that is written on the spot. A plugin for models of another kind overrides `model_name` and
 `expected`.
 """
@@ -20,10 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encyclo.errors import CaptureError
-from encyclo.plugins import Plugins
+from encyclo.plugins.manager import Plugins
 from encyclo.testing.contract import require
+from encyclo.testing.fixtures.plain_forward import PlainModel, write_tiny_model
 from encyclo.testing.hooked import HookContract
-from encyclo.testing.plain_forward import PlainModel, write_tiny_model
 from encyclo.types import POOLINGS, Context, Model, Opening, Prompt, Samples
 
 FRAMES = (

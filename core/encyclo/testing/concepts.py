@@ -14,7 +14,7 @@ import json
 from pathlib import Path
 from typing import ClassVar
 
-from encyclo.plugins import Plugins
+from encyclo.plugins.manager import Plugins
 from encyclo.testing.contract import require
 from encyclo.testing.hooked import HookContract, in_another_process
 from encyclo.types import Concept

@@ -4,7 +4,7 @@ A third party subclasses a contract in a test module and names its plugin; pytes
 
     class TestMyStore(StoreContract):
         plugin = "mystore"
-        known_failures = {"survives_power_cuts": "SQLite syncs by itself, unseen by encyclo.files"}
+        known_failures = {"survives_power_cuts": "SQLite syncs by itself, unseen by encyclo.storage.files"}
 
 A known failure must fail: one that passes is reported, so that the list stays true.
 """

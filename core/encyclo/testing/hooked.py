@@ -9,13 +9,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-from encyclo.plugins import Plugins
+from encyclo.plugins.manager import Plugins
 from encyclo.testing.contract import Contract, require
 from encyclo.types import Context
 
 
 class HookContract(Contract):
-    """A contract whose plugin is called through `encyclo.plugins`, as a run does it."""
+    """A contract whose plugin is called through `encyclo.plugins.manager`, as a run does it."""
 
     options: ClassVar[Mapping[str, Any]] = {}
     """Options that the plugin is checked with, as `-o NAME.key=value` would give them."""

@@ -17,10 +17,10 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from encyclo.evaluation import read_in_batches, true_ranks
+from encyclo.statistics.accuracy import read_in_batches, true_ranks
 from encyclo.testing.contract import require
+from encyclo.testing.fixtures.planted import PlantedSamples
 from encyclo.testing.hooked import HookContract
-from encyclo.testing.planted import PlantedSamples
 from encyclo.types import Interpreter, SampleSet, Split
 
 FILES = {"model.safetensors", "config.json"}

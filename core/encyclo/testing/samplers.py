@@ -24,10 +24,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from encyclo.plugins import Plugins
+from encyclo.plugins.manager import Plugins
 from encyclo.testing.contract import require
+from encyclo.testing.fixtures.planted import NAMES, PlantedConcepts
 from encyclo.testing.hooked import HookContract, in_another_process
-from encyclo.testing.planted import NAMES, PlantedConcepts
 from encyclo.types import Concept, Prompt
 
 

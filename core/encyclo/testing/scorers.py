@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encyclo.testing.contract import require
+from encyclo.testing.fixtures.planted import PlantedReader, watched
 from encyclo.testing.hooked import HookContract
-from encyclo.testing.planted import PlantedReader, watched
 from encyclo.types import SampleSet, Scores, Split
 
 LEVELS = (0.2, 0.5, 0.8, 0.97)

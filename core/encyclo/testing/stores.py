@@ -20,14 +20,14 @@ from typing import Any, ClassVar
 import numpy as np
 
 from encyclo.errors import StoreError
-from encyclo.ledger import Ledger
-from encyclo.plugins import Plugins
+from encyclo.plugins.manager import Plugins
 from encyclo.schema import Part
+from encyclo.storage.ledger import Ledger
 from encyclo.testing import stores_crashes
 from encyclo.testing.contract import Contract, Finding, require
-from encyclo.testing.small_run import SmallRun, commit_part, read_finished
-from encyclo.testing.stores_data import HOSTILE, SCHEMA, Content, differences, make_book, make_part
-from encyclo.testing.stores_memory import take
+from encyclo.testing.fixtures.small_run import SmallRun, commit_part, read_finished
+from encyclo.testing.fixtures.stores_data import HOSTILE, SCHEMA, Content, differences, make_book, make_part
+from encyclo.testing.fixtures.stores_memory import take
 from encyclo.types import Store
 
 

@@ -10,14 +10,14 @@ from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING
 
-from encyclo import files
 from encyclo.errors import DamagedError, EncycloError
-from encyclo.ledger import Ledger
-from encyclo.testing import disks
-from encyclo.testing.battery import check_mutations
+from encyclo.storage import files
+from encyclo.storage.ledger import Ledger
 from encyclo.testing.contract import ContractError, require
-from encyclo.testing.processes import Nursery
-from encyclo.testing.small_run import SmallRun, read_part, read_sealed
+from encyclo.testing.faults import disks
+from encyclo.testing.faults.battery import check_mutations
+from encyclo.testing.faults.processes import Nursery
+from encyclo.testing.fixtures.small_run import SmallRun, read_part, read_sealed
 
 if TYPE_CHECKING:
     from encyclo.testing.stores import StoreContract
@@ -77,7 +77,7 @@ def check_refused_writes(contract: StoreContract, folder: Path, every: bool) -> 
         run.go(contract.make(whole), whole)
     require(
         sum(call.startswith("replace") for call in counting.calls) >= run.units + 2,
-        "The store doesn't put its files in place through encyclo.files, so nothing can be made to fail.",
+        "The store doesn't put its files in place through encyclo.storage.files, so nothing can be made to fail.",
     )
     for code in (errno.ENOSPC, errno.EIO):
         for number in (place + 1 for place in disks.telling(counting.calls, every)):

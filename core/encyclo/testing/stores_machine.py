@@ -18,14 +18,14 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from encyclo import files
 from encyclo.errors import StoreError
-from encyclo.ledger import Commit, Ledger, Unit
+from encyclo.storage import files
+from encyclo.storage.ledger import Commit, Ledger, Unit
 from encyclo.testing.contract import ContractError, require
-from encyclo.testing.disks import HastyDisk
-from encyclo.testing.small_run import commit_part, read_finished, read_part
-from encyclo.testing.stores_data import HOSTILE, SCHEMA, differences, make_book, make_part
-from encyclo.testing.stores_memory import MemoryStore
+from encyclo.testing.faults.disks import HastyDisk
+from encyclo.testing.fixtures.small_run import commit_part, read_finished, read_part
+from encyclo.testing.fixtures.stores_data import HOSTILE, SCHEMA, differences, make_book, make_part
+from encyclo.testing.fixtures.stores_memory import MemoryStore
 
 if TYPE_CHECKING:
     from encyclo.testing.stores import StoreContract
@@ -140,7 +140,7 @@ class StoreMachine(RuleBasedStateMachine):
         except Interrupted:
             pass
         else:
-            raise ContractError("The store finalises without renaming through encyclo.files.")
+            raise ContractError("The store finalises without renaming through encyclo.storage.files.")
         self.resume()
 
     @rule()

@@ -14,8 +14,8 @@ from typing import Any
 
 from filelock import FileLock
 
-from encyclo import files
 from encyclo.errors import MissingDependencyError, ModelNotFoundError
+from encyclo.storage import files
 from encyclo.types import Progress
 
 PACKAGED = "gemma-3-270m"

@@ -10,9 +10,9 @@ import os
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
+from encyclo.english import find_mention
 from encyclo.errors import UsageError
 from encyclo.types import Concept
-from encyclo.words import find_mention
 from encyclo_concepts.gloss import split_gloss
 from encyclo_concepts.reading import FORMATS, fault, read_records
 from encyclo_concepts.wndb import first_senses, read_synsets

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from encyclo import files
+from encyclo.storage import files
 from encyclo.types import SampleSet
 
 PREFIX = "checkpoint-"

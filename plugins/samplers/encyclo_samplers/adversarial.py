@@ -18,7 +18,8 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from encyclo import files, hookimpl
+from encyclo import hookimpl
+from encyclo.storage import files
 from encyclo.types import Concept, Context, Prompt
 from encyclo_samplers.attacks import Arena, Attack
 

@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from encyclo import files
 from encyclo.seeds import derive_seed
+from encyclo.storage import files
 from encyclo.types import Concept, Context, Opening, Prompt
 from encyclo_samplers.inflection import forms
 from encyclo_samplers.usable import fault, find_mention, sentence_end

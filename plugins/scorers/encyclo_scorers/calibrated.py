@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from encyclo import calibration, hookimpl
-from encyclo.evaluation import read_in_batches, true_ranks
+from encyclo import hookimpl
+from encyclo.statistics import calibration
+from encyclo.statistics.accuracy import read_in_batches, true_ranks
 from encyclo.types import Interpreter, SampleSet, Scores, Split
 
 

@@ -11,9 +11,9 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from encyclo.chunks import Chunks, Flat
 from encyclo.errors import DamagedError, StoreError
 from encyclo.schema import FORMAT, HIERARCHY, SAMPLES, Book, Columns, ConceptTable, Part, SignatureTable
+from encyclo.storage.raw_arrays import Chunks, Flat
 from encyclo_hdf5.columns import is_escaped, read_attributes, read_column, read_table, read_texts
 from encyclo_hdf5.guard import check_file, chunk_offsets
 

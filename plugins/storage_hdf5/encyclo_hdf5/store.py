@@ -1,7 +1,7 @@
 """Writes the hierarchy of `encyclo.schema` with h5py; reader.py reads it.
 
 No file is ever opened in place for writing: parts and the final file are written under a temporary name,
-flushed to the disk and put in place whole (see `encyclo.files`).
+flushed to the disk and put in place whole (see `encyclo.storage.files`).
 
 A part keeps its activations in one piece, row after row; the finished file in chunks of one layer of 250 samples,
 so that reading one layer touches no other layer's bytes.
@@ -16,9 +16,10 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from encyclo import files, text
-from encyclo.chunks import joined_blocks
+from encyclo import text
 from encyclo.schema import Book, Columns, Part, Schema
+from encyclo.storage import files
+from encyclo.storage.raw_arrays import joined_blocks
 from encyclo.types import Bulk
 from encyclo_hdf5.columns import create_texts, write_attributes, write_column, write_table
 from encyclo_hdf5.reader import Hdf5Part, Hdf5Reader, explained, find_chunks

@@ -18,8 +18,9 @@ import zarr
 from numpy.typing import NDArray
 from zarr.storage import MemoryStore
 
-from encyclo import files, text
+from encyclo import text
 from encyclo.schema import SAMPLES, Array, Part
+from encyclo.storage import files
 from encyclo_zarr.layout import create
 
 ABSENT = 2**64 - 1

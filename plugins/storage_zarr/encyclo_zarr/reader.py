@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from encyclo.chunks import Chunks, Flat
 from encyclo.errors import DamagedError, StoreError
 from encyclo.schema import (
     FORMAT,
@@ -28,6 +27,7 @@ from encyclo.schema import (
     Part,
     SignatureTable,
 )
+from encyclo.storage.raw_arrays import Chunks, Flat
 from encyclo_zarr.arrays import Arrays
 from encyclo_zarr.guard import keys_of, shard_index
 from encyclo_zarr.layout import grid

@@ -2,7 +2,7 @@
 
 A part is one zip file that zarr opens as it is (`zarr.storage.ZipStore`): one file to flush and to put in place,
 with its activations in one piece. The finished directory is written under a temporary name, every file and folder
-flushed, and put in place whole (see `encyclo.files.replacing_folder`); its metadata is consolidated once, at the
+flushed, and put in place whole (see `files.replacing_folder`); its metadata is consolidated once, at the
 end. No array is ever resized or written in place: what a unit holds is what its commit record says.
 """
 
@@ -18,9 +18,10 @@ from typing import Any
 import numpy as np
 import zarr
 
-from encyclo import files, text
-from encyclo.chunks import joined_blocks
+from encyclo import text
 from encyclo.schema import HIERARCHY, SAMPLES, TEXT, Array, Book, Columns, Part, Schema
+from encyclo.storage import files
+from encyclo.storage.raw_arrays import joined_blocks
 from encyclo.types import Bulk
 from encyclo_zarr.layout import create, grid
 from encyclo_zarr.pieces import (

@@ -6,7 +6,7 @@ import zipfile
 from pathlib import Path
 from typing import Protocol
 
-from encyclo.sealing import list_files
+from encyclo.storage.checksums import list_files
 
 MOST_MEMBERS = 10_000_000
 

@@ -14,7 +14,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from encyclo import files, hookimpl
+from encyclo import hookimpl
+from encyclo.storage import files
 from encyclo.types import Context
 
 T = TypeVar("T")

@@ -1,6 +1,6 @@
 """Store `sqlite`: a part or an encyclopedia is one database, a row of `columns` holds one column.
 
-Databases are written under a temporary name and put in place whole (`encyclo.files`), never changed in place:
+Databases are written under a temporary name and put in place whole (`encyclo.storage.files`), never changed in place:
 SQLite's own journal has nothing to do. Each column carries its sha256, so that a changed byte is noticed.
 """
 
@@ -12,9 +12,10 @@ from contextlib import closing, contextmanager
 
 import numpy as np
 
-from encyclo import files, hookimpl
+from encyclo import hookimpl
 from encyclo.errors import DamagedError, StoreError
 from encyclo.schema import FORMAT, Attributes, Book, ConceptTable, Part, SignatureTable
+from encyclo.storage import files
 
 FILE = "encyclopedia.sqlite"
 TABLE = "CREATE TABLE columns (name TEXT PRIMARY KEY, kind TEXT, shape TEXT, sha256 TEXT, data BLOB) STRICT"
@@ -107,7 +108,7 @@ def write(path, columns):
     with explained("write", path), files.replacing(path) as temporary:
         with closing(sqlite3.connect(temporary)) as base, base:
             base.execute("PRAGMA journal_mode = OFF")
-            base.execute("PRAGMA synchronous = OFF")  # encyclo.files flushes the whole file
+            base.execute("PRAGMA synchronous = OFF")  # encyclo.storage.files flushes the whole file
             base.execute(TABLE)
             for name, column in columns.items():
                 if isinstance(column, list):

@@ -1,0 +1,83 @@
+"""A text's readings in a terminal: the text as a heat map, then a line a token; plain where it is no terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from rich.console import Console
+from rich.text import Text
+
+from encyclo.query.text_reader import Candidate, TokenReading
+from encyclo.text import printable
+
+HEAT = (
+    "",
+    "white on #2b3a55",
+    "white on #0b4f8a",
+    "black on #3f97d1",
+    "black on #f0e442",
+    "black on #e69f00",
+)
+"""Styles of a token by confidence: none below 10%, then up to 30%, 50%, 70%, 90% and above. Blue to orange:
+colour-blind people can tell them apart, and on grey they differ in brightness."""
+STEPS = (0.1, 0.3, 0.5, 0.7, 0.9)
+HEADING = f"{'Token':<16} {'Read as':<20} {'':>4}  Likeliest"
+
+
+def print_readings(readings: Iterable[TokenReading], text: str | None, console: Console) -> None:
+    """Print a line a token; on a terminal in colour, under the text as a heat map where it is given whole."""
+    if not console.is_terminal:
+        for number, reading in enumerate(readings):
+            if number == 0:
+                print(HEADING)
+            print(_line(reading))
+        return
+    if text is not None:
+        readings = list(readings)
+        console.print(heat_map(text, readings))
+        console.print(_key(), "\n")
+    for number, reading in enumerate(readings):
+        if number == 0:
+            console.print(HEADING, style="bold")
+        console.print(Text(_line(reading), _heat(reading.concepts[0])), soft_wrap=True)
+
+
+def heat_map(text: str, readings: Sequence[TokenReading]) -> Text:
+    """Return the text, each token on the colour of its likeliest concept's confidence; named ones in bold."""
+    drawn, end = Text(), 0
+    for reading in readings:
+        start, stop = max(reading.start, end), max(reading.end, end)
+        drawn.append(printable(text[end:start]))
+        style = f"bold {_heat(reading.concepts[0])}" if reading.read else _heat(reading.concepts[0])
+        drawn.append(printable(text[start:stop]), style)
+        end = stop
+    drawn.append(printable(text[end:]))
+    return drawn
+
+
+def _key() -> Text:
+    key = Text("Confidence: ", "dim")
+    limits = (0.0, *STEPS, 1.0)
+    for style, low, high in zip(HEAT, limits, limits[1:], strict=False):
+        key.append(f" {low:.0%} to {high:.0%} ", style)
+    return key.append("  bold: sure enough to name", "dim")
+
+
+def _heat(candidate: Candidate) -> str:
+    return HEAT[sum((candidate.confidence or 0) >= step for step in STEPS)]
+
+
+def _line(reading: TokenReading) -> str:
+    """Return one line: the token, what it is read as (a dash where the reader abstains), the likeliest."""
+    likeliest = ", ".join(f"{printable(c.name)} {_share(c.confidence)}" for c in reading.concepts)
+    sure = _share(reading.concepts[0].confidence) if reading.read else ""
+    read = _clip(printable(reading.read or "-"), 20)
+    return f"{_clip(printable(reading.token), 16):<16} {read:<20} {sure:>4}  {likeliest}"
+
+
+def _share(value: float | None) -> str:
+    return "not measured" if value is None else f"{value:.0%}"
+
+
+def _clip(text: str, most: int) -> str:
+    return text if len(text) <= most else text[: most - 1] + "…"

@@ -1,0 +1,215 @@
+"""The trial of unseen concepts: an interpreter trained without a fifth of them, which then join by signature.
+
+Its rungs are `unseen` (samples of theirs from prompt families that judge) and `described` (their definitions),
+both ranked among all concepts. No sample of theirs, named or not, is in the trial's training. Before they join
+they are what an encyclopedia lacks, and show how sure the interpreter is of a concept without an entry.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from encyclo.evaluation import rungs as ladder
+from encyclo.evaluation.rungs import Material
+from encyclo.pipeline import judge as judging
+from encyclo.runs.session import Session
+from encyclo.seeds import derive_seed
+from encyclo.statistics import confidence
+from encyclo.statistics.confidence import Calibrator, Surroundings
+from encyclo.statistics.signatures import estimate_signatures
+from encyclo.statistics.splits import leaked_prompts, unseen_concepts
+from encyclo.types import Concept, Interpreter, SampleSet, Split
+
+WATCHED = 10
+"""Of so many trained concepts one's definition tells training when to stop."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What one trial reads. Concepts are counted as the trial's candidates: the trained ones, then the others.
+
+    joining: float32 [k, L, H], the signatures by which the unseen concepts join
+    """
+
+    candidates: list[Concept]
+    trained: int
+    training: SampleSet
+    joining: NDArray[np.float32]
+    known: Material
+    """Samples of trained concepts, from families that calibrate."""
+    unseen: Material
+    described: Material
+
+
+def prepare_trial(session: Session, samples: SampleSet, definitions: Material | None) -> Trial | None:
+    """Take a fifth of the concepts out of training; None where too few have what the trial needs."""
+    concepts, seed = session.concepts, session.config.seed
+    named_rows = samples.rows(Split.TRAIN)
+    named_rows = named_rows[samples.named[named_rows]]
+    sampled = np.bincount(samples.concept[named_rows], minlength=len(concepts)) > 0
+    held = [c for c in unseen_concepts(concepts, seed) if sampled[c]]
+    taken = set(unseen_concepts(concepts, seed))
+    kept = [c for c in range(len(concepts)) if c not in taken]
+    if not held or len(kept) < 2:
+        return None
+    place = np.full(len(concepts), -1, np.int32)
+    place[kept + held] = np.arange(len(kept) + len(held))
+    everything = _renumbered(samples, place)
+    own = everything.concept < len(kept)
+    pieces = [(everything, np.flatnonzero(own & (everything.concept >= 0)))]
+    described = Material(everything, np.empty(0, np.int64))
+    if definitions is not None:
+        texts, described = _split_definitions(session, definitions, place, len(kept))
+        if len(texts[1]):
+            pieces.append(texts)
+    training = joined(pieces)
+    test = everything.rows(Split.TEST)
+    test = test[everything.named[test] & (everything.concept[test] >= len(kept))]
+    known = everything.rows(Split.CALIBRATION)
+    known = known[everything.named[known] & own[known] & (everything.concept[known] >= 0)]
+    means = estimate_signatures(_only(samples, named_rows), len(concepts)).mean[held]
+    candidates = [concepts[c] for c in kept + held]
+    ladder.check_apart(training, Material(everything, test), "unseen")
+    return Trial(
+        candidates,
+        len(kept),
+        training,
+        means,
+        Material(everything, known),
+        Material(everything, test),
+        described,
+    )
+
+
+def run_trial(session: Session, trial: Trial) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
+    """Train every interpreter on the trial; return ({rung: {interpreter: figures}}, the unfamiliar)."""
+    rungs: dict[str, dict[str, Any]] = {"described": {}, "unseen": {}}
+    unfamiliar: dict[str, Any] = {}
+    smaller = dataclasses.replace(session, concepts=trial.candidates[: trial.trained])
+    seed, near = session.config.seed, confidence.survey(trial.training)
+    for name in dict.fromkeys((*session.config.baselines, session.config.interpreter)):
+        session.progress.stage(f"Training the {name} interpreter without {len(trial.joining):,} concepts")
+        # A folder of its own: nothing that the run's training left there may come back into the trial's.
+        with tempfile.TemporaryDirectory() as folder:
+            interpreter = judging.train(smaller, Path(folder), name, trial.training)
+        unfamiliar[name] = read_unfamiliar(interpreter, trial, near, seed)
+        interpreter.add_concepts([c.id for c in trial.candidates[trial.trained :]], trial.joining)
+        for rung, material in (("described", trial.described), ("unseen", trial.unseen)):
+            found, readings = ladder.measure(interpreter, material, trial.candidates, near, seed)
+            if found is not None:
+                found["calibration"] = confidence.cross_fit(readings, readings.truth, seed=seed)
+            rungs[rung][name] = found
+    return rungs, unfamiliar
+
+
+def read_unfamiliar(
+    interpreter: Interpreter, trial: Trial, near: Surroundings, seed: int
+) -> dict[str, Any] | None:
+    """Return {kind: {median, above_half, n}}: the confidence in what has no right answer, beside the known.
+
+    absent are samples of concepts that are not in the encyclopedia; noise has each dimension's mean and
+    variance; scrambled are known samples with their dimensions shuffled, as another model's would be.
+    """
+    calibrating = confidence.collect_readings(interpreter, trial.known.samples, trial.known.rows, near)
+    if len(calibrating) < confidence.FEWEST:
+        return None
+    calibrator = confidence.fit(calibrating)
+    generator = np.random.default_rng(seed)
+    everything = trial.known.samples
+    test = everything.rows(Split.TEST)
+    test = test[everything.named[test] & (everything.concept[test] < trial.trained)]
+    known = everything.read(test[:1000])
+    noise = near.mean + near.std * generator.standard_normal((500, *near.mean.shape), dtype=np.float32)
+    kinds = {
+        "known": known,
+        "absent": everything.read(trial.unseen.rows[:1000]),
+        "noise": noise.astype(np.float32),
+        "scrambled": known[:, :, generator.permutation(known.shape[2])],
+    }
+    return {
+        kind: _how_sure(interpreter, calibrator, near, values)
+        for kind, values in kinds.items()
+        if len(values)
+    }
+
+
+def _how_sure(
+    interpreter: Interpreter, calibrator: Calibrator, near: Surroundings, values: NDArray[np.float32]
+) -> dict[str, Any]:
+    top, _ = confidence.best_scores(interpreter.read(values))
+    sure = calibrator.confidences(top, near.distance(values))[:, 0]
+    return {"median": float(np.median(sure)), "above_half": float((sure > 0.5).mean()), "n": len(sure)}
+
+
+def _split_definitions(
+    session: Session, definitions: Material, place: NDArray[np.int32], trained: int
+) -> tuple[tuple[SampleSet, NDArray[np.int64]], Material]:
+    """Return (the trained concepts' definitions, which train), and the others', which judge.
+
+    A definition that a trained concept has word for word judges nothing.
+    """
+    own = _renumbered(definitions.samples, place)
+    row_concept = own.concept[definitions.rows]
+    training = definitions.rows[(row_concept >= 0) & (row_concept < trained)]
+    judging = definitions.rows[row_concept >= trained]
+    texts = [session.concepts[c].definition for c in definitions.samples.concept]
+    leaked = leaked_prompts((texts[r] for r in training), [texts[r] for r in judging])
+    kept = np.array([row for place_, row in enumerate(judging) if place_ not in leaked], np.int64)
+    watched = np.array(
+        [
+            derive_seed(session.config.seed, "watched", session.concepts[c].id) % WATCHED == 0
+            for c in definitions.samples.concept
+        ],
+        bool,
+    )
+    split = np.where(watched, Split.VALIDATION, Split.TRAIN).astype(np.int8)
+    return (dataclasses.replace(own, split=split), training), Material(
+        own, kept, definitions.left_out + len(leaked)
+    )
+
+
+def joined(pieces: list[tuple[SampleSet, NDArray[np.int64]]]) -> SampleSet:
+    """Return the chosen rows of several sample sets as one; activations are still read by row."""
+    families = tuple(sorted({name for some, _ in pieces for name in some.families}))
+    starts = np.cumsum([0, *(len(rows) for _, rows in pieces)])
+    shape = pieces[0][0].read(pieces[0][1][:1]).shape[1:]
+
+    def fetch(rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        source = np.searchsorted(starts, rows, side="right") - 1
+        values = np.empty((len(rows), *shape), np.float32)
+        for number, (some, chosen) in enumerate(pieces):
+            here = np.flatnonzero(source == number)
+            if len(here):
+                values[here] = some.read(chosen[rows[here] - starts[number]])
+        return values
+
+    def column(name: str, dtype: Any) -> NDArray[Any]:
+        return np.concatenate([getattr(some, name)[rows] for some, rows in pieces]).astype(dtype)
+
+    numbers = [np.array([families.index(name) for name in some.families], np.int32) for some, _ in pieces]
+    return SampleSet(
+        concept=column("concept", np.int32),
+        named=column("named", bool),
+        family=np.concatenate(
+            [number[some.family[rows]] for number, (some, rows) in zip(numbers, pieces, strict=True)]
+        ),
+        families=families,
+        split=column("split", np.int8),
+        layers=pieces[0][0].layers,
+        fetch=fetch,
+    )
+
+
+def _renumbered(samples: SampleSet, place: NDArray[np.int32]) -> SampleSet:
+    return dataclasses.replace(samples, concept=place[samples.concept])
+
+
+def _only(samples: SampleSet, rows: NDArray[np.int64]) -> SampleSet:
+    return joined([(samples, rows)])

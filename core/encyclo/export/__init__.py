@@ -1,0 +1,1 @@
+"""`encyclo export`: what a run found, in files that other programs read."""

@@ -1,0 +1,105 @@
+"""A concept's centred signature as a control vector for llama.cpp, which adds it to the model's layers.
+
+The file is GGUF with the architecture `controlvector` and a float32 tensor `direction.N` [H] a layer. llama.cpp
+counts blocks from 0, takes no direction for block 0, and adds `direction.N` to what block N gives; that is
+`hidden_states[N + 1]` in transformers, where 0 is the embedding. So
+
+    hidden_states index i  ->  direction.(i - 1)      for 2 <= i < depth
+
+The last index is left out: it is the output after the final norm, which no block gives. Layers that the run did
+not capture have no direction, which llama.cpp takes for zero.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from encyclo.errors import UsageError
+from encyclo.query.encyclopedia import Encyclopedia
+from encyclo.runs.reopen import reopen_model
+from encyclo.storage import files
+from encyclo.terminal import ConsoleProgress
+
+FIRST = 2
+"""The lowest hidden_states index that llama.cpp can add to."""
+
+
+@dataclass(frozen=True)
+class ControlVector:
+    """What one file holds: a direction a layer, float32 [H], by the run's name of the layer."""
+
+    file: str
+    """Its path in the export."""
+    id: str
+    concept: str
+    directions: dict[int, NDArray[np.float32]]
+    tensors: dict[int, str]
+    """By the same layers: the tensor's name."""
+
+    def json(self) -> dict[str, Any]:
+        """Return what metadata.json says of the file."""
+        tensors = {name: layer for layer, name in self.tensors.items()}
+        return {"id": _plain(self.id), "concept": _plain(self.concept), "layers": tensors}
+
+
+def find(book: Encyclopedia, name: str, centred: NDArray[np.float32]) -> ControlVector:
+    """Return a concept's control vector from the centred signatures [C, L, H]. Raises UsageError."""
+    entry = book[name]
+    if not book.book.signatures.count[entry.row]:
+        raise UsageError(f"{name!r} has no control vector: no sample of {book.path} mentions it.")
+    attributes, depth = book.book.attributes, _depth(book)
+    steered = [
+        (place, layer, index)
+        for place, (layer, index) in enumerate(zip(attributes.layers, attributes.layer_index, strict=True))
+        if FIRST <= index < depth
+    ]
+    if not steered:
+        raise UsageError(
+            f"{book.path} has no layer that llama.cpp can be steered at: its layers are the hidden states "
+            f"{', '.join(map(str, attributes.layer_index))}, and it takes {FIRST} to {depth - 1}."
+        )
+    slug = re.sub("[^a-z0-9]+", "-", entry.name.lower())[:40].strip("-")
+    return ControlVector(
+        f"control/{entry.row:05d}{f'-{slug}' if slug else ''}.gguf",
+        entry.id,
+        entry.name,
+        {layer: centred[entry.row, place] for place, layer, _ in steered},
+        {layer: f"direction.{index - 1}" for _, layer, index in steered},
+    )
+
+
+def write(folder: Path, vector: ControlVector, model_hint: str) -> None:
+    """Write the vector's file below `folder`."""
+    from gguf import GGUFWriter
+
+    path = folder / vector.file
+    files.make_folder(path.parent)
+    writer = GGUFWriter(path, "controlvector")
+    writer.add_string("controlvector.model_hint", _plain(model_hint))
+    writer.add_int32("controlvector.layer_count", len(vector.directions))
+    writer.add_name(_plain(vector.concept))
+    for layer, direction in vector.directions.items():
+        writer.add_tensor(vector.tensors[layer], np.ascontiguousarray(direction, np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def _depth(book: Encyclopedia) -> int:
+    """Return the model's largest hidden_states index: from a layer counted from the end, else from the model."""
+    attributes = book.book.attributes
+    for layer, index in zip(attributes.layers, attributes.layer_index, strict=True):
+        if layer < 0:
+            return index - layer - 1
+    return reopen_model(book.path, book.record, ConsoleProgress(quiet=True), "cpu", None).depth
+
+
+def _plain(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -1,0 +1,205 @@
+"""`encyclo export`: what a run found, in files that other programs read.
+
+    vectors.safetensors   raw, centred [C, L, H], centre [L, H], scale [L, H] float32; count [C] int32
+    interpreter/          as in the run: model.safetensors, config.json, sha256.json
+    entries.csv           a row an entry, the columns of `to_pandas`; see `csv_cell`
+    entries.parquet       the same
+    control/*.gguf        a llama.cpp control vector a chosen concept; see `encyclo.export.control_vectors`
+    metadata.json         model, layers, pooling, hashes, licences, and every file's sha256
+
+docs/export.md says how each is read.
+"""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+import json
+import re
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from encyclo.errors import MissingDependencyError, UsageError
+from encyclo.export import control_vectors
+from encyclo.plugins.manager import Plugins
+from encyclo.query.encyclopedia import Encyclopedia, check_sums, entry_columns, open_run
+from encyclo.schema import ConceptTable
+from encyclo.statistics.similarity import TINY
+from encyclo.storage import files
+
+FORMAT = "encyclo-export/1"
+NOT_RECORDED = "not recorded; see where it comes from"
+_FORMULA = re.compile("'*[=+\\-@\t\r]")
+
+
+def export(
+    path: Path,
+    out: Path,
+    control: Sequence[str] = (),
+    model_hint: str | None = None,
+    parquet: bool = True,
+) -> dict[str, Any]:
+    """Write the finished run in `path` into the new folder `out`; return what metadata.json holds.
+
+    The folder appears whole or not at all. `control` names the concepts to write control vectors of.
+    Raises UsageError for a folder that holds something, an unknown concept and a run without a layer that
+    llama.cpp can be steered at, MissingDependencyError, StoreError for an unfinished run, DamagedError.
+    """
+    _check_free(out)
+    _check_installed(control, parquet)
+    with open_run(path) as book:
+        vectors = concept_vectors(book)
+        steering = [control_vectors.find(book, name, vectors["centred"]) for name in control]
+        interpreter = path / "interpreter"
+        check_sums(interpreter)
+        metadata = describe(book)
+        metadata["control"] = {vector.file: vector.json() for vector in steering}
+        files.make_folder(out.parent)
+        with files.replacing_folder(out) as folder:
+            _write_vectors(folder / "vectors.safetensors", vectors, metadata)
+            _copy_interpreter(interpreter, folder / "interpreter")
+            write_csv(folder / "entries.csv", book.book.concepts)
+            if parquet:
+                write_parquet(folder / "entries.parquet", book.book.concepts)
+            for vector in steering:
+                control_vectors.write(folder, vector, model_hint or Path(metadata["model"]).name)
+            metadata["files"] = {
+                file.relative_to(folder).as_posix(): {
+                    "bytes": file.stat().st_size,
+                    "sha256": files.sha256_of(file),
+                }
+                for file in sorted(folder.rglob("*"))
+                if file.is_file()
+            }
+            files.write_json(folder / "metadata.json", metadata)
+    return metadata
+
+
+def concept_vectors(book: Encyclopedia) -> dict[str, NDArray[Any]]:
+    """Return the arrays of vectors.safetensors.
+
+    centred is raw less `centre`, the mean over the concepts that have samples; `scale` is each dimension's
+    standard deviation over them. A concept without samples has zeros in both.
+    """
+    signatures = book.book.signatures
+    seen = signatures.count > 0
+    raw = np.ascontiguousarray(signatures.mean, np.float32)
+    centre = raw[seen].mean(axis=0, dtype=np.float64).astype(np.float32)
+    centred = np.where(seen[:, None, None], raw - centre, np.float32(0))
+    scale = np.maximum(centred[seen].std(axis=0), TINY).astype(np.float32)
+    count = signatures.count.astype(np.int32)
+    return {"raw": raw, "centred": centred, "centre": centre, "scale": scale, "count": count}
+
+
+def describe(book: Encyclopedia) -> dict[str, Any]:
+    """Return what metadata.json says of the run."""
+    attributes, provenance = book.book.attributes, book.record.get("provenance") or {}
+    config, table = book.record["config"], book.book.concepts
+    licences = provenance.get("licences") or {}
+    return {
+        "format": FORMAT,
+        "model": attributes.model,
+        "model_source": provenance.get("model_source"),
+        "weights_sha256": attributes.weights_sha256,
+        "layers": list(attributes.layers),
+        "layer_index": list(attributes.layer_index),
+        "pooling": attributes.pooling,
+        "hidden_size": attributes.hidden_size,
+        "interpreter": config["interpreter"],
+        "concept_list": config["concepts"],
+        "concepts_sha256": config.get("concepts_sha256"),
+        "run_id": attributes.run_id,
+        "created": attributes.created,
+        "encyclo_version": attributes.encyclo_version,
+        "licences": {
+            "model": licences.get("model") or NOT_RECORDED,
+            "concepts": licences.get("concepts") or Plugins().licence(config["concepts"]) or NOT_RECORDED,
+        },
+        "concepts": [
+            {"id": utf8(id), "name": utf8(name)} for id, name in zip(table.id, table.name, strict=True)
+        ],
+    }
+
+
+def write_csv(path: Path, table: ConceptTable) -> None:
+    """Write the entries as CSV (UTF-8, RFC 4180 line ends); a confidence that was not measured is empty."""
+    columns = entry_columns(table)
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(columns)
+        for row in zip(*columns.values(), strict=True):
+            writer.writerow([csv_cell(value) for value in row])
+
+
+def csv_cell(value: Any) -> str:
+    """Return a cell that no spreadsheet takes for a formula.
+
+    A text that begins with = + - @, a tab or a carriage return (after any apostrophes) gets an apostrophe before
+    it; to have the text back, take one apostrophe from such a cell.
+    """
+    if isinstance(value, str):
+        return f"'{utf8(value)}" if _FORMULA.match(value) else utf8(value)
+    return "" if isinstance(value, np.floating) and np.isnan(value) else str(value)
+
+
+def write_parquet(path: Path, table: ConceptTable) -> None:
+    """Write the entries as Parquet; texts are as they are, and what was not measured is NaN."""
+    import pyarrow
+    from pyarrow import parquet
+
+    columns = {
+        name: [utf8(text) for text in column] if isinstance(column, list) else column
+        for name, column in entry_columns(table).items()
+    }
+    parquet.write_table(pyarrow.table(columns), path)
+
+
+def utf8(text: str) -> str:
+    r"""Return the text with lone surrogates, which UTF-8 has none of, written as `\ud800`."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def _copy_interpreter(source: Path, target: Path) -> None:
+    """Copy the files that have checksums, and these; what else lies there (a link, say) stays."""
+    files.make_folder(target)
+    for name in (*json.loads((source / "sha256.json").read_text(encoding="utf-8")), "sha256.json"):
+        shutil.copyfile(source / Path(name).name, target / Path(name).name)
+
+
+def _write_vectors(path: Path, vectors: dict[str, NDArray[Any]], metadata: dict[str, Any]) -> None:
+    from safetensors.numpy import save_file
+
+    plain = (
+        "format",
+        "model",
+        "weights_sha256",
+        "layers",
+        "layer_index",
+        "pooling",
+        "run_id",
+        "encyclo_version",
+    )
+    # One key: safetensors writes several in an order that changes from process to process.
+    header = {"encyclo": json.dumps({key: metadata[key] for key in plain}, sort_keys=True)}
+    save_file(vectors, path, metadata=header)
+
+
+def _check_free(out: Path) -> None:
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UsageError(f"--out {out} holds something already; choose a new or an empty folder.")
+
+
+def _check_installed(control: Sequence[str], parquet: bool) -> None:
+    needed = [("pyarrow", "entries.parquet", " (or leave it out with --no-parquet)")] if parquet else []
+    needed += [("gguf", "control vectors", "")] if control else []
+    for package, what, instead in needed:
+        if importlib.util.find_spec(package) is None:
+            raise MissingDependencyError(
+                f"Writing {what} needs the package {package}, which is not installed; install it with: "
+                f"pip install 'encyclo[export]'{instead}"
+            )

@@ -1,0 +1,1 @@
+"""Care for a run on disk: verify it, convert it to another store."""

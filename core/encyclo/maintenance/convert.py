@@ -1,0 +1,108 @@
+"""Copy a run from one store to another, bit for bit: every committed part, then the encyclopedia."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from encyclo.errors import DamagedError, RunDirectoryError
+from encyclo.plugins.manager import Plugins
+from encyclo.query.encyclopedia import open_store
+from encyclo.runs import directory as rundir
+from encyclo.storage import checksums, files
+from encyclo.storage.finalise import finalise, open_finished
+from encyclo.storage.ledger import Commit, Ledger, Unit, locked, read_committed, sums_of
+
+_REWRITTEN = {"run.json", "commits", "parts", "metrics.json", checksums.SEAL}
+
+
+def convert(source: Path, store_name: str, out: Path) -> Path:
+    """Write the run `source` into the new directory `out` with the store `store_name`; return `out`.
+
+    What is read is compared with its checksums. run.json names the new store, so that the same command with
+    `--store` goes on there. Raises RunDirectoryError, DamagedError, or StoreError.
+    """
+    record, plugins = rundir.read_record(source), Plugins()
+    plugins.require("store_activations", store_name)
+    rundir.check_usable(out)
+    if (out / "run.json").exists():
+        raise RunDirectoryError(f"--out {out} holds a run; choose an empty or a new directory.")
+    before = open_store(source, record, plugins)
+    was = record["config"]["store"]
+    changed = {**record, "config": {**record["config"], "store": store_name}}
+    loaded = plugins.load(store_name)
+    named = dict(record.get("provenance", {}).get("plugins", {}))
+    named.pop(was, None)
+    named[store_name] = f"{loaded.package} {loaded.version}"
+    changed["provenance"] = {**record.get("provenance", {}), "plugins": named}
+    files.make_folder(out)
+    with locked(out):
+        files.write_json(out / "run.json", checksums.sealed(changed))
+        ledger = Ledger(out)
+        ledger.create()
+        after = open_store(out, changed, plugins)
+        commits = _ordered(source, list(Ledger(source).commits().values()))
+        copied = []
+        for commit in commits:
+            if not commit.rows:  # a unit about which there was nothing to add has no part
+                ledger.commit(commit)
+                continue
+            if commit.files:
+                Ledger(source).check_files(commit)
+            part = read_committed(before, commit)
+            unit = Unit(commit.unit, commit.stage, ())
+            copied.append(
+                ledger.store(after, unit, part, commit.seconds, commit.tokens, commit.tokens_computed)
+            )
+        if not (source / checksums.SEAL).exists():
+            return out
+        reader, _ = open_finished(before, source)
+        book = reader.book
+        reader.close()
+        config = {**json.loads(book.attributes.config), "store": store_name}
+        attributes = dataclasses.replace(book.attributes, config=json.dumps(config, sort_keys=True))
+        finalise(after, out, copied, dataclasses.replace(book, attributes=attributes))
+        _copy_rest(source, out, checksums.read_seal(source).path)
+    return out
+
+
+def _ordered(source: Path, commits: list[Commit]) -> Sequence[Commit]:
+    """Return the commits in the order in which the encyclopedia holds their samples, told by their checksums."""
+    if not (source / checksums.SEAL).exists():
+        return sorted(commits, key=lambda commit: (commit.stage, commit.unit))
+    sums = checksums.read_seal(source).crc
+    left = {c.unit: (c, sums_of(c, sums.shape[1])) for c in commits if c.rows}
+    ordered: list[Commit] = [commit for commit in commits if not commit.rows]
+    at = 0
+    while left:
+        for unit, (commit, own) in left.items():
+            if np.array_equal(sums[at : at + len(own)], own):
+                ordered.append(commit)
+                at += len(own)
+                del left[unit]
+                break
+        else:
+            raise DamagedError(
+                f"The encyclopedia in {source} does not hold the committed samples; `encyclo verify` says more."
+            )
+    return ordered
+
+
+def _copy_rest(source: Path, out: Path, encyclopedia: str) -> None:
+    """Copy interpreter, report and what plugins kept; metrics.json, which says that a run is whole, last."""
+    for path in sorted(source.iterdir()):
+        if path.name in {*_REWRITTEN, encyclopedia} or path.name.startswith("."):
+            continue
+        if path.is_dir():
+            with files.replacing_folder(out / path.name) as folder:
+                shutil.copytree(path, folder, dirs_exist_ok=True)
+        else:
+            with files.replacing(out / path.name) as temporary:
+                shutil.copyfile(path, temporary)
+    if (source / "metrics.json").exists():
+        files.write_text(out / "metrics.json", (source / "metrics.json").read_text(encoding="utf-8"))

@@ -1,0 +1,250 @@
+"""Is a run what it says it is? Every checksum and invariant, a finding a line, with what can be recovered.
+
+run.json        its own checksum
+commits/        each record's own checksum
+parts/          each file's sha256; the samples' checksum, and that of each one's activations; shapes, ids, numbers
+encyclopedia    each file's sha256 against the seal, each sample's activations; its samples are the committed ones;
+                ids, counts, spans; signatures are the mean and variance of their samples; confidences; no
+                non-finite value
+interpreter/    each file's sha256
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from encyclo import crc
+from encyclo.errors import EncycloError
+from encyclo.plugins.manager import Plugins
+from encyclo.query.encyclopedia import check_sums, open_store
+from encyclo.runs import directory as rundir
+from encyclo.schema import Book, Part
+from encyclo.statistics.signatures import estimate_signatures
+from encyclo.storage import checksums, files
+from encyclo.storage.finalise import open_finished
+from encyclo.storage.ledger import Commit, Ledger, read_committed, read_record, sums_of
+from encyclo.storage.sample_rows import FinishedRows, sample_set
+from encyclo.types import Signatures, Store
+
+BLOCK = 2048
+REDO = "delete {records} and run the same command again: only that unit is done again"
+JOIN_AGAIN = (
+    "the parts hold every sample: delete metrics.json and run the same command again to write it anew"
+)
+TRAIN_AGAIN = "delete metrics.json and run the same command again to train it anew from the samples"
+NOTHING = "restore it from a copy, or run the command again in a new --out"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is wrong, and what can be recovered."""
+
+    where: str
+    what: str
+    recovery: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.what}; {self.recovery}."
+
+
+@dataclass
+class Report:
+    """What `verify` found, and how much it looked at."""
+
+    findings: list[Finding] = field(default_factory=list)
+    units: int = 0
+    samples: int = 0
+    finished: bool = False
+
+    def json(self) -> dict[str, Any]:
+        """Return the report as `encyclo verify --json` prints it."""
+        return {"ok": not self.findings, **asdict(self)}
+
+
+def verify(run: Path) -> Report:
+    """Check the run directory `run`. Raises RunDirectoryError if it is none."""
+    report, plugins = Report(finished=(run / "metrics.json").exists()), Plugins()
+    try:
+        record = rundir.read_record(run)
+        store = open_store(run, record, plugins)
+    except EncycloError as error:
+        if not (run / "run.json").exists():
+            raise
+        report.findings.append(Finding("run.json", _told(error), NOTHING))
+        return report
+    commits = _check_commits(run, report)
+    records_whole = not report.findings
+    for commit in commits:
+        problem = _part_problem(store, Ledger(run), commit)
+        if problem:
+            report.findings.append(Finding(f"part {commit.part}", problem, _redo(report, commit.unit)))
+    parts_whole = not report.findings
+    report.units, report.samples = len(commits), sum(commit.rows for commit in commits)
+    if report.finished:
+        recovery = JOIN_AGAIN if parts_whole else NOTHING
+        for what in _encyclopedia_problems(run, record, store, commits if records_whole else []):
+            report.findings.append(Finding("encyclopedia", what, recovery))
+        report.findings += _interpreter_problems(run)
+    return report
+
+
+def _redo(report: Report, unit: str) -> str:
+    """Return how a unit is done again; a finished run is opened for it by deleting metrics.json."""
+    record = f"commits/{unit}.json"
+    return REDO.format(records=f"metrics.json and {record}" if report.finished else record)
+
+
+def _check_commits(run: Path, report: Report) -> list[Commit]:
+    commits = []
+    for path in sorted((run / "commits").glob("*.json")):
+        if path.name.startswith(files.TEMPORARY):
+            continue
+        try:
+            commits.append(read_record(path))
+        except EncycloError as error:
+            report.findings.append(Finding(f"commits/{path.name}", _told(error), _redo(report, path.stem)))
+    return commits
+
+
+def _part_problem(store: Store, ledger: Ledger, commit: Commit) -> str | None:
+    """Return what is wrong with a committed part, None if nothing is."""
+    if not commit.rows:
+        return None  # a unit about which there was nothing to add has no part
+    try:
+        if commit.files:
+            ledger.check_files(commit)
+        part = read_committed(store, commit)
+        if len(crc.differing(part.activations, sums_of(commit, part.activations.shape[1]))):
+            return "its activations differ from the checksums of their rows"
+    except EncycloError as error:
+        return _told(error)
+    if (part.stage != commit.stage).any():
+        return f"it has samples of another stage than {commit.stage}"
+    return sample_problem(part)
+
+
+def sample_problem(part: Part) -> str | None:
+    """Return what can't be in samples: a number that is not finite, a scale, a span; None if nothing is wrong."""
+    lengths = {len(value) for value in vars(part).values()}
+    if len(lengths) != 1:
+        return f"its columns have different lengths: {sorted(lengths)}"
+    if not np.isfinite(part.activations).all() or not np.isfinite(part.scale).all():
+        return "it has a number that is not finite"
+    if len(part) and (np.frexp(part.scale)[0] != 0.5).any():
+        return "it has a scale that is no power of two"
+    if (part.concept < 0).any():
+        return "it has a sample of no concept"
+    start, end = part.span.T if len(part) else (np.empty(0), np.empty(0))
+    none = (start == -1) & (end == -1)
+    texts = np.array([len(text) for text in part.prompt])
+    if not (none | ((start >= 0) & (start < end) & (end <= texts))).all():
+        return "it has a span outside its prompt"
+    return None
+
+
+def _encyclopedia_problems(
+    run: Path, record: dict[str, Any], store: Store, commits: Sequence[Commit]
+) -> Iterator[str]:
+    try:
+        seal = checksums.read_seal(run)
+        faults = list(checksums.seal_faults(run, seal))
+        yield from faults
+        if faults:
+            return  # its content can't be trusted, and a library might hang on it
+        reader, rows = open_finished(store, run)
+    except EncycloError as error:
+        yield _told(error)
+        return
+    try:
+        yield from _book_problems(reader.book, record)
+        yield from _rows_problems(rows, reader.book, seal, commits)
+    except EncycloError as error:
+        yield _told(error)
+    finally:
+        reader.close()
+
+
+def _book_problems(book: Book, record: dict[str, Any]) -> Iterator[str]:
+    table, attributes = book.concepts, book.attributes
+    lengths = {name: len(column) for name, column in vars(table).items()}
+    if len(set(lengths.values())) != 1:
+        yield f"its concepts' columns have different lengths: {lengths}"
+        return
+    repeated = [name for name, count in Counter(table.id).items() if count > 1]
+    if repeated:
+        yield f"the concept id {repeated[0]!r} stands there {Counter(table.id)[repeated[0]]} times"
+    if attributes.run_id != record.get("run_id") or json.loads(attributes.config) != record["config"]:
+        yield "it is another run's, or of another configuration than run.json"
+    shape = (len(table), len(attributes.layers), attributes.hidden_size)
+    for name in ("mean", "variance"):
+        values = getattr(book.signatures, name)
+        if values.shape != shape:
+            yield f"its signatures' {name} has the shape {values.shape}, not {shape}"
+        if not np.isfinite(values).all():
+            yield f"its signatures' {name} has a number that is not finite"
+    known = ~np.isnan(table.confidence)
+    low, middle, high = (
+        column[known] for column in (table.confidence_low, table.confidence, table.confidence_high)
+    )
+    if not ((low >= 0) & (low <= middle) & (middle <= high) & (high <= 1)).all():
+        yield "it has a confidence outside its interval, or outside 0 to 1"
+
+
+def _rows_problems(
+    rows: FinishedRows, book: Book, seal: checksums.Seal, commits: Sequence[Commit]
+) -> Iterator[str]:
+    columns, count = rows.columns, len(book.concepts)
+    committed = [sums_of(commit, seal.crc.shape[1]) for commit in commits]
+    if commits and _multiset(np.concatenate([seal.crc[:0], *committed])) != _multiset(seal.crc):
+        yield "its samples are not those that were committed"
+    if len(columns) and not 0 <= columns.concept.min() <= columns.concept.max() < count:
+        yield "it has a sample of a concept that it does not have"
+        return
+    if not np.array_equal(np.bincount(columns.concept, minlength=count), book.concepts.n_samples):
+        yield "n_samples differs from the number of its samples"
+    for start in range(0, len(columns), BLOCK):
+        problem = sample_problem(rows.samples(np.arange(start, min(start + BLOCK, len(columns)))))
+        if problem:
+            yield f"in the samples from {start:,} on: {problem}"
+    yield from _signature_problems(book, estimate_signatures(sample_set(rows, book.attributes.layers), count))
+
+
+def _signature_problems(book: Book, expected: Signatures) -> Iterator[str]:
+    if not np.array_equal(expected.count, book.signatures.count):
+        yield "its signatures' counts differ from the samples that mention their concepts"
+        return
+    for name in ("mean", "variance"):
+        ours, theirs = getattr(book.signatures, name), getattr(expected, name)
+        room = 1e-4 * np.abs(theirs).max(axis=-1, keepdims=True, initial=0) + 1e-12
+        wrong = np.flatnonzero((np.abs(ours - theirs) > room).any(axis=(1, 2)))
+        if len(wrong):
+            concept = book.concepts.name[wrong[0]]
+            yield f"the signature of {concept!r} is not its samples' {name} ({len(wrong)} such concepts)"
+
+
+def _interpreter_problems(run: Path) -> Iterator[Finding]:
+    try:
+        check_sums(run / "interpreter")
+    except EncycloError as error:
+        yield Finding("interpreter", _told(error), TRAIN_AGAIN)
+    try:
+        json.loads((run / "metrics.json").read_text(encoding="utf-8"))
+    except ValueError as error:
+        yield Finding("metrics.json", f"it can't be read: {error}", TRAIN_AGAIN.replace(" it ", " "))
+
+
+def _multiset(sums: crc.Sums) -> list[int]:
+    values: list[int] = np.sort(sums, axis=None).tolist()
+    return values
+
+
+def _told(error: EncycloError) -> str:
+    """Return what is wrong without the error's own advice, which the finding gives."""
+    return str(error).split("; ")[0].rstrip(".")

@@ -1,0 +1,1 @@
+"""A run, straight down: run, refine, collect, judge, finish."""

@@ -1,0 +1,357 @@
+"""Find plugins by their entry points, load the ones a run names, call one by name.
+
+Only what is asked for is imported, so a broken third-party plugin breaks nothing but itself.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import pluggy
+
+from encyclo import hookspecs
+from encyclo.errors import EncycloError, MissingDependencyError, PluginError, UnknownPluginError, UsageError
+from encyclo.plugins import attribution as blame
+from encyclo.plugins.validation import GROUP, hooks_fault, result_fault, version_fault
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+T = TypeVar("T")
+READY, BROKEN = "ready", "broken"
+_WITNESS = "encyclo's own witness"
+_NOTHING_SEEN = object()
+
+
+@dataclass(frozen=True)
+class InstalledPlugin:
+    """One entry point of the group `encyclo`, not imported yet."""
+
+    name: str
+    target: str
+    package: str
+    version: str
+    entry_point: importlib.metadata.EntryPoint
+
+    @property
+    def origin(self) -> str:
+        """Return the package and its version, as error messages name them."""
+        return f"package {self.package} {self.version}"
+
+
+@dataclass(frozen=True)
+class PluginRow:
+    """A line of `encyclo plugins`."""
+
+    name: str
+    hooks: list[str]
+    package: str
+    version: str
+    state: str
+    """`ready`, or `broken`."""
+    error: str | None
+
+
+def find_installed() -> dict[str, list[InstalledPlugin]]:
+    """Return the installed plugins by name, sorted; a name that two packages claim has two entries."""
+    found: dict[str, list[InstalledPlugin]] = {}
+    seen: set[tuple[str, str, str]] = set()
+    for point in importlib.metadata.entry_points(group=GROUP):
+        package = point.dist.name if point.dist else "unknown"
+        version = point.dist.version if point.dist else "unknown"
+        # An editable install can be on the path twice; the same claim by the same package is one plugin.
+        if (point.name, point.value, package) in seen:
+            continue
+        seen.add((point.name, point.value, package))
+        found.setdefault(point.name, []).append(
+            InstalledPlugin(point.name, point.value, package, version, point)
+        )
+    return dict(sorted(found.items()))
+
+
+class Plugins:
+    """The plugins of one run: loaded one by one, called by name."""
+
+    def __init__(self) -> None:
+        self.installed = find_installed()
+        self._manager = pluggy.PluginManager(GROUP)
+        self._manager.add_hookspecs(hookspecs)
+        self._wrappers: list[str] = []
+        self._witness = _Witness(vars(self._manager.hook))
+
+    def load(self, name: str) -> InstalledPlugin:
+        """Import and register the plugin `name`.
+
+        Raises UnknownPluginError, UsageError (two packages claim the name), MissingDependencyError or
+        PluginError. Registration is rolled back on failure.
+        """
+        candidates = self.installed.get(name, [])
+        if not candidates:
+            raise UnknownPluginError(
+                f"There is no plugin named {name!r}; installed are: {', '.join(self.installed)}."
+            )
+        if len(candidates) > 1:
+            both = " and ".join(c.origin for c in candidates)
+            raise UsageError(f"The plugin name {name!r} is claimed by {both}; uninstall one of them.")
+        found = candidates[0]
+        if self._manager.has_plugin(name):
+            return found
+        if other := version_fault(found.entry_point.dist):
+            raise self.fault(name, other)
+        plugin = _import(found)
+        try:
+            if wrong := hooks_fault(self._manager, plugin):
+                raise self.fault(name, wrong)
+            self._manager.register(plugin, name=name)
+            self._manager.check_pending()
+        except Exception as error:
+            if self._manager.has_plugin(name):
+                self._manager.unregister(name=name)
+            if isinstance(error, PluginError):
+                raise
+            raise self.fault(name, f"does not fit encyclo's hooks: {_told(error)}") from error
+        return found
+
+    def opt_in(self, names: Sequence[str]) -> None:
+        """Load plugins whose hook wrappers run around every chosen plugin (`--with NAME`).
+
+        Raises UsageError for a plugin that wraps nothing: it would be ignored in silence.
+        """
+        for name in names:
+            found = self.load(name)
+            if not self._wrapped_by(name):
+                raise UsageError(
+                    f"Plugin {name!r} ({found.origin}) wraps no hook, so --with {name} would do nothing; "
+                    f"choose it by its own flag, or leave it out."
+                )
+            self._wrappers.append(name)
+        if names and not self._manager.has_plugin(_WITNESS):
+            self._manager.register(self._witness.plugin, name=_WITNESS)
+
+    @property
+    def wrappers(self) -> tuple[str, ...]:
+        """Return the plugins whose wrappers were opted in."""
+        return tuple(self._wrappers)
+
+    def _wrapped_by(self, name: str) -> set[str]:
+        """Return the hooks that the loaded plugin `name` wraps."""
+        plugin = self._manager.get_plugin(name)
+        callers = self._manager.get_hookcallers(plugin) if plugin is not None else None
+        return {
+            caller.name
+            for caller in callers or []
+            for found in caller.get_hookimpls()
+            if found.plugin is plugin and (found.wrapper or found.hookwrapper)
+        }
+
+    def hooks_of(self, name: str) -> list[str]:
+        """Return the hooks that the loaded plugin `name` implements, sorted."""
+        plugin = self._manager.get_plugin(name)
+        callers = self._manager.get_hookcallers(plugin) if plugin is not None else None
+        return sorted(caller.name for caller in callers or [])
+
+    def implements(self, name: str, hook: str) -> bool:
+        """Return whether the plugin `name` implements the optional hook `hook`."""
+        self.load(name)
+        return hook in self.hooks_of(name)
+
+    def require(self, hook: str, name: str) -> InstalledPlugin:
+        """Load `name` and check that it implements `hook`, naming the plugins that would be candidates."""
+        found = self.load(name)
+        if hook not in self.hooks_of(name):
+            raise UnknownPluginError(
+                f"Plugin {name!r} ({found.origin}) has no hook {hook}; it implements: "
+                f"{', '.join(self.hooks_of(name)) or 'none'}. `encyclo plugins` lists which has what."
+            )
+        return found
+
+    def options(self, name: str, values: Mapping[str, Any]) -> BaseModel | None:
+        """Fill the options model that plugin `name` names as `Options`; refuse unknown keys, list the valid."""
+        from pydantic import BaseModel, ValidationError
+
+        found = self.load(name)
+        model = getattr(self._manager.get_plugin(name), "Options", None)
+        if model is None:
+            if values:
+                raise UsageError(f"Plugin {name!r} ({found.origin}) takes no options, not {_listed(values)}.")
+            return None
+        if not (isinstance(model, type) and issubclass(model, BaseModel)):
+            raise self.fault(name, "names Options that are no pydantic model")
+        unknown = [key for key in values if key not in model.model_fields]
+        if unknown:
+            raise UsageError(
+                f"Plugin {name!r} has no option {_listed(unknown)}; its options are: "
+                f"{', '.join(sorted(model.model_fields))}."
+            )
+        try:
+            filled: BaseModel = model(**values)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"])
+            raise UsageError(
+                f"Option {name}.{where} can't be {first.get('input')!r}: {_plain(first['msg'])}."
+            ) from error
+        return filled
+
+    def needs_interpreter(self, name: str) -> bool:
+        """Return whether a sampler says, as `NEEDS_INTERPRETER`, that it looks for what an interpreter misreads."""
+        self.load(name)
+        return bool(getattr(self._manager.get_plugin(name), "NEEDS_INTERPRETER", False))
+
+    def most_concepts(self, name: str) -> int | None:
+        """Return how many concepts an interpreter takes at most, which it says as `MOST_CONCEPTS`; None: any."""
+        self.load(name)
+        most: int | None = getattr(self._manager.get_plugin(name), "MOST_CONCEPTS", None)
+        return most
+
+    def stage_of(self, name: str) -> int:
+        """Return the stage that a sampler names as `STAGE` (1, templates, if it names none)."""
+        self.load(name)
+        stage = getattr(self._manager.get_plugin(name), "STAGE", 1)
+        if not isinstance(stage, int) or not 0 <= stage <= 127:
+            raise self.fault(name, f"names the stage {stage!r}, which is no number from 0 to 127")
+        return stage
+
+    def fingerprint(self, name: str) -> str:
+        """Return what a plugin names as `FINGERPRINT`: a hash of data that its results depend on ("" if none)."""
+        self.load(name)
+        found = getattr(self._manager.get_plugin(name), "FINGERPRINT", "")
+        if not isinstance(found, str):
+            raise self.fault(name, f"names the fingerprint {found!r}, which is no text")
+        return found
+
+    def licence(self, name: str) -> str | None:
+        """Return what a plugin names as `LICENCE`: the terms of what it gives, such as a concept list's."""
+        self.load(name)
+        found = getattr(self._manager.get_plugin(name), "LICENCE", None)
+        if found is not None and not isinstance(found, str):
+            raise self.fault(name, f"names the licence {found!r}, which is no text")
+        return found
+
+    def call(self, hook: str, name: str, /, **arguments: Any) -> Any:
+        """Call `hook` of the plugin `name` (and the wrappers opted in) and return its result.
+
+        Raises PluginError, naming the plugin or wrapper, if it raises or returns what it must not.
+        """
+        self.require(hook, name)
+        kept = {name, *self._wrappers, _WITNESS}
+        others = [plugin for key, plugin in self._manager.list_name_plugin() if key not in kept]
+        caller = self._manager.subset_hook_caller(hook, remove_plugins=others)
+        self._witness.seen = _NOTHING_SEEN
+        with self.blame(name):
+            result = caller(**arguments)
+        if wrong := result_fault(hook, result, arguments):
+            raise self._wrong_result(hook, name, arguments, wrong)
+        return result
+
+    def _wrong_result(self, hook: str, name: str, arguments: Mapping[str, Any], wrong: str) -> PluginError:
+        """Return the error about a wrong result: a wrapper's fault, if what it was given was right."""
+        seen = self._witness.seen
+        wrapping = [wrapper for wrapper in self._wrappers if hook in self._wrapped_by(wrapper)]
+        if not wrapping or seen is _NOTHING_SEEN or result_fault(hook, seen, arguments):
+            return self.fault(name, wrong)
+        if len(wrapping) == 1:
+            return self.fault(wrapping[0], wrong)
+        return PluginError(f"One of the wrappers {_listed(wrapping)} around the plugin {name!r} {wrong}.")
+
+    def iterate(self, name: str, items: Iterable[T]) -> Iterator[T]:
+        """Iterate what a hook returned; an error raised on the way names the plugin."""
+        with self.blame(name):
+            iterator = iter(items)
+        while True:
+            with self.blame(name):
+                try:
+                    item = next(iterator)
+                except StopIteration:
+                    return
+            yield item
+
+    @contextmanager
+    def blame(self, name: str) -> Iterator[None]:
+        """Turn an unexpected error inside a plugin into one sentence that names plugin and package."""
+        try:
+            yield
+        except EncycloError:
+            raise
+        except (Exception, SystemExit) as error:  # leaving is the command line's business
+            callers = vars(self._manager.hook).values()
+            suspects = [
+                blame.Suspect(key, plugin, self.installed[key][0].entry_point.module)
+                for key, plugin in self._manager.list_name_plugin()
+                if key in {name, *self._wrappers}
+            ]
+            culprit = blame.culprit(error, suspects, callers) or name
+            raise self.fault(culprit, f"failed with {_told(error)}") from error
+
+    def fault(self, name: str, what: str) -> PluginError:
+        """Return the error that says what the plugin `name` did wrong."""
+        return PluginError(f"Plugin {name!r} ({self.installed[name][0].origin}) {what}.")
+
+    def describe(self) -> list[PluginRow]:
+        """Return every installed plugin with its hooks, or why it would not load."""
+        rows = []
+        for name, candidates in self.installed.items():
+            error, hooks = None, []
+            try:
+                self.load(name)
+                hooks = self.hooks_of(name)
+            except EncycloError as problem:
+                error = str(problem)
+            state = BROKEN if error else READY
+            rows += [PluginRow(name, hooks, c.package, c.version, state, error) for c in candidates]
+        return rows
+
+
+class _Witness:
+    """Runs innermost where wrappers are opted in, and sees what the chosen plugin itself returned."""
+
+    def __init__(self, hooks: Iterable[str]) -> None:
+        self.seen: object = _NOTHING_SEEN
+
+        @pluggy.HookimplMarker(GROUP)(wrapper=True, trylast=True)
+        def watch() -> Generator[None, object, object]:
+            self.seen = yield
+            return self.seen
+
+        self.plugin = type("Witness", (), dict.fromkeys(hooks, staticmethod(watch)))()
+
+
+def _import(found: InstalledPlugin) -> Any:
+    """Return the module or object that the entry point names; of a class a new instance, for this run."""
+    try:
+        loaded = found.entry_point.load()
+        return loaded() if isinstance(loaded, type) else loaded
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").split(".")[0]
+        if missing and missing != found.entry_point.module.split(".")[0]:
+            raise MissingDependencyError(
+                f"Plugin {found.name!r} ({found.origin}) needs the package {missing!r}, which is not "
+                f"installed; install it with: pip install {missing}"
+            ) from error
+        raise _import_failed(found, error) from error
+    except (Exception, SystemExit) as error:  # a script without a main guard may call sys.exit
+        raise _import_failed(found, error) from error
+
+
+def _import_failed(found: InstalledPlugin, error: BaseException) -> PluginError:
+    return PluginError(f"Plugin {found.name!r} ({found.origin}) could not be imported: {_told(error)}.")
+
+
+def _told(error: BaseException) -> str:
+    """Return an error of a plugin's as the end of a sentence, on one line."""
+    message = " ".join(str(error).split()).rstrip(".")
+    return f"{type(error).__name__}: {message}" if message else type(error).__name__
+
+
+def _listed(keys: Iterable[str]) -> str:
+    return ", ".join(repr(key) for key in keys)
+
+
+def _plain(message: str) -> str:
+    """Return pydantic's message as the end of a sentence."""
+    message = message.removeprefix("Value error, ").rstrip(".")
+    return message[:1].lower() + message[1:]

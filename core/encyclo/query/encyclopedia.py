@@ -1,0 +1,398 @@
+"""Open a run, finished or not, and ask about it.
+
+An unfinished run has its samples, which are read from the committed parts; its signatures, confidences and
+interpreter are not there yet, and asking for them says so. Opening takes no lock and changes nothing: a run that
+goes on meanwhile commits further parts, which are seen when it is opened again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from encyclo import half_precision
+from encyclo.config import RunConfig
+from encyclo.errors import (
+    DamagedError,
+    MissingDependencyError,
+    RunDirectoryError,
+    StoreError,
+    UsageError,
+)
+from encyclo.plugins.manager import Plugins
+from encyclo.query.entry import Entry, Neighbour
+from encyclo.query.suggestions import nearest_names
+from encyclo.runs import directory as rundir
+from encyclo.runs.session import hash_of, load_concepts
+from encyclo.schema import Book, ConceptTable, Part, Schema
+from encyclo.statistics.similarity import Directions
+from encyclo.storage import checksums, files
+from encyclo.storage.finalise import open_finished
+from encyclo.storage.ledger import Ledger
+from encyclo.storage.sample_rows import Batch, CommittedRows, Source, batches
+from encyclo.types import Concept, Context, Interpreter, Store
+
+if TYPE_CHECKING:
+    import pandas
+
+    from encyclo.query.text_reader import Reading, TextReader
+
+__all__ = ["Encyclopedia", "Entry", "Neighbour", "open_run"]
+
+
+class Encyclopedia:
+    """A run, opened for reading; use it as a context manager.
+
+    `len(book)` counts concepts, `book["otter"]` is an entry (by name, or by id), `"otter" in book` says whether
+    there is one, and going through the book gives its entries one by one.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        record: dict[str, Any],
+        source: Source,
+        plugins: Plugins,
+        concepts: Sequence[str],
+        book: Book | None,
+    ) -> None:
+        self.path, self.record = path, record
+        self._plugins, self._book = plugins, book
+        self.source = source
+        """All samples, by row."""
+        self.concepts: list[str] = list(concepts)
+        """Every concept's name, in the run's order."""
+        self._ids: dict[str, int] | None = None
+        self._place: dict[str, int] = {}
+        for index, name in enumerate(self.concepts):
+            self._place.setdefault(name, index)
+        self._directions: Directions | None = None
+        self._readers: dict[str, TextReader] = {}
+        self._by_concept: tuple[NDArray[np.int64], NDArray[np.int64]] | None = None
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run went to its end: signatures, confidences and an interpreter are there."""
+        return self._book is not None
+
+    @property
+    def book(self) -> Book:
+        """Attributes, concepts and signatures. Raises StoreError where the run isn't finished."""
+        if self._book is None:
+            raise StoreError(
+                f"{self.path} is not finished: its samples can be read, but its signatures and confidences "
+                "are not there yet; run the same `encyclo run` command again to finish it."
+            )
+        return self._book
+
+    def __enter__(self) -> Encyclopedia:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __len__(self) -> int:
+        return len(self.concepts)
+
+    def __getitem__(self, name: str) -> Entry:
+        return self.entry(name)
+
+    def __contains__(self, name: object) -> bool:
+        return (isinstance(name, str) and self._find(name) is not None) or (
+            isinstance(name, Entry) and name.book is self
+        )
+
+    def __iter__(self) -> Iterator[Entry]:
+        return (self._entry(row) for row in range(len(self.book.concepts)))
+
+    def __repr__(self) -> str:
+        state = "" if self.finished else ", not finished"
+        return (
+            f"<Encyclopedia of {self.record['config']['model']}: {len(self):,} concepts{state}, {self.path}>"
+        )
+
+    def _repr_html_(self) -> str:
+        from encyclo.query.html import book_html
+
+        return book_html(self)
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """The run's layers, as it names them (-1 is the last)."""
+        return tuple(self.record["config"]["layers"])
+
+    def close(self) -> None:
+        """Close the file."""
+        self.source.close()
+
+    def index(self, name: str) -> int:
+        """Return the row of a concept's name, or id. Raises UsageError that suggests the nearest names."""
+        if (row := self._find(name)) is not None:
+            return row
+        near = nearest_names(name, self.concepts)
+        hint = f"; did you mean {', '.join(near)}?" if near else "."
+        said = name if len(name) <= 60 else f"{name[:60]}…"
+        raise UsageError(f"There is no concept named {said!r} in {self.path}{hint}")
+
+    def _find(self, name: str) -> int | None:
+        """Return the first row with the name, else the row with the id (of a finished run)."""
+        if name not in self._place and self._book is not None and self._ids is None:
+            self._ids = {id: row for row, id in enumerate(self._book.concepts.id)}
+        return self._place.get(name, (self._ids or {}).get(name))
+
+    def entry(self, name: str, neighbours: int = 8) -> Entry:
+        """Return the entry of the concept `name`, with so many neighbours. Raises UsageError."""
+        return self._entry(self.index(name), neighbours)
+
+    def _entry(self, row: int, neighbours: int = 8) -> Entry:
+        table = self.book.concepts
+        return Entry(
+            id=table.id[row],
+            name=table.name[row],
+            definition=table.definition[row],
+            category=table.category[row],
+            stage=int(table.stage[row]),
+            n_samples=int(table.n_samples[row]),
+            confidence=float(table.confidence[row]),
+            low=float(table.confidence_low[row]),
+            high=float(table.confidence_high[row]),
+            converged=bool(table.converged[row]),
+            settled=bool(table.settled[row]),
+            signature=self.book.signatures.mean[row],
+            layers=self.layers,
+            row=row,
+            book=self,
+            neighbours=neighbours,
+        )
+
+    def nearest(self, row: int, count: int) -> list[Neighbour]:
+        """Return the concepts whose centred, scaled signatures point most nearly the same way."""
+        cosines = self.directions.cosines(self.book.signatures.mean[row])
+        cosines[row] = -np.inf
+        return self._likest(cosines, min(count, len(cosines) - 1))
+
+    def search(
+        self,
+        vector: NDArray[np.floating],
+        layer: int | None = None,
+        count: int = 10,
+        difference: bool = False,
+    ) -> list[Neighbour]:
+        """Return the `count` concepts whose signatures point most nearly as `vector` does, the nearest first.
+
+        `vector` is an activation: [L, H] at all the run's layers (cosines are averaged over them), or [H] at one,
+        which `layer` names as the run does (such as -6). It is centred and scaled as signatures are; with
+        `difference`, for one activation less another, it is scaled only. Raises UsageError for another shape,
+        for what is not finite, and for a vector without a direction.
+        """
+        place = None if layer is None else self._layer(layer)
+        values = np.asarray(vector)
+        hidden = self.directions.centre.shape[1]
+        expected = (len(self.layers), hidden) if place is None else (hidden,)
+        if values.shape != expected or values.dtype.kind not in "fiu":
+            where = "at all layers; name one with layer=" if place is None else f"at layer {layer}"
+            raise UsageError(
+                f"search takes a vector of shape {expected} {where}, not {values.dtype} of shape {values.shape}."
+            )
+        with np.errstate(over="ignore"):
+            finite = np.isfinite(values.astype(np.float32)).all()
+        if not finite or not values.any():
+            raise UsageError(
+                "search takes finite numbers, not all of them 0: the vector given has no direction."
+            )
+        return self._likest(self.directions.cosines(values, place, difference), count)
+
+    def _likest(self, cosines: NDArray[np.float32], count: int) -> list[Neighbour]:
+        order = np.argsort(-cosines, kind="stable")[: max(count, 0)].tolist()
+        return [Neighbour(self.book.concepts.name[i], float(cosines[i])) for i in order]
+
+    @property
+    def directions(self) -> Directions:
+        """Every signature's direction, computed on first use."""
+        if self._directions is None:
+            self._directions = Directions.of(self.book.signatures.mean)
+        return self._directions
+
+    def read(self, text: str, top: int = 3, at_least: float = 0.5, device: str = "auto") -> Reading:
+        """Return what the interpreter reads at each token of `text`; the first call loads the run's model.
+
+        `top` concepts a token; it abstains below the confidence `at_least`. Raises UsageError for a blank text,
+        DamagedError if interpreter or calibration are not what the run wrote.
+        """
+        from encyclo.query.text_reader import Reading, open_reader
+        from encyclo.terminal import ConsoleProgress
+
+        if device not in self._readers:
+            self._readers[device] = open_reader(self, ConsoleProgress(quiet=True), device)
+        return Reading(text, tuple(self._readers[device].read(text, top, at_least)))
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """Return the entries as a table, a row each in the book's order, without signatures.
+
+        Confidences are NaN where the run could not measure them. Raises MissingDependencyError without pandas.
+        """
+        try:
+            import pandas
+        except ModuleNotFoundError as error:
+            raise MissingDependencyError(
+                "to_pandas needs the package pandas, which is not installed; install it with: "
+                "pip install 'encyclo[pandas]'"
+            ) from error
+        return pandas.DataFrame(entry_columns(self.book.concepts))
+
+    def rows(self, concept: str | None = None, stage: int | None = None) -> NDArray[np.int64]:
+        """Return the rows of the samples of a concept, of a stage, or of both: int64, rising.
+
+        Raises UsageError for an unknown concept.
+        """
+        columns = self.source.columns
+        rows = np.arange(len(columns)) if concept is None else self.rows_of(self.index(concept))
+        return rows if stage is None else rows[columns.stage[rows] == stage]
+
+    def rows_of(self, place: int) -> NDArray[np.int64]:
+        """Return the rows of the samples of the concept that is in row `place` of the book."""
+        if self._by_concept is None:
+            owner = self.source.columns.concept
+            order = np.argsort(owner, kind="stable")
+            self._by_concept = order, np.searchsorted(owner[order], np.arange(len(self) + 1))
+        order, edges = self._by_concept
+        return order[edges[place] : edges[place + 1]]
+
+    def samples(self, name: str | None = None, stage: int | None = None) -> Part:
+        """Return whole samples: those of the concept `name`, of a stage, or of both. Raises DamagedError."""
+        return self.source.samples(self.rows(name, stage))
+
+    def activations(self, rows: NDArray[np.int64], layer: int | None = None) -> NDArray[np.float32]:
+        """Return the activations of `rows`, float32 [k, L, H], or at one of the run's layers, [k, H].
+
+        `layer` is named as the run names it (such as -6). Raises UsageError, DamagedError.
+        """
+        scale = self.source.columns.scale[rows]
+        if layer is None:
+            return half_precision.decode(self.source.halves(rows), scale)
+        place = self._layer(layer)
+        return half_precision.decode(self.source.halves(rows, [place])[:, 0], scale[:, place])
+
+    def layer(self, layer: int, block: int = 16_384) -> Iterator[NDArray[np.float32]]:
+        """Yield one layer of every sample, in the samples' order: float32 [up to `block`, H] at a time."""
+        for start in range(0, len(self.source.columns), block):
+            yield self.activations(np.arange(start, min(start + block, len(self.source.columns))), layer)
+
+    def batches(self, size: int, seed: int, rows: NDArray[np.int64] | None = None) -> Iterator[Batch]:
+        """Yield all samples (or those of `rows`) shuffled, `size` at a time; memory does not grow with them.
+
+        The same rows and seed give the same batches.
+        """
+        return batches(self.source, size, seed, rows)
+
+    def _layer(self, layer: int) -> int:
+        if layer not in self.layers:
+            raise UsageError(f"{self.path} has no layer {layer}; it has {', '.join(map(str, self.layers))}.")
+        return self.layers.index(layer)
+
+    def confused_with(self, name: str, count: int = 5) -> list[tuple[str, float]]:
+        """Return what the interpreter finds likeliest after `name` in its samples: (concept, mean margin).
+
+        The margin is the score of `name` less the other's, averaged over samples; a negative one is a misreading.
+        """
+        row, part = self.index(name), self.samples(name)
+        scores = self.interpreter().read(part.values())
+        margin = (scores[:, [row]] - scores).mean(axis=0)
+        order = [int(i) for i in np.argsort(margin, kind="stable") if i != row][:count]
+        return [(self.book.concepts.name[i], float(margin[i])) for i in order]
+
+    def interpreter(self) -> Interpreter:
+        """Load the run's interpreter. Raises DamagedError if its files are not those that were written."""
+        folder, name = self.path / "interpreter", self.record["config"]["interpreter"]
+        check_sums(folder)
+        context = Context(self.record["config"]["seed"], "cpu", None, self.path / "plugins" / name)
+        interpreter: Interpreter = self._plugins.call(
+            "load_interpreter", name, folder=folder, context=context
+        )
+        return interpreter
+
+
+def open_run(path: Path | str) -> Encyclopedia:
+    """Open the run directory `path`, finished or not. Raises RunDirectoryError or StoreError.
+
+    All of a finished encyclopedia but its activations is compared with its checksums first; these are when they
+    are read. Of an unfinished run every committed part is compared.
+    """
+    path = Path(path)
+    record = rundir.read_record(path)
+    plugins = Plugins()
+    store = open_store(path, record, plugins)
+    with plugins.blame(record["config"]["store"]):
+        if (path / checksums.SEAL).exists():
+            reader, rows = open_finished(store, path)
+            check_owners(path, rows, len(reader.book.concepts))
+            return Encyclopedia(path, record, rows, plugins, reader.book.concepts.name, reader.book)
+        recorded = (commit for commit in Ledger(path).commits().values() if commit.rows)
+        commits = sorted(recorded, key=lambda commit: (commit.stage, commit.unit))
+        if not commits:
+            raise StoreError(f"{path} has no samples yet; run the same `encyclo run` command again to go on.")
+        source = CommittedRows(store, Ledger(path), commits)
+    names = [concept.name for concept in concepts_of(record, plugins)]
+    check_owners(path, source, len(names))
+    return Encyclopedia(path, record, source, plugins, names, None)
+
+
+def open_store(path: Path, record: dict[str, Any], plugins: Plugins) -> Store:
+    """Return the store that the run's configuration names."""
+    schema = Schema(tuple(record["config"].get("layers", ())), (), 0)
+    store: Store = plugins.call("store_activations", record["config"]["store"], location=path, schema=schema)
+    return store
+
+
+def check_owners(path: Path, source: Source, concepts: int) -> None:
+    """Refuse samples of concepts that the run doesn't have. Raises DamagedError."""
+    owners = source.columns.concept
+    if len(owners) and not 0 <= owners.min() <= owners.max() < concepts:
+        raise DamagedError(
+            f"{path} has samples of concepts that it doesn't have; `encyclo verify` says more."
+        )
+
+
+def concepts_of(record: dict[str, Any], plugins: Plugins) -> list[Concept]:
+    """Return an unfinished run's concepts, from where it took them. Raises RunDirectoryError if they changed."""
+    config = RunConfig.model_validate(
+        {key: value for key, value in record["config"].items() if key in _config_keys()}
+    )
+    options = plugins.options(config.concepts, config.options.get(config.concepts, {}))
+    concepts = load_concepts(config, plugins, options)
+    if hash_of([asdict(concept) for concept in concepts]) != record["config"]["concepts_sha256"]:
+        raise RunDirectoryError(
+            f"The concepts of --concepts {config.concepts} are no longer those that the run began with; "
+            "bring the old ones back to read its samples by name."
+        )
+    return concepts
+
+
+def _config_keys() -> set[str]:
+    return {field.alias or name for name, field in RunConfig.model_fields.items()}
+
+
+def check_sums(folder: Path) -> None:
+    """Compare a folder's files with the sha256 that lie beside them. Raises DamagedError naming the file."""
+    import json
+
+    try:
+        sums = json.loads((folder / "sha256.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DamagedError(f"{folder}/sha256.json can't be read: {error}.") from error
+    for name, expected in sums.items():
+        path = folder / Path(name).name
+        if not path.exists() or files.sha256_of(path) != expected:
+            raise DamagedError(
+                f"{path} is not the file that the run wrote; run the command again in a new --out."
+            )
+
+
+def entry_columns(table: ConceptTable) -> dict[str, Any]:
+    """Return the columns of the entries' table, as `to_pandas` and `encyclo export` have them."""
+    return {field.name: getattr(table, field.name) for field in fields(table)}

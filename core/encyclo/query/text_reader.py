@@ -1,0 +1,305 @@
+"""What the interpreter reads at each token of a text.
+
+A long text goes through the model in windows: up to a thousand new characters behind up to 250 that were read
+before, which give context and are not read again; both are cut at a blank where there is one. A token is read
+as a mention is captured: with the pooling `span`, the mean over its word's tokens up to it, so that a word's
+last token is read exactly as samples were; with `last`, its own state; with `mean` and `mean-all`, the mean over
+the window up to it.
+"""
+
+from __future__ import annotations
+
+import codecs
+import json
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from encyclo.errors import DamagedError, UsageError
+from encyclo.query.encyclopedia import Encyclopedia
+from encyclo.runs.reopen import reopen_model
+from encyclo.statistics import confidence
+from encyclo.statistics.confidence import Calibrator, Surroundings
+from encyclo.types import Interpreter, Model, Progress
+
+FRESH = 1000
+CONTEXT = 250
+MOST_TOKENS = 512
+CHUNK = 2**16
+_WORD = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*")
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A concept that a token may stand for. The confidence is None where the run could not calibrate."""
+
+    id: str
+    name: str
+    confidence: float | None
+
+
+@dataclass(frozen=True)
+class TokenReading:
+    """What was read at one token: text[start:end] of the whole text."""
+
+    token: str
+    start: int
+    end: int
+    concepts: list[Candidate]
+    """The likeliest first."""
+    familiarity: float | None
+    """1 where the activation looks like what the interpreter knows, 0 where like nothing it knows."""
+    read: str | None
+    """The first concept's name where its confidence reaches the threshold; None where the reader abstains."""
+
+
+@dataclass(frozen=True, repr=False)
+class Reading(Sequence[TokenReading]):
+    """A whole text's readings, one a token; a notebook shows it as the text in colours."""
+
+    text: str
+    tokens: tuple[TokenReading, ...]
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    @overload
+    def __getitem__(self, place: int) -> TokenReading: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> tuple[TokenReading, ...]: ...
+
+    def __getitem__(self, place: int | slice) -> TokenReading | tuple[TokenReading, ...]:
+        return self.tokens[place]
+
+    @property
+    def concepts(self) -> list[str]:
+        """The concepts that were read with enough confidence, each once, in the text's order."""
+        return list(dict.fromkeys(token.read for token in self.tokens if token.read))
+
+    def __repr__(self) -> str:
+        read = ", ".join(self.concepts[:6]) + (" and more" if len(self.concepts) > 6 else "")
+        return f"<Reading of {len(self):,} tokens: {read or 'nothing read with enough confidence'}>"
+
+    def _repr_html_(self) -> str:
+        from encyclo.query.html import reading_html
+
+        return reading_html(self)
+
+
+@dataclass(frozen=True)
+class TextReader:
+    """Reads texts with a run's interpreter; made by `open_reader`."""
+
+    interpreter: Interpreter
+    names: Sequence[str]
+    model: Model
+    layer_index: tuple[int, ...]
+    pooling: str
+    calibrated: tuple[Calibrator, Surroundings] | None
+
+    def read(self, text: str | Iterable[str], top: int = 3, at_least: float = 0.5) -> Iterator[TokenReading]:
+        """Yield a reading a token of `text` (whole, or in pieces), blank tokens left out.
+
+        `top` candidates each; the reader abstains below the confidence `at_least`, and everywhere where the run
+        could not calibrate. Raises UsageError if there is nothing to read.
+        """
+        something = False
+        for start, context, fresh in windows([text] if isinstance(text, str) else text):
+            for piece in self._fitting(start, context, fresh):
+                for reading in self._read_window(*piece, top, at_least):
+                    something = True
+                    yield reading
+        if not something:
+            raise UsageError("There is nothing to read: the text is empty or blank.")
+
+    def _fitting(self, start: int, context: str, fresh: str) -> Iterator[tuple[int, str, str]]:
+        """Yield the window, or pieces of it that the model can take."""
+        most = min(getattr(self.model, "max_tokens", None) or MOST_TOKENS, MOST_TOKENS)
+        if len(self.model.tokens(context + fresh)) <= most or (not context and len(fresh) < 2):
+            yield start, context, fresh
+        elif len(context) > len(fresh) // 4:
+            yield from self._fitting(start, context[len(context) // 2 + 1 :], fresh)
+        else:
+            middle = _cut(fresh, len(fresh) // 2)
+            yield from self._fitting(start, context, fresh[:middle])
+            kept = (context + fresh[:middle])[-CONTEXT:]
+            yield from self._fitting(start + middle, kept, fresh[middle:])
+
+    def _read_window(
+        self, start: int, context: str, fresh: str, top: int, at_least: float
+    ) -> Iterator[TokenReading]:
+        text = context + fresh
+        spans = self.model.tokens(text)
+        states = self.model.forward([text], self.layer_index)[0]
+        if len(states) != len(spans):
+            raise DamagedError(
+                f"The model {self.model.name} gives {len(states)} states for {len(spans)} tokens; its tokenizer and "
+                "its network do not belong together."
+            )
+        chosen = [i for i, (a, b) in enumerate(spans) if b > len(context) and text[a:b].strip()]
+        if not chosen:
+            return
+        values = _pooled(states, spans, text, self.pooling)[chosen]
+        scores = self.interpreter.read(values)
+        best, columns = confidence.best_scores(scores)
+        sure = familiar = None
+        if self.calibrated:
+            calibrator, near = self.calibrated
+            distance = near.distance(values)
+            sure = calibrator.confidences(best, distance)
+            familiar = calibrator.familiarity(best, distance)
+        offset = start - len(context)
+        for row, place in enumerate(chosen):
+            a, b = spans[place]
+            a += len(text[a:b]) - len(text[a:b].lstrip())
+            found = [
+                Candidate(
+                    self.interpreter.concepts[column],
+                    self.names[column],
+                    None if sure is None else float(sure[row, rank]),
+                )
+                for rank, column in enumerate(columns[row, :top].tolist())
+            ]
+            first = found[0]
+            answered = first.confidence is not None and first.confidence >= at_least
+            yield TokenReading(
+                text[a:b].rstrip(),
+                offset + a,
+                offset + a + len(text[a:b].rstrip()),
+                found,
+                None if familiar is None else float(familiar[row]),
+                first.name if answered else None,
+            )
+
+
+def open_reader(
+    book: Encyclopedia, progress: Progress, device: str = "auto", model: str | None = None
+) -> TextReader:
+    """Return a reader of texts with the run's interpreter and model (or the one named `model`).
+
+    Raises UsageError, saying both, if the interpreter was trained for another model, other layers or another
+    pooling, and DamagedError if interpreter or calibration are not what the run wrote.
+    """
+    interpreter = book.interpreter()
+    found = reopen_model(book.path, book.record, progress, device, model)
+    attributes = book.book.attributes
+    check_trained_for(book.path, found, attributes.layers, attributes.pooling, attributes.weights_sha256)
+    names = dict(zip(book.book.concepts.id, book.book.concepts.name, strict=True))
+    calibration = book.path / "calibration.json"
+    return TextReader(
+        interpreter,
+        [names.get(id, id) for id in interpreter.concepts],
+        found,
+        attributes.layer_index,
+        attributes.pooling,
+        confidence.load(calibration) if calibration.exists() else None,
+    )
+
+
+def check_trained_for(
+    path: Path, model: Model, layers: Sequence[int], pooling: str, weights_sha256: str
+) -> None:
+    """Compare what the interpreter was trained on with what it is about to read. Raises UsageError saying both.
+
+    An interpreter that keeps no `trained_on` in its config.json is held to the run's own record.
+    """
+    there: dict[str, Any] = {
+        "model": model.name,
+        "weights_sha256": weights_sha256,
+        "layers": list(layers),
+        "pooling": pooling,
+    }
+    try:
+        config = json.loads((path / "interpreter" / "config.json").read_text(encoding="utf-8"))
+        there |= {key: value for key, value in (config.get("trained_on") or {}).items() if key in there}
+    except (OSError, ValueError, AttributeError) as error:
+        raise DamagedError(f"{path}/interpreter/config.json can't be read: {error}.") from error
+    for what, trained, given in (
+        ("the layers", there["layers"], list(layers)),
+        ("the pooling", there["pooling"], pooling),
+    ):
+        if trained != given:
+            raise UsageError(
+                f"The interpreter in {path} was trained for {what} {trained} and can't read {given}; "
+                "use the interpreter that belongs to this run."
+            )
+    if there["weights_sha256"] != model.weights_sha256:
+        raise UsageError(
+            f"The interpreter in {path} was trained for the model {there['model']} (weights "
+            f"{str(there['weights_sha256'])[:12]}) and can't read {model.name} (weights "
+            f"{model.weights_sha256[:12]}); read with the model it was trained for."
+        )
+
+
+def windows(pieces: Iterable[str]) -> Iterator[tuple[int, str, str]]:
+    """Cut a text that comes in pieces into (start of the new part, context before it, new part)."""
+    context, buffer, start = "", "", 0
+    for piece in pieces:
+        buffer += piece
+        while len(buffer) > FRESH:
+            end = _cut(buffer, FRESH)
+            yield start, context, buffer[:end]
+            context, start = _context(context + buffer[:end]), start + end
+            buffer = buffer[end:]
+    if buffer:
+        yield start, context, buffer
+
+
+def read_pieces(path: Path) -> Iterator[str]:
+    """Yield a UTF-8 file's text in pieces. Raises UsageError if it can't be read or is no text."""
+    decoder = codecs.getincrementaldecoder("utf-8-sig")()
+    try:
+        with path.open("rb") as handle:
+            while data := handle.read(CHUNK):
+                if b"\0" in data:
+                    raise UsageError(f"{path} is no text: it holds NUL bytes; give a UTF-8 text file.")
+                yield decoder.decode(data)
+            yield decoder.decode(b"", final=True)
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path} is no UTF-8 text ({error.reason}); convert it to UTF-8 first.") from error
+    except OSError as error:
+        raise UsageError(f"{path} can't be read: {error.strerror or error}.") from error
+
+
+def _cut(text: str, most: int) -> int:
+    """Return where to cut within the first `most` characters: behind the last blank, or there."""
+    for place in range(most, most // 2, -1):
+        if text[place - 1].isspace():
+            return place
+    return max(most, 1)
+
+
+def _context(text: str) -> str:
+    tail = text[-CONTEXT:]
+    head, blank, rest = tail.partition(" ")
+    return rest if blank and len(head) < CONTEXT // 2 and len(text) > CONTEXT else tail
+
+
+def _pooled(
+    states: NDArray[np.float32], spans: Sequence[tuple[int, int]], text: str, pooling: str
+) -> NDArray[np.float32]:
+    """Return what is read at each token, float32 [tokens, L, H]: see the module."""
+    if pooling == "last":
+        return states
+    begins = np.arange(len(spans))
+    if pooling == "span":
+        words = [match.span() for match in _WORD.finditer(text)]
+        owner = [next((n for n, (a, b) in enumerate(words) if max(a, s) < min(b, e)), -1) for s, e in spans]
+        for place in range(1, len(spans)):
+            if owner[place] >= 0 and owner[place] == owner[place - 1]:
+                begins[place] = begins[place - 1]
+    else:
+        own = [place for place, (a, b) in enumerate(spans) if b > a] if pooling == "mean" else [0]
+        begins[:] = min(own, default=0)
+    total = np.concatenate([np.zeros((1, *states.shape[1:])), np.cumsum(states, axis=0, dtype=np.float64)])
+    ends = np.arange(len(spans)) + 1
+    begins = np.minimum(begins, ends - 1)
+    means = (total[ends] - total[begins]) / (ends - begins)[:, None, None]
+    result: NDArray[np.float32] = means.astype(np.float32)
+    return result

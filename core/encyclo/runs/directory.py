@@ -1,0 +1,230 @@
+"""A run's directory: claimed by one process, described by run.json, resumed by the same configuration."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import sys
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from encyclo.errors import DamagedError, RunDirectoryError, StoreError
+from encyclo.storage import checksums, files
+from encyclo.storage.ledger import Ledger, locked
+from encyclo.version import __version__
+
+_PACKAGES = ("torch", "transformers", "numpy", "h5py", "zarr", "safetensors", "pluggy", "tokenizers")
+
+
+GROWS = ("targets", "budget")
+"""What may be raised on a used --out: the run then goes on from where it is."""
+
+
+@dataclass(frozen=True)
+class Effort:
+    """What the run was asked to reach: a target a stage, and the most samples a stage (None: the usual)."""
+
+    targets: tuple[float, ...]
+    budget: int | None
+
+    def target(self, stage: int) -> float:
+        """Return a stage's target; stages after the last one named share its target."""
+        return self.targets[min(int(stage), len(self.targets) - 1)]
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """A run directory that this process holds."""
+
+    path: Path
+    record: dict[str, Any]
+    """The content of run.json."""
+
+    @property
+    def ledger(self) -> Ledger:
+        """Return the run's ledger."""
+        return Ledger(self.path)
+
+    @property
+    def efforts(self) -> list[Effort]:
+        """Return what the run was asked for: first, and each time that targets or budget were raised."""
+        return [Effort(tuple(asked["targets"]), asked["budget"]) for asked in self.record["efforts"]]
+
+    def plugin_folder(self, name: str) -> Path:
+        """Return the folder where the plugin `name` may keep things; not made yet."""
+        return self.path / "plugins" / name
+
+    def note(self, key: str, value: Any) -> None:
+        """Add to run.json something that became known during the run."""
+        self.record[key] = value
+        files.write_json(self.path / "run.json", checksums.sealed(self.record))
+
+
+def check_usable(out: Path) -> None:
+    """Refuse an --out that can't hold a run, writing nothing. Raises RunDirectoryError."""
+    if out.exists():
+        if not out.is_dir():
+            raise RunDirectoryError(f"--out {out} is a file, not a directory; choose another --out.")
+        if not os.access(out, os.W_OK | os.X_OK):
+            raise RunDirectoryError(
+                f"--out {out} can't be written; change its permissions or choose another."
+            )
+        if not (out / "run.json").exists() and any(
+            entry.name not in {".lock", ".lock.pid"} and not entry.name.startswith(files.TEMPORARY)
+            for entry in out.iterdir()
+        ):
+            raise RunDirectoryError(
+                f"--out {out} holds other files and no run.json; choose an empty or a new directory."
+            )
+        return
+    parent = out.absolute().parent
+    while not parent.exists():
+        parent = parent.parent
+    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
+        raise RunDirectoryError(
+            f"--out {out} can't be made: {parent} can't be written; choose another --out."
+        )
+
+
+def check_same(out: Path, resolved: Mapping[str, Any]) -> None:
+    """Refuse a used --out with another configuration, saying what differs. Raises RunDirectoryError."""
+    if not (out / "run.json").exists():
+        return
+    there = read_record(out)["config"]
+    here = json.loads(json.dumps(resolved))
+    if (name := _concept_source(there, here)) is not None:
+        there["options"][name] = here["options"][name]
+    fixed = [{k: v for k, v in c.items() if k not in GROWS} for c in (there, here)]
+    differences = list(_differences(fixed[0], fixed[1]))
+    lowered = [key for key in GROWS if _lower(there.get(key), here.get(key))]
+    if lowered and not differences:
+        raise RunDirectoryError(
+            f"{out} was run with a higher {lowered[0]} ({json.dumps(there[lowered[0]])} there, "
+            f"{json.dumps(here[lowered[0]])} now); samples can't be taken back: raise it, or choose another --out."
+        )
+    if differences:
+        raise RunDirectoryError(
+            f"{out} holds a run with another configuration ({'; '.join(differences[:6])}); "
+            "use the same flags to go on with it, or choose another --out."
+        )
+
+
+def _concept_source(there: Mapping[str, Any], here: Mapping[str, Any]) -> str | None:
+    """Return the concept list's plugin if its options alone have changed and its concepts have not.
+
+    What the list holds is in `concepts_sha256`, so that a list that was moved, or is read in another way with
+    the same result, goes on with the same run.
+    """
+    name = str(here.get("concepts"))
+    both = [config.get("options", {}).get(name) for config in (there, here)]
+    same = all(there.get(key) == here.get(key) for key in ("concepts", "concepts_sha256"))
+    others = [here.get(role) for role in ("capture", "store", "interpreter", "scorer")]
+    others += [*here.get("sampler", ()), *here.get("baselines", ()), *here.get("with", ())]
+    if same and all(both) and both[0] != both[1] and name not in others:
+        return name
+    return None
+
+
+@contextmanager
+def claimed(out: Path, resolved: Mapping[str, Any], provenance: Mapping[str, Any]) -> Iterator[RunDirectory]:
+    """Make or reopen the run directory `out`, hold it, and give it. Raises RunDirectoryError."""
+    check_usable(out)
+    check_same(out, resolved)
+    try:
+        files.make_folder(out)
+    except StoreError as error:
+        raise RunDirectoryError(
+            f"--out {out} can't be made: {error.__cause__}; choose another --out."
+        ) from error
+    with locked(out):
+        check_same(out, resolved)
+        if (out / "run.json").exists():
+            record = read_record(out)
+            if (name := _concept_source(record["config"], resolved)) is not None:
+                record["config"]["options"][name] = resolved["options"][name]
+                files.write_json(out / "run.json", checksums.sealed(record))
+            _raise_effort(out, record, resolved)
+        else:
+            record = _new_record(resolved, provenance)
+            files.write_json(out / "run.json", checksums.sealed(record))
+        directory = RunDirectory(out, record)
+        directory.ledger.create()
+        directory.ledger.sweep()
+        yield directory
+
+
+def read_record(out: Path) -> dict[str, Any]:
+    """Return run.json's content. Raises RunDirectoryError if there is none, DamagedError if unreadable."""
+    path = out / "run.json"
+    if not path.exists():
+        raise RunDirectoryError(f"{out} is not a run of encyclo: it has no run.json.")
+    try:
+        record = checksums.read_sealed(path)
+        if not isinstance(record.get("config"), dict):
+            raise ValueError("it holds no configuration")
+    except ValueError as error:
+        raise DamagedError(f"{path} can't be read: {error}.") from error
+    return record
+
+
+def _new_record(resolved: Mapping[str, Any], provenance: Mapping[str, Any]) -> dict[str, Any]:
+    text = json.dumps({"config": resolved, "provenance": provenance}, sort_keys=True)
+    return {
+        "run_id": f"{hashlib.sha256(text.encode()).hexdigest()[:12]}-{uuid.uuid4().hex[:8]}",
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "config": dict(resolved),
+        "efforts": [_effort(resolved)],
+        "provenance": dict(provenance),
+        "versions": _versions(),
+        "platform": {"python": platform.python_version(), "system": platform.platform()},
+    }
+
+
+def _effort(resolved: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: json.loads(json.dumps(resolved.get(key))) for key in GROWS}
+
+
+def _raise_effort(out: Path, record: dict[str, Any], resolved: Mapping[str, Any]) -> None:
+    """Note targets or a budget that were raised; a finished run is then unfinished again."""
+    asked = _effort(resolved)
+    if asked == record["efforts"][-1]:
+        return
+    # First: a process killed between the two leaves an unfinished run, which the same command raises again.
+    (out / "metrics.json").unlink(missing_ok=True)
+    record["efforts"].append(asked)
+    record["config"] |= asked
+    files.write_json(out / "run.json", checksums.sealed(record))
+
+
+def _lower(there: Any, here: Any) -> bool:
+    """Return whether a target or the budget is lower than it was; None is the lowest budget."""
+    if isinstance(there, list) and isinstance(here, list):
+        return any(new < old for old, new in zip(there, here, strict=True))
+    return there is not None and (here is None or here < there)
+
+
+def _versions() -> dict[str, str]:
+    versions = {"encyclo": __version__}
+    for name in _PACKAGES:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def _differences(there: Any, here: Any, prefix: str = "") -> Iterator[str]:
+    if isinstance(there, dict) and isinstance(here, dict):
+        for key in sorted(there.keys() | here.keys()):
+            yield from _differences(there.get(key), here.get(key), f"{prefix}.{key}" if prefix else key)
+    elif there != here:
+        yield f"{prefix}: {json.dumps(there)} there, {json.dumps(here)} now"

@@ -1,0 +1,1 @@
+"""Plain functions over arrays: signatures, similarity, convergence, calibration, confidence, accuracy, splits."""

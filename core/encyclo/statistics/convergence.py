@@ -1,0 +1,185 @@
+"""Has a signature settled? Two random halves of a concept's samples should have the same mean.
+
+For a layer and a concept with m samples, split at random into halves A and B of floor(m/2):
+
+    raw_rel_diff      |mean_A - mean_B| / (|mean_A| + |mean_B|) * 2
+    centred_rel_diff  the same after taking from both the signatures' mean over concepts and dividing each
+                      dimension by their standard deviation over concepts
+    adjusted_rel_diff the centred one of samples less what their contexts add to every concept (signatures.py):
+                      how far the signature itself has converged
+    cosine            of the centred, scaled halves
+
+each averaged over random splits. A difference falls as 1/sqrt(samples), so that each of two means would need
+(m/2) * (difference / goal)^2 samples:
+
+    samples_to_5pct_median    at the median concept, until its adjusted difference is 5%
+    samples_to_95pct_raw      until 95% of the concepts are within 5%, raw
+    samples_to_10pct_centred  until the centred difference, averaged over concepts, is 10%
+    samples_to_10pct_adjusted the same of the adjusted one
+
+The raw figure flatters: all vectors share one large direction, so that
+unrelated concepts agree as well. `null` says how well: the cosine of A with another concept's B.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from encyclo.seeds import derive_seed
+from encyclo.statistics.signatures import Contexts
+from encyclo.types import SampleSet, Signatures
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
+
+SPLITS = 20
+FEWEST = 4
+"""Samples a concept needs to be halved."""
+CLOSE = 0.05
+NEAR = 0.1
+"""What the centred difference, averaged over concepts, should come down to."""
+MOST = 0.95
+"""The share of concepts that should be CLOSE, raw."""
+CONCEPTS_AT_ONCE = 50
+
+
+@dataclass(frozen=True)
+class HalfSplit:
+    """Means over random splits, for the concepts with at least FEWEST samples: float64 [concepts, L]."""
+
+    concepts: NDArray[np.int64]
+    samples: NDArray[np.int64]
+    raw: NDArray[np.float64]
+    centred: NDArray[np.float64]
+    adjusted: NDArray[np.float64]
+    cosine: NDArray[np.float64]
+    null: NDArray[np.float64]
+
+
+def half_splits(
+    samples: SampleSet,
+    signatures: Signatures,
+    contexts: Contexts,
+    seed: int,
+    splits: int = SPLITS,
+    take: int | None = None,
+    among: NDArray[np.int64] | None = None,
+) -> HalfSplit | None:
+    """Compare random halves of each concept's named samples; None where no two concepts have FEWEST.
+
+    With `take`, each split draws so many of a concept's samples and halves those; with `among`, only these
+    concepts (each with `take` named samples, or two) are compared. Concepts are taken a slice at a time, so that
+    memory stays flat in the number of samples.
+    """
+    chosen = np.flatnonzero(signatures.count >= FEWEST) if among is None else among
+    if len(chosen) < 2:
+        return None
+    centre = signatures.mean[chosen].mean(axis=0)
+    scale = np.maximum(signatures.mean[chosen].std(axis=0), 1e-12)
+    rows = np.flatnonzero(samples.named)
+    rows = rows[np.argsort(samples.concept[rows], kind="stable")]
+    starts = np.concatenate([[0], np.cumsum(signatures.count)])
+    found = []
+    for index, some in enumerate(np.array_split(chosen, max(1, len(chosen) // CONCEPTS_AT_ONCE))):
+        own = [rows[starts[c] : starts[c + 1]] for c in some]
+        values = samples.read(np.concatenate(own))
+        generator = np.random.default_rng(derive_seed(seed, "halves", index))
+        pick = _pick_halves([len(o) for o in own], splits, generator, take)
+        first, second = _half_means(pick, values, splits)
+        adjusted = _half_means(pick, values - contexts.of(np.concatenate(own)), splits)
+        apart = _difference(*((half - centre) / scale for half in adjusted)).mean(axis=0).astype(np.float64)
+        found.append((*_compare(first, second, centre, scale, generator), apart))
+    raw, centred, cosine, null, less = (np.concatenate(column) for column in zip(*found, strict=True))
+    used = signatures.count[chosen].astype(np.int64)
+    used = used if take is None else np.minimum(used, take)
+    return HalfSplit(chosen, used, raw, centred, less, cosine, null)
+
+
+def convergence_table(
+    halves: HalfSplit | None, layers: tuple[int, ...]
+) -> dict[str, dict[str, float]] | None:
+    """Return metrics.json's `convergence`: means and shares over concepts, a row a layer."""
+    if halves is None:
+        return None
+    table = {}
+    for index, layer in enumerate(layers):
+        raw, centred, adjusted = (f[:, index] for f in (halves.raw, halves.centred, halves.adjusted))
+        half = halves.samples / 2
+        table[str(layer)] = {
+            "raw_rel_diff": float(raw.mean()),
+            "centred_rel_diff": float(centred.mean()),
+            "adjusted_rel_diff": float(adjusted.mean()),
+            "cosine": float(halves.cosine[:, index].mean()),
+            "null_cosine": float(halves.null[:, index].mean()),
+            "within_5pct_raw": float((raw <= CLOSE).mean()),
+            "within_5pct_centred": float((centred <= CLOSE).mean()),
+            "samples_to_5pct_median": float(np.median(half * (adjusted / CLOSE) ** 2)),
+            "samples_to_95pct_raw": float(np.quantile(half * (raw / CLOSE) ** 2, MOST)),
+            "samples_to_10pct_centred": float((centred * np.sqrt(half)).mean() / NEAR) ** 2,
+            "samples_to_10pct_adjusted": float((adjusted * np.sqrt(half)).mean() / NEAR) ** 2,
+            "concepts": len(raw),
+        }
+    return table
+
+
+def _pick_halves(
+    counts: list[int], splits: int, generator: np.random.Generator, take: int | None = None
+) -> csr_array:
+    """Return the matrix that takes samples, one concept's after another's, to the means of their halves.
+
+    Its rows are [splits, concepts, 2]: one sparse product does all splits. A half has no more than take/2.
+    """
+    from scipy.sparse import csr_array
+
+    entries: list[tuple[int, NDArray[np.int64], int]] = []
+    for split in range(splits):
+        start = 0
+        for concept, count in enumerate(counts):
+            order = start + generator.permutation(count)
+            half = (count if take is None else min(count, take)) // 2
+            row = (split * len(counts) + concept) * 2
+            entries += [(row, order[:half], half), (row + 1, order[half : 2 * half], half)]
+            start += count
+    column = np.concatenate([picked for _, picked, _ in entries])
+    rows = np.concatenate([np.full(len(picked), r) for r, picked, _ in entries])
+    weight = np.concatenate([np.full(len(picked), 1 / half, np.float32) for _, picked, half in entries])
+    return csr_array((weight, (rows, column)), shape=(2 * splits * len(counts), sum(counts)))
+
+
+def _half_means(
+    pick: csr_array, values: NDArray[np.float32], splits: int
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return the means of both halves of each concept: float32 [splits, concepts, L, H] each."""
+    means = (pick @ values.reshape(len(values), -1)).reshape(splits, -1, 2, *values.shape[1:])
+    return means[:, :, 0], means[:, :, 1]
+
+
+def _compare(
+    first: NDArray[np.float32],
+    second: NDArray[np.float32],
+    centre: NDArray[np.float32],
+    scale: NDArray[np.float32],
+    generator: np.random.Generator,
+) -> tuple[NDArray[np.float64], ...]:
+    """Return raw, centred, cosine and null, each float64 [concepts, L], averaged over the splits."""
+    a, b = (first - centre) / scale, (second - centre) / scale
+    # Shift by a random non-zero distance: every concept meets another one, never itself.
+    other = np.roll(b, int(generator.integers(1, b.shape[1])), axis=1)
+    figures = (_difference(first, second), _difference(a, b), _cosine(a, b), _cosine(a, other))
+    return tuple(figure.mean(axis=0).astype(np.float64) for figure in figures)
+
+
+def _difference(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:
+    lengths = np.linalg.norm(a, axis=-1) + np.linalg.norm(b, axis=-1)
+    result: NDArray[np.float32] = 2 * np.linalg.norm(a - b, axis=-1) / np.maximum(lengths, 1e-12)
+    return result
+
+
+def _cosine(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:
+    lengths = np.linalg.norm(a, axis=-1) * np.linalg.norm(b, axis=-1)
+    result: NDArray[np.float32] = (a * b).sum(axis=-1) / np.maximum(lengths, 1e-12)
+    return result

@@ -1,0 +1,71 @@
+"""Which samples may train, and which only judge: by whole prompt family or concept, never at random over samples.
+
+The leak tests say what two sides of a split have in common: a prompt, a family, or (for definitions) a word of
+the concept's own name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from random import Random
+
+from encyclo.english import content_stems, normalised
+from encyclo.seeds import derive_seed
+from encyclo.types import Concept, Split
+
+# Of the families of one stage: this share judges calibration, the same share judges accuracy, and the
+# same share tells training when to stop. The rest trains.
+HELD_OUT_SHARE = 0.15
+UNSEEN_SHARE = 0.2
+"""The share of concepts that the trial of unseen concepts keeps from training."""
+
+
+def split_families(
+    families: Mapping[int, Sequence[str]], seed: int, chosen: Collection[int] = ()
+) -> dict[tuple[int, str], Split]:
+    """Assign every (stage, family) to a split.
+
+    `families` lists each stage's families. A stage with one family only trains; with two, one tests; with
+    three, one also calibrates; from four on every split has at least one family. The stages in `chosen`, whose
+    prompts were chosen by how they are read, only train: judged by them every interpreter would look worse
+    than it is.
+    """
+    assigned: dict[tuple[int, str], Split] = {}
+    for stage, names in sorted(families.items()):
+        shuffled = sorted(set(names))
+        Random(derive_seed(seed, "families", stage)).shuffle(shuffled)
+        each = max(1, round(HELD_OUT_SHARE * len(shuffled)))
+        held_out = [Split.TEST] * each + [Split.CALIBRATION] * each + [Split.VALIDATION] * each
+        spare = 0 if stage in chosen else len(shuffled) - 1
+        for index, name in enumerate(shuffled):
+            keep = index < min(spare, len(held_out))
+            assigned[stage, name] = held_out[index] if keep else Split.TRAIN
+    return assigned
+
+
+def unseen_concepts(concepts: Sequence[Concept], seed: int) -> list[int]:
+    """Return the places of the concepts that the trial keeps from training: a fifth, ascending."""
+    order = sorted(range(len(concepts)), key=lambda i: derive_seed(seed, "unseen", concepts[i].id))
+    return sorted(order[: round(UNSEEN_SHARE * len(concepts))])
+
+
+def leaked_prompts(training: Iterable[str], judging: Sequence[str]) -> set[int]:
+    """Return the places in `judging` of texts that training holds too, whatever their case and blanks.
+
+    `training` is gone through once and may be long.
+    """
+    places: dict[str, list[int]] = {}
+    for place, text in enumerate(judging):
+        places.setdefault(normalised(text), []).append(place)
+    return {place for text in training for place in places.get(normalised(text), ())}
+
+
+def leaked_families(training: Collection[str], judging: Collection[str]) -> set[str]:
+    """Return the families that stand on both sides."""
+    return set(training) & set(judging)
+
+
+def names_itself(concept: Concept, definition: str) -> bool:
+    """Return whether a definition shares a content word with the concept's name or aliases, by their stems."""
+    own = set().union(*(content_stems(name) for name in (concept.name, *concept.aliases)))
+    return bool(own & content_stems(definition))

@@ -1,0 +1,216 @@
+"""Checksums over everything that a run leaves: records that hold their own, and the finished encyclopedia's seal.
+
+A JSON record carries `sha256`, over the canonical JSON of its other keys. Of every file of a committed part and of
+the finished encyclopedia, the commit record or the seal (seal.json) says how long it is and what its bytes hash to,
+each byte once: a sha256 over all but the bulk (the byte ranges that hold activations), which is compared before any
+library parses a byte, and a crc32 of each sample's activations at each layer (`encyclo.crc`), compared when they
+are read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import stat
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from encyclo import crc
+from encyclo.errors import DamagedError, StoreError
+from encyclo.storage import files
+
+SEAL = "seal.json"
+BLOCK = 2**22
+Ranges = Sequence[tuple[int, int]]
+"""Byte ranges (offset, length), rising, none touching another."""
+
+
+def sealed(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the record with its own checksum."""
+    return {**record, "sha256": _digest(record)}
+
+
+def unsealed(record: Any) -> dict[str, Any]:
+    """Return the record without its checksum. Raises ValueError if it is not what was sealed."""
+    if not isinstance(record, dict):
+        raise ValueError("it is no JSON object")
+    content = {key: value for key, value in record.items() if key != "sha256"}
+    if "sha256" not in record:
+        raise ValueError("it has no checksum")
+    if record["sha256"] != _digest(content):
+        raise ValueError("it differs from its checksum")
+    return content
+
+
+def read_sealed(path: Path) -> dict[str, Any]:
+    """Read a sealed JSON file. Raises ValueError saying what is wrong with it."""
+    try:
+        return unsealed(json.loads(path.read_text(encoding="utf-8")))
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
+def list_files(root: Path) -> dict[str, int]:
+    """Return every file's size under `root` (or of `root`, a file, as ""), by relative POSIX path.
+
+    Raises ValueError naming what is neither a plain file nor a folder: a link could lead anywhere.
+    """
+    found: dict[str, int] = {}
+    waiting = [(root, "")]
+    while waiting:
+        path, name = waiting.pop()
+        status = os.lstat(path)
+        if stat.S_ISDIR(status.st_mode):
+            with os.scandir(path) as entries:
+                waiting += [(Path(e.path), f"{name}/{e.name}" if name else e.name) for e in entries]
+        elif stat.S_ISREG(status.st_mode):
+            found[name] = status.st_size
+        else:
+            raise ValueError(f"{path} is neither a file nor a folder")
+    return dict(sorted(found.items()))
+
+
+def describe(path: Path, size: int, bulk: Ranges) -> dict[str, Any]:
+    """Return what a record says of a file of `size` bytes: bytes, sha256 (of what is outside `bulk`), bulk."""
+    return {"bytes": size, "sha256": _hash_outside(path, size, bulk), "bulk": [list(item) for item in bulk]}
+
+
+def fault(path: Path, size: int | None, described: Mapping[str, Any]) -> str | None:
+    """Return how a file of `size` bytes (None: there is none) differs from what `describe` said of it.
+
+    Its bulk is not read: whoever reads activations compares their crc32.
+    """
+    if size is None:
+        return f"{path} is missing"
+    try:
+        expected, bulk = int(described["bytes"]), [(int(a), int(b)) for a, b in described["bulk"]]
+        if size != expected:
+            return f"{path} has {size:,} bytes, not the {expected:,} that were written"
+        if _hash_outside(path, size, bulk) != described["sha256"]:
+            return f"{path} differs from what was written"
+    except (ValueError, KeyError, TypeError, ArithmeticError) as error:
+        return f"what is recorded of {path} makes no sense ({error})"
+    return None
+
+
+def join_ranges(offsets: NDArray[np.int64], lengths: NDArray[np.int64]) -> list[tuple[int, int]]:
+    """Return byte ranges in rising order, those that touch as one, empty ones left out."""
+    joined: list[tuple[int, int]] = []
+    for place in np.argsort(offsets, kind="stable"):
+        start, length = int(offsets[place]), int(lengths[place])
+        if joined and sum(joined[-1]) == start:
+            start, length = joined[-1][0], joined.pop()[1] + length
+        if length:
+            joined.append((start, length))
+    return joined
+
+
+def _hash_outside(path: Path, size: int, bulk: Ranges) -> str:
+    """Return the sha256 of a file's bytes outside `bulk`, reading no others."""
+    digest = hashlib.sha256()
+    with path.open("rb", buffering=0) as file:
+        for length, in_bulk in _segments(size, bulk):
+            if in_bulk:
+                file.seek(length, os.SEEK_CUR)
+                continue
+            for block in _blocks(file, length):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class Seal:
+    """What the finished encyclopedia must be."""
+
+    path: str
+    """Its name in the run directory."""
+    files: Mapping[str, Mapping[str, Any]]
+    """What `describe` says of each of its files, by path relative to it."""
+    crc: NDArray[np.uint32]
+    """`crc.of` each sample's activations: [n, L]."""
+
+
+def write_seal(run: Path, path: Path, bulk: Mapping[str, Ranges], sums: NDArray[np.uint32]) -> None:
+    """Write the seal of the encyclopedia `path`, in the run directory `run`."""
+    listed = {
+        name: describe(path / name if name else path, size, bulk.get(name, ()))
+        for name, size in list_files(path).items()
+    }
+    record = {"path": path.name, "files": listed, "layers": sums.shape[1], "crc32": crc.pack(sums)}
+    files.write_json(run / SEAL, sealed(record))
+
+
+def read_seal(run: Path) -> Seal:
+    """Read the seal. Raises StoreError if there is none, DamagedError if it can't be trusted."""
+    path = run / SEAL
+    if not path.exists():
+        raise StoreError(f"There is no {path}; run the same `encyclo run` command again to finish the run.")
+    try:
+        record = read_sealed(path)
+        name = record["path"]
+        if Path(name).name != name or not name.startswith("encyclopedia."):
+            raise ValueError("it names another place")
+        if not isinstance(record["files"], dict):
+            raise ValueError("it lists no files")
+        return Seal(name, record["files"], crc.unpack(record["crc32"], record["layers"]))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DamagedError(f"{path} can't be read ({error}); {_ADVICE}") from error
+
+
+def check_opening(run: Path) -> Seal:
+    """Check all of the finished encyclopedia but its bulk, before anything is parsed. Raises DamagedError."""
+    seal = read_seal(run)
+    for found in seal_faults(run, seal):
+        raise DamagedError(f"{found}; {_ADVICE}")
+    return seal
+
+
+def seal_faults(run: Path, seal: Seal) -> Iterator[str]:
+    """Yield what is wrong with the finished encyclopedia's files but for their bulk, a line a file."""
+    root = run / seal.path
+    try:
+        there = list_files(root)
+    except (OSError, ValueError) as error:
+        yield f"{root} can't be read: {error}"
+        return
+    for name in sorted(there.keys() - seal.files.keys()):
+        yield f"{root / name} does not belong to the encyclopedia"
+    for name, described in seal.files.items():
+        found = fault(root / name if name else root, there.get(name), described)
+        if found:
+            yield found
+
+
+_ADVICE = "`encyclo verify` says what can be recovered."
+
+
+def _segments(size: int, bulk: Ranges) -> Iterator[tuple[int, bool]]:
+    """Cut a file of `size` bytes into (length, whether it is bulk). Raises ValueError for impossible ranges."""
+    at = 0
+    for start, length in bulk:
+        if start < at or length < 0 or start + length > size:
+            raise ValueError("its bulk ranges overlap or pass the file's end")
+        yield start - at, False
+        yield length, True
+        at = start + length
+    yield size - at, False
+
+
+def _blocks(file: Any, length: int) -> Iterator[bytes]:
+    while length > 0:
+        block = file.read(min(BLOCK, length))
+        if not block:
+            return
+        length -= len(block)
+        yield block
+
+
+def _digest(record: Mapping[str, Any]) -> str:
+    text = json.dumps(record, sort_keys=True, ensure_ascii=True, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()

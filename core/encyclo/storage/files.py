@@ -1,0 +1,337 @@
+"""Writes that survive a crash: temporary file in the same folder, fsync, atomic replace, fsync the folder.
+
+Every call that changes a run directory goes through the `Disk` in use, so that a test can make the n-th one
+fail, or be the last one before a power cut (`encyclo.testing.faults.disks`). A disk that refuses (full, read-only,
+broken) is told in one sentence that names the file and the remedy.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import io
+import json
+import os
+import shutil
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from pathlib import Path
+from typing import Any
+
+from encyclo.errors import StoreError
+
+TEMPORARY = ".tmp-"
+EARLY_SYNC = 2**24
+"""Bytes of one file after which a sync begins while the rest is still being written."""
+
+
+class Disk:
+    """The calls by which encyclo changes what is on the disk; a subclass may count them, fail or stop."""
+
+    def write(self, path: Path, data: bytes) -> None:
+        """Write a file; it may be lost in a power cut until it is synced."""
+        path.write_bytes(data)
+
+    def begin(self, path: Path) -> None:
+        """Say that a library (h5py, zarr, safetensors) is about to write `path` by itself."""
+
+    def written(self, path: Path) -> None:
+        """Say that a library has written `path`; nothing of it is synced."""
+
+    def sync_file(self, path: Path) -> None:
+        """Flush a file's data to the disk."""
+        with path.open("rb+") as handle:
+            os.fsync(handle.fileno())
+
+    def sync_folder(self, path: Path) -> None:
+        """Flush a folder's entries to the disk, where the system can open folders."""
+        if os.name == "nt":
+            return
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+    def replace(self, source: Path, target: Path) -> None:
+        """Give `source` the name `target`, atomically; a file or an empty folder there is replaced."""
+        os.replace(source, target)
+
+    def link(self, source: Path, target: Path) -> None:
+        """Give `source` a second name. Raises FileExistsError if it is taken."""
+        os.link(source, target)
+
+    def make_folder(self, path: Path) -> None:
+        """Make a folder whose parent exists."""
+        path.mkdir()
+
+    def remove(self, path: Path) -> None:
+        """Remove a file, or a folder with all that is in it; not there is fine."""
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
+class LateFile(io.FileIO):
+    """A new file that keeps the first refusal to itself until `finish`; what comes after it is not written.
+
+    A library that can't bear a failing write (libhdf5 2.0 ends the process) goes on as if all were well. What was
+    written goes to the disk beside that, some megabytes at a time, so that the sync at the end has little to wait for.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.refusal: OSError | None = None
+        self._unsynced = 0
+        self._syncing: threading.Thread | None = None
+        super().__init__(path, "w+b")
+
+    def write(self, data: Any) -> int:
+        """Write all of `data`, or remember why that was not possible."""
+        view = memoryview(data).cast("B")
+        while len(view) and self.refusal is None:
+            try:
+                written = super().write(view)
+            except OSError as error:
+                self.refusal = error
+                break
+            view = view[written:]
+            self._unsynced += written
+            if self._unsynced >= EARLY_SYNC and not (self._syncing and self._syncing.is_alive()):
+                self._begin_sync(EARLY_SYNC)
+        return memoryview(data).nbytes
+
+    def _begin_sync(self, enough: int) -> None:
+        self._syncing = threading.Thread(target=self._sync, args=(enough,))
+        self._syncing.start()
+
+    def _join_sync(self) -> None:
+        if self._syncing is not None:
+            self._syncing.join()
+
+    def _sync(self, enough: int) -> None:
+        """Sync as long as so many bytes are waiting for it."""
+        while self._unsynced >= enough and self.refusal is None:
+            self._unsynced = 0
+            try:
+                os.fsync(self.fileno())
+            except OSError as error:  # the system tells it once: a later sync would find all well
+                self.refusal = self.refusal or error
+
+    def truncate(self, size: int | None = None) -> int:
+        """Change the file's size, or remember why that was not possible."""
+        try:
+            return super().truncate(size)
+        except OSError as error:
+            self.refusal = self.refusal or error
+            return self.tell() if size is None else size
+
+    def finish(self) -> None:
+        """Raise the first refusal, if there was one."""
+        if self._syncing is not None or _waiting.get() is not None:
+            self._join_sync()
+            # The last sync begins before the work: what computes may hold the interpreter's lock for long.
+            self._begin_sync(1)
+            _use_the_wait()
+            self._join_sync()
+        if self.refusal is not None:
+            raise self.refusal
+
+    def close(self) -> None:
+        """Close the file once nothing syncs it."""
+        self._join_sync()
+        super().close()
+
+
+@contextmanager
+def late_file(path: Path) -> Iterator[LateFile]:
+    """Give a file for a library that can't bear a failing write; raise the first OSError at the end."""
+    with LateFile(path) as file:
+        yield file
+        file.finish()
+
+
+_waiting: ContextVar[Callable[[], None] | None] = ContextVar("waiting", default=None)
+
+
+@contextmanager
+def meanwhile(work: Callable[[], None]) -> Iterator[None]:
+    """Have `work` done while the block waits for the disk, or at its end if it never does."""
+    before = _waiting.set(work)
+    try:
+        yield
+        _use_the_wait()
+    finally:
+        _waiting.reset(before)
+
+
+def _use_the_wait() -> None:
+    work = _waiting.get()
+    _waiting.set(None)
+    if work is not None:
+        work()
+
+
+_disk = Disk()
+
+
+@contextmanager
+def using(disk: Disk) -> Iterator[None]:
+    """Let every write of this process go through `disk` while the block runs. For tests."""
+    global _disk
+    before, _disk = _disk, disk
+    try:
+        yield
+    finally:
+        _disk = before
+
+
+@contextmanager
+def replacing(target: Path) -> Iterator[Path]:
+    """Give a temporary path beside `target`; what was written there replaces `target`, durably, at the end.
+
+    On an error the temporary file is removed and `target` stays as it was. Raises StoreError if the disk
+    refuses.
+    """
+    temporary = _beside(target)
+    with _told(target), _removed(temporary):
+        _disk.begin(temporary)
+        yield temporary
+        _disk.written(temporary)
+        _put_in_place(temporary, target)
+
+
+@contextmanager
+def replacing_folder(target: Path) -> Iterator[Path]:
+    """Give a new, empty folder beside `target`; with what was written there it replaces `target`, durably.
+
+    A folder can't be replaced in one step: a crash between the two leaves no `target`, never a mixed one.
+    Raises StoreError if the disk refuses.
+    """
+    temporary, old = _beside(target), _beside(target)
+    with _told(target), _removed(temporary), _removed(old):
+        _disk.begin(temporary)
+        _disk.make_folder(temporary)
+        yield temporary
+        _disk.written(temporary)
+        sync_tree(temporary)
+        if target.exists():
+            _disk.replace(target, old)
+        _disk.replace(temporary, target)
+        _disk.sync_folder(target.parent)
+
+
+def write_text(target: Path, text: str) -> None:
+    """Replace `target` with `text` (UTF-8), durably. Raises StoreError if the disk refuses."""
+    temporary = _beside(target)
+    with _told(target), _removed(temporary):
+        _disk.write(temporary, text.encode("utf-8"))
+        _put_in_place(temporary, target)
+
+
+def write_json(target: Path, value: Any) -> None:
+    """Replace `target` with `value` as indented JSON; a NaN raises ValueError (JSON has none)."""
+    write_text(target, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def create_json(target: Path, value: Any) -> bool:
+    """Create `target` durably unless it exists; return whether this call created it. First wins."""
+    temporary = _beside(target)
+    text = json.dumps(value, indent=1, allow_nan=False) + "\n"
+    with _told(target), _removed(temporary):
+        _disk.write(temporary, text.encode("utf-8"))
+        _disk.sync_file(temporary)
+        try:
+            _disk.link(temporary, target)  # fails if the target exists; the target is never half-written
+        except FileExistsError:
+            return False
+        _disk.sync_folder(target.parent)
+    return True
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it, durably, unless they exist. Raises StoreError if the disk refuses."""
+    if path.is_dir():
+        return
+    if path.parent != path:
+        make_folder(path.parent)
+    with _told(path):
+        try:
+            _disk.make_folder(path)
+        except FileExistsError:
+            if not path.is_dir():  # if it is one, another process has just made it
+                raise
+        _disk.sync_folder(path.parent)
+
+
+def sync_file(path: Path) -> None:
+    """Flush a file's data to the disk."""
+    _disk.sync_file(path)
+
+
+def sync_folder(path: Path) -> None:
+    """Flush a folder's entries to the disk, where the system can open folders."""
+    _disk.sync_folder(path)
+
+
+def sync_tree(folder: Path) -> None:
+    """Flush a folder, the files in it and those in the folders below it."""
+    for path in sorted(folder.iterdir()):
+        if path.is_dir():
+            sync_tree(path)
+        else:
+            _disk.sync_file(path)
+    _disk.sync_folder(folder)
+
+
+def sha256_of(path: Path) -> str:
+    """Return the sha256 of a file's bytes, in hexadecimal."""
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def _beside(target: Path) -> Path:
+    return target.with_name(f"{TEMPORARY}{uuid.uuid4().hex[:12]}{target.suffix}")
+
+
+def _put_in_place(temporary: Path, target: Path) -> None:
+    _disk.sync_file(temporary)
+    _disk.replace(temporary, target)
+    _disk.sync_folder(target.parent)
+
+
+@contextmanager
+def _removed(temporary: Path) -> Iterator[None]:
+    """Remove what is left at the end; a disk that refuses that too must not hide the first error."""
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            _disk.remove(temporary)
+
+
+_REMEDIES = {
+    errno.ENOSPC: "free some space",
+    errno.EDQUOT: "free some space, or have the quota raised",
+    errno.EACCES: "give this user permission to write there",
+    errno.EPERM: "give this user permission to write there",
+    errno.EROFS: "make the file system writable",
+}
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """Turn the system's refusal into one sentence that names the file and the remedy."""
+    try:
+        yield
+    except OSError as error:
+        remedy = _REMEDIES.get(error.errno or 0, "see to the disk")
+        # A library's own text may hold lines and addresses; the system's says the same in three words.
+        reason = os.strerror(error.errno) if error.errno else " ".join(str(error).split()).rstrip(".")
+        raise StoreError(
+            f"Can't write {path}: {reason}; {remedy} and run the same command again, which goes on from there."
+        ) from error

@@ -1,0 +1,52 @@
+"""The finished encyclopedia: written by a store from committed parts, sealed, opened only if the seal holds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from encyclo.schema import Book
+from encyclo.storage import checksums
+from encyclo.storage.ledger import Commit, Ledger, sums_of
+from encyclo.storage.sample_rows import CommittedRows, FinishedRows
+from encyclo.types import Reader, Store
+
+
+def finalise(store: Store, run: Path, commits: Sequence[Commit], book: Book) -> Path:
+    """Join the commits' parts and the book into the run's encyclopedia and seal it; return its path.
+
+    A crash on the way leaves the old encyclopedia, or one without its seal, which nothing opens: the same
+    command finalises again, from parts that stay where they are. Raises DamagedError naming a part whose bytes
+    changed.
+    """
+    _check(store, Ledger(run), [commit for commit in commits if commit.rows])
+    path = store.finalise([commit.part for commit in commits], book)
+    find_bulk: Callable[[], Mapping[str, checksums.Ranges]] | None = getattr(store, "bulk_ranges", None)
+    layers = len(book.attributes.layers)
+    sums = [np.empty((0, layers), np.uint32), *(sums_of(commit, layers) for commit in commits)]
+    checksums.write_seal(run, path, find_bulk() if find_bulk else {}, np.concatenate(sums))
+    return path
+
+
+def _check(store: Store, ledger: Ledger, commits: Sequence[Commit]) -> None:
+    """Compare every byte of the commits' parts with its checksum before the old encyclopedia is replaced."""
+    if not commits:
+        return
+    rows, start = CommittedRows(store, ledger, commits, in_memory=0), 0
+    for commit in commits:
+        rows.halves(np.arange(start, start + commit.rows))
+        start += commit.rows
+    rows.close()
+
+
+def open_finished(store: Store, run: Path) -> tuple[Reader, FinishedRows]:
+    """Open the run's encyclopedia after comparing it with its seal. Raises StoreError or DamagedError."""
+    seal = checksums.check_opening(run)
+    reader = store.open()
+    try:
+        return reader, FinishedRows(reader, seal, run / seal.path)
+    except BaseException:
+        reader.close()
+        raise

@@ -1,0 +1,293 @@
+"""Units, commits, resume: what of a run is done, whatever happened to the process.
+
+A unit is the smallest piece of work that is committed whole: a slice of concepts in one stage. Its id is a
+hash of everything that determines its content. A store writes the unit's samples as a part; then one commit
+record is created exclusively, so that of two attempts the first wins. Readers trust commit records only,
+never a listing of parts.
+
+A record holds two kinds of checksum: of the samples, whatever the format that keeps them (`Part.checksum`, with a
+crc32 of each sample's activations at each layer), and of the bytes of each file parts/NAME, parts/NAME.* or
+parts/NAME.*/**, which are compared before a library parses them; where a store says where in them activations lie,
+these bytes are compared when they are read. A store that keeps its parts elsewhere has no files to compare, and the
+samples' checksums stand alone.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import re
+import shutil
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from encyclo import crc
+from encyclo.errors import DamagedError, RunDirectoryError
+from encyclo.pipeline.rounds import Plan
+from encyclo.schema import Part
+from encyclo.storage import checksums, files
+from encyclo.types import Concept, Store
+
+SAMPLES_A_UNIT = 2_000
+_PLAIN = re.compile(r"[0-9A-Za-z_-]{1,200}")
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A slice of concepts in one stage; `concepts` are indices into the run's concepts."""
+
+    id: str
+    stage: int
+    concepts: tuple[int, ...]
+    wanted: tuple[int, ...] = ()
+    """New samples wanted of each of them."""
+    done: tuple[int, ...] = ()
+    """Samples of this stage that each of them has already."""
+
+
+@dataclass(frozen=True)
+class Commit:
+    """A committed unit: which part holds it, what it must contain, what it cost."""
+
+    unit: str
+    stage: int
+    part: str
+    rows: int
+    checksum: str
+    attempt: str
+    seconds: float
+    tokens: int
+    tokens_computed: int
+    files: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """What `checksums.describe` says of each of the part's files, by its path below parts/."""
+    crc32: str = ""
+    """Of each row's activations at each layer, as `crc.pack` writes them."""
+
+    def __post_init__(self) -> None:
+        # Part and unit become file names; a record may be somebody else's.
+        for name in (self.unit, self.part):
+            if not _PLAIN.fullmatch(name):
+                raise ValueError(f"{name!r} is no name of a unit or a part")
+        if not isinstance(self.files, Mapping):
+            raise ValueError("it lists no files")
+
+
+def plan_units(concepts: Sequence[Concept], plan: Plan, recipe: Mapping[str, Any]) -> list[Unit]:
+    """Cut the plan's concepts into units of about SAMPLES_A_UNIT samples, at least one concept each.
+
+    `recipe` is everything else that determines a unit's content (model, layers, sampler, options, seed).
+    """
+    units = []
+    for start, end in _slices(plan.wanted):
+        chosen, wanted, done = (c[start:end] for c in (plan.concepts, plan.wanted, plan.done))
+        content = {
+            "recipe": recipe,
+            "stage": plan.stage,
+            "concepts": [dataclasses.asdict(concepts[i]) for i in chosen],
+            "wanted": wanted,
+            "done": done,
+        }
+        text = json.dumps(content, sort_keys=True, ensure_ascii=True)
+        identity = hashlib.sha256(text.encode()).hexdigest()[:32]
+        units.append(Unit(identity, plan.stage, chosen, wanted, done))
+    return units
+
+
+def _slices(wanted: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Yield [start, end) so that each slice wants at most SAMPLES_A_UNIT samples or is one concept."""
+    start = total = 0
+    for place, number in enumerate(wanted):
+        if place > start and total + number > SAMPLES_A_UNIT:
+            yield start, place
+            start, total = place, 0
+        total += number
+    if start < len(wanted):
+        yield start, len(wanted)
+
+
+class Ledger:
+    """The commit records of one run directory."""
+
+    def __init__(self, run: Path) -> None:
+        self.commits_folder = run / "commits"
+        self.parts_folder = run / "parts"
+
+    def create(self) -> None:
+        """Make the folders."""
+        files.make_folder(self.commits_folder)
+        files.make_folder(self.parts_folder)
+
+    def commits(self) -> dict[str, Commit]:
+        """Return every commit by unit id. Raises DamagedError naming a record that can't be read."""
+        found = {}
+        for path in sorted(self.commits_folder.glob("*.json")):
+            if path.name.startswith(files.TEMPORARY):
+                continue
+            commit = read_record(path)
+            found[commit.unit] = commit
+        return found
+
+    def new_attempt(self, unit: Unit) -> tuple[str, str]:
+        """Return (attempt, part name) for another try at `unit`; no two attempts share a part."""
+        attempt = uuid.uuid4().hex[:8]
+        return attempt, f"{unit.id}-{attempt}"
+
+    def store(
+        self, store: Store, unit: Unit, part: Part, seconds: float, tokens: int, computed: int
+    ) -> Commit:
+        """Write `part` and then its commit record; return the unit's commit, another attempt's if it was first.
+
+        `seconds` and the tokens say what the unit cost. The checksums are computed while the disk is busy.
+        """
+        attempt, name = self.new_attempt(unit)
+        checksums: list[str] = []
+        with files.meanwhile(lambda: checksums.extend(_checksums(part))):
+            bulk = store.write_part(name, part) or {}
+        commit = Commit(
+            unit.id, unit.stage, name, len(part), checksums[0], attempt, seconds, tokens, computed,
+            self.describe_part(name, bulk), checksums[1],
+        )  # fmt: skip
+        return commit if self.commit(commit) else self.commits()[unit.id]
+
+    def commit(self, record: Commit) -> bool:
+        """Record a unit whose part is durable; return False if another attempt was first."""
+        content = checksums.sealed(dataclasses.asdict(record))
+        return files.create_json(self.commits_folder / f"{record.unit}.json", content)
+
+    def describe_part(self, part: str, bulk: Mapping[str, checksums.Ranges]) -> dict[str, dict[str, Any]]:
+        """Return what a record says of a part's files; `bulk` is where in them activations lie, by their paths.
+
+        Raises DamagedError for a link among them.
+        """
+        return {
+            name: checksums.describe(self.parts_folder / name, size, bulk.get(name, ()))
+            for name, size in self._files(part).items()
+        }
+
+    def check_files(self, commit: Commit) -> None:
+        """Compare a committed part's files, but for their activations, with its record. Raises DamagedError."""
+        there = self._files(commit.part)
+        if there.keys() != commit.files.keys() or any(
+            checksums.fault(self.parts_folder / name, there[name], described)
+            for name, described in commit.files.items()
+        ):
+            raise DamagedError(
+                f"The files of part {commit.part} are not those that were committed; {_redo(commit)}"
+            )
+
+    def _files(self, part: str) -> dict[str, int]:
+        """Return the sizes of a part's files by their paths below parts/. Raises DamagedError for a link."""
+        found: dict[str, int] = {}
+        for root in sorted(self.parts_folder.glob(f"{part}*")):
+            if root.name != part and not root.name.startswith(f"{part}."):
+                continue
+            try:
+                listed = checksums.list_files(root)
+            except ValueError as error:
+                raise DamagedError(f"Part {part} can't be trusted: {error}.") from error
+            found |= {f"{root.name}/{name}" if name else root.name: size for name, size in listed.items()}
+        return found
+
+    def sweep(self) -> None:
+        """Remove what attempts that never committed left behind. Only for the holder of the run's lock."""
+        kept = {commit.part for commit in self.commits().values()}
+        for path in self.parts_folder.iterdir():
+            if path.name.split(".")[0] in kept and not path.name.startswith(files.TEMPORARY):
+                continue
+            _remove(path)
+        for folder in (self.commits_folder, self.commits_folder.parent):
+            for path in folder.glob(f"{files.TEMPORARY}*"):
+                _remove(path)
+
+
+def read_record(path: Path) -> Commit:
+    """Read one commit record. Raises DamagedError naming it."""
+    try:
+        commit = Commit(**checksums.read_sealed(path))
+        if f"{commit.unit}.json" != path.name:
+            raise ValueError("it is another unit's")
+    except (ValueError, TypeError) as error:
+        raise DamagedError(
+            f"The commit record {path} can't be read ({error}); delete it and run the same command "
+            "again to redo that unit."
+        ) from error
+    return commit
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+
+
+def _redo(commit: Commit) -> str:
+    return f"delete commits/{commit.unit}.json and run the same command again to redo it."
+
+
+def read_committed(store: Store, commit: Commit) -> Part:
+    """Read a committed part and check that it is what was committed.
+
+    Raises DamagedError naming the part.
+    """
+    part = store.read_part(commit.part)
+    if len(part) != commit.rows or part.checksum() != commit.checksum:
+        raise DamagedError(
+            f"Part {commit.part} differs from what was committed ({len(part)} rows, {commit.rows} committed); "
+            f"{_redo(commit)}"
+        )
+    return part
+
+
+def sums_of(commit: Commit, layers: int) -> crc.Sums:
+    """Return the crc32 of each committed row's activations at each of `layers` layers. Raises DamagedError."""
+    try:
+        sums = crc.unpack(commit.crc32, layers)
+        if len(sums) != commit.rows:
+            raise ValueError(f"it has checksums of {len(sums)} rows")
+    except ValueError as error:
+        raise DamagedError(
+            f"The commit record of part {commit.part} makes no sense ({error}); {_redo(commit)}"
+        ) from error
+    return sums
+
+
+def refuse_part(commit: Commit) -> DamagedError:
+    """Return the error that says that a part's activations are not those that were committed."""
+    return DamagedError(
+        f"The activations of part {commit.part} differ from what was committed; {_redo(commit)}"
+    )
+
+
+def _checksums(part: Part) -> tuple[str, str]:
+    """Return what a record says of samples: their checksum and, packed, the crc32 of their activations."""
+    sums = crc.of(part.activations)
+    return part.checksum(sums), crc.pack(sums)
+
+
+@contextmanager
+def locked(run: Path) -> Iterator[None]:
+    """Hold the run directory for this process. Raises RunDirectoryError naming the process that has it."""
+    lock = FileLock(run / ".lock")
+    owner = run / ".lock.pid"
+    try:
+        lock.acquire(blocking=False)
+    except Timeout as error:
+        pid = owner.read_text().strip() if owner.exists() else "unknown"
+        raise RunDirectoryError(
+            f"{run} is in use by process {pid}; wait for it to end, or choose another --out."
+        ) from error
+    try:
+        owner.write_text(f"{os.getpid()}\n")
+        yield
+    finally:
+        owner.unlink(missing_ok=True)
+        lock.release()

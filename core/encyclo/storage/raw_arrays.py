@@ -1,0 +1,129 @@
+"""Activations on disk, uncompressed: where they lie, and how they are read and put together, whatever the format.
+
+For stores: pieces that lie one after another are read at once, no file stays open, and no library's cache grows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from encyclo.errors import DamagedError
+from encyclo.storage import checksums
+from encyclo.types import RowReader
+
+
+@dataclass(frozen=True)
+class Chunks:
+    """A float16 array [n, L, H] in chunks of one layer of `rows` samples, in one file or several."""
+
+    shape: tuple[int, int, int]
+    rows: int
+    offsets: NDArray[np.int64]
+    """Where each chunk begins in its file: [blocks of rows, L]."""
+    paths: Sequence[Path]
+    file_of: NDArray[np.int64]
+    """Which of the paths holds a block: [blocks of rows], rising."""
+
+    def read(self, rows: NDArray[np.int64], layers: Sequence[int] | None = None) -> NDArray[np.float16]:
+        """Return rising rows at `layers` (None: all): float16 [k, len(layers), H]."""
+        _, depth, hidden = self.shape
+        chosen = range(depth) if layers is None else layers
+        block, place = np.divmod(rows, self.rows)
+        taken = np.empty((len(rows), len(chosen), hidden), "<f2")
+        for path, some in self._files(self.file_of[block]):
+            # Layer by layer: the rows of one layer lie together.
+            for index, layer in enumerate(chosen):
+                offsets = self.offsets[block[some], layer] + place[some] * (hidden * 2)
+                if len(chosen) == 1:
+                    read_into(path, offsets, taken[some, 0])
+                else:
+                    taken[some, index] = read_pieces(path, offsets, hidden)
+        return taken
+
+    def bulk(self) -> dict[Path, list[tuple[int, int]]]:
+        """Return where in each file samples' activations lie: what fills up the last chunks is no sample's."""
+        count, depth, hidden = self.shape
+        rows = np.diff(np.arange(len(self.offsets)) * self.rows, append=count)
+        return {
+            path: checksums.join_ranges(self.offsets[some].ravel(), np.repeat(rows[some] * hidden * 2, depth))
+            for path, some in self._files(self.file_of)
+        }
+
+    def _files(self, files: NDArray[np.int64]) -> Iterator[tuple[Path, slice]]:
+        """Yield each path and where in rising `files` it stands."""
+        cuts = (np.flatnonzero(np.diff(files)) + 1).tolist()
+        for start, stop in zip([0, *cuts], [*cuts, len(files)], strict=True):
+            if stop > start:
+                yield self.paths[files[start]], slice(start, stop)
+
+
+@dataclass(frozen=True)
+class Flat:
+    """A float16 array [n, L, H] that lies in a file in one piece, from byte `offset` on."""
+
+    path: Path
+    offset: int
+    shape: tuple[int, int, int]
+
+    def read(self, rows: NDArray[np.int64], layers: Sequence[int] | None = None) -> NDArray[np.float16]:
+        """Return rows at `layers` (None: all): float16 [k, len(layers), H]."""
+        _, depth, hidden = self.shape
+        if layers is None:
+            pieces = read_pieces(self.path, self.offset + rows * (depth * hidden * 2), depth * hidden)
+            return pieces.reshape(len(rows), depth, hidden)
+        places = rows[:, None] * depth + np.asarray(layers, np.int64)
+        pieces = read_pieces(self.path, (self.offset + places * (hidden * 2)).ravel(), hidden)
+        return pieces.reshape(len(rows), len(layers), hidden)
+
+
+def read_pieces(path: Path, offsets: NDArray[np.int64], count: int) -> NDArray[np.float16]:
+    """Return `count` numbers of a file from each offset: float16 [n, count]. Raises DamagedError past the end."""
+    pieces = np.empty((len(offsets), count), "<f2")
+    read_into(path, offsets, pieces)
+    return pieces
+
+
+def read_into(path: Path, offsets: NDArray[np.int64], pieces: NDArray[np.float16]) -> None:
+    """Fill `pieces`, [n, count] without gaps, with what stands in a file from each offset on.
+
+    Pieces that lie one after another are read at once. Raises DamagedError past the file's end.
+    """
+    if pieces.size == 0:
+        return
+    length = pieces.shape[1] * 2
+    cuts = (np.flatnonzero(np.diff(offsets) != length) + 1).tolist()
+    view = pieces.reshape(-1).view(np.uint8).data
+    with path.open("rb", buffering=0) as file:
+        for first, last in zip([0, *cuts], [*cuts, len(offsets)], strict=True):
+            file.seek(int(offsets[first]))
+            target = view[first * length : last * length]
+            while target:
+                count = file.readinto(target)
+                if not count:
+                    raise DamagedError(f"{path} ends before its samples do.")
+                target = target[count:]
+
+
+def joined_blocks(parts: Iterable[RowReader], size: int) -> Iterator[NDArray[np.float16]]:
+    """Yield the parts' activations one after another in blocks of `size` rows, the last maybe smaller.
+
+    For stores that finalise: every block is written once, whole, wherever the parts begin and end.
+    """
+    kept: list[NDArray[np.float16]] = []
+    held = 0
+    for part in parts:
+        count, at = len(part.columns()), 0
+        while at < count:
+            stop = min(count, at + size - held)
+            kept.append(part.activations(np.arange(at, stop)))
+            held, at = held + stop - at, stop
+            if held == size:
+                yield kept[0] if len(kept) == 1 else np.concatenate(kept)
+                kept, held = [], 0
+    if held:
+        yield kept[0] if len(kept) == 1 else np.concatenate(kept)

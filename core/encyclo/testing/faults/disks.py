@@ -1,0 +1,269 @@
+"""Disks that fail, and what a power cut leaves: put in the place of `encyclo.storage.files`' own with `files.using`.
+
+`FailingDisk` lets the n-th call fail. `RecordingDisk` looks at a folder after every call and remembers what
+has been synced; from each `Moment`, `survivors` tells what a disk may hold if the power fails just then:
+names and data that were never synced may be there, be missing or be torn, whatever the order of the writes.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+from typing import Literal
+
+from encyclo.storage.files import Disk
+
+Names = Literal["synced", "seen", "mixed"]
+Data = Literal["synced", "torn", "seen", "mixed"]
+SURVIVALS: tuple[tuple[Names, Data], ...] = (
+    ("synced", "synced"),
+    ("seen", "torn"),
+    ("mixed", "mixed"),
+    ("seen", "synced"),
+    ("synced", "torn"),
+    ("seen", "seen"),
+)
+"""What may survive of names (folders' entries) and data (files' bytes), the harshest first."""
+
+
+class HastyDisk(Disk):
+    """Syncs nothing: where a power cut is only simulated, waiting for the real disk proves nothing."""
+
+    def sync_file(self, path: Path) -> None:
+        """Only look whether the file is there. Raises FileNotFoundError."""
+        path.stat()
+
+    def sync_folder(self, path: Path) -> None:
+        """Only look whether the folder is there. Raises FileNotFoundError."""
+        path.stat()
+
+
+class CountingDisk(HastyDisk):
+    """Calls `step` and `done` around every call, giving its name and path."""
+
+    def step(self, call: str, path: Path) -> None:
+        """Do something before the call `call` on `path`."""
+
+    def done(self, call: str, path: Path) -> None:
+        """Do something after the call `call` on `path`."""
+
+    def write(self, path: Path, data: bytes) -> None:
+        """Write a file."""
+        self.step("write", path)
+        super().write(path, data)
+        self.done("write", path)
+
+    def begin(self, path: Path) -> None:
+        """Let a library begin to write."""
+        self.step("begin", path)
+        self.done("begin", path)
+
+    def written(self, path: Path) -> None:
+        """Take what a library wrote."""
+        self.step("written", path)
+        self.done("written", path)
+
+    def sync_file(self, path: Path) -> None:
+        """Flush a file's data."""
+        self.step("sync_file", path)
+        super().sync_file(path)
+        self.done("sync_file", path)
+
+    def sync_folder(self, path: Path) -> None:
+        """Flush a folder's entries."""
+        self.step("sync_folder", path)
+        super().sync_folder(path)
+        self.done("sync_folder", path)
+
+    def replace(self, source: Path, target: Path) -> None:
+        """Rename over `target`."""
+        self.step("replace", target)
+        super().replace(source, target)
+        self.done("replace", target)
+
+    def link(self, source: Path, target: Path) -> None:
+        """Give a second name."""
+        self.step("link", target)
+        super().link(source, target)
+        self.done("link", target)
+
+    def make_folder(self, path: Path) -> None:
+        """Make a folder."""
+        self.step("make_folder", path)
+        super().make_folder(path)
+        self.done("make_folder", path)
+
+    def remove(self, path: Path) -> None:
+        """Remove a file or folder."""
+        self.step("remove", path)
+        super().remove(path)
+        self.done("remove", path)
+
+
+@dataclass
+class FailingDisk(CountingDisk):
+    """Lets the call number `fails_at` (from 1; 0: none) fail with `code`; a full disk stays full after it.
+
+    Where a library writes by itself, half of what it wrote is cut off, as if it had failed on the way.
+    """
+
+    fails_at: int = 0
+    code: int = errno.EIO
+    calls: list[str] = field(default_factory=list)
+
+    def step(self, call: str, path: Path) -> None:
+        """Count the call and fail if it is its turn. Raises OSError."""
+        self.calls.append(f"{call} {path.name}")
+        number = len(self.calls)
+        full = self.code == errno.ENOSPC
+        if full and call == "remove":
+            return
+        if number == self.fails_at or (full and 0 < self.fails_at < number):
+            if call == "written":
+                for file in _files(path):
+                    os.truncate(file, file.stat().st_size // 2)
+            raise OSError(self.code, os.strerror(self.code), str(path))
+
+
+def _files(path: Path) -> Iterator[Path]:
+    if path.is_dir():
+        yield from (file for file in sorted(path.rglob("*")) if file.is_file())
+    elif path.exists():
+        yield path
+
+
+def telling(calls: Sequence[str], every: bool) -> list[int]:
+    """Return the places in `calls` worth trying: all, or of a long stretch of syncs the first and the last.
+
+    A store of many files syncs each of them before one rename; what lies between says little.
+    """
+    syncs = [call.startswith("sync_") for call in calls]
+    inner = [0 < i < len(calls) - 1 and syncs[i - 1] and syncs[i] and syncs[i + 1] for i in range(len(calls))]
+    return [i for i in range(len(calls)) if every or not inner[i]]
+
+
+@dataclass(frozen=True)
+class Moment:
+    """What was on the disk after one call, and what of it was synced. Files and folders go by inode number."""
+
+    call: str
+    root: int
+    promised: int
+    """How much the program had been told was safe: whatever its caller counts."""
+    seen_names: dict[int, dict[str, int]]
+    synced_names: dict[int, dict[str, int]]
+    seen_data: dict[int, bytes]
+    synced_data: dict[int, bytes]
+
+
+class RecordingDisk(CountingDisk):
+    """Remembers a `Moment` of `folder` after every call. Close it: it holds files open."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.promised = 0
+        self.moments: list[Moment] = []
+        self._seen_names: dict[int, dict[str, int]] = {}
+        self._synced_names: dict[int, dict[str, int]] = {}
+        self._seen_data: dict[int, bytes] = {}
+        self._synced_data: dict[int, bytes] = {}
+        self._open: dict[int, int] = {}  # an inode that is held open keeps its number to itself
+
+    def done(self, call: str, path: Path) -> None:
+        """Look at the whole folder and remember it."""
+        if call == "begin":
+            return
+        self._look(self.folder)
+        if call == "sync_file":
+            inode = path.stat().st_ino
+            if inode in self._seen_data:  # or it lies elsewhere
+                self._synced_data[inode] = self._seen_data[inode]
+        elif call == "sync_folder" and path.stat().st_ino in self._seen_names:
+            inode = path.stat().st_ino
+            self._synced_names[inode] = dict(self._seen_names[inode])
+        self.moments.append(
+            Moment(
+                f"{call} {path.name}",
+                self.folder.stat().st_ino,
+                self.promised,
+                dict(self._seen_names),
+                dict(self._synced_names),
+                dict(self._seen_data),
+                dict(self._synced_data),
+            )
+        )
+
+    def close(self) -> None:
+        """Let go of the files."""
+        for handle in self._open.values():
+            os.close(handle)
+        self._open.clear()
+
+    def _look(self, folder: Path) -> int:
+        inode = self._hold(folder)
+        names = {}
+        for path in sorted(folder.iterdir()):
+            if path.is_dir():
+                names[path.name] = self._look(path)
+            else:
+                names[path.name] = self._hold(path)
+                self._seen_data[names[path.name]] = path.read_bytes()
+        self._seen_names[inode] = names
+        return inode
+
+    def _hold(self, path: Path) -> int:
+        inode = path.stat().st_ino
+        if inode not in self._open:
+            self._open[inode] = os.open(path, os.O_RDONLY)
+        return inode
+
+
+def survivors(moment: Moment, names: Names, data: Data, seed: int = 0) -> dict[str, bytes | None]:
+    """Return what may be left after a power cut at `moment` (see `SURVIVALS`): bytes by path, None for a folder."""
+    random = Random(seed)
+    contents: dict[int, bytes] = {}  # two names of one file show the same bytes
+    left: dict[str, bytes | None] = {}
+
+    def survive(inode: int, prefix: str) -> None:
+        synced, seen = moment.synced_names.get(inode, {}), moment.seen_names.get(inode, {})
+        for name in sorted(synced.keys() | seen.keys()):
+            kept = seen if names == "seen" else synced
+            if names == "mixed":
+                kept = random.choice((synced, seen))
+            child = kept.get(name)
+            if child is None:
+                continue
+            if child in moment.seen_names:
+                left[prefix + name] = None
+                survive(child, f"{prefix}{name}/")
+            else:
+                if child not in contents:
+                    contents[child] = _survived(moment, child, data, random)
+                left[prefix + name] = contents[child]
+
+    survive(moment.root, "")
+    return left
+
+
+def restore(left: Mapping[str, bytes | None], folder: Path) -> None:
+    """Fill the empty `folder` with what `survivors` returned."""
+    for name, content in left.items():
+        if content is None:
+            (folder / name).mkdir()
+        else:
+            (folder / name).write_bytes(content)
+
+
+def _survived(moment: Moment, inode: int, data: Data, random: Random) -> bytes:
+    synced, seen = moment.synced_data.get(inode, b""), moment.seen_data.get(inode, b"")
+    how = random.choice(("synced", "torn", "seen")) if data == "mixed" else data
+    if how == "synced" or synced == seen:
+        return synced
+    if how == "seen":
+        return seen
+    half = len(seen) // 2
+    return seen[:half] + synced.ljust(len(seen), b"\0")[half:]

@@ -1,0 +1,221 @@
+"""Short-lived processes: started in milliseconds, killed at a chosen instant, held to time and memory.
+
+A `Nursery` is one process that has imported what the jobs need and forks a child for each. It has a single
+thread, so forking it is safe; the process that asks may have as many as it likes. POSIX only.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a child ended: its exit status (negative: the signal), after how long, and what it said."""
+
+    status: int
+    seconds: float
+    output: str
+    killed: bool
+    """It was killed at the instant asked for, before it ended by itself."""
+    hung: bool
+    """It was killed because it took longer than its limit."""
+
+
+class Nursery:
+    """Forks children that run module-level functions; use it as a context manager."""
+
+    def __init__(self, env: Mapping[str, str] | None = None) -> None:
+        self._env = {**os.environ, **ONE_THREAD, **(env or {})}
+
+    def __enter__(self) -> Nursery:
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", "from encyclo.testing.faults.processes import serve; serve()"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=self._env,
+        )
+        self._ask({"path": sys.path})
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._process.stdin and self._process.stdout
+        self._process.stdin.close()
+        self._process.stdout.close()
+        self._process.kill()
+        self._process.wait()
+
+    def warm(self, function: Callable[..., object], *arguments: Any) -> None:
+        """Call a function in the nursery itself, so that its imports are there in every child.
+
+        It must leave no thread behind.
+        """
+        self._ask({"warm": pickle.dumps((function, arguments))})
+
+    def run(
+        self,
+        function: Callable[..., object],
+        *arguments: Any,
+        kill_after: float | None = None,
+        since: Path | None = None,
+        limit: float = 120,
+        memory: int | None = None,
+    ) -> Ending:
+        """Call a function in a child and wait for its end.
+
+        After `kill_after` seconds it is killed with SIGKILL, if it is still there; with `since` they count from the
+        moment there is anything in that folder. `limit` is in seconds; `memory` in bytes is what the child may
+        allocate.
+        """
+        ending: Ending = self._ask(
+            {
+                "run": pickle.dumps((function, arguments)),
+                "kill_after": kill_after,
+                "since": since,
+                "limit": limit,
+                "memory": memory,
+            }
+        )
+        return ending
+
+    def _ask(self, request: dict[str, Any]) -> Any:
+        assert self._process.stdin and self._process.stdout
+        pickle.dump(request, self._process.stdin)
+        self._process.stdin.flush()
+        kind, answer = pickle.load(self._process.stdout)
+        if kind == "error":
+            raise RuntimeError(answer)
+        return answer
+
+
+def serve() -> None:
+    """Be a nursery: answer requests from stdin until it closes."""
+    requests, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what a job prints must not be taken for an answer
+    while True:
+        try:
+            request = pickle.load(requests)
+        except EOFError:
+            return
+        try:
+            answer = ("answer", _answer(request))
+        except Exception:
+            answer = ("error", traceback.format_exc())
+        pickle.dump(answer, answers)
+        answers.flush()
+
+
+def _answer(request: dict[str, Any]) -> Any:
+    if "path" in request:
+        sys.path[:] = request["path"]
+        return None
+    function, arguments = pickle.loads(request.get("warm") or request["run"])
+    if "warm" in request:
+        function(*arguments)
+        return None
+    kill = None if request["kill_after"] is None else _Kill(request["kill_after"], request["since"])
+    return _fork(function, arguments, kill, request["limit"], request["memory"])
+
+
+@dataclass
+class _Kill:
+    """When a child is killed: so many seconds after it began, or after there is anything in a folder."""
+
+    after: float
+    since: Path | None
+    began: float | None = None
+
+    def seconds_left(self, begun: float) -> float:
+        """Return how long there is to wait from now, given when the child began; infinite if nobody knows yet."""
+        if self.began is None:
+            if self.since is None:
+                self.began = begun
+            elif self.since.is_dir() and any(self.since.iterdir()):
+                self.began = time.perf_counter()
+            else:
+                return math.inf
+        return self.began + self.after - time.perf_counter()
+
+
+def _fork(
+    function: Callable[..., object],
+    arguments: tuple[Any, ...],
+    kill: _Kill | None,
+    limit: float,
+    memory: int | None,
+) -> Ending:
+    import tempfile
+
+    with tempfile.TemporaryFile() as output:
+        begun = time.perf_counter()
+        child = os.fork()
+        if child == 0:
+            _be_child(function, arguments, memory, output)
+        status, killed, hung = _wait(child, begun, kill, limit)
+        seconds = time.perf_counter() - begun
+        output.seek(0)
+        said = output.read().decode("utf-8", "replace")
+    return Ending(os.waitstatus_to_exitcode(status), seconds, said, killed, hung)
+
+
+def _wait(child: int, begun: float, kill: _Kill | None, limit: float) -> tuple[int, bool, bool]:
+    """Return (wait status, killed as asked, killed because it hung)."""
+    while True:
+        done, status = os.waitpid(child, os.WNOHANG)
+        if done:
+            return status, False, False
+        left = math.inf if kill is None else kill.seconds_left(begun)
+        room = begun + limit - time.perf_counter()
+        if min(left, room) <= 0:
+            os.kill(child, signal.SIGKILL)
+            _, status = os.waitpid(child, 0)
+            return status, left <= 0 and os.WIFSIGNALED(status), left > 0
+        time.sleep(min(0.002, left, room))
+
+
+def _be_child(
+    function: Callable[..., object], arguments: tuple[Any, ...], memory: int | None, output: IO[bytes]
+) -> None:
+    code = 1
+    try:
+        os.dup2(output.fileno(), 1)
+        os.dup2(output.fileno(), 2)
+        if memory is not None:
+            _limit_memory(memory)
+        function(*arguments)
+        code = 0
+    except SystemExit as leaving:
+        code = leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def _limit_memory(more: int) -> None:
+    """Allow this process `more` bytes than it has now, and no core file."""
+    import resource
+
+    import psutil
+
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    now = psutil.Process().memory_info().vms
+    resource.setrlimit(resource.RLIMIT_AS, (now + more, now + more))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +10,8 @@ import numpy as np
 from encyclo import half_precision
 from encyclo.config import RunConfig
 from encyclo.plugins.manager import Plugins
-from encyclo.runs import directory as rundir
-from encyclo.runs.session import hash_of, load_concepts
+from encyclo.runs.directory import claimed
+from encyclo.runs.session import concepts_hash, load_concepts
 from encyclo.schema import NO_SPAN, Attributes, Book, ConceptTable, Part, Schema, SignatureTable
 from encyclo.statistics.signatures import estimate_signatures
 from encyclo.storage import files
@@ -61,8 +60,8 @@ def make_run(out: Path, store: str, finish: bool = True) -> Path:
     config["targets"] = list(RunConfig().targets)
     plugins = Plugins()
     listed = load_concepts(RunConfig(limit=CONCEPTS), plugins, plugins.options("core", {}))
-    config |= {"pooling": "span", "concepts_sha256": hash_of([asdict(concept) for concept in listed])}
-    with rundir.claimed(out, config, {"plugins": {store: "encyclo 0.1.0"}}) as directory:
+    config |= {"pooling": "span", "concepts_sha256": concepts_hash(listed)}
+    with claimed(out, config, {"plugins": {store: "encyclo 0.1.0"}}) as directory:
         made = Plugins().call("store_activations", store, location=out, schema=Schema(LAYERS, (3, 4), HIDDEN))
         commits = [
             directory.ledger.store(made, Unit(f"unit{i}", int(part.stage[0]), (i,)), part, 0.5, 10, 8)

@@ -27,6 +27,11 @@ def printable(text: str) -> str:
     return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
+def utf8(text: str) -> str:
+    r"""Return the text with lone surrogates, which UTF-8 has none of, written as `\ud800`."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 def is_awkward(texts: Iterable[str]) -> bool:
     """Return whether a text can't be stored as it is."""
     joined = "".join(texts)

@@ -146,12 +146,15 @@ class Scores:
     confidence, low, high: float32 [C]: the calibrated probability that the interpreter names the concept
     right from one fresh sample, and its 95% interval; NaN where the run could not measure it.
     calibration: the `calibration` object of metrics.json.
+    calibrator: an `encyclo.statistics.confidence.Calibrator`, by which everything that reads with this interpreter
+    turns scores into confidences. None: the core fits one of its own.
     """
 
     confidence: Floats
     low: Floats
     high: Floats
     calibration: Mapping[str, Any]
+    calibrator: Any = None
 
 
 @runtime_checkable
@@ -346,6 +349,8 @@ class Context:
     """For samplers of later stages: the run's capture, n prompts -> float32 [n, L, H], ready for `interpreter`."""
     all_concepts: Sequence[Concept] = field(default=(), repr=False)
     """For samplers of later stages: the run's concepts, of which they are asked about some."""
+    natural: SampleSet | None = None
+    """For scorers: sentences by other authors that mention concepts, which training never saw; None without any."""
     judging: bool = False
     """A sampler is asked for prompts that only judge: never the ones that make samples."""
     interpreter: Interpreter | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -11,9 +12,14 @@ import pytest
 from encyclo.errors import DamagedError
 from encyclo.statistics import calibration, confidence
 from encyclo.statistics.accuracy import true_ranks
-from encyclo.statistics.confidence import Readings, Surroundings
+from encyclo.statistics.confidence import Calibrator, Readings, TrainingDistribution
 
 CONCEPTS = 30
+KNOWN = TrainingDistribution(np.zeros((1, 1), np.float32), np.ones((1, 1), np.float32))
+
+
+def fit(readings: Readings) -> Calibrator:
+    return confidence.fit(readings, KNOWN)
 
 
 def planted(count: int, seed: int = 0, strength: float = 6.0) -> tuple[Readings, np.ndarray]:
@@ -38,7 +44,7 @@ def of_scores(scores: np.ndarray, truth: np.ndarray, distance: np.ndarray) -> Re
 def test_the_temperature_among_the_best_scores_is_that_of_all_scores():
     readings, scores = planted(2000, strength=3)
     whole = calibration.fit_temperature(scores, readings.truth)
-    assert confidence.fit(readings).temperature == pytest.approx(whole, rel=1e-4)
+    assert fit(readings).temperature == pytest.approx(whole, rel=1e-4)
 
 
 def test_a_truth_behind_the_kept_scores_still_counts(monkeypatch: pytest.MonkeyPatch):
@@ -47,7 +53,7 @@ def test_a_truth_behind_the_kept_scores_still_counts(monkeypatch: pytest.MonkeyP
     truth = scores.argmin(axis=1).astype(np.int32)
     readings = of_scores(scores, truth, np.zeros(500, np.float32))
     assert readings.top.shape == (500, 5)
-    assert confidence.fit(readings).temperature > 10, "a truth that is always last leaves no certainty"
+    assert fit(readings).temperature > 10, "a truth that is always last leaves no certainty"
 
 
 def test_best_scores_are_the_largest_in_order(monkeypatch: pytest.MonkeyPatch):
@@ -61,9 +67,9 @@ def test_best_scores_are_the_largest_in_order(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_known_readings_keep_their_confidence_and_strange_ones_lose_it():
-    calibrator = confidence.fit(planted(2000, strength=9)[0])
+    calibrator = fit(planted(2000, strength=9)[0])
     fresh, scores = planted(2000, seed=1, strength=9)
-    familiar = calibrator.familiarity(fresh.top, fresh.distance)
+    familiar = calibrator.in_distribution(fresh.top, fresh.distance)
     assert np.mean(familiar < 1) < 3 * confidence.UNFAMILIAR_SHARE
     # The same readings with their own concept taken from the candidates: nothing they could rightly be.
     absent = scores.copy()
@@ -78,28 +84,26 @@ def test_known_readings_keep_their_confidence_and_strange_ones_lose_it():
 
 def test_confidences_fall_and_sum_to_at_most_one():
     readings, _ = planted(300)
-    sure = confidence.fit(readings).confidences(readings.top, readings.distance)
+    sure = fit(readings).confidences(readings.top, readings.distance)
     assert (np.diff(sure, axis=1) <= 0).all()
     assert (sure.sum(axis=1) <= 1 + 1e-9).all() and (sure >= 0).all()
 
 
 def test_an_activation_of_nan_has_no_confidence():
-    calibrator = confidence.fit(planted(300)[0])
+    calibrator = fit(planted(300)[0])
     nothing = np.full((1, CONCEPTS), np.nan, np.float32)
-    assert calibrator.familiarity(nothing, np.zeros(1, np.float32)) == 0
+    assert calibrator.in_distribution(nothing, np.zeros(1, np.float32)) == 0
 
 
 def test_a_reader_that_scores_absent_ones_as_high_still_gives_familiarity():
     flat = np.random.default_rng(0).normal(size=(200, CONCEPTS)).astype(np.float32)
-    calibrator = confidence.fit(
-        of_scores(flat, flat.argmin(axis=1).astype(np.int32), np.zeros(200, np.float32))
-    )
+    calibrator = fit(of_scores(flat, flat.argmin(axis=1).astype(np.int32), np.zeros(200, np.float32)))
     assert calibrator.score_strange < calibrator.score_known
 
 
 def test_cross_fitted_calibration_holds_on_planted_readings():
     readings, _ = planted(4000, strength=5)
-    found = confidence.cross_fit(readings, readings.truth)
+    found = confidence.cross_fit(readings, readings.truth, KNOWN).as_json()
     assert found["n"] == found["conformal"]["n"] == 4000
     assert found["ece"] < 0.03
     assert 0.88 < found["conformal"]["coverage"] < 0.92
@@ -113,8 +117,10 @@ def test_whole_groups_change_sides(monkeypatch: pytest.MonkeyPatch):
     readings, _ = planted(600)
     seen = []
     fit = confidence.fit
-    monkeypatch.setattr(confidence, "fit", lambda some: seen.append(set(some.truth.tolist())) or fit(some))
-    assert confidence.cross_fit(readings, readings.truth, folds=4)
+    monkeypatch.setattr(
+        confidence, "fit", lambda some, known: seen.append(set(some.truth.tolist())) or fit(some, known)
+    )
+    assert confidence.cross_fit(readings, readings.truth, KNOWN, folds=4)
     everyone = set(readings.truth.tolist())
     left = [everyone - some for some in seen]
     assert len(left) == 4 and set().union(*left) == everyone
@@ -123,30 +129,31 @@ def test_whole_groups_change_sides(monkeypatch: pytest.MonkeyPatch):
 
 def test_too_little_is_not_judged():
     readings, _ = planted(600)
-    assert confidence.cross_fit(readings, np.zeros(600, int)) is None
+    assert confidence.cross_fit(readings, np.zeros(600, int), KNOWN) is None
     few = readings.take(np.arange(confidence.FEWEST - 1))
-    assert confidence.cross_fit(few, few.truth) is None
+    assert confidence.cross_fit(few, few.truth, KNOWN) is None
 
 
 @pytest.fixture
 def written(tmp_path: Path) -> Path:
-    near = Surroundings(np.arange(6, dtype=np.float32).reshape(2, 3), np.ones((2, 3), np.float32))
-    confidence.save(tmp_path / "calibration.json", confidence.fit(planted(300)[0]), near, "natural")
+    known = TrainingDistribution(np.arange(6, dtype=np.float32).reshape(2, 3), np.ones((2, 3), np.float32))
+    save_calibrator(tmp_path / "calibration.json", confidence.fit(planted(300)[0], known, "natural"))
     return tmp_path / "calibration.json"
 
 
 def test_what_is_saved_comes_back(written: Path):
-    calibrator, near = confidence.load(written)
-    assert calibrator == confidence.fit(planted(300)[0])
-    np.testing.assert_array_equal(near.mean, np.arange(6).reshape(2, 3))
+    calibrator = load_calibrator(written)
+    assert dataclasses.replace(calibrator, distribution=KNOWN) == confidence.fit(
+        planted(300)[0], KNOWN, "natural"
+    )
+    np.testing.assert_array_equal(calibrator.distribution.mean, np.arange(6).reshape(2, 3))
 
 
 def test_sets_that_can_promise_nothing_survive_saving(tmp_path: Path):
-    near = Surroundings(np.zeros((1, 1), np.float32), np.ones((1, 1), np.float32))
-    calibrator = confidence.fit(planted(5)[0])
+    calibrator = fit(planted(5)[0])
     assert calibrator.conformal == np.inf
-    confidence.save(tmp_path / "c.json", calibrator, near, "natural")
-    assert confidence.load(tmp_path / "c.json")[0] == calibrator
+    save_calibrator(tmp_path / "c.json", calibrator)
+    assert load_calibrator(tmp_path / "c.json").conformal == np.inf
 
 
 @pytest.mark.parametrize("damage", ["changed", "cut", "list", "other"])
@@ -158,4 +165,4 @@ def test_a_damaged_calibration_is_refused(written: Path, damage: str):
         {"changed": json.dumps(content), "cut": text[: len(text) // 2], "list": "[]", "other": "{}"}[damage]
     )
     with pytest.raises(DamagedError, match="encyclo evaluate"):
-        confidence.load(written)
+        load_calibrator(written)

@@ -10,8 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from encyclo.evaluation import converge as converging
-from encyclo.evaluation.converge import curve, measure, older_rows
+from encyclo.evaluation.converge import OLDER_CONCEPTS, OLDER_SAMPLES, converge, measure_by_layer, older_rows
 from encyclo.query.encyclopedia import open_run
 from encyclo.statistics import convergence
 from encyclo.statistics.signatures import estimate
@@ -27,9 +26,9 @@ QUIET = ConsoleProgress(quiet=True)
 
 def curve_of(samples: SampleSet, concepts: int = CONCEPTS, seed: int = 0) -> dict:
     signatures, contexts = estimate(samples, concepts)
-    found = curve(samples, signatures, contexts, seed)
+    found = convergence.convergence_curve(samples, signatures, contexts, seed)
     assert found is not None and found.keys() == {"-2", "-1"}
-    return found["-1"]
+    return found["-1"].as_json()
 
 
 @pytest.fixture
@@ -70,7 +69,7 @@ def test_contexts_keep_the_centred_figure_up_and_not_the_adjusted_one():
 def test_points_are_of_the_same_concepts_up_to_where_half_of_them_reach():
     counts = np.array([1, 3] + [6] * 30 + [20] * 35 + [70] * 10)
     signatures, _ = estimate(planted(counts)[0], len(counts))
-    points = converging._points(signatures.count)
+    points = convergence._points(signatures.count)
     assert [(take, len(chosen)) for take, chosen in points] == [
         (2, 45), (4, 45), (8, 45), (16, 45), (32, 10), (64, 10),
     ]  # fmt: skip
@@ -99,10 +98,10 @@ def test_only_the_concepts_asked_for_are_compared():
 def test_too_few_samples_give_no_figures():
     for counts in ([3, 3, 3], [1, 9]):
         samples, _ = planted(np.array(counts))
-        assert measure(samples, len(counts), 0) == {"layers": None, "curve": None}
+        assert measure_by_layer(samples, len(counts), 0) == (None, None)
         assert len(older_rows(samples, list("abc")[: len(counts)], 0)) == 0
     samples, _ = planted(np.array([5, 5]), named_share=0.0)
-    assert measure(samples, 2, 0) == {"layers": None, "curve": None}
+    assert measure_by_layer(samples, 2, 0) == (None, None)
 
 
 def test_the_older_protocol_takes_named_samples_of_so_many_concepts_and_no_more():
@@ -111,8 +110,8 @@ def test_the_older_protocol_takes_named_samples_of_so_many_concepts_and_no_more(
     rows = older_rows(samples, names, 0)
     assert samples.named[rows].all() and (np.diff(rows) > 0).all()
     owner, count = np.unique(samples.concept[rows], return_counts=True)
-    assert len(owner) == converging.OLDER_CONCEPTS and owner.min() >= 5
-    assert set(count) == {converging.OLDER_SAMPLES}
+    assert len(owner) == OLDER_CONCEPTS and owner.min() >= 5
+    assert set(count) == {OLDER_SAMPLES}
     np.testing.assert_array_equal(rows, older_rows(samples, names, 0))
     assert set(rows) != set(older_rows(samples, names, 1))
 
@@ -155,7 +154,7 @@ def test_the_older_protocol_is_captured_anew(copied: Path):
     """Its figures are those of a direct computation: all tokens' mean, at the last layer, of the same prompts."""
     from encyclo_capture.model import TransformersModel
 
-    found = converging.converge(copied, QUIET, "cpu")
+    found = converge(copied, QUIET, "cpu").as_json()
     older = found["older"]
     assert (older["pooling"], older["layer"], older["concepts"], older["samples"]) == (
         "mean-all",
@@ -173,16 +172,18 @@ def test_the_older_protocol_is_captured_anew(copied: Path):
         samples = dataclasses.replace(
             sample_set(book.source, book.layers), layers=(-1,), fetch=lambda rows: values[rows]
         )
-    expected = measure(samples, 40, 0)["layers"]["-1"]
+    measured = convergence.measure(samples, 40, 0)
+    assert measured is not None
+    expected = measured["-1"].as_json()
     for name in ("raw_rel_diff", "centred_rel_diff", "cosine"):
         assert older["figures"][name] == pytest.approx(expected[name], rel=0.03, abs=0.02), name
     assert older["figures"]["raw_rel_diff"] != pytest.approx(found["layers"]["-1"]["raw_rel_diff"], rel=0.03)
 
 
 def test_the_same_run_gives_the_same_figures(copied: Path):
-    first = converging.converge(copied, QUIET, "cpu")
+    first = converge(copied, QUIET, "cpu").as_json()
     before = (copied / "convergence.json").read_bytes()
-    assert converging.converge(copied, QUIET, "cpu") == first
+    assert converge(copied, QUIET, "cpu").as_json() == first
     assert (copied / "convergence.json").read_bytes() == before
 
 

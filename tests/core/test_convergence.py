@@ -195,7 +195,7 @@ def test_the_table_of_a_worked_example():
     )
     table = convergence.convergence_table(halves, LAYERS)
     assert list(table) == ["-2", "-1"]
-    assert table["-2"] == pytest.approx(
+    assert table["-2"].as_json() == pytest.approx(
         {
             "raw_rel_diff": 0.05,
             "centred_rel_diff": 0.075,
@@ -211,18 +211,18 @@ def test_the_table_of_a_worked_example():
             "concepts": 2,
         }
     )
-    assert table["-1"]["within_5pct_raw"] == 1.0
-    assert table["-1"]["samples_to_5pct_median"] == pytest.approx((5 * 64 + 10 * 4) / 2)
+    assert table["-1"].within_5pct_raw == 1.0
+    assert table["-1"].samples_to_5pct_median == pytest.approx((5 * 64 + 10 * 4) / 2)
 
 
 def test_the_samples_it_asks_for_would_suffice():
-    asked = convergence.convergence_table(halves_of(same_counts(40)), LAYERS)["-1"]["samples_to_5pct_median"]
+    asked = convergence.convergence_table(halves_of(same_counts(40)), LAYERS)["-1"].samples_to_5pct_median
     # The true answer: halves of m samples differ by sqrt(2 / m) = 0.05.
     assert asked == pytest.approx(2 / 0.05**2, rel=0.1)
 
 
 def test_the_samples_to_its_other_goals_would_suffice_as_well():
-    table = convergence.convergence_table(halves_of(same_counts(40)), LAYERS)["-1"]
+    table = convergence.convergence_table(halves_of(same_counts(40)), LAYERS)["-1"].as_json()
     for name in ("centred", "adjusted"):
         expected = 20 * (table[f"{name}_rel_diff"] / 0.1) ** 2
         assert table[f"samples_to_10pct_{name}"] == pytest.approx(expected, rel=1e-6)

@@ -15,7 +15,9 @@ from encyclo.query.encyclopedia import Encyclopedia, open_run
 from encyclo.report import details, payload
 from encyclo.report.atlas import draw_atlas
 from encyclo.report.details import Detail, carried_by_layer, collect
+from encyclo.runs.metrics import Metrics, read_metrics
 from encyclo.schema import SignatureTable
+from encyclo.statistics.similarity import Similarity, centre_and_scale
 from tests.core.test_report import HOSTILE, make_book
 
 
@@ -26,11 +28,11 @@ def opened(tiny_run: Path):
 
 
 @pytest.fixture(scope="module")
-def metrics(tiny_run: Path) -> dict:
-    return dict(json.loads((tiny_run / "metrics.json").read_text()))
+def metrics(tiny_run: Path) -> Metrics:
+    return read_metrics(tiny_run)
 
 
-def gather(opened: Encyclopedia, metrics: dict) -> details.Details:
+def gather(opened: Encyclopedia, metrics: Metrics) -> details.Details:
     return collect(opened.source, opened.book, opened.interpreter(), metrics, seed=0)
 
 
@@ -67,8 +69,8 @@ def test_a_layer_is_unknown_where_one_sample_mentions_the_concept():
 
 def test_a_curve_falls_as_the_root_of_the_samples_and_the_raw_one_flatters():
     values, table = planted(40, 64, (1.0, 1.0))
-    centre, scale = details._centre(table)
-    curves = [details._curve(v, centre, scale, np.random.default_rng(i)) for i, v in enumerate(values)]
+    centre, scale = centre_and_scale(table.mean)
+    curves = [details.entry_curve(v, centre, scale, np.random.default_rng(i)) for i, v in enumerate(values)]
     raw, centred = (np.mean([curve[kind] for curve in curves], axis=0) for kind in (0, 1))
     sizes = 2.0 ** np.arange(6)
     assert len(centred) == 6
@@ -81,7 +83,7 @@ def test_a_curve_falls_as_the_root_of_the_samples_and_the_raw_one_flatters():
 @pytest.mark.parametrize(("samples", "steps"), [(0, 0), (1, 0), (2, 1), (7, 2), (8, 3)])
 def test_a_curve_has_the_steps_that_its_samples_allow(samples: int, steps: int):
     shape = (1, 4)
-    raw, centred = details._curve(
+    raw, centred = details.entry_curve(
         np.ones((samples, *shape), np.float32),
         np.zeros(shape, np.float32),
         np.ones(shape, np.float32),
@@ -90,10 +92,10 @@ def test_a_curve_has_the_steps_that_its_samples_allow(samples: int, steps: int):
     assert len(raw) == len(centred) == steps
 
 
-def test_every_entry_has_its_own_details(opened: Encyclopedia, metrics: dict):
+def test_every_entry_has_its_own_details(opened: Encyclopedia, metrics: Metrics):
     found = gather(opened, metrics)
     assert sorted(found.entries) == list(range(len(opened)))
-    unseen = set(metrics["splits"]["test"]) | set(metrics["splits"]["calibration"])
+    unseen = set(metrics.splits["test"]) | set(metrics.splits["calibration"])
     for row, name in enumerate(opened.concepts):
         detail, part = found.entries[row], opened.samples(name)
         assert set(detail.prompts) <= set(zip(part.prompt, part.family, strict=True))
@@ -115,7 +117,7 @@ def test_every_entry_has_its_own_details(opened: Encyclopedia, metrics: dict):
 
 
 def test_the_same_run_gives_the_same_details(
-    opened: Encyclopedia, metrics: dict, monkeypatch: pytest.MonkeyPatch
+    opened: Encyclopedia, metrics: Metrics, monkeypatch: pytest.MonkeyPatch
 ):
     whole = gather(opened, metrics)
     monkeypatch.setattr(details, "AT_ONCE", 7)
@@ -127,7 +129,7 @@ def test_the_same_run_gives_the_same_details(
 
 
 def test_in_a_large_run_the_least_trusted_get_details(
-    opened: Encyclopedia, metrics: dict, monkeypatch: pytest.MonkeyPatch
+    opened: Encyclopedia, metrics: Metrics, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(details, "MOST", 6)
     found = gather(opened, metrics)
@@ -139,7 +141,7 @@ def test_in_a_large_run_the_least_trusted_get_details(
 
 
 def test_without_a_held_out_family_the_run_s_own_samples_are_read(opened: Encyclopedia):
-    found = gather(opened, {})
+    found = gather(opened, Metrics())
     assert not found.held_out and found.readings == sum(d.readings for d in found.entries.values()) > 0
 
 
@@ -149,28 +151,35 @@ def test_like_concepts_lie_near_each_other_on_the_map():
     mean = generator.normal(size=(4, 3, 64))[group] + 0.3 * generator.normal(size=(100, 3, 64)) + 500
     table = SignatureTable(mean.astype(np.float32), mean.astype(np.float32), np.full(100, 5, np.int32))
     table.count[99] = 0
-    found = draw_atlas(table)
+    found = draw_atlas(Similarity.of(table))
     assert found is not None and found.method == "t-SNE" and found.rows.tolist() == list(range(99))
     assert found.places.min() == 0 and found.places.max() == 1000
     apart = np.linalg.norm(found.places[:, None] - found.places[None], axis=-1) + np.eye(99) * 1e9
     assert (group[:99][apart.argmin(axis=1)] == group[:99]).mean() > 0.98
-    again = draw_atlas(table)
+    again = draw_atlas(Similarity.of(table))
     assert again is not None and (again.places == found.places).all()
 
 
 def test_few_concepts_are_drawn_by_components_and_too_few_or_equal_ones_not_at_all():
     _, table = planted(4, 5, (1.0,))
-    found = draw_atlas(table)
+    found = draw_atlas(Similarity.of(table))
     assert found is not None and found.method == "first two principal components"
-    assert draw_atlas(SignatureTable(table.mean[:2], table.variance[:2], table.count[:2])) is None
-    assert draw_atlas(SignatureTable(np.ones_like(table.mean), table.variance, table.count)) is None
-    assert draw_atlas(SignatureTable(table.mean, table.variance, np.zeros(4, np.int32))) is None
+    assert (
+        draw_atlas(Similarity.of(SignatureTable(table.mean[:2], table.variance[:2], table.count[:2]))) is None
+    )
+    assert (
+        draw_atlas(Similarity.of(SignatureTable(np.ones_like(table.mean), table.variance, table.count)))
+        is None
+    )
+    assert (
+        draw_atlas(Similarity.of(SignatureTable(table.mean, table.variance, np.zeros(4, np.int32)))) is None
+    )
 
 
 def test_a_map_of_many_leaves_some_out_evenly(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("encyclo.report.atlas.MOST", 10)
     _, table = planted(35, 5, (1.0,))
-    found = draw_atlas(table)
+    found = draw_atlas(Similarity.of(table))
     assert found is not None and len(found.rows) <= 10 and found.left_out == 35 - len(found.rows)
     assert set(np.diff(found.rows)) == {4}
 

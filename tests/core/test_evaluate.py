@@ -14,17 +14,16 @@ from rich.console import Console
 from encyclo.cli.views.ladder import print_ladder
 from encyclo.english import find_mention
 from encyclo.errors import EncycloError
-from encyclo.evaluation import evaluate as climb
-from encyclo.evaluation import rungs as ladder
-from encyclo.evaluation import unseen_concepts as trial
-from encyclo.evaluation.rungs import Material
-from encyclo.pipeline import judge as judging
-from encyclo.pipeline import run as pipeline
+from encyclo.evaluation.evaluate import evaluate, write
+from encyclo.evaluation.rungs import capture_definitions, check_apart, described_prompts
+from encyclo.evaluation.unseen_concepts import take_out_concepts
+from encyclo.pipeline.natural_sentences import NaturalSentences, RungSamples, natural_prompts, prompts_of
 from encyclo.runs.directory import read_record
-from encyclo.runs.reopen import reopen
+from encyclo.runs.metrics import Metrics, read_metrics
+from encyclo.runs.open_run import OpenRun
+from encyclo.runs.reopen import reopen_run
 from encyclo.statistics.splits import unseen_concepts
 from encyclo.storage import checksums
-from encyclo.storage.ledger import Ledger
 from encyclo.terminal import ConsoleProgress
 from encyclo.types import Concept, SampleSet, Split
 from tests.commands import one_sentence
@@ -70,17 +69,14 @@ def climbed(listed: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory)
     """A copy of the run, evaluated, and its metrics."""
     out = tmp_path_factory.mktemp("evaluated") / "run"
     shutil.copytree(listed[0], out)
-    return out, climb.evaluate(out, ConsoleProgress(quiet=True))
+    return out, evaluate(out, ConsoleProgress(quiet=True)).as_json()
 
 
 @pytest.fixture(scope="module")
 def opened(listed: tuple[Path, Path]):
-    """(session, samples, definitions) of the run."""
-    out = listed[0]
-    session = reopen(out, read_record(out), ConsoleProgress(quiet=True))
-    store = pipeline.open_store(session, out)
-    samples = judging.load_samples(session, out, store, list(Ledger(out).commits().values()))
-    return session, samples, climb._definitions(session, out, store, 1000)
+    """(run, samples, definitions) of the run, open again."""
+    run = reopen_run(listed[0], read_record(listed[0]), ConsoleProgress(quiet=True))
+    return run, run.load_samples(run.ledger.ordered()), capture_definitions(run, 1000)
 
 
 def test_a_run_measures_natural_sentences_by_itself(listed: tuple[Path, Path]):
@@ -110,7 +106,8 @@ def test_every_rung_stands_beside_the_baseline_with_interval_and_null(climbed: t
 
 
 def test_definitions_that_name_their_concept_are_left_out(climbed: tuple[Path, dict], opened):
-    session, _, definitions = opened
+    run, _, definitions = opened
+    session = run.session
     read = {session.concepts[c].name for c in definitions.samples.concept}
     assert definitions.left_out == NAMED - len(read) >= 1
     assert session.concepts[3].name not in read
@@ -125,8 +122,9 @@ def test_a_random_model_still_knows_what_it_has_seen(climbed: tuple[Path, dict])
 
 def test_the_trial_trains_on_nothing_of_an_unseen_concept(opened):
     """Rows are told apart by their activations: no sample of a held-out concept is among the trial's."""
-    session, samples, definitions = opened
-    found = trial.prepare_trial(session, samples, definitions)
+    run, samples, definitions = opened
+    session = run.session
+    found = take_out_concepts(session, samples, definitions)
     held = set(unseen_concepts(session.concepts, session.config.seed))
     assert len(found.joining) == len(held) == NAMED // 5
     candidates = [concept.id for concept in found.candidates]
@@ -142,8 +140,9 @@ def test_the_trial_trains_on_nothing_of_an_unseen_concept(opened):
 
 
 def test_the_trials_rows_are_those_of_their_concepts(opened):
-    session, samples, definitions = opened
-    found = trial.prepare_trial(session, samples, definitions)
+    run, samples, definitions = opened
+    session = run.session
+    found = take_out_concepts(session, samples, definitions)
     place = {concept.id: index for index, concept in enumerate(session.concepts)}
     values = found.training.read(np.arange(len(found.training)))
     for row in (0, 17, len(values) - 1):
@@ -161,39 +160,36 @@ def test_the_trials_rows_are_those_of_their_concepts(opened):
 
 
 def test_a_definition_that_a_trained_concept_has_too_judges_nothing(opened):
-    session, samples, definitions = opened
+    run, samples, definitions = opened
+    session = run.session
     held = unseen_concepts(session.concepts, session.config.seed)
     other = next(c for c in range(NAMED) if c not in held and c in definitions.samples.concept)
     concepts = list(session.concepts)
     secret = next(c for c in held if c in definitions.samples.concept)
     concepts[secret] = dataclasses.replace(concepts[secret], definition=concepts[other].definition.upper())
-    before = trial.prepare_trial(session, samples, definitions).described
-    after = trial.prepare_trial(
-        dataclasses.replace(session, concepts=concepts), samples, definitions
-    ).described
+    before = take_out_concepts(session, samples, definitions).described
+    after = take_out_concepts(dataclasses.replace(session, concepts=concepts), samples, definitions).described
     assert len(after.rows) == len(before.rows) - 1 and after.left_out == before.left_out + 1
 
 
-def test_a_sentence_that_was_trained_on_is_left_out(opened, listed: tuple[Path, Path]):
-    session, _, _ = opened
-    out = listed[0]
-    store = pipeline.open_store(session, out)
-    commits = list(Ledger(out).commits().values())
-    trained = next(iter(ladder.prompts_of(store, commits)))
+def test_a_sentence_that_was_trained_on_is_left_out(opened):
+    run, _, _ = opened
+    session, commits = run.session, run.ledger.ordered()
+    trained = next(iter(prompts_of(run.store, commits)))
     name = next(c for c in session.concepts if find_mention(trained, c))
     planted = dataclasses.replace(name, examples=(trained.upper(), *name.examples))
     concepts = [planted if c.id == name.id else c for c in session.concepts]
-    sentences = ladder.NaturalSentences(dataclasses.replace(session, concepts=concepts), out, store)
-    found = sentences.material(commits)
+    changed = OpenRun(dataclasses.replace(session, concepts=concepts), run.directory, run.store)
+    found = NaturalSentences(changed).rung(commits)
     assert (len(found.rows), found.left_out) == (NAMED, 1)
     assert len(found.samples) == NAMED + 1
 
 
 def test_a_rung_is_thinned_over_concepts_first():
     concepts = [Concept(id=f"{i}", name="dog", examples=("a dog", "the dog", "my dog")) for i in range(5)]
-    kept = ladder.natural_prompts(concepts, 0, at_most=7)
+    kept = natural_prompts(concepts, 0, limit=7)
     assert sorted({p.concept for p in kept}) == ["0", "1", "2", "3", "4"]
-    assert len(kept) == 7 and kept == ladder.natural_prompts(concepts, 0, at_most=7)
+    assert len(kept) == 7 and kept == natural_prompts(concepts, 0, limit=7)
     assert [p.concept for p in kept] == sorted(p.concept for p in kept)
     assert all(p.text[slice(*p.span)] == "dog" for p in kept)
 
@@ -213,7 +209,7 @@ def test_the_table_and_the_page_show_every_rung(
     climbed: tuple[Path, dict], capsys: pytest.CaptureFixture[str]
 ):
     out, metrics = climbed
-    print_ladder(metrics, Console(width=160))
+    print_ladder(Metrics.model_validate(metrics), Console(width=160))
     printed = capsys.readouterr().out
     for word in (
         "heldout_prompts",
@@ -231,14 +227,14 @@ def test_the_table_and_the_page_show_every_rung(
 
 
 def test_concepts_without_examples_have_no_natural_sentences():
-    assert ladder.natural_prompts([Concept(id="dog", name="dog")], 0, 10) == []
+    assert natural_prompts([Concept(id="dog", name="dog")], 0, 10) == []
 
 
 def test_a_definition_is_read_after_examples_that_do_not_name_its_concept():
     shown = Concept(id="dog", name="dog", definition="a beast that guards the house")
     named = Concept(id="lamp", name="lamp", definition="a lamp that stands on a table")
     fit = Concept(id="owl", name="owl", definition="a bird that flies at night")
-    prompts, left_out = ladder.described_prompts([shown, named, fit], 0, 10)
+    prompts, left_out = described_prompts([shown, named, fit], 0, 10)
     assert [prompt.concept for prompt in prompts] == ["owl"] and left_out == 2
     assert (
         prompts[0].text.endswith("Definition: a bird that flies at night\nWord:") and prompts[0].span is None
@@ -284,7 +280,7 @@ def test_a_crash_while_writing_leaves_the_old_figures(
     out = tmp_path / "run"
     shutil.copytree(listed[0], out)
     before = (out / "metrics.json").read_bytes()
-    metrics = {**json.loads(before), "unfamiliar": {}}
+    metrics = read_metrics(out).model_copy(update={"unfamiliar": {}})
 
     def crash(*_):
         raise KeyboardInterrupt
@@ -292,9 +288,9 @@ def test_a_crash_while_writing_leaves_the_old_figures(
     with monkeypatch.context() as patched:
         patched.setattr("encyclo.storage.files.os.replace", crash)
         with pytest.raises(KeyboardInterrupt):
-            climb._write(out, metrics)
+            write(out, metrics)
     assert (out / "metrics.json").read_bytes() == before
-    climb._write(out, metrics)
+    write(out, metrics)
     assert json.loads((out / "metrics.json").read_text())["unfamiliar"] == {}
 
 
@@ -306,5 +302,5 @@ def test_a_family_on_both_sides_of_a_rung_is_refused():
         )  # fmt: skip
 
     with pytest.raises(EncycloError, match="family 'natural'"):
-        ladder.check_apart(some(Split.TRAIN), Material(some(Split.TEST), np.arange(1)), "natural")
-    ladder.check_apart(some(Split.TEST), Material(some(Split.TEST), np.arange(1)), "natural")
+        check_apart(some(Split.TRAIN), RungSamples(some(Split.TEST), np.arange(1)), "natural")
+    check_apart(some(Split.TEST), RungSamples(some(Split.TEST), np.arange(1)), "natural")

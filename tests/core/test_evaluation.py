@@ -53,7 +53,7 @@ def test_a_rank_is_one_more_than_the_others_that_are_not_worse(scores, truth):
 
 
 def test_accuracy_of_a_worked_example():
-    found = evaluation.accuracy(np.array([1, 1, 5, 11, 100, 101]), candidates=200)
+    found = evaluation.accuracy(np.array([1, 1, 5, 11, 100, 101]), candidates=200).as_json()
     assert found == {
         "top1": pytest.approx(2 / 6),
         "top10": pytest.approx(3 / 6),
@@ -139,11 +139,11 @@ def test_a_shuffle_leaves_no_concept_in_its_place(candidates):
 
 def test_accuracy_by_category():
     found = evaluation.by_category(np.array([1, 20, 1]), np.array([0, 1, 2], np.int32), ["a", "a", ""])
-    assert found == {"none": {"top1": 1.0, "top10": 1.0, "n": 1}, "a": {"top1": 0.5, "top10": 0.5, "n": 2}}
+    assert {name: row.as_json() for name, row in found.items()} == {"none": {"top1": 1.0, "top10": 1.0, "n": 1}, "a": {"top1": 0.5, "top10": 0.5, "n": 2}}
 
 
 def test_the_commonest_confusions_come_first():
     truth, best = np.array([0, 0, 1, 2, 2]), np.array([1, 1, 1, 0, 1])
     found = evaluation.confused_pairs(truth, best, ["cat", "dog", "owl"])
-    assert found == [["cat", "dog", 2], ["owl", "cat", 1], ["owl", "dog", 1]]
-    assert evaluation.confused_pairs(truth, best, ["cat", "dog", "owl"], most=1) == [["cat", "dog", 2]]
+    assert found == [("cat", "dog", 2), ("owl", "cat", 1), ("owl", "dog", 1)]
+    assert evaluation.confused_pairs(truth, best, ["cat", "dog", "owl"], most=1) == [("cat", "dog", 2)]

@@ -188,8 +188,8 @@ def test_licences_that_are_known_are_recorded(tmp_path: Path, tiny_gemma: Path, 
     from encyclo_capture.model import TransformersModel
     from encyclo_capture.weights import PACKAGED, find_licence
 
-    assert read_record(tiny_run)["provenance"]["licences"]["concepts"] == Plugins().licence("core")
-    assert "Princeton" in Plugins().licence("wordnet") and Plugins().licence("file") is None
+    assert read_record(tiny_run)["provenance"]["licences"]["concepts"] == Plugins().traits("core").licence
+    assert "Princeton" in Plugins().traits("wordnet").licence and Plugins().traits("file").licence is None
     folder = shutil.copytree(tiny_gemma, tmp_path / "model")
     model = TransformersModel(str(folder), "cpu", "float32")
     assert model.licence is None

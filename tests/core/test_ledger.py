@@ -17,18 +17,10 @@ import pytest
 from encyclo import crc
 from encyclo.errors import DamagedError, RunDirectoryError
 from encyclo.pipeline.rounds import Plan
+from encyclo.pipeline.units import SAMPLES_A_UNIT, plan_units
 from encyclo.schema import Part
 from encyclo.storage import files
-from encyclo.storage.ledger import (
-    SAMPLES_A_UNIT,
-    Commit,
-    Ledger,
-    Unit,
-    locked,
-    plan_units,
-    read_committed,
-    sums_of,
-)
+from encyclo.storage.ledger import Commit, Ledger, Unit, locked, read_committed, sums_of
 from encyclo.types import Concept
 
 RECIPE = {"model": "gemma", "layers": [1, 2], "sampler": "templates", "options": {"groups": []}, "seed": 0}

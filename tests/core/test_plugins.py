@@ -14,15 +14,15 @@ import numpy as np
 import pytest
 
 from encyclo.errors import EncycloError, MissingDependencyError, PluginError, UnknownPluginError, UsageError
-from encyclo.pipeline.collect import _batch_fault
 from encyclo.plugins.manager import Plugins, find_installed
+from encyclo.runs.open_run import batch_fault
 from encyclo.types import Concept, Samples
 
 HEAD = """
 import pluggy
 from pydantic import BaseModel
 from encyclo import hookimpl
-from encyclo.pipeline.collect import _batch_fault
+from encyclo.runs.open_run import batch_fault
 from encyclo.types import Concept, Samples
 """
 CONCEPTS = """
@@ -298,8 +298,8 @@ def test_a_samplers_stage(install):
     install("third", "STAGE = 3")
     install("wrong", "STAGE = 'three'")
     plugins = Plugins()
-    assert (plugins.stage_of("raw"), plugins.stage_of("unnamed"), plugins.stage_of("third")) == (0, 1, 3)
-    assert_refused(PluginError, lambda: plugins.stage_of("wrong"), "'wrong'", "wrong-package 1.0", "'three'")
+    assert [plugins.traits(name).stage for name in ("raw", "unnamed", "third")] == [0, 1, 3]
+    assert_refused(PluginError, lambda: plugins.traits("wrong"), "'wrong'", "wrong-package 1.0", "'three'")
 
 
 def test_a_wrapper_runs_only_where_it_is_opted_in(install):
@@ -564,7 +564,7 @@ def test_the_list_of_plugins_says_which_are_broken_and_why(install, encyclo, mon
     ],
 )
 def test_a_batch_that_can_not_be_is_refused(batch, named):
-    fault = _batch_fault(batch, (5, 2, 3))
+    fault = batch_fault(batch, (5, 2, 3))
     assert (fault is None) if named is None else (named in fault)
 
 

@@ -15,7 +15,7 @@ import encyclo
 from encyclo.errors import MissingDependencyError, StoreError, UsageError
 from encyclo.query import html as notebook
 from encyclo.query.encyclopedia import Encyclopedia, Entry
-from encyclo.query.text_reader import Candidate, Reading, TokenReading
+from encyclo.query.readings import Candidate, Reading, TokenReading
 from encyclo.schema import Book
 from encyclo.storage.ledger import Ledger
 from tests.stored_runs import CONCEPTS, HIDDEN, LAYERS, make_run
@@ -113,7 +113,7 @@ def test_samples_and_neighbours_are_found_when_they_are_asked_for(stored: Path, 
         source = book.source.samples
         monkeypatch.setattr(book.source, "samples", lambda rows: asked.append(len(rows)) or source(rows))
         entries = list(book)
-        assert asked == [] and book._directions is None
+        assert asked == [] and book._similarity is None
         samples = entries[4].samples
         assert samples is entries[4].samples and asked == [entries[4].n_samples]
         assert samples.values().shape == (entries[4].n_samples, len(LAYERS), HIDDEN)
@@ -186,11 +186,11 @@ def test_a_vector_that_can_t_be_searched_for_is_refused(book: Encyclopedia, vect
 
 
 def test_reading_a_text(book: Encyclopedia, monkeypatch: pytest.MonkeyPatch):
-    from encyclo.query import text_reader as reading
+    from encyclo.query import encyclopedia
 
     opened = []
-    original = reading.open_reader
-    monkeypatch.setattr(reading, "open_reader", lambda *a: opened.append(1) or original(*a))
+    original = encyclopedia.reopen_model
+    monkeypatch.setattr(encyclopedia, "reopen_model", lambda *a: opened.append(1) or original(*a))
     found = book.read(TEXT, top=2, device="cpu")
     assert "".join(token.token for token in found) == re.sub(r"\s", "", TEXT)
     assert len(found[0].concepts) == 2 and len(found[1:3]) == 2 and found[-1] == found.tokens[-1]

@@ -13,9 +13,8 @@ import pytest
 from encyclo.errors import UsageError
 from encyclo.query import text_reader as reading
 from encyclo.query.encyclopedia import open_run
-from encyclo.query.text_reader import FRESH, TextReader, open_reader, read_pieces, windows
+from encyclo.query.text_reader import FRESH, TextReader, read_pieces, windows
 from encyclo.storage import files
-from encyclo.terminal import ConsoleProgress
 from encyclo.types import Prompt
 from tests import tiny_models
 from tests.commands import one_sentence
@@ -26,7 +25,7 @@ TEXT = "The animal drank water. Nobody saw the otter near the house!"
 @pytest.fixture(scope="module")
 def reader(tiny_run: Path):
     with open_run(tiny_run) as book:
-        yield open_reader(book, ConsoleProgress(quiet=True), "cpu")
+        yield book.reader("cpu")
 
 
 @pytest.fixture
@@ -161,17 +160,18 @@ def test_a_run_that_could_not_calibrate_abstains(encyclo, copied: Path):
 
 
 def test_unfamiliar_activations_have_less_confidence_than_known_ones(reader: TextReader, tiny_run: Path):
-    calibrator, near = reader.calibrated
+    calibrator = reader.calibrator
+    known_to = calibrator.distribution
     with open_run(tiny_run) as book:
         known = book.samples("animal").values()
     from encyclo.statistics.confidence import best_scores
 
     def sure(values: np.ndarray) -> float:
         top, _ = best_scores(reader.interpreter.read(values.astype(np.float32)))
-        return float(np.median(calibrator.confidences(top, near.distance(values))[:, 0]))
+        return float(np.median(calibrator.confidences(top, known_to.distance(values))[:, 0]))
 
     generator = np.random.default_rng(0)
-    noise = near.mean + near.std * generator.standard_normal((200, *near.mean.shape))
+    noise = known_to.mean + known_to.std * generator.standard_normal((200, *known_to.mean.shape))
     assert sure(known * 30) == 0
     assert sure(noise) < 0.5 * sure(known)
 

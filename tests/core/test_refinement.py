@@ -14,9 +14,11 @@ import numpy as np
 import pytest
 
 from encyclo.errors import DamagedError
-from encyclo.pipeline.attacks import Memory
+from encyclo.pipeline.attacks import CaptureOnce
 from encyclo.pipeline.rounds import Plan, Result, Rounds
 from encyclo.query.encyclopedia import open_run
+from encyclo.runs.metrics import StageFigures
+from encyclo.runs.open_run import Captured
 from encyclo.types import Prompt, Scores
 from tests.commands import in_own_process, one_sentence, start
 from tests.core.test_run import assert_same_encyclopedia
@@ -175,10 +177,10 @@ def test_what_a_round_found_survives_its_file(tmp_path: Path):
         np.array([0.5, np.nan], np.float32), np.array([0.1, np.nan], np.float32),
         np.array([0.9, np.nan], np.float32), {"ece": 0.25},
     )  # fmt: skip
-    rounds.end(0, Result({"stage": 1}, scores, None, None, np.array([True, False]), np.array([False, True])))
+    rounds.end(0, Result(StageFigures(stage=1), scores, None, None, np.array([True, False]), np.array([False, True])))
     found = rounds.result(0)
     assert rounds.plan(0) == plan and rounds.plan(1) is None and rounds.result(1) is None
-    assert found is not None and found.row == {"stage": 1} and found.scores.calibration == {"ece": 0.25}
+    assert found is not None and found.row.as_json() == {"stage": 1} and found.scores.calibration == {"ece": 0.25}
     for name in ("confidence", "low", "high"):
         np.testing.assert_array_equal(getattr(found.scores, name), getattr(scores, name))
     assert found.converged.tolist() == [True, False] and found.settled.tolist() == [False, True]
@@ -188,14 +190,14 @@ def test_attacks_are_captured_once_each_and_come_back_in_order():
     class Counting:
         captured: list[Prompt] = []  # noqa: RUF012
 
-        def quietly(self, prompts):
+        def capture(self, prompts):
             self.captured += prompts
-            return np.array([[[float(prompt.text)]] for prompt in prompts], np.float32)
+            return Captured(np.array([[[float(prompt.text)]] for prompt in prompts], np.float32), 6, 6)
 
-    memory, prompts = Memory(Counting()), [Prompt("c", str(n), None, "f") for n in range(6)]
-    assert memory.capture(prompts[:4]).ravel().tolist() == [0, 1, 2, 3]
+    capture, prompts = CaptureOnce(Counting()), [Prompt("c", str(n), None, "f") for n in range(6)]
+    assert capture(prompts[:4]).ravel().tolist() == [0, 1, 2, 3]
     again = [prompts[n] for n in (5, 1, 5, 0, 4)]
-    assert memory.capture(again).ravel().tolist() == [5, 1, 5, 0, 4]
+    assert capture(again).ravel().tolist() == [5, 1, 5, 0, 4]
     assert sorted(prompt.text for prompt in Counting.captured) == list("012345")
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from encyclo.report import write_report
+from encyclo.runs.metrics import Metrics
 from encyclo.schema import Attributes, Book, ConceptTable, SignatureTable
 
 LAYERS = (-12, -6, -1)
@@ -182,7 +183,8 @@ def render(tmp_path: Path) -> Any:
         names: list[str], metrics: dict[str, Any], *, measured: bool = True, book: Book | None = None
     ) -> str:
         path = tmp_path / "report.html"
-        write_report(path, make_record(), metrics, book or make_book(names, measured=measured))
+        figures = Metrics.model_validate(metrics)
+        write_report(path, make_record(), figures, book or make_book(names, measured=measured))
         return path.read_text(encoding="utf-8")
 
     return render_page
@@ -304,9 +306,9 @@ def test_the_same_run_gives_the_same_bytes_whatever_matplotlib_is_set_to(tmp_pat
 
     book, metrics = make_book(HOSTILE), full_metrics()
     before = copy.deepcopy((make_record(), metrics))
-    write_report(tmp_path / "a.html", make_record(), metrics, book)
+    write_report(tmp_path / "a.html", make_record(), Metrics.model_validate(metrics), book)
     with matplotlib.rc_context({"font.size": 30, "svg.fonttype": "path", "axes.facecolor": "red"}):
-        write_report(tmp_path / "b.html", make_record(), metrics, book)
+        write_report(tmp_path / "b.html", make_record(), Metrics.model_validate(metrics), book)
         assert matplotlib.rcParams["font.size"] == 30
     assert (tmp_path / "a.html").read_bytes() == (tmp_path / "b.html").read_bytes()
     assert (make_record(), metrics) == before
@@ -347,24 +349,6 @@ def test_entries_partly_measured_leave_the_others_out_of_the_ranking(render: Any
     assert '<th scope="row"><a href="#entry-1">' not in tables and '<a href="#entry-2">' in tables
     assert "(interval not measured)" in tables
     assert "not measured" in Page(html).text
-
-
-def test_nearest_are_by_centred_signatures_and_skip_the_unseen() -> None:
-    from encyclo.report.entries import nearest
-
-    random = np.random.default_rng(1)
-    directions = random.normal(size=(12, len(LAYERS), HIDDEN))
-    directions[5] = directions[2] + 0.1 * random.normal(size=(len(LAYERS), HIDDEN))
-    directions[7] = directions[2]
-    # One shared direction, as in a real model: without centring, everything is near everything.
-    mean = (directions + 1e4).astype(np.float32)
-    count = np.full(12, 5, np.int32)
-    count[7], mean[7] = 0, 0
-    found = nearest(SignatureTable(mean, mean, count), np.array([2, 7, 5]))
-    assert found[7] == []
-    assert found[2][0][0] == 5 and found[5][0][0] == 2
-    assert found[2][0][1] > 0.9 > found[2][1][1]
-    assert all(7 not in [row for row, _ in rows] and len(rows) <= 4 for rows in found.values())
 
 
 def test_a_lone_interpreter_says_that_it_has_no_baseline(render: Any) -> None:
@@ -411,7 +395,7 @@ def test_plots_take_missing_flat_and_huge_figures(
 
 
 def test_empty_metrics_and_record_still_give_a_page(tmp_path: Path) -> None:
-    write_report(tmp_path / "r.html", {}, {}, make_book(NAMES[:3], measured=False))
+    write_report(tmp_path / "r.html", {}, Metrics(), make_book(NAMES[:3], measured=False))
     text = Page((tmp_path / "r.html").read_text(encoding="utf-8")).text
     assert not re.search(r"\b(None|nan)\b", text)
 
@@ -437,7 +421,7 @@ def test_importing_the_report_imports_neither_matplotlib_nor_jinja2() -> None:
 def test_the_report_never_touches_pyplot(tmp_path: Path) -> None:
     code = (
         "import sys, pathlib, test_report as t; "
-        f"t.write_report(pathlib.Path({str(tmp_path / 'r.html')!r}), t.make_record(), t.full_metrics(), t.make_book(t.NAMES)); "
+        f"t.write_report(pathlib.Path({str(tmp_path / 'r.html')!r}), t.make_record(), t.Metrics.model_validate(t.full_metrics()), t.make_book(t.NAMES)); "
         "print('matplotlib.pyplot' in sys.modules)"
     )
     found = subprocess.run(

@@ -9,6 +9,7 @@ import pytest
 
 from encyclo.errors import DamagedError, RunDirectoryError
 from encyclo.runs import directory as rundir
+from encyclo.runs.session import plugin_folder
 from encyclo.storage import checksums
 from encyclo.storage.ledger import Commit, locked
 from encyclo.version import __version__
@@ -80,7 +81,7 @@ def test_claiming_writes_configuration_provenance_and_versions(tmp_path):
         assert directory.path == out
         assert (out / "parts").is_dir()
         assert (out / "commits").is_dir()
-        assert not directory.plugin_folder("raw").exists()
+        assert not plugin_folder(directory.path, "raw").exists()
     assert record["config"] == json.loads(json.dumps(CONFIG))
     assert record["provenance"] == {"model_source": "here"}
     assert record["versions"]["encyclo"] == __version__

@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 
 from encyclo.cli.views.summary import _accuracy
+from encyclo.statistics.figures import Accuracy
 
 
-def rung(**top1: float) -> dict[str, dict[str, float]]:
-    return {name: {"top1": value, "n": 4000, "candidates": 1000} for name, value in top1.items()}
+def rung(**top1: float) -> dict[str, Accuracy]:
+    return {name: Accuracy(top1=value, n=4000, candidates=1000) for name, value in top1.items()}
 
 
 def test_an_interpreter_ahead_of_its_baselines_stands_beside_them():

@@ -402,10 +402,10 @@ def test_a_run_whose_record_was_edited_is_refused(run):
 @pytest.mark.parametrize("store", STORES)
 def test_an_unfinished_run_is_opened_over_its_parts(tmp_path, encyclo, tiny_flags, monkeypatch, store):
     """Killed before the end: samples by name, stage, layer; signatures say that they are not there yet."""
-    from encyclo.pipeline import judge as judging
+    from encyclo.pipeline import refine
 
     out = tmp_path / "run"
-    monkeypatch.setattr(judging, "judge", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(refine, "judge", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     flags = ["run", "--sampler", "templates", "--limit", "12", "--store", store, "--out", out]
     assert encyclo(*flags, *tiny_flags).returncode == 130
     with package.open(out) as book:

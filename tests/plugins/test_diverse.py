@@ -445,13 +445,13 @@ def test_wrong_options_are_refused(options):
 
 
 def test_the_written_texts_are_part_of_what_determines_a_unit(monkeypatch):
-    prints = {Plugins().fingerprint(name) for name in ("templates", "diverse", "raw")}
+    prints = {Plugins().traits(name).fingerprint for name in ("templates", "diverse", "raw")}
     assert len(prints) == 3 and "" in prints
     assert templates.fingerprint("a", "b") != templates.fingerprint("a", "c")
     assert templates.fingerprint(templates.packaged("templates.toml")) == templates.FINGERPRINT
     monkeypatch.setattr(diverse, "FINGERPRINT", 7)
     with pytest.raises(Exception, match="names the fingerprint 7"):
-        Plugins().fingerprint("diverse")
+        Plugins().traits("diverse")
 
 
 # In a run
@@ -514,7 +514,7 @@ def test_a_resumed_run_generates_nothing_again(
 
 def test_changed_texts_make_other_units(tiny_flags: list[str], monkeypatch: pytest.MonkeyPatch):
     from encyclo.config import load_config
-    from encyclo.pipeline.run import recipe
+    from encyclo.pipeline.units import recipe
     from encyclo.runs.session import prepare
     from encyclo.terminal import ConsoleProgress
 

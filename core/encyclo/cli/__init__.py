@@ -1,6 +1,6 @@
 """The command line: parse, call, print. Heavy libraries are imported inside the commands.
 
-One module a group of commands; each adds its own to `app`.
+One module a command; each adds its own to `app`. What commands print is in `views`.
 """
 
 from __future__ import annotations
@@ -10,22 +10,38 @@ from typing import NoReturn
 
 import typer
 
-from encyclo.cli import converge, evaluate, export, keeping, looking, making, read, report, running
+from encyclo.cli import (
+    converge,
+    convert,
+    evaluate,
+    export,
+    new_plugin,
+    plan,
+    plugins,
+    read,
+    report,
+    run,
+    show,
+    verify,
+)
 from encyclo.cli.app import app
 
 __all__ = [
     "app",
     "converge",
+    "convert",
     "evaluate",
     "export",
-    "keeping",
-    "looking",
     "main",
-    "making",
+    "new_plugin",
+    "plan",
+    "plugins",
     "read",
     "report",
+    "run",
     "run_command",
-    "running",
+    "show",
+    "verify",
 ]
 
 INTERRUPTED = 130

@@ -22,12 +22,12 @@ def converge(
     debug: flags.Debug = False,
 ) -> None:
     """Compare halves of the samples by layer and over their number; write DIR's convergence.json."""
-    from encyclo.evaluation import converge as converging
+    from encyclo.evaluation.converge import converge as measure
     from encyclo.terminal import ConsoleProgress
 
-    found = converging.converge(directory, ConsoleProgress(quiet=as_json), device or "auto", not no_older)
+    found = measure(directory, ConsoleProgress(quiet=as_json), device or "auto", not no_older)
     if as_json:
-        print(json.dumps({"out": str(directory), **found}))
+        print(json.dumps({"out": str(directory), **found.as_json()}))
         return
     from rich.console import Console
 

@@ -23,19 +23,20 @@ def evaluate(
     debug: flags.Debug = False,
 ) -> None:
     """Climb the evaluation ladder; the figures go into DIR's metrics.json and report.html."""
-    from encyclo.evaluation import evaluate as climb
-    from encyclo.evaluation.rungs import AT_MOST
+    from encyclo.evaluation.evaluate import evaluate as measure
+    from encyclo.evaluation.rungs import LIMIT
     from encyclo.terminal import ConsoleProgress
 
-    metrics = climb.evaluate(
-        directory, ConsoleProgress(quiet=as_json), device or "auto", AT_MOST if limit is None else limit
+    metrics = measure(
+        directory, ConsoleProgress(quiet=as_json), device or "auto", LIMIT if limit is None else limit
     )
-    found = {"accuracy": metrics["accuracy"], "unfamiliar": metrics["unfamiliar"]}
     if as_json:
-        print(json.dumps({"out": str(directory), **found}))
+        written = metrics.as_json()
+        figures = {key: written[key] for key in ("accuracy", "unfamiliar")}
+        print(json.dumps({"out": str(directory), **figures}))
         return
     from rich.console import Console
 
     from encyclo.cli.views.ladder import print_ladder
 
-    print_ladder(found, Console(highlight=False))
+    print_ladder(metrics, Console(highlight=False))

@@ -71,4 +71,4 @@ def make_session(given: dict[str, Any]) -> Any:
     flags["layers"] = parse_layers(given["layers"]) if given["layers"] else None
     flags["targets"] = parse_targets(given["targets"]) if given["targets"] else None
     config = load_config(flags, given["config"], given["option"] or ())
-    return prepare(config, ConsoleProgress(quiet=given["as_json"]))
+    return prepare(config, ConsoleProgress(quiet=given["as_json"]), given["out"] or Path())

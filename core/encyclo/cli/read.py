@@ -29,7 +29,7 @@ def read(
     """Read a text: at each token the likeliest concepts, with calibrated confidence."""
     from encyclo.errors import UsageError
     from encyclo.query.encyclopedia import open_run
-    from encyclo.query.text_reader import open_reader, read_pieces
+    from encyclo.query.text_reader import read_pieces
     from encyclo.terminal import ConsoleProgress
 
     if (text is None) == (file is None):
@@ -37,7 +37,7 @@ def read(
     if text is not None and not text.strip():
         raise UsageError("There is nothing to read: the text is empty or blank.")
     with open_run(directory) as book:
-        reader = open_reader(book, ConsoleProgress(quiet=as_json), device or "auto", model)
+        reader = book.reader(device or "auto", model, ConsoleProgress(quiet=as_json))
         if html is not None:
             # The page holds the whole text, so memory may as well.
             text, file = text if file is None else "".join(read_pieces(file)), None
@@ -49,7 +49,11 @@ def read(
             write_reading(html, text or "", kept, reader.model.name, str(directory), at_least)
         if as_json:
             # One object, written as it is read: a whole book needs no memory for itself.
-            head = {"out": str(directory), "model": reader.model.name, "calibrated": bool(reader.calibrated)}
+            head = {
+                "out": str(directory),
+                "model": reader.model.name,
+                "calibrated": reader.calibrator is not None,
+            }
             print(json.dumps({**head, "at_least": at_least})[:-1] + ', "tokens": [', end="")
             for number, reading in enumerate(readings):
                 print(", " * (number > 0) + json.dumps(asdict(reading)), end="")

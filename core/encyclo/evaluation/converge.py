@@ -1,6 +1,6 @@
 """`encyclo converge`: how far a run's signatures have converged, over samples, and by the older protocol.
 
-converge ── measure             the table by layer, and the curve, from the run's own samples: no model
+converge ── convergence_table    the table by layer, and the curve, from the run's own samples: no model
          ├─ older_protocol      the same prompts captured anew with the pooling mean-all at layer -1
          └─ convergence.json    written into the run, replaced atomically
 
@@ -21,24 +21,30 @@ convergence.json (null where nothing could be measured):
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from encyclo.evaluation import rungs as ladder
-from encyclo.pipeline import run as pipeline
+from encyclo.pipeline.natural_sentences import capture_rung
+from encyclo.pipeline.train import chosen_rows
 from encyclo.query.encyclopedia import Encyclopedia, open_run
-from encyclo.runs.reopen import reopen
+from encyclo.runs.reopen import reopen_run
 from encyclo.seeds import derive_seed
-from encyclo.statistics.convergence import FEWEST, SPLITS, convergence_table, half_splits
-from encyclo.statistics.signatures import Contexts, estimate
+from encyclo.statistics.convergence import (
+    FEWEST,
+    SPLITS,
+    convergence_curve,
+    convergence_table,
+    half_splits,
+    measure,
+)
+from encyclo.statistics.figures import Figures, LayerConvergence, LayerCurve
+from encyclo.statistics.signatures import estimate
 from encyclo.storage import files
 from encyclo.storage.sample_rows import sample_set
-from encyclo.types import Progress, Prompt, SampleSet, Signatures
+from encyclo.types import Progress, Prompt, SampleSet
 
 FILE = "convergence.json"
 OLDER_POOLING, OLDER_LAYER = "mean-all", -1
@@ -47,7 +53,34 @@ OLDER_CONCEPTS, OLDER_SAMPLES = 200, 20
 were 20."""
 
 
-def converge(path: Path, progress: Progress, device: str = "auto", older: bool = True) -> dict[str, Any]:
+class OlderProtocol(Figures):
+    """A row of the table by the older protocol, and `here`, by this run's pooling for the very same prompts."""
+
+    pooling: str
+    layer: int
+    concepts: int
+    samples: int
+    most: int
+    figures: LayerConvergence | None
+    here: dict[str, LayerConvergence] | None
+
+
+class Convergence(Figures):
+    """What convergence.json holds: see the module."""
+
+    run_id: str
+    seed: int
+    splits: int
+    pooling: str
+    finished: bool
+    concepts: int
+    samples: int
+    layers: dict[str, LayerConvergence] | None
+    curve: dict[str, LayerCurve] | None
+    older: OlderProtocol | None
+
+
+def converge(path: Path, progress: Progress, device: str = "auto", older: bool = True) -> Convergence:
     """Measure a run's convergence, write convergence.json into it, return its content.
 
     An unfinished run is measured on what it has committed. Without `older` no model is loaded. The same run
@@ -56,100 +89,60 @@ def converge(path: Path, progress: Progress, device: str = "auto", older: bool =
     """
     with open_run(path) as book:
         samples, seed = sample_set(book.source, book.layers), int(book.record["config"]["seed"])
-        progress.stage(f"Comparing halves of {int(samples.named.sum()):,} samples")
-        found: dict[str, Any] = {
-            "run_id": book.record["run_id"],
-            "seed": seed,
-            "splits": SPLITS,
-            "pooling": book.record["config"]["pooling"],
-            "finished": book.finished,
-            "concepts": len(book),
-            "samples": int(samples.named.sum()),
-            **measure(samples, len(book), seed),
-            "older": None,
-        }
-        if older and found["layers"] is not None:
-            found["older"] = older_protocol(book, samples, progress, device)
-    files.write_json(path / FILE, found)
+        named = int(samples.named.sum())
+        progress.stage(f"Comparing halves of {named:,} samples")
+        layers, curve = measure_by_layer(samples, len(book), seed)
+        found = Convergence(
+            run_id=book.record["run_id"],
+            seed=seed,
+            splits=SPLITS,
+            pooling=book.record["config"]["pooling"],
+            finished=book.finished,
+            concepts=len(book),
+            samples=named,
+            layers=layers,
+            curve=curve,
+            older=older_protocol(book, samples, progress, device) if older and layers else None,
+        )
+    files.write_json(path / FILE, found.as_json())
     return found
 
 
-def measure(samples: SampleSet, concepts: int, seed: int) -> dict[str, Any]:
-    """Return the table and the curve of these samples, {"layers": …, "curve": …}: see the module."""
+def measure_by_layer(
+    samples: SampleSet, concepts: int, seed: int
+) -> tuple[dict[str, LayerConvergence] | None, dict[str, LayerCurve] | None]:
+    """Return the table and the curve of these samples by layer; None where nothing can be measured."""
     if not samples.named.any():
-        return {"layers": None, "curve": None}
+        return None, None
     signatures, contexts = estimate(samples, concepts)
     halves = half_splits(samples, signatures, contexts, seed)
-    return {
-        "layers": convergence_table(halves, samples.layers),
-        "curve": curve(samples, signatures, contexts, seed),
-    }
-
-
-def curve(
-    samples: SampleSet, signatures: Signatures, contexts: Contexts, seed: int
-) -> dict[str, dict[str, Any]] | None:
-    """Return the figures over the number of samples a concept, by layer; None where no two concepts have any."""
-    points = []
-    for take, chosen in _points(signatures.count):
-        halves = half_splits(samples, signatures, contexts, seed, take=take, among=chosen)
-        if halves is not None:
-            points.append((take, halves))
-    if not points:
-        return None
-    found = {}
-    for index, layer in enumerate(samples.layers):
-        row: dict[str, Any] = {
-            "samples": [take for take, _ in points],
-            "concepts": [len(halves.concepts) for _, halves in points],
-        }
-        for name in ("raw", "centred", "adjusted", "cosine", "null"):
-            row[name] = [float(getattr(halves, name)[:, index].mean()) for _, halves in points]
-        row["exponent"] = _slope(row["samples"], row["adjusted"])
-        found[str(layer)] = row
-    return found
+    table = convergence_table(halves, samples.layers)
+    return table, convergence_curve(samples, signatures, contexts, seed)
 
 
 def older_protocol(
     book: Encyclopedia, samples: SampleSet, progress: Progress, device: str
-) -> dict[str, Any] | None:
+) -> OlderProtocol | None:
     """Capture the run's own prompts as the older work did and compare; None where no two concepts have enough."""
     seed = int(book.record["config"]["seed"])
     rows = older_rows(samples, book.concepts, seed)
     if len(rows) == 0:
         return None
-    prompts, owners = _prompts(book, rows), samples.concept[rows]
+    here = chosen_rows(samples, rows)
     config = {**book.record["config"], "pooling": OLDER_POOLING, "layers": [OLDER_LAYER]}
-    session = reopen(book.path, {**book.record, "config": config}, progress, device)
-    prompts = [
-        dataclasses.replace(p, concept=session.concepts[c].id) for p, c in zip(prompts, owners, strict=True)
-    ]
-    store = pipeline.open_store(session, book.path)
-    there = ladder.capture(session, book.path, store, prompts, f"as {OLDER_POOLING} at layer {OLDER_LAYER}")
-    here = dataclasses.replace(
-        samples,
-        concept=owners,
-        named=samples.named[rows],
-        family=samples.family[rows],
-        split=samples.split[rows],
-        fetch=lambda some: samples.read(rows[some]),
+    run = reopen_run(book.path, {**book.record, "config": config}, progress, device)
+    ids = [run.session.concepts[concept].id for concept in here.concept]
+    there = capture_rung(run, _prompts(book, rows, ids), f"as {OLDER_POOLING} at layer {OLDER_LAYER}")
+    figures = measure(there, len(book), seed)
+    return OlderProtocol(
+        pooling=OLDER_POOLING,
+        layer=OLDER_LAYER,
+        concepts=len(np.unique(here.concept)),
+        samples=len(rows),
+        most=OLDER_SAMPLES,
+        figures=figures[str(OLDER_LAYER)] if figures else None,
+        here=measure(here, len(book), seed),
     )
-    figures = measure_table(there, len(book), seed)
-    return {
-        "pooling": OLDER_POOLING,
-        "layer": OLDER_LAYER,
-        "concepts": len(np.unique(owners)),
-        "samples": len(rows),
-        "most": OLDER_SAMPLES,
-        "figures": figures[str(OLDER_LAYER)] if figures else None,
-        "here": measure_table(here, len(book), seed),
-    }
-
-
-def measure_table(samples: SampleSet, concepts: int, seed: int) -> dict[str, dict[str, float]] | None:
-    """Return the table alone."""
-    signatures, contexts = estimate(samples, concepts)
-    return convergence_table(half_splits(samples, signatures, contexts, seed), samples.layers)
 
 
 def older_rows(samples: SampleSet, names: Sequence[str], seed: int) -> NDArray[np.int64]:
@@ -168,29 +161,8 @@ def older_rows(samples: SampleSet, names: Sequence[str], seed: int) -> NDArray[n
     return np.sort(np.concatenate(chosen))
 
 
-def _prompts(book: Encyclopedia, rows: NDArray[np.int64]) -> list[Prompt]:
-    """Return the prompts of these rows; each is still to be given its concept's id."""
+def _prompts(book: Encyclopedia, rows: NDArray[np.int64], ids: Sequence[str]) -> list[Prompt]:
+    """Return the prompts of these rows, each of the concept with its id."""
     part = book.source.samples(rows)
     spans = [(int(a), int(b)) for a, b in part.span]
-    return [Prompt("", t, s, f) for t, s, f in zip(part.prompt, spans, part.family, strict=True)]
-
-
-def _points(count: NDArray[np.int32]) -> list[tuple[int, NDArray[np.int64]]]:
-    """Return (samples, concepts to compare) of each of the curve's points; the last is of a twentieth of them."""
-    enough = count[count >= FEWEST]
-    if len(enough) < 2:
-        return []
-    panel = 2 ** int(np.log2(np.median(enough)))
-    points, take = [], 2
-    fewest = max(2, len(enough) // 20)
-    while (chosen := np.flatnonzero(count >= max(take, panel))).size >= fewest:
-        points.append((take, chosen))
-        take *= 2
-    return points
-
-
-def _slope(samples: list[int], figures: list[float]) -> float | None:
-    """Return the least-squares slope of log(figure) over log(samples); None for fewer than two points."""
-    if len(samples) < 2 or min(figures) <= 0:
-        return None
-    return float(np.polyfit(np.log(samples), np.log(figures), 1)[0])
+    return [Prompt(i, t, s, f) for i, t, s, f in zip(ids, part.prompt, spans, part.family, strict=True)]

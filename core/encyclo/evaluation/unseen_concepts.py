@@ -1,7 +1,7 @@
-"""The trial of unseen concepts: an interpreter trained without a fifth of them, which then join by signature.
+"""Concepts that training never saw: an interpreter trained without a fifth of them, which then join by signature.
 
-Its rungs are `unseen` (samples of theirs from prompt families that judge) and `described` (their definitions),
-both ranked among all concepts. No sample of theirs, named or not, is in the trial's training. Before they join
+The rungs are `unseen` (samples of theirs from prompt families that judge) and `described` (their definitions),
+both ranked among all concepts. No sample of theirs, named or not, is in this training. Before they join
 they are what an encyclopedia lacks, and show how sure the interpreter is of a concept without an entry.
 """
 
@@ -16,13 +16,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from encyclo.evaluation import rungs as ladder
-from encyclo.evaluation.rungs import Material
-from encyclo.pipeline import judge as judging
+from encyclo.evaluation.rungs import check_apart, measure
+from encyclo.pipeline.natural_sentences import RungSamples
+from encyclo.runs.open_run import OpenRun
 from encyclo.runs.session import Session
 from encyclo.seeds import derive_seed
 from encyclo.statistics import confidence
-from encyclo.statistics.confidence import Calibrator, Surroundings
+from encyclo.statistics.confidence import Calibrator, TrainingDistribution
+from encyclo.statistics.figures import Accuracy, Sureness
 from encyclo.statistics.signatures import estimate_signatures
 from encyclo.statistics.splits import leaked_prompts, unseen_concepts
 from encyclo.types import Concept, Interpreter, SampleSet, Split
@@ -32,8 +33,8 @@ WATCHED = 10
 
 
 @dataclass(frozen=True)
-class Trial:
-    """What one trial reads. Concepts are counted as the trial's candidates: the trained ones, then the others.
+class TakenOut:
+    """What is trained on and what is read. Concepts are counted as candidates: the trained ones, then the others.
 
     joining: float32 [k, L, H], the signatures by which the unseen concepts join
     """
@@ -42,14 +43,16 @@ class Trial:
     trained: int
     training: SampleSet
     joining: NDArray[np.float32]
-    known: Material
+    known: RungSamples
     """Samples of trained concepts, from families that calibrate."""
-    unseen: Material
-    described: Material
+    unseen: RungSamples
+    described: RungSamples
 
 
-def prepare_trial(session: Session, samples: SampleSet, definitions: Material | None) -> Trial | None:
-    """Take a fifth of the concepts out of training; None where too few have what the trial needs."""
+def take_out_concepts(
+    session: Session, samples: SampleSet, definitions: RungSamples | None
+) -> TakenOut | None:
+    """Take a fifth of the concepts out of training; None where too few have the samples that it takes."""
     concepts, seed = session.concepts, session.config.seed
     named_rows = samples.rows(Split.TRAIN)
     named_rows = named_rows[samples.named[named_rows]]
@@ -64,7 +67,7 @@ def prepare_trial(session: Session, samples: SampleSet, definitions: Material | 
     everything = _renumbered(samples, place)
     own = everything.concept < len(kept)
     pieces = [(everything, np.flatnonzero(own & (everything.concept >= 0)))]
-    described = Material(everything, np.empty(0, np.int64))
+    described = RungSamples(everything, np.empty(0, np.int64))
     if definitions is not None:
         texts, described = _split_definitions(session, definitions, place, len(kept))
         if len(texts[1]):
@@ -76,81 +79,82 @@ def prepare_trial(session: Session, samples: SampleSet, definitions: Material | 
     known = known[everything.named[known] & own[known] & (everything.concept[known] >= 0)]
     means = estimate_signatures(_only(samples, named_rows), len(concepts)).mean[held]
     candidates = [concepts[c] for c in kept + held]
-    ladder.check_apart(training, Material(everything, test), "unseen")
-    return Trial(
+    check_apart(training, RungSamples(everything, test), "unseen")
+    return TakenOut(
         candidates,
         len(kept),
         training,
         means,
-        Material(everything, known),
-        Material(everything, test),
+        RungSamples(everything, known),
+        RungSamples(everything, test),
         described,
     )
 
 
-def run_trial(session: Session, trial: Trial) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
-    """Train every interpreter on the trial; return ({rung: {interpreter: figures}}, the unfamiliar)."""
-    rungs: dict[str, dict[str, Any]] = {"described": {}, "unseen": {}}
-    unfamiliar: dict[str, Any] = {}
-    smaller = dataclasses.replace(session, concepts=trial.candidates[: trial.trained])
-    seed, near = session.config.seed, confidence.survey(trial.training)
+def measure_unseen(
+    run: OpenRun, taken: TakenOut
+) -> tuple[dict[str, dict[str, Accuracy | None]], dict[str, dict[str, Sureness] | None]]:
+    """Train every interpreter without these concepts; return figures by rung and interpreter, the unfamiliar."""
+    rungs: dict[str, dict[str, Accuracy | None]] = {"described": {}, "unseen": {}}
+    unfamiliar: dict[str, dict[str, Sureness] | None] = {}
+    session = run.session
+    smaller = dataclasses.replace(session, concepts=taken.candidates[: taken.trained])
+    seed, distribution = session.config.seed, confidence.training_distribution(taken.training)
     for name in dict.fromkeys((*session.config.baselines, session.config.interpreter)):
-        session.progress.stage(f"Training the {name} interpreter without {len(trial.joining):,} concepts")
-        # A folder of its own: nothing that the run's training left there may come back into the trial's.
+        session.progress.stage(f"Training the {name} interpreter without {len(taken.joining):,} concepts")
+        # A folder of its own: nothing that the run's training left there may come back into this one.
         with tempfile.TemporaryDirectory() as folder:
-            interpreter = judging.train(smaller, Path(folder), name, trial.training)
-        unfamiliar[name] = read_unfamiliar(interpreter, trial, near, seed)
-        interpreter.add_concepts([c.id for c in trial.candidates[trial.trained :]], trial.joining)
-        for rung, material in (("described", trial.described), ("unseen", trial.unseen)):
-            found, readings = ladder.measure(interpreter, material, trial.candidates, near, seed)
+            elsewhere = dataclasses.replace(run.directory, path=Path(folder))
+            interpreter = OpenRun(smaller, elsewhere, run.store).train(name, taken.training)
+        unfamiliar[name] = read_unfamiliar(interpreter, taken, distribution, seed)
+        interpreter.add_concepts([c.id for c in taken.candidates[taken.trained :]], taken.joining)
+        for rung, chosen in (("described", taken.described), ("unseen", taken.unseen)):
+            found, readings = measure(interpreter, chosen, taken.candidates, distribution, seed)
             if found is not None:
-                found["calibration"] = confidence.cross_fit(readings, readings.truth, seed=seed)
+                calibration = confidence.cross_fit(readings, readings.truth, distribution, seed=seed)
+                found = found.model_copy(update={"calibration": calibration})
             rungs[rung][name] = found
     return rungs, unfamiliar
 
 
 def read_unfamiliar(
-    interpreter: Interpreter, trial: Trial, near: Surroundings, seed: int
-) -> dict[str, Any] | None:
-    """Return {kind: {median, above_half, n}}: the confidence in what has no right answer, beside the known.
+    interpreter: Interpreter, taken: TakenOut, distribution: TrainingDistribution, seed: int
+) -> dict[str, Sureness] | None:
+    """Return how sure the interpreter is of what has no right answer, beside the known, by kind.
 
     absent are samples of concepts that are not in the encyclopedia; noise has each dimension's mean and
     variance; scrambled are known samples with their dimensions shuffled, as another model's would be.
     """
-    calibrating = confidence.collect_readings(interpreter, trial.known.samples, trial.known.rows, near)
+    known_rung = taken.known
+    calibrating = confidence.collect_readings(interpreter, known_rung.samples, known_rung.rows, distribution)
     if len(calibrating) < confidence.FEWEST:
         return None
-    calibrator = confidence.fit(calibrating)
+    calibrator = confidence.fit(calibrating, distribution)
     generator = np.random.default_rng(seed)
-    everything = trial.known.samples
+    everything = known_rung.samples
     test = everything.rows(Split.TEST)
-    test = test[everything.named[test] & (everything.concept[test] < trial.trained)]
+    test = test[everything.named[test] & (everything.concept[test] < taken.trained)]
     known = everything.read(test[:1000])
-    noise = near.mean + near.std * generator.standard_normal((500, *near.mean.shape), dtype=np.float32)
+    shape = (500, *distribution.mean.shape)
+    noise = distribution.mean + distribution.std * generator.standard_normal(shape, dtype=np.float32)
     kinds = {
         "known": known,
-        "absent": everything.read(trial.unseen.rows[:1000]),
+        "absent": everything.read(taken.unseen.rows[:1000]),
         "noise": noise.astype(np.float32),
         "scrambled": known[:, :, generator.permutation(known.shape[2])],
     }
-    return {
-        kind: _how_sure(interpreter, calibrator, near, values)
-        for kind, values in kinds.items()
-        if len(values)
-    }
+    return {kind: _sureness(interpreter, calibrator, values) for kind, values in kinds.items() if len(values)}
 
 
-def _how_sure(
-    interpreter: Interpreter, calibrator: Calibrator, near: Surroundings, values: NDArray[np.float32]
-) -> dict[str, Any]:
+def _sureness(interpreter: Interpreter, calibrator: Calibrator, values: NDArray[np.float32]) -> Sureness:
     top, _ = confidence.best_scores(interpreter.read(values))
-    sure = calibrator.confidences(top, near.distance(values))[:, 0]
-    return {"median": float(np.median(sure)), "above_half": float((sure > 0.5).mean()), "n": len(sure)}
+    sure = calibrator.confidences(top, calibrator.distribution.distance(values))[:, 0]
+    return Sureness(median=float(np.median(sure)), above_half=float((sure > 0.5).mean()), n=len(sure))
 
 
 def _split_definitions(
-    session: Session, definitions: Material, place: NDArray[np.int32], trained: int
-) -> tuple[tuple[SampleSet, NDArray[np.int64]], Material]:
+    session: Session, definitions: RungSamples, place: NDArray[np.int32], trained: int
+) -> tuple[tuple[SampleSet, NDArray[np.int64]], RungSamples]:
     """Return (the trained concepts' definitions, which train), and the others', which judge.
 
     A definition that a trained concept has word for word judges nothing.
@@ -170,7 +174,7 @@ def _split_definitions(
         bool,
     )
     split = np.where(watched, Split.VALIDATION, Split.TRAIN).astype(np.int8)
-    return (dataclasses.replace(own, split=split), training), Material(
+    return (dataclasses.replace(own, split=split), training), RungSamples(
         own, kept, definitions.left_out + len(leaked)
     )
 

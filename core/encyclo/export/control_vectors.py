@@ -25,6 +25,7 @@ from encyclo.query.encyclopedia import Encyclopedia
 from encyclo.runs.reopen import reopen_model
 from encyclo.storage import files
 from encyclo.terminal import ConsoleProgress
+from encyclo.text import utf8
 
 FIRST = 2
 """The lowest hidden_states index that llama.cpp can add to."""
@@ -45,7 +46,7 @@ class ControlVector:
     def json(self) -> dict[str, Any]:
         """Return what metadata.json says of the file."""
         tensors = {name: layer for layer, name in self.tensors.items()}
-        return {"id": _plain(self.id), "concept": _plain(self.concept), "layers": tensors}
+        return {"id": utf8(self.id), "concept": utf8(self.concept), "layers": tensors}
 
 
 def find(book: Encyclopedia, name: str, centred: NDArray[np.float32]) -> ControlVector:
@@ -81,9 +82,9 @@ def write(folder: Path, vector: ControlVector, model_hint: str) -> None:
     path = folder / vector.file
     files.make_folder(path.parent)
     writer = GGUFWriter(path, "controlvector")
-    writer.add_string("controlvector.model_hint", _plain(model_hint))
+    writer.add_string("controlvector.model_hint", utf8(model_hint))
     writer.add_int32("controlvector.layer_count", len(vector.directions))
-    writer.add_name(_plain(vector.concept))
+    writer.add_name(utf8(vector.concept))
     for layer, direction in vector.directions.items():
         writer.add_tensor(vector.tensors[layer], np.ascontiguousarray(direction, np.float32))
     writer.write_header_to_file()
@@ -99,7 +100,3 @@ def _depth(book: Encyclopedia) -> int:
         if layer < 0:
             return index - layer - 1
     return reopen_model(book.path, book.record, ConsoleProgress(quiet=True), "cpu", None).depth
-
-
-def _plain(text: str) -> str:
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")

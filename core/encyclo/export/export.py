@@ -27,10 +27,12 @@ from numpy.typing import NDArray
 from encyclo.errors import MissingDependencyError, UsageError
 from encyclo.export import control_vectors
 from encyclo.plugins.manager import Plugins
-from encyclo.query.encyclopedia import Encyclopedia, check_sums, entry_columns, open_run
+from encyclo.query.encyclopedia import Encyclopedia, entry_columns, open_run
+from encyclo.runs.interpreter_folder import SUMS, check_sums
 from encyclo.schema import ConceptTable
-from encyclo.statistics.similarity import TINY
+from encyclo.statistics.similarity import centre_and_scale
 from encyclo.storage import files
+from encyclo.text import utf8
 
 FORMAT = "encyclo-export/1"
 NOT_RECORDED = "not recorded; see where it comes from"
@@ -56,7 +58,6 @@ def export(
         vectors = concept_vectors(book)
         steering = [control_vectors.find(book, name, vectors["centred"]) for name in control]
         interpreter = path / "interpreter"
-        check_sums(interpreter)
         metadata = describe(book)
         metadata["control"] = {vector.file: vector.json() for vector in steering}
         files.make_folder(out.parent)
@@ -89,9 +90,8 @@ def concept_vectors(book: Encyclopedia) -> dict[str, NDArray[Any]]:
     signatures = book.book.signatures
     seen = signatures.count > 0
     raw = np.ascontiguousarray(signatures.mean, np.float32)
-    centre = raw[seen].mean(axis=0, dtype=np.float64).astype(np.float32)
+    centre, scale = centre_and_scale(raw[seen])
     centred = np.where(seen[:, None, None], raw - centre, np.float32(0))
-    scale = np.maximum(centred[seen].std(axis=0), TINY).astype(np.float32)
     count = signatures.count.astype(np.int32)
     return {"raw": raw, "centred": centred, "centre": centre, "scale": scale, "count": count}
 
@@ -118,7 +118,9 @@ def describe(book: Encyclopedia) -> dict[str, Any]:
         "encyclo_version": attributes.encyclo_version,
         "licences": {
             "model": licences.get("model") or NOT_RECORDED,
-            "concepts": licences.get("concepts") or Plugins().licence(config["concepts"]) or NOT_RECORDED,
+            "concepts": licences.get("concepts")
+            or Plugins().traits(config["concepts"]).licence
+            or NOT_RECORDED,
         },
         "concepts": [
             {"id": utf8(id), "name": utf8(name)} for id, name in zip(table.id, table.name, strict=True)
@@ -159,16 +161,12 @@ def write_parquet(path: Path, table: ConceptTable) -> None:
     parquet.write_table(pyarrow.table(columns), path)
 
 
-def utf8(text: str) -> str:
-    r"""Return the text with lone surrogates, which UTF-8 has none of, written as `\ud800`."""
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
-
-
 def _copy_interpreter(source: Path, target: Path) -> None:
     """Copy the files that have checksums, and these; what else lies there (a link, say) stays."""
-    files.make_folder(target)
-    for name in (*json.loads((source / "sha256.json").read_text(encoding="utf-8")), "sha256.json"):
-        shutil.copyfile(source / Path(name).name, target / Path(name).name)
+    for path in (*check_sums(source), source / SUMS):
+        copy = target / path.relative_to(source)
+        files.make_folder(copy.parent)
+        shutil.copyfile(path, copy)
 
 
 def _write_vectors(path: Path, vectors: dict[str, NDArray[Any]], metadata: dict[str, Any]) -> None:

@@ -12,8 +12,8 @@ import numpy as np
 
 from encyclo.errors import DamagedError, RunDirectoryError
 from encyclo.plugins.manager import Plugins
-from encyclo.query.encyclopedia import open_store
-from encyclo.runs import directory as rundir
+from encyclo.runs.directory import check_usable, read_record
+from encyclo.runs.reopen import reopen_store
 from encyclo.storage import checksums, files
 from encyclo.storage.finalise import finalise, open_finished
 from encyclo.storage.ledger import Commit, Ledger, Unit, locked, read_committed, sums_of
@@ -27,12 +27,12 @@ def convert(source: Path, store_name: str, out: Path) -> Path:
     What is read is compared with its checksums. run.json names the new store, so that the same command with
     `--store` goes on there. Raises RunDirectoryError, DamagedError, or StoreError.
     """
-    record, plugins = rundir.read_record(source), Plugins()
+    record, plugins = read_record(source), Plugins()
     plugins.require("store_activations", store_name)
-    rundir.check_usable(out)
+    check_usable(out)
     if (out / "run.json").exists():
         raise RunDirectoryError(f"--out {out} holds a run; choose an empty or a new directory.")
-    before = open_store(source, record, plugins)
+    before = reopen_store(source, record, plugins)
     was = record["config"]["store"]
     changed = {**record, "config": {**record["config"], "store": store_name}}
     loaded = plugins.load(store_name)
@@ -45,7 +45,7 @@ def convert(source: Path, store_name: str, out: Path) -> Path:
         files.write_json(out / "run.json", checksums.sealed(changed))
         ledger = Ledger(out)
         ledger.create()
-        after = open_store(out, changed, plugins)
+        after = reopen_store(out, changed, plugins)
         commits = _ordered(source, list(Ledger(source).commits().values()))
         copied = []
         for commit in commits:

@@ -23,8 +23,11 @@ import numpy as np
 from encyclo import crc
 from encyclo.errors import EncycloError
 from encyclo.plugins.manager import Plugins
-from encyclo.query.encyclopedia import check_sums, open_store
-from encyclo.runs import directory as rundir
+from encyclo.runs.directory import read_record as read_run
+from encyclo.runs.interpreter_folder import check_sums
+from encyclo.runs.metrics import FILE as METRICS
+from encyclo.runs.metrics import read_metrics
+from encyclo.runs.reopen import reopen_store
 from encyclo.schema import Book, Part
 from encyclo.statistics.signatures import estimate_signatures
 from encyclo.storage import checksums, files
@@ -43,7 +46,7 @@ NOTHING = "restore it from a copy, or run the command again in a new --out"
 
 
 @dataclass(frozen=True)
-class Finding:
+class Problem:
     """One thing that is wrong, and what can be recovered."""
 
     where: str
@@ -58,7 +61,7 @@ class Finding:
 class Report:
     """What `verify` found, and how much it looked at."""
 
-    findings: list[Finding] = field(default_factory=list)
+    findings: list[Problem] = field(default_factory=list)
     units: int = 0
     samples: int = 0
     finished: bool = False
@@ -70,27 +73,27 @@ class Report:
 
 def verify(run: Path) -> Report:
     """Check the run directory `run`. Raises RunDirectoryError if it is none."""
-    report, plugins = Report(finished=(run / "metrics.json").exists()), Plugins()
+    report, plugins = Report(finished=(run / METRICS).exists()), Plugins()
     try:
-        record = rundir.read_record(run)
-        store = open_store(run, record, plugins)
+        record = read_run(run)
+        store = reopen_store(run, record, plugins)
     except EncycloError as error:
         if not (run / "run.json").exists():
             raise
-        report.findings.append(Finding("run.json", _told(error), NOTHING))
+        report.findings.append(Problem("run.json", _told(error), NOTHING))
         return report
     commits = _check_commits(run, report)
     records_whole = not report.findings
     for commit in commits:
         problem = _part_problem(store, Ledger(run), commit)
         if problem:
-            report.findings.append(Finding(f"part {commit.part}", problem, _redo(report, commit.unit)))
+            report.findings.append(Problem(f"part {commit.part}", problem, _redo(report, commit.unit)))
     parts_whole = not report.findings
     report.units, report.samples = len(commits), sum(commit.rows for commit in commits)
     if report.finished:
         recovery = JOIN_AGAIN if parts_whole else NOTHING
         for what in _encyclopedia_problems(run, record, store, commits if records_whole else []):
-            report.findings.append(Finding("encyclopedia", what, recovery))
+            report.findings.append(Problem("encyclopedia", what, recovery))
         report.findings += _interpreter_problems(run)
     return report
 
@@ -109,7 +112,7 @@ def _check_commits(run: Path, report: Report) -> list[Commit]:
         try:
             commits.append(read_record(path))
         except EncycloError as error:
-            report.findings.append(Finding(f"commits/{path.name}", _told(error), _redo(report, path.stem)))
+            report.findings.append(Problem(f"commits/{path.name}", _told(error), _redo(report, path.stem)))
     return commits
 
 
@@ -229,15 +232,15 @@ def _signature_problems(book: Book, expected: Signatures) -> Iterator[str]:
             yield f"the signature of {concept!r} is not its samples' {name} ({len(wrong)} such concepts)"
 
 
-def _interpreter_problems(run: Path) -> Iterator[Finding]:
+def _interpreter_problems(run: Path) -> Iterator[Problem]:
     try:
         check_sums(run / "interpreter")
     except EncycloError as error:
-        yield Finding("interpreter", _told(error), TRAIN_AGAIN)
+        yield Problem("interpreter", _told(error), TRAIN_AGAIN)
     try:
-        json.loads((run / "metrics.json").read_text(encoding="utf-8"))
-    except ValueError as error:
-        yield Finding("metrics.json", f"it can't be read: {error}", TRAIN_AGAIN.replace(" it ", " "))
+        read_metrics(run)
+    except EncycloError as error:
+        yield Problem(METRICS, _told(error), TRAIN_AGAIN.replace(" it ", " "))
 
 
 def _multiset(sums: crc.Sums) -> list[int]:

@@ -1,11 +1,14 @@
-"""One unit's way: concepts, prompts, activations, half precision, part, commit."""
+"""One round's samples: concepts, prompts, activations, half precision, part, commit.
+
+collect_stage ── ask_sampler        what the stage's sampler gives, checked
+              ├─ OpenRun.capture    prompts → activations
+              └─ Ledger.store       part, then its commit record: the last thing written
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from typing import Any
 
 import numpy as np
@@ -13,108 +16,132 @@ from numpy.typing import NDArray
 
 from encyclo import half_precision
 from encyclo.errors import CaptureError
+from encyclo.pipeline.rounds import Plan
+from encyclo.pipeline.units import plan_units, recipe
 from encyclo.plugins.validation import with_article
+from encyclo.runs.open_run import OpenRun
 from encyclo.runs.session import Session, Stage
 from encyclo.schema import NO_SPAN, Part
-from encyclo.storage.ledger import Commit, Ledger, Unit, read_committed
-from encyclo.types import Concept, Prompt, Samples, Store
+from encyclo.storage.ledger import Commit, Unit, read_committed
+from encyclo.types import Concept, Prompt
 
 
-@dataclass(frozen=True)
-class Collector:
-    """Turns units into committed parts."""
+def collect_stage(
+    run: OpenRun, stage: Stage, plan: Plan, earlier: Sequence[Commit], known: Callable[[], Mapping[str, Any]]
+) -> list[Commit]:
+    """Sample and capture what `plan` says; return the round's commits in unit order.
 
-    session: Session
-    out: Path
-    store: Store
-    ledger: Ledger
+    The capture checks itself on the first prompts; run.json says that it passed. `earlier` are the commits of
+    the rounds before; `known` gives what they found (interpreter, scores, signatures) and is asked only where
+    something is left to sample.
+    """
+    session = run.session
+    units = plan_units(session.concepts, plan, recipe(session, stage, earlier))
+    done = run.ledger.commits()
+    todo = [unit for unit in units if unit.id not in done]
+    committed = f", {len(units) - len(todo)} of {len(units)} units already committed"
+    session.progress.stage(
+        f"Stage {stage.number} ({stage.sampler}): {len(plan.concepts):,} concepts"
+        + (committed if len(todo) < len(units) else "")
+    )
+    if todo:
+        sampler = UnitSampler(run, stage, earlier, known())
+        with session.progress.track("Capturing", sum(sum(u.wanted) for u in todo), "prompts") as advance:
+            for unit in todo:
+                prompts = sampler.sample(unit)
+                if unit is todo[0] and prompts:
+                    run.directory.note("self_test", self_test(run, prompts))
+                done[unit.id] = collect_unit(run, unit, prompts, advance)
+    return [done[unit.id] for unit in units]
 
-    def collect(
-        self, unit: Unit, stage: Stage, prompts: list[Prompt], advance: Callable[[int], None]
-    ) -> Commit:
-        """Capture and store one unit's prompts; the commit record is the last thing written."""
-        if not prompts:  # nothing new to say of these concepts: recorded, so that it is not asked again
-            nothing = Commit(unit.id, stage.number, f"{unit.id}-none", 0, "", "", 0.0, 0, 0)
-            self.ledger.commit(nothing)
-            return nothing
-        begun = time.perf_counter()
-        activations, tokens, computed = self.capture(prompts, advance)
-        seconds = time.perf_counter() - begun
-        part = self._encode(prompts, activations, stage.number)
-        with self.session.plugins.blame(self.session.config.store):
-            return self.ledger.store(self.store, unit, part, seconds, tokens, computed)
 
-    def self_test(self, prompts: list[Prompt]) -> dict[str, float] | None:
-        """Let the capture plugin check itself on these prompts; None where it has no self-test.
+def collect_unit(run: OpenRun, unit: Unit, prompts: list[Prompt], advance: Callable[[int], None]) -> Commit:
+    """Capture and store one unit's prompts; the commit record is the last thing written."""
+    if not prompts:  # nothing new to say of these concepts: recorded, so that it is not asked again
+        nothing = Commit.of_nothing(unit)
+        run.ledger.commit(nothing)
+        return nothing
+    begun = time.perf_counter()
+    captured = run.capture(prompts, advance)
+    seconds = time.perf_counter() - begun
+    part = encode(run.session, prompts, captured.activations, unit.stage)
+    with run.session.plugins.blame(run.session.config.store):
+        return run.ledger.store(run.store, unit, part, seconds, captured.tokens, captured.tokens_computed)
 
-        Returns each check's worst value. Raises CaptureError naming the check that failed.
+
+def self_test(run: OpenRun, prompts: list[Prompt]) -> dict[str, float] | None:
+    """Let the capture plugin check itself on these prompts; None where it has no self-test.
+
+    Returns each check's worst value. Raises CaptureError naming the check that failed.
+    """
+    session, name = run.session, run.session.config.capture
+    if not session.plugins.implements(name, "check_capture"):
+        return None
+    found: dict[str, float] = session.plugins.call(
+        "check_capture",
+        name,
+        prompts=prompts,
+        layers=session.schema.layer_index,
+        pooling=session.config.pooling,
+        context=run.context(name),
+    )
+    return found
+
+
+class UnitSampler:
+    """Asks one stage's sampler for the prompts of one unit after another.
+
+    `earlier` are the commits of the rounds before, `known` is what they found.
+    """
+
+    def __init__(
+        self, run: OpenRun, stage: Stage, earlier: Sequence[Commit], known: Mapping[str, Any]
+    ) -> None:
+        self.run, self.stage, self.earlier, self.known = run, stage, earlier, known
+        self._told = False
+
+    def sample(self, unit: Unit) -> list[Prompt]:
+        """Return the unit's new prompts, concept by concept: of each at most what is wanted.
+
+        A sampler repeats itself for the same (seed, stage, concept): of a concept that has samples of this stage
+        already, those are asked for again, and prompts that are there already are passed over.
         """
-        session, name = self.session, self.session.config.capture
-        if not session.plugins.implements(name, "check_capture"):
-            return None
-        found: dict[str, float] = session.plugins.call(
-            "check_capture",
-            name,
-            prompts=prompts,
-            layers=session.schema.layer_index,
-            pooling=session.config.pooling,
-            context=session.context(name, self.out),
-        )
-        return found
-
-    def sample(
-        self, unit: Unit, stage: Stage, earlier: Sequence[Commit], known: Mapping[str, Any]
-    ) -> list[Prompt]:
-        """Return the unit's new prompts, concept by concept; refuse one that can't be what it says.
-
-        `known` is what the rounds before found: interpreter, scores, signatures. A sampler repeats itself for
-        the same (seed, stage, concept): of a concept that has samples of this stage already, those are asked
-        for again, and prompts that are there already are passed over.
-        """
-        concepts = [self.session.trainable[i] for i in unit.concepts]
-        wanted = {c.id: n for c, n in zip(concepts, unit.wanted, strict=True)}
+        trainable = self.run.session.trainable
+        concepts = [trainable[i] for i in unit.concepts]
+        left = {c.id: n for c, n in zip(concepts, unit.wanted, strict=True)}
         done = {c.id: n for c, n in zip(concepts, unit.done, strict=True)}
-        asked = {key: wanted[key] + done[key] for key in wanted}
-        there = self._there(unit, stage, earlier) if any(unit.done) else set()
-        left = dict(wanted)
+        asked = {key: left[key] + done[key] for key in left}
+        given, remaining = dict.fromkeys(left, 0), sum(left.values())
+        there = self._committed(unit) if any(unit.done) else set()
         prompts = []
-        for prompt in self.ask(concepts, stage, wanted=asked, **known):
-            if done[prompt.concept]:
-                if left[prompt.concept] == 0 or (prompt.concept, prompt.text) in there:
-                    continue
+        for prompt in ask_sampler(self.run, concepts, self.stage, wanted=asked, **self.known):
+            given[prompt.concept] += 1
+            if given[prompt.concept] > asked[prompt.concept]:
+                self._tell(prompt.concept)
+            if remaining == 0:
+                break
+            if left[prompt.concept] and (prompt.concept, prompt.text) not in there:
                 left[prompt.concept] -= 1
-            prompts.append(prompt)
+                remaining -= 1
+                prompts.append(prompt)
         return prompts
 
-    def ask(self, concepts: Sequence[Concept], stage: Stage, **context: Any) -> Iterator[Prompt]:
-        """Yield what the stage's sampler gives for `concepts`; refuse a prompt that can't be what it says.
+    def _tell(self, concept: str) -> None:
+        """Say once that the sampler gives more than it is asked for: the budget holds all the same."""
+        if not self._told:
+            self.run.session.progress.stage(
+                f"The sampler {self.stage.sampler} gives more prompts than it is asked for (of the concept "
+                f"{concept!r}, say); the rest is left out"
+            )
+            self._told = True
 
-        `context` is what the sampler's context says besides the session's. Only a sampler that looks for what
-        an interpreter misreads may find nothing for a concept.
-        """
-        plugins, name = self.session.plugins, stage.sampler
-        whole = self.session.context(
-            name, self.out, **{"all_concepts": self.session.trainable, "capture": self.quietly, **context}
-        )
-        given = plugins.call("sample_prompts", name, concepts=concepts, stage=stage.number, context=whole)
-        known = {concept.id for concept in concepts}
-        missing = set(known)
-        for prompt in plugins.iterate(name, given):
-            fault = _prompt_fault(prompt, known)
-            if fault:
-                raise plugins.fault(name, fault)
-            missing.discard(prompt.concept)
-            yield prompt
-        if missing and not plugins.needs_interpreter(name):
-            raise plugins.fault(name, f"gave no prompt for the concept {min(missing)!r}")
-
-    def _there(self, unit: Unit, stage: Stage, earlier: Sequence[Commit]) -> set[tuple[str, str]]:
+    def _committed(self, unit: Unit) -> set[tuple[str, str]]:
         """Return (concept id, text) of the samples of this stage that the unit's concepts have."""
-        own = {index: self.session.concepts[index].id for index in unit.concepts}
+        own = {index: self.run.session.concepts[index].id for index in unit.concepts}
         found = set()
-        for commit in earlier:
-            if commit.stage == stage.number and commit.rows:
-                part = read_committed(self.store, commit)
+        for commit in self.earlier:
+            if commit.stage == self.stage.number and commit.rows:
+                part = read_committed(self.run.store, commit)
                 found |= {
                     (own[index], text)
                     for index, text in zip(part.concept.tolist(), part.prompt, strict=True)
@@ -122,79 +149,55 @@ class Collector:
                 }
         return found
 
-    def quietly(self, prompts: Sequence[Prompt]) -> NDArray[np.float32]:
-        """Return the prompts' activations, float32 [n, L, H]: what a sampler's context calls `capture`."""
-        return self.capture(list(prompts), lambda _: None)[0]
 
-    def capture(
-        self, prompts: list[Prompt], advance: Callable[[int], None]
-    ) -> tuple[NDArray[np.float32], int, int]:
-        """Return (activations float32 [n, L, H] in the prompts' order, tokens, tokens computed)."""
-        session, name = self.session, self.session.config.capture
-        schema = session.schema
-        batches: Iterable[Samples] = session.plugins.call(
-            "capture_layers",
-            name,
-            prompts=prompts,
-            layers=schema.layer_index,
-            pooling=session.config.pooling,
-            context=session.context(name, self.out),
-        )
-        shape = (len(prompts), len(schema.layers), schema.hidden_size)
-        activations = np.empty(shape, np.float32)
-        filled = np.zeros(len(prompts), bool)
-        tokens = computed = 0
-        for batch in session.plugins.iterate(name, batches):
-            if fault := _batch_fault(batch, shape):
-                raise session.plugins.fault(name, fault)
-            activations[batch.positions] = batch.activations
-            filled[batch.positions] = True
-            tokens += batch.tokens
-            computed += batch.tokens_computed
-            advance(len(batch.positions))
-        if not filled.all():
-            lost = prompts[int(np.flatnonzero(~filled)[0])]
-            raise session.plugins.fault(name, f"gave no activations for the prompt {lost.text!r}")
-        return activations, tokens, computed
+def ask_sampler(run: OpenRun, concepts: Sequence[Concept], stage: Stage, **context: Any) -> Iterator[Prompt]:
+    """Yield what the stage's sampler gives for `concepts`; refuse a prompt that can't be what it says.
 
-    def _encode(self, prompts: list[Prompt], activations: NDArray[np.float32], stage: int) -> Part:
-        try:
-            halves, scale = half_precision.encode(activations)
-        except ValueError as error:
-            sample, layer, _ = np.argwhere(~np.isfinite(activations))[0]
-            raise CaptureError(
-                f"The activation of the prompt {prompts[sample].text!r} at layer "
-                f"{self.session.schema.layers[layer]} is not finite (computed in {self.session.model.dtype}); "
-                "use a device or compute type with a wider range."
-            ) from error
-        place = {concept.id: index for index, concept in enumerate(self.session.concepts)}
-        return Part(
-            activations=halves,
-            scale=scale,
-            concept=np.array([place[p.concept] for p in prompts], np.int32),
-            stage=np.full(len(prompts), stage, np.int8),
-            family=[p.family for p in prompts],
-            prompt=[p.text for p in prompts],
-            span=np.array([p.span or NO_SPAN for p in prompts], np.int32).reshape(-1, 2),
-        )
+    `context` is what the sampler's context says besides the session's. Only a sampler that looks for what
+    an interpreter misreads may find nothing for a concept.
+    """
+
+    def capture(prompts: Sequence[Prompt]) -> NDArray[np.float32]:
+        return run.capture(prompts).activations
+
+    session, plugins, name = run.session, run.session.plugins, stage.sampler
+    whole = run.context(name, **{"all_concepts": session.trainable, "capture": capture, **context})
+    given = plugins.call("sample_prompts", name, concepts=concepts, stage=stage.number, context=whole)
+    asked = {concept.id for concept in concepts}
+    missing = set(asked)
+    for prompt in plugins.iterate(name, given):
+        fault = prompt_fault(prompt, asked)
+        if fault:
+            raise plugins.fault(name, fault)
+        missing.discard(prompt.concept)
+        yield prompt
+    if missing and not session.looks(stage):
+        raise plugins.fault(name, f"gave no prompt for the concept {min(missing)!r}")
 
 
-def _batch_fault(batch: object, shape: tuple[int, int, int]) -> str | None:
-    """Return what is wrong with a batch of captured activations, as the end of a sentence, or None."""
-    if not isinstance(batch, Samples):
-        return f"gave {with_article(batch)} where Samples belong"
-    given = getattr(batch.activations, "shape", None)
-    positions = np.asarray(batch.positions)
-    if given != (len(positions), *shape[1:]):
-        return f"gave activations of shape {given}, not ({len(positions)}, {shape[1]}, {shape[2]})"
-    if positions.dtype.kind not in "iu" or (
-        len(positions) and not 0 <= positions.min() <= positions.max() < shape[0]
-    ):
-        return f"gave positions that are no places of the {shape[0]} prompts it was handed"
-    return None
+def encode(session: Session, prompts: list[Prompt], activations: NDArray[np.float32], stage: int) -> Part:
+    """Return captured prompts as a part. Raises CaptureError naming the prompt of a value that is not finite."""
+    try:
+        halves, scale = half_precision.encode(activations)
+    except ValueError as error:
+        sample, layer, _ = np.argwhere(~np.isfinite(activations))[0]
+        raise CaptureError(
+            f"The activation of the prompt {prompts[sample].text!r} at layer "
+            f"{session.schema.layers[layer]} is not finite (computed in {session.model.dtype}); "
+            "use a device or compute type with a wider range."
+        ) from error
+    return Part(
+        activations=halves,
+        scale=scale,
+        concept=np.array([session.place_of[p.concept] for p in prompts], np.int32),
+        stage=np.full(len(prompts), stage, np.int8),
+        family=[p.family for p in prompts],
+        prompt=[p.text for p in prompts],
+        span=np.array([p.span or NO_SPAN for p in prompts], np.int32).reshape(-1, 2),
+    )
 
 
-def _prompt_fault(prompt: object, concepts: Set[str]) -> str | None:
+def prompt_fault(prompt: object, concepts: Set[str]) -> str | None:
     """Return what is wrong with a sampler's prompt, as the end of a sentence; None where it is right."""
     if not isinstance(prompt, Prompt):
         return f"gave {with_article(prompt)} where a Prompt belongs"

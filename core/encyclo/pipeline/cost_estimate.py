@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import psutil
 
-from encyclo.pipeline.disk_estimate import Disk
+from encyclo.pipeline.collect import UnitSampler
+from encyclo.pipeline.disk_estimate import DiskEstimate
+from encyclo.pipeline.units import usual_samples
+from encyclo.runs.directory import RunDirectory
+from encyclo.runs.open_run import OpenRun
 from encyclo.runs.session import Session, Stage
+from encyclo.storage.ledger import Unit
 from encyclo.storage.sample_rows import IN_MEMORY_BYTES
-from encyclo.types import Concept, Prompt, Samples
+from encyclo.types import Prompt
 
 SAMPLED_CONCEPTS = 100
 TIMED_PROMPTS = 256
@@ -34,7 +37,7 @@ OTHER_BYTES = 3_000_000
 
 
 @dataclass(frozen=True)
-class Plan:
+class CostEstimate:
     """A run's cost. Times are estimates from a short measurement; disk is what the files will hold."""
 
     concepts: int
@@ -45,36 +48,33 @@ class Plan:
     disk_bytes: int
 
 
-def plan(session: Session) -> Plan:
+def estimate_cost(session: Session) -> CostEstimate:
     """Estimate the run from a sample of its own prompts; every stage as if nothing were settled."""
-    concepts = len(session.concepts)
+    concepts, per_concept = len(session.concepts), session.config.per_concept
     prompts = tokens = 0
     seconds = 0.0
-    measured = {"tokens_per_prompt": 0.0, "seconds_per_prompt": 0.0}
-    disk = Disk(session)
+    measured = _Measured(0.0, 0.0)
+    disk = DiskEstimate(session)
     # A plugin that keeps things in its folder must leave nothing behind.
     with tempfile.TemporaryDirectory() as folder:
+        run = OpenRun.of(session, RunDirectory(Path(folder), {}))
         for stage in session.stages:
-            if session.plugins.needs_interpreter(
-                stage.sampler
-            ):  # nothing to look at yet: as the stage before
-                count = session.config.per_concept * concepts
-                prompts += count
-                tokens += round(measured["tokens_per_prompt"] * count)
-                seconds += measured["seconds_per_prompt"] * (count + ATTEMPTS * concepts)
-                continue
-            sampled, asked, sampling = _sampled_prompts(session, stage, Path(folder))
-            count = round(len(sampled) * concepts / asked)
-            measured = _timed(session, sampled, Path(folder))
+            if session.looks(stage):  # nothing to look at yet: as the stage before
+                count = per_concept * concepts
+                seconds += measured.seconds * (count + ATTEMPTS * concepts)
+            else:
+                sampled, asked, sampling = _sample_some(run, stage)
+                count = round(len(sampled) * concepts / asked)
+                measured = _capture_some(run, sampled)
+                disk.add(sampled, count)
+                seconds += measured.seconds * count + sampling * concepts / asked
             prompts += count
-            disk.add(sampled, count)
-            tokens += round(measured["tokens_per_prompt"] * count)
-            seconds += measured["seconds_per_prompt"] * count + sampling * concepts / asked
+            tokens += round(measured.tokens * count)
     layers, hidden = len(session.schema.layers), session.schema.hidden_size
     sample_bytes = layers * (hidden * 2 + 4) + 13  # halves, scales, concept, stage, span
     in_memory = min(prompts * sample_bytes, IN_MEMORY_BYTES)
     used = psutil.Process().memory_info().rss
-    return Plan(
+    return CostEstimate(
         concepts=concepts,
         prompts=prompts,
         tokens=tokens,
@@ -85,17 +85,25 @@ def plan(session: Session) -> Plan:
     )
 
 
-def _sampled_prompts(session: Session, stage: Stage, folder: Path) -> tuple[list[Prompt], int, float]:
-    """Return a stage's prompts for some concepts, how many concepts, and the seconds that sampling took."""
-    step = max(1, len(session.concepts) // SAMPLED_CONCEPTS)
-    some = session.trainable[::step][:SAMPLED_CONCEPTS]
-    context = session.context(stage.sampler, folder)
+@dataclass(frozen=True)
+class _Measured:
+    """What a prompt takes."""
 
-    def sample(concepts: Sequence[Concept]) -> list[Prompt]:
-        given = session.plugins.call(
-            "sample_prompts", stage.sampler, concepts=concepts, stage=stage.number, context=context
+    tokens: float
+    seconds: float
+
+
+def _sample_some(run: OpenRun, stage: Stage) -> tuple[list[Prompt], int, float]:
+    """Return a stage's prompts for some concepts, how many concepts, and the seconds that sampling took."""
+    step = max(1, len(run.session.concepts) // SAMPLED_CONCEPTS)
+    some = tuple(range(0, len(run.session.concepts), step))[:SAMPLED_CONCEPTS]
+    usual = usual_samples(run.session, stage)
+    sampler = UnitSampler(run, stage, (), {})
+
+    def sample(concepts: tuple[int, ...]) -> list[Prompt]:
+        return sampler.sample(
+            Unit("plan", stage.number, concepts, (usual,) * len(concepts), (0,) * len(concepts))
         )
-        return list(session.plugins.iterate(stage.sampler, given))
 
     sample(some[:1])  # warms up: a sampler may load a model
     begun = time.perf_counter()
@@ -103,25 +111,13 @@ def _sampled_prompts(session: Session, stage: Stage, folder: Path) -> tuple[list
     return sampled, len(some), time.perf_counter() - begun
 
 
-def _timed(session: Session, prompts: list[Prompt], folder: Path) -> dict[str, float]:
+def _capture_some(run: OpenRun, prompts: list[Prompt]) -> _Measured:
     """Capture some of the prompts twice, the first time to warm up, and time the second."""
     generator = np.random.default_rng(0)
     chosen = generator.permutation(len(prompts))[:TIMED_PROMPTS]
     some = [prompts[i] for i in sorted(chosen)]
-    name = session.config.capture
-    tokens, begun = 0, 0.0
-    for _ in range(2):
-        tokens, begun = 0, time.perf_counter()
-        batches: Any = session.plugins.call(
-            "capture_layers",
-            name,
-            prompts=some,
-            layers=session.schema.layer_index,
-            pooling=session.config.pooling,
-            context=session.context(name, folder),
-        )
-        batch: Samples
-        for batch in session.plugins.iterate(name, batches):
-            tokens += batch.tokens
+    run.capture(some)
+    begun = time.perf_counter()
+    captured = run.capture(some)
     seconds = time.perf_counter() - begun
-    return {"tokens_per_prompt": tokens / len(some), "seconds_per_prompt": seconds / len(some)}
+    return _Measured(captured.tokens / len(some), seconds / len(some))

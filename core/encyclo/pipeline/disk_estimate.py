@@ -14,17 +14,19 @@ from pathlib import Path
 import numpy as np
 
 from encyclo.errors import StoreError
+from encyclo.pipeline.units import SAMPLES_A_UNIT
 from encyclo.runs.session import Session
 from encyclo.schema import NO_SPAN, Attributes, Book, ConceptTable, Part, SignatureTable
-from encyclo.storage.ledger import SAMPLES_A_UNIT, Ledger, Unit
+from encyclo.storage.finalise import finalise
+from encyclo.storage.ledger import Ledger, Unit
 from encyclo.storage.sample_rows import BLOCK
-from encyclo.types import Concept, Prompt, Store
+from encyclo.types import Concept, Prompt
 
 SAMPLES_TRIED = 2 * BLOCK
 CONCEPTS_TRIED = 50
 
 
-class Disk:
+class DiskEstimate:
     """The disk that a run's samples will take; `add` each stage's prompts, then `predict`."""
 
     def __init__(self, session: Session) -> None:
@@ -66,16 +68,12 @@ class Disk:
 
     def _measure(self, rows: int, concepts: int) -> tuple[int, int]:
         """Write a run of `rows` samples in one unit, about `concepts` concepts; return (part, encyclopedia)."""
-        from encyclo.storage.finalise import finalise
-
         session = self._session
         with tempfile.TemporaryDirectory() as folder:
             run = Path(folder)
             ledger = Ledger(run)
             ledger.create()
-            store: Store = session.plugins.call(
-                "store_activations", session.config.store, location=run, schema=session.schema
-            )
+            store = session.open_store(run)
             try:
                 with session.plugins.blame(session.config.store):
                     commit = ledger.store(store, Unit("0" * 32, 0, ()), self._part(rows), 1.5, 10_000, 10_000)

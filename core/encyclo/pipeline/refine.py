@@ -1,28 +1,30 @@
 """The loop over stages: after each, only what is not settled yet goes on to the next.
 
-Refinement.run ── plan           which concepts, how many new samples of each
-               ├─ visit          collect_stage: prompts → activations → parts
-               │                 judging.judge: samples → interpreter → figures, settled concepts
-               └─ finish         encyclopedia, interpreter, metrics, report
+Refinement.refine ── plan    which concepts, how many new samples of each
+                  └─ visit   collect_stage: prompts → activations → parts
+                             judge: samples → interpreter → figures, settled concepts
 """
 
 from __future__ import annotations
 
 import time
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from encyclo.evaluation.rungs import NaturalSentences
-from encyclo.pipeline import judge as judging
-from encyclo.pipeline import run as pipeline
 from encyclo.pipeline.allocation import allocate, samples_to_clear, samples_to_converge
-from encyclo.pipeline.attacks import Memory, fresh_attacks
-from encyclo.pipeline.collect import Collector
+from encyclo.pipeline.attacks import CaptureOnce, fresh_attacks
+from encyclo.pipeline.collect import collect_stage
+from encyclo.pipeline.judge import Judgement, judge, recall
+from encyclo.pipeline.metrics import stage_figures
+from encyclo.pipeline.natural_sentences import NaturalSentences
 from encyclo.pipeline.rounds import Plan, Result, Rounds
-from encyclo.runs.directory import Effort, RunDirectory
-from encyclo.runs.session import Session, Stage
+from encyclo.pipeline.units import usual_samples
+from encyclo.runs.directory import Goals
+from encyclo.runs.metrics import Attacks
+from encyclo.runs.open_run import OpenRun
+from encyclo.runs.session import Stage
+from encyclo.statistics.figures import Accuracy
 from encyclo.statistics.signatures import relative_standard_error
 from encyclo.storage.ledger import Commit
 
@@ -38,27 +40,26 @@ class Refinement:
     spent:   int64 [C, stages], samples by concept and stage
     """
 
-    def __init__(self, session: Session, directory: RunDirectory) -> None:
-        self.session, self.directory = session, directory
-        self.store = pipeline.open_store(session, directory.path)
-        self.rounds = Rounds(directory.path)
-        self.natural = NaturalSentences(session, directory.path, self.store)
+    def __init__(self, run: OpenRun) -> None:
+        self.run, self.session = run, run.session
+        self.rounds = Rounds(run.path)
+        self.natural = NaturalSentences(run)
         self.commits: list[Commit] = []
         self.results: list[Result] = []
-        self.numbers = [stage.number for stage in session.stages]
-        count = len(session.concepts)
+        self.numbers = [stage.number for stage in self.session.stages]
+        count = len(self.session.concepts)
         self.reached = np.full(count, NOWHERE)
         self.settled = np.zeros(count, bool)
         self.spent = np.zeros((count, max(self.numbers) + 1), np.int64)
-        self._judged: judging.Judgement | None = None
+        self._judged: Judgement | None = None
 
-    def run(self) -> dict[str, Any]:
-        """Go through the stages and finish the run; return metrics.json's content.
+    def refine(self) -> None:
+        """Go through the stages.
 
         A run whose targets or budget were raised goes through its stages once more each time (an effort), with
         the concepts that the latest figures leave unsettled under the new targets.
         """
-        for number, effort in enumerate(self.directory.efforts):
+        for number, effort in enumerate(self.run.directory.goals):
             if number:
                 self._unsettle(effort)
             for stage in self.session.stages:
@@ -66,20 +67,17 @@ class Refinement:
                 if plan is not None and (plan.stage, plan.effort) == (stage.number, number):
                     self.visit(stage, plan, effort)
                 elif not number:
-                    self._say(f"Stage {stage.number} ({stage.sampler}): nothing is unsettled")
-        rows = [result.row for result in self.results]
-        return pipeline.finish(
-            self.session, self.directory, self.store, self.commits, self.judged(), rows, self.settled,
-            self.natural,
-        )  # fmt: skip
+                    self.session.progress.stage(
+                        f"Stage {stage.number} ({stage.sampler}): nothing is unsettled"
+                    )
 
-    def plan(self, stage: Stage, number: int, effort: Effort) -> Plan | None:
-        """Return whom the stage visits with how many new samples each; None where there is nothing to do.
+    def plan(self, stage: Stage, number: int, effort: Goals) -> Plan | None:
+        """Return which concepts the stage visits with how many new samples each; None for none.
 
         In the first round everyone gets the same. Later it is the turn of those who are not settled and have
         been through the stage before; in a further effort also of those whom the last stage left unsettled.
         """
-        usual = self.session.config.per_concept if stage.number else 1
+        usual = usual_samples(self.session, stage)
         budget = effort.budget or usual * len(self.reached)
         left = budget - int(self.spent[:, stage.number].sum())
         before = max((n for n in self.numbers if n < stage.number), default=NOWHERE)
@@ -97,57 +95,47 @@ class Refinement:
         done = self.spent[chosen, stage.number]
         return Plan(stage.number, number, tuple(chosen.tolist()), tuple(given.tolist()), tuple(done.tolist()))
 
-    def visit(self, stage: Stage, plan: Plan, effort: Effort) -> None:
+    def visit(self, stage: Stage, plan: Plan, effort: Goals) -> None:
         """Do one round, or read back what an earlier process found in it."""
         begun, index = time.perf_counter(), len(self.results)
-        looks = self.session.plugins.needs_interpreter(stage.sampler)
         self.rounds.begin(index, plan)
         result = self.rounds.result(index)
-        memory = Memory(Collector(self.session, self.directory.path, self.store, self.directory.ledger))
-        before = self._attacked(stage, plan, self.judged(), memory) if looks and result is None else None
-        fresh = pipeline.collect_stage(
-            self.session, self.directory, self.store, stage, plan, self.commits,
-            self.judged if self.results else None,
-        )  # fmt: skip
+        capture, attacks = CaptureOnce(self.run), self.session.looks(stage) and result is None
+        before = self._attack(stage, plan, self.judged(), capture) if attacks else None
+        fresh = collect_stage(
+            self.run, stage, plan, self.commits, lambda: self.judged().known() if self.results else {}
+        )
         self.commits += fresh
         chosen = np.array(plan.concepts)
         self.reached[chosen] = stage.number
         self.spent[chosen, stage.number] += np.array(plan.wanted)
         self._judged = None
         if result is None:
-            judged = judging.judge(self.session, self.directory.path, self.store, self.commits, self.natural)
+            judged = judge(self.run, self.commits, self.natural)
             # A confidence that could not be measured (NaN) clears nothing.
             clears = (judged.scores.low >= effort.target(stage.number)) & judged.converged
             settled = self.settled | clears
-            after = self._attacked(stage, plan, judged, memory) if looks else None
-            row = pipeline.stage_row(
-                self.session, stage, len(chosen), fresh, int(settled.sum()), judged, begun
-            )
-            if looks:
-                row["attacks"] = {"before": before, "after": after}
-            judging.save_interpreter(self.session, judged.interpreter, self.rounds.interpreter(index))
+            after = self._attack(stage, plan, judged, capture) if attacks else None
+            row = stage_figures(self.session, stage, len(chosen), fresh, int(settled.sum()), judged, begun)
+            if attacks:
+                row = row.model_copy(update={"attacks": Attacks(before=before, after=after)})
+            self.run.save_interpreter(judged.interpreter, self.rounds.interpreter(index))
             result = Result(row, judged.scores, judged.accuracy, judged.natural, judged.converged, settled)
             self.rounds.end(index, result)
             self._judged = judged
         self.settled = result.settled
         self.results.append(result)
 
-    def judged(self) -> judging.Judgement:
+    def judged(self) -> Judgement:
         """Return what the latest round found; its interpreter is loaded if another process trained it."""
         if self._judged is None:
             last = len(self.results) - 1
-            self._judged = judging.recall(
-                self.session, self.directory.path, self.store, self.commits,
-                self.results[last], self.rounds.interpreter(last),
-            )  # fmt: skip
+            self._judged = recall(self.run, self.commits, self.results[last], self.rounds.interpreter(last))
         return self._judged
 
-    def _attacked(
-        self, stage: Stage, plan: Plan, judged: judging.Judgement, memory: Memory
-    ) -> dict[str, Any] | None:
+    def _attack(self, stage: Stage, plan: Plan, judged: Judgement, capture: CaptureOnce) -> Accuracy | None:
         """Return how the interpreter withstands fresh attacks, from frames that never make samples."""
-        self._say(f"Attacking the {self.session.config.interpreter} interpreter")
-        return fresh_attacks(self.session, memory, stage, plan.concepts, judged)
+        return fresh_attacks(self.run, capture, stage, plan.concepts, judged)
 
     def _needed(self, target: float) -> NDArray[np.float64]:
         """Return float64 [C]: new samples until signature and confidence are where the target wants them."""
@@ -160,16 +148,8 @@ class Refinement:
         )
         return result
 
-    def _unsettle(self, effort: Effort) -> None:
-        """Keep settled only whom the latest figures lift over the new target of the stage that it reached."""
+    def _unsettle(self, effort: Goals) -> None:
+        """Decide anew what is settled: what clears the new target of the stage that it reached."""
         latest = self.results[-1]
         target = np.array([effort.target(stage) for stage in np.maximum(self.reached, 0)])
         self.settled = (latest.scores.low >= target) & latest.converged
-
-    def _say(self, text: str) -> None:
-        self.session.progress.stage(text)
-
-
-def refine(session: Session, directory: RunDirectory) -> dict[str, Any]:
-    """Go through the session's stages and finish the run; return metrics.json's content."""
-    return Refinement(session, directory).run()

@@ -12,19 +12,25 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
+import pydantic.dataclasses
 from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from encyclo.errors import DamagedError
+from encyclo.runs.metrics import StageFigures
+from encyclo.statistics.figures import Accuracy
 from encyclo.storage import checksums, files
 from encyclo.types import Scores
 
+T = TypeVar("T")
 
-@dataclass(frozen=True)
+
+@pydantic.dataclasses.dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class Plan:
-    """One visit to a stage: which concepts (indices) get how many new samples."""
+    """One visit to a stage: which concepts (indices) get how many new samples. plan.json."""
 
     stage: int
     effort: int
@@ -37,15 +43,64 @@ class Plan:
 
 @dataclass(frozen=True)
 class Result:
-    """What a round found, as far as it can't be had from the samples again."""
+    """What a round found, as far as it can't be had from the samples again. bool [C] each: converged, settled."""
 
-    row: dict[str, Any]
+    row: StageFigures
     """The round's row of metrics.json's `stages`."""
     scores: Scores
-    accuracy: dict[str, Any] | None
-    natural: dict[str, Any] | None
+    accuracy: Accuracy | None
+    natural: Accuracy | None
     converged: NDArray[np.bool_]
     settled: NDArray[np.bool_]
+
+
+class ScoresRecord(BaseModel):
+    """Scores as result.json has them; null where a confidence could not be measured."""
+
+    confidence: list[float | None]
+    low: list[float | None]
+    high: list[float | None]
+    calibration: dict[str, Any]
+
+
+class ResultRecord(BaseModel):
+    """result.json: a `Result` in JSON's types, booleans as 0 and 1."""
+
+    row: StageFigures
+    accuracy: Accuracy | None
+    natural: Accuracy | None
+    scores: ScoresRecord
+    converged: list[int]
+    settled: list[int]
+
+    @classmethod
+    def of(cls, result: Result) -> ResultRecord:
+        """Return the record of a result."""
+        scores = result.scores
+        columns = (_nulls(column) for column in (scores.confidence, scores.low, scores.high))
+        low_to_high = dict(zip(("confidence", "low", "high"), columns, strict=True))
+        return cls(
+            row=result.row,
+            accuracy=result.accuracy,
+            natural=result.natural,
+            scores=ScoresRecord(**low_to_high, calibration=dict(scores.calibration)),
+            converged=result.converged.astype(int).tolist(),
+            settled=result.settled.astype(int).tolist(),
+        )
+
+    def result(self) -> Result:
+        """Return the result that was recorded."""
+        scores = self.scores
+        return Result(
+            row=self.row,
+            scores=Scores(
+                _numbers(scores.confidence), _numbers(scores.low), _numbers(scores.high), scores.calibration
+            ),
+            accuracy=self.accuracy,
+            natural=self.natural,
+            converged=np.array(self.converged, bool),
+            settled=np.array(self.settled, bool),
+        )
 
 
 class Rounds:
@@ -56,11 +111,7 @@ class Rounds:
 
     def plan(self, index: int) -> Plan | None:
         """Return the plan of a round that was begun. Raises DamagedError."""
-        content = self._read(index, "plan.json")
-        if content is None:
-            return None
-        columns = (tuple(content[name]) for name in ("concepts", "wanted", "done"))
-        return Plan(content["stage"], content["effort"], *columns)
+        return self._read(index, "plan.json", TypeAdapter(Plan))
 
     def begin(self, index: int, plan: Plan) -> None:
         """Record a plan."""
@@ -74,54 +125,26 @@ class Rounds:
 
     def result(self, index: int) -> Result | None:
         """Return what a finished round found. Raises DamagedError."""
-        content = self._read(index, "result.json")
-        if content is None:
-            return None
-        found = content["scores"]
-        return Result(
-            row=content["row"],
-            scores=Scores(
-                _numbers(found["confidence"]),
-                _numbers(found["low"]),
-                _numbers(found["high"]),
-                found["calibration"],
-            ),
-            accuracy=content["accuracy"],
-            natural=content["natural"],
-            converged=np.array(content["converged"], bool),
-            settled=np.array(content["settled"], bool),
-        )
+        record = self._read(index, "result.json", TypeAdapter(ResultRecord))
+        return record.result() if record else None
 
     def end(self, index: int, result: Result) -> None:
         """Record a result; its interpreter must be in place."""
-        scores = result.scores
-        content = {
-            "row": result.row,
-            "accuracy": result.accuracy,
-            "natural": result.natural,
-            "scores": {
-                "confidence": _nulls(scores.confidence),
-                "low": _nulls(scores.low),
-                "high": _nulls(scores.high),
-                "calibration": dict(scores.calibration),
-            },
-            "converged": result.converged.astype(int).tolist(),
-            "settled": result.settled.astype(int).tolist(),
-        }
+        content = ResultRecord.of(result).model_dump(mode="json", exclude_unset=True)
         files.create_json(self.folder / str(index) / "result.json", checksums.sealed(content))
 
-    def _read(self, index: int, name: str) -> dict[str, Any] | None:
+    def _read(self, index: int, name: str, kind: TypeAdapter[T]) -> T | None:
         path = self.folder / str(index) / name
         if not path.exists():
             return None
         try:
-            content = checksums.read_sealed(path)
+            return kind.validate_python(checksums.read_sealed(path))
         except ValueError as error:
+            reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
             raise DamagedError(
-                f"{path} can't be read ({error}); delete the folder {self.folder} and run the same command "
+                f"{path} can't be read ({reason}); delete the folder {self.folder} and run the same command "
                 "again: samples are kept, and what to do next is decided anew."
             ) from error
-        return content
 
 
 def _nulls(values: NDArray[np.float32]) -> list[float | None]:

@@ -15,7 +15,8 @@ import pluggy
 
 from encyclo import hookspecs
 from encyclo.errors import EncycloError, MissingDependencyError, PluginError, UnknownPluginError, UsageError
-from encyclo.plugins import attribution as blame
+from encyclo.plugins import attribution
+from encyclo.plugins.traits import Traits, read_traits
 from encyclo.plugins.validation import GROUP, hooks_fault, result_fault, version_fault
 
 if TYPE_CHECKING:
@@ -169,18 +170,23 @@ class Plugins:
             )
         return found
 
-    def options(self, name: str, values: Mapping[str, Any]) -> BaseModel | None:
-        """Fill the options model that plugin `name` names as `Options`; refuse unknown keys, list the valid."""
-        from pydantic import BaseModel, ValidationError
+    def traits(self, name: str) -> Traits:
+        """Return what the plugin `name` says of itself. Raises PluginError naming a trait that can't be."""
+        self.load(name)
+        try:
+            return read_traits(self._manager.get_plugin(name))
+        except ValueError as error:
+            raise self.fault(name, str(error)) from error
 
-        found = self.load(name)
-        model = getattr(self._manager.get_plugin(name), "Options", None)
+    def options(self, name: str, values: Mapping[str, Any]) -> BaseModel | None:
+        """Fill the plugin's options model; refuse unknown keys, listing the valid ones. Raises UsageError."""
+        from pydantic import ValidationError
+
+        found, model = self.load(name), self.traits(name).options
         if model is None:
             if values:
                 raise UsageError(f"Plugin {name!r} ({found.origin}) takes no options, not {_listed(values)}.")
             return None
-        if not (isinstance(model, type) and issubclass(model, BaseModel)):
-            raise self.fault(name, "names Options that are no pydantic model")
         unknown = [key for key in values if key not in model.model_fields]
         if unknown:
             raise UsageError(
@@ -188,49 +194,13 @@ class Plugins:
                 f"{', '.join(sorted(model.model_fields))}."
             )
         try:
-            filled: BaseModel = model(**values)
+            return model(**values)
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"])
             raise UsageError(
                 f"Option {name}.{where} can't be {first.get('input')!r}: {_plain(first['msg'])}."
             ) from error
-        return filled
-
-    def needs_interpreter(self, name: str) -> bool:
-        """Return whether a sampler says, as `NEEDS_INTERPRETER`, that it looks for what an interpreter misreads."""
-        self.load(name)
-        return bool(getattr(self._manager.get_plugin(name), "NEEDS_INTERPRETER", False))
-
-    def most_concepts(self, name: str) -> int | None:
-        """Return how many concepts an interpreter takes at most, which it says as `MOST_CONCEPTS`; None: any."""
-        self.load(name)
-        most: int | None = getattr(self._manager.get_plugin(name), "MOST_CONCEPTS", None)
-        return most
-
-    def stage_of(self, name: str) -> int:
-        """Return the stage that a sampler names as `STAGE` (1, templates, if it names none)."""
-        self.load(name)
-        stage = getattr(self._manager.get_plugin(name), "STAGE", 1)
-        if not isinstance(stage, int) or not 0 <= stage <= 127:
-            raise self.fault(name, f"names the stage {stage!r}, which is no number from 0 to 127")
-        return stage
-
-    def fingerprint(self, name: str) -> str:
-        """Return what a plugin names as `FINGERPRINT`: a hash of data that its results depend on ("" if none)."""
-        self.load(name)
-        found = getattr(self._manager.get_plugin(name), "FINGERPRINT", "")
-        if not isinstance(found, str):
-            raise self.fault(name, f"names the fingerprint {found!r}, which is no text")
-        return found
-
-    def licence(self, name: str) -> str | None:
-        """Return what a plugin names as `LICENCE`: the terms of what it gives, such as a concept list's."""
-        self.load(name)
-        found = getattr(self._manager.get_plugin(name), "LICENCE", None)
-        if found is not None and not isinstance(found, str):
-            raise self.fault(name, f"names the licence {found!r}, which is no text")
-        return found
 
     def call(self, hook: str, name: str, /, **arguments: Any) -> Any:
         """Call `hook` of the plugin `name` (and the wrappers opted in) and return its result.
@@ -280,11 +250,11 @@ class Plugins:
         except (Exception, SystemExit) as error:  # leaving is the command line's business
             callers = vars(self._manager.hook).values()
             suspects = [
-                blame.Suspect(key, plugin, self.installed[key][0].entry_point.module)
+                attribution.Suspect(key, plugin, self.installed[key][0].entry_point.module)
                 for key, plugin in self._manager.list_name_plugin()
                 if key in {name, *self._wrappers}
             ]
-            culprit = blame.culprit(error, suspects, callers) or name
+            culprit = attribution.culprit(error, suspects, callers) or name
             raise self.fault(culprit, f"failed with {_told(error)}") from error
 
     def fault(self, name: str, what: str) -> PluginError:

@@ -8,7 +8,7 @@ goes on meanwhile commits further parts, which are seen when it is opened again.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,33 +16,33 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encyclo import half_precision
-from encyclo.config import RunConfig
-from encyclo.errors import (
-    DamagedError,
-    MissingDependencyError,
-    RunDirectoryError,
-    StoreError,
-    UsageError,
-)
+from encyclo.errors import DamagedError, MissingDependencyError, StoreError, UsageError
 from encyclo.plugins.manager import Plugins
 from encyclo.query.entry import Entry, Neighbour
+from encyclo.query.html import shown, table
+from encyclo.query.readings import Reading
 from encyclo.query.suggestions import nearest_names
-from encyclo.runs import directory as rundir
-from encyclo.runs.session import hash_of, load_concepts
-from encyclo.schema import Book, ConceptTable, Part, Schema
-from encyclo.statistics.similarity import Directions
-from encyclo.storage import checksums, files
+from encyclo.query.text_reader import TextReader, check_trained_for
+from encyclo.runs.calibration_file import FILE as CALIBRATION
+from encyclo.runs.calibration_file import load_calibrator
+from encyclo.runs.directory import read_record
+from encyclo.runs.reopen import reopen_concepts, reopen_interpreter, reopen_model, reopen_store
+from encyclo.schema import Book, ConceptTable, Part
+from encyclo.statistics.similarity import Similarity, likeliest
+from encyclo.storage import checksums
 from encyclo.storage.finalise import open_finished
 from encyclo.storage.ledger import Ledger
 from encyclo.storage.sample_rows import Batch, CommittedRows, Source, batches
-from encyclo.types import Concept, Context, Interpreter, Store
+from encyclo.terminal import ConsoleProgress
+from encyclo.types import Interpreter, Progress
 
 if TYPE_CHECKING:
     import pandas
 
-    from encyclo.query.text_reader import Reading, TextReader
-
 __all__ = ["Encyclopedia", "Entry", "Neighbour", "open_run"]
+
+ROWS = 20
+"""Entries that a notebook shows of an encyclopedia."""
 
 
 class Encyclopedia:
@@ -71,8 +71,9 @@ class Encyclopedia:
         self._place: dict[str, int] = {}
         for index, name in enumerate(self.concepts):
             self._place.setdefault(name, index)
-        self._directions: Directions | None = None
-        self._readers: dict[str, TextReader] = {}
+        self._similarity: Similarity | None = None
+        self._readers: dict[tuple[str, str | None], TextReader] = {}
+        self._interpreter: Interpreter | None = None
         self._by_concept: tuple[NDArray[np.int64], NDArray[np.int64]] | None = None
 
     @property
@@ -117,9 +118,20 @@ class Encyclopedia:
         )
 
     def _repr_html_(self) -> str:
-        from encyclo.query.html import book_html
-
-        return book_html(self)
+        layers, model = ", ".join(map(str, self.layers)), self.record["config"]["model"]
+        about = f"{len(self):,} concepts of {model} at layers {layers}"
+        if not self.finished:
+            names = ", ".join(shown(name) for name in self.concepts[:ROWS])
+            return f"<div><b>Encyclopedia, not finished</b>: {shown(about)}<br>{names}</div>"
+        entries = self.book.concepts
+        rows = [
+            (entries.name[i], "not measured" if np.isnan(entries.confidence[i]) else f"{entries.confidence[i]:.0%}",
+             f"{entries.n_samples[i]:,}", "yes" if entries.settled[i] else "no")
+            for i in range(min(ROWS, len(entries)))
+        ]  # fmt: skip
+        rest = f"and {len(entries) - ROWS:,} more" if len(entries) > ROWS else ""
+        heading = ("Concept", "Confidence", "Samples", "Settled")
+        return f"<div><b>Encyclopedia</b>: {shown(about)}{table(rows, heading)}{rest}</div>"
 
     @property
     def layers(self) -> tuple[int, ...]:
@@ -172,9 +184,7 @@ class Encyclopedia:
 
     def nearest(self, row: int, count: int) -> list[Neighbour]:
         """Return the concepts whose centred, scaled signatures point most nearly the same way."""
-        cosines = self.directions.cosines(self.book.signatures.mean[row])
-        cosines[row] = -np.inf
-        return self._likest(cosines, min(count, len(cosines) - 1))
+        return self._neighbours(self.similarity.nearest(np.array([row]), count)[row])
 
     def search(
         self,
@@ -192,7 +202,7 @@ class Encyclopedia:
         """
         place = None if layer is None else self._layer(layer)
         values = np.asarray(vector)
-        hidden = self.directions.centre.shape[1]
+        hidden = self.similarity.centre.shape[1]
         expected = (len(self.layers), hidden) if place is None else (hidden,)
         if values.shape != expected or values.dtype.kind not in "fiu":
             where = "at all layers; name one with layer=" if place is None else f"at layer {layer}"
@@ -205,18 +215,17 @@ class Encyclopedia:
             raise UsageError(
                 "search takes finite numbers, not all of them 0: the vector given has no direction."
             )
-        return self._likest(self.directions.cosines(values, place, difference), count)
+        return self._neighbours(likeliest(self.similarity.cosines(values, place, difference), count))
 
-    def _likest(self, cosines: NDArray[np.float32], count: int) -> list[Neighbour]:
-        order = np.argsort(-cosines, kind="stable")[: max(count, 0)].tolist()
-        return [Neighbour(self.book.concepts.name[i], float(cosines[i])) for i in order]
+    def _neighbours(self, found: Sequence[tuple[int, float]]) -> list[Neighbour]:
+        return [Neighbour(self.book.concepts.name[row], cosine) for row, cosine in found]
 
     @property
-    def directions(self) -> Directions:
+    def similarity(self) -> Similarity:
         """Every signature's direction, computed on first use."""
-        if self._directions is None:
-            self._directions = Directions.of(self.book.signatures.mean)
-        return self._directions
+        if self._similarity is None:
+            self._similarity = Similarity.of(self.book.signatures)
+        return self._similarity
 
     def read(self, text: str, top: int = 3, at_least: float = 0.5, device: str = "auto") -> Reading:
         """Return what the interpreter reads at each token of `text`; the first call loads the run's model.
@@ -224,12 +233,33 @@ class Encyclopedia:
         `top` concepts a token; it abstains below the confidence `at_least`. Raises UsageError for a blank text,
         DamagedError if interpreter or calibration are not what the run wrote.
         """
-        from encyclo.query.text_reader import Reading, open_reader
-        from encyclo.terminal import ConsoleProgress
+        return Reading(text, tuple(self.reader(device).read(text, top, at_least)))
 
-        if device not in self._readers:
-            self._readers[device] = open_reader(self, ConsoleProgress(quiet=True), device)
-        return Reading(text, tuple(self._readers[device].read(text, top, at_least)))
+    def reader(
+        self, device: str = "auto", model: str | None = None, progress: Progress | None = None
+    ) -> TextReader:
+        """Return a reader of texts with the run's interpreter and model (or the one named `model`); kept.
+
+        Raises UsageError, saying both, if the interpreter was trained for another model, other layers or another
+        pooling, and DamagedError if interpreter or calibration are not what the run wrote.
+        """
+        if (device, model) not in self._readers:
+            interpreter = self.interpreter()
+            told = progress or ConsoleProgress(quiet=True)
+            found = reopen_model(self.path, self.record, told, device, model)
+            about = self.book.attributes
+            check_trained_for(self.path, found, about.layers, about.pooling, about.weights_sha256)
+            names = dict(zip(self.book.concepts.id, self.book.concepts.name, strict=True))
+            calibration = self.path / CALIBRATION
+            self._readers[device, model] = TextReader(
+                interpreter,
+                [names.get(id, id) for id in interpreter.concepts],
+                found,
+                about.layer_index,
+                about.pooling,
+                load_calibrator(calibration) if calibration.exists() else None,
+            )
+        return self._readers[device, model]
 
     def to_pandas(self) -> pandas.DataFrame:
         """Return the entries as a table, a row each in the book's order, without signatures.
@@ -253,6 +283,10 @@ class Encyclopedia:
         columns = self.source.columns
         rows = np.arange(len(columns)) if concept is None else self.rows_of(self.index(concept))
         return rows if stage is None else rows[columns.stage[rows] == stage]
+
+    def samples_of(self, row: int) -> Part:
+        """Return the samples of the concept that is in `row` of the book. Raises DamagedError."""
+        return self.source.samples(self.rows_of(row))
 
     def rows_of(self, place: int) -> NDArray[np.int64]:
         """Return the rows of the samples of the concept that is in row `place` of the book."""
@@ -307,14 +341,13 @@ class Encyclopedia:
         return [(self.book.concepts.name[i], float(margin[i])) for i in order]
 
     def interpreter(self) -> Interpreter:
-        """Load the run's interpreter. Raises DamagedError if its files are not those that were written."""
-        folder, name = self.path / "interpreter", self.record["config"]["interpreter"]
-        check_sums(folder)
-        context = Context(self.record["config"]["seed"], "cpu", None, self.path / "plugins" / name)
-        interpreter: Interpreter = self._plugins.call(
-            "load_interpreter", name, folder=folder, context=context
-        )
-        return interpreter
+        """Return the run's interpreter, loaded on first use.
+
+        Raises DamagedError if its files are not those that were written.
+        """
+        if self._interpreter is None:
+            self._interpreter = reopen_interpreter(self.path, self.record, self._plugins)
+        return self._interpreter
 
 
 def open_run(path: Path | str) -> Encyclopedia:
@@ -324,29 +357,21 @@ def open_run(path: Path | str) -> Encyclopedia:
     are read. Of an unfinished run every committed part is compared.
     """
     path = Path(path)
-    record = rundir.read_record(path)
+    record = read_record(path)
     plugins = Plugins()
-    store = open_store(path, record, plugins)
+    store = reopen_store(path, record, plugins)
     with plugins.blame(record["config"]["store"]):
         if (path / checksums.SEAL).exists():
             reader, rows = open_finished(store, path)
             check_owners(path, rows, len(reader.book.concepts))
             return Encyclopedia(path, record, rows, plugins, reader.book.concepts.name, reader.book)
-        recorded = (commit for commit in Ledger(path).commits().values() if commit.rows)
-        commits = sorted(recorded, key=lambda commit: (commit.stage, commit.unit))
+        commits = [commit for commit in Ledger(path).ordered() if commit.rows]
         if not commits:
             raise StoreError(f"{path} has no samples yet; run the same `encyclo run` command again to go on.")
         source = CommittedRows(store, Ledger(path), commits)
-    names = [concept.name for concept in concepts_of(record, plugins)]
+    names = [concept.name for concept in reopen_concepts(path, record, plugins)]
     check_owners(path, source, len(names))
     return Encyclopedia(path, record, source, plugins, names, None)
-
-
-def open_store(path: Path, record: dict[str, Any], plugins: Plugins) -> Store:
-    """Return the store that the run's configuration names."""
-    schema = Schema(tuple(record["config"].get("layers", ())), (), 0)
-    store: Store = plugins.call("store_activations", record["config"]["store"], location=path, schema=schema)
-    return store
 
 
 def check_owners(path: Path, source: Source, concepts: int) -> None:
@@ -356,41 +381,6 @@ def check_owners(path: Path, source: Source, concepts: int) -> None:
         raise DamagedError(
             f"{path} has samples of concepts that it doesn't have; `encyclo verify` says more."
         )
-
-
-def concepts_of(record: dict[str, Any], plugins: Plugins) -> list[Concept]:
-    """Return an unfinished run's concepts, from where it took them. Raises RunDirectoryError if they changed."""
-    config = RunConfig.model_validate(
-        {key: value for key, value in record["config"].items() if key in _config_keys()}
-    )
-    options = plugins.options(config.concepts, config.options.get(config.concepts, {}))
-    concepts = load_concepts(config, plugins, options)
-    if hash_of([asdict(concept) for concept in concepts]) != record["config"]["concepts_sha256"]:
-        raise RunDirectoryError(
-            f"The concepts of --concepts {config.concepts} are no longer those that the run began with; "
-            "bring the old ones back to read its samples by name."
-        )
-    return concepts
-
-
-def _config_keys() -> set[str]:
-    return {field.alias or name for name, field in RunConfig.model_fields.items()}
-
-
-def check_sums(folder: Path) -> None:
-    """Compare a folder's files with the sha256 that lie beside them. Raises DamagedError naming the file."""
-    import json
-
-    try:
-        sums = json.loads((folder / "sha256.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DamagedError(f"{folder}/sha256.json can't be read: {error}.") from error
-    for name, expected in sums.items():
-        path = folder / Path(name).name
-        if not path.exists() or files.sha256_of(path) != expected:
-            raise DamagedError(
-                f"{path} is not the file that the run wrote; run the command again in a new --out."
-            )
 
 
 def entry_columns(table: ConceptTable) -> dict[str, Any]:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from encyclo.query.encyclopedia import Encyclopedia
-    from encyclo.schema import Part
+from encyclo.query.html import shown, table
+from encyclo.schema import Part
+
+PROMPTS = 5
+"""Prompts that a notebook shows of an entry."""
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,18 @@ class Neighbour:
 
     name: str
     cosine: float
+
+
+class EntrySource(Protocol):
+    """What an entry asks its encyclopedia for, on first use."""
+
+    def nearest(self, row: int, count: int) -> list[Neighbour]:
+        """Return the nearest concepts of the one in `row`."""
+        ...
+
+    def samples_of(self, row: int) -> Part:
+        """Return the samples of the concept in `row`."""
+        ...
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -45,7 +59,7 @@ class Entry:
     """The run's layers, in the signature's order."""
     row: int
     """The concept's place in the encyclopedia."""
-    book: Encyclopedia = field(repr=False)
+    book: EntrySource = field(repr=False)
     neighbours: int = 8
 
     @property
@@ -64,7 +78,7 @@ class Entry:
 
         Raises DamagedError if they are not what was written.
         """
-        return self.book.source.samples(self.book.rows_of(self.row))
+        return self.book.samples_of(self.row)
 
     def __repr__(self) -> str:
         near = ", ".join(neighbour.name for neighbour in self.nearest[:4])
@@ -74,9 +88,16 @@ class Entry:
         )
 
     def _repr_html_(self) -> str:
-        from encyclo.query.html import entry_html
-
-        return entry_html(self)
+        state = ("settled" if self.settled else "not settled") + (", converged" if self.converged else "")
+        rows = [
+            ("Confidence", confidence_text(self)),
+            ("Samples", f"{self.n_samples:,}, {state} after stage {self.stage}"),
+            ("Length by layer", lengths_text(self)),
+            ("Nearest", ", ".join(f"{n.name} {n.cosine:.2f}" for n in self.nearest)),
+            *(("Prompt", prompt) for prompt in self.samples.prompt[:PROMPTS]),
+        ]
+        title = f"<b>{shown(self.name)}</b> {shown(self.category)}<br>{shown(self.definition)}"
+        return f"<div>{title}{table(rows)}</div>"
 
 
 def confidence_text(entry: Entry) -> str:
@@ -84,3 +105,9 @@ def confidence_text(entry: Entry) -> str:
     if math.isnan(entry.confidence):
         return "not measured"
     return f"{entry.confidence:.0%} ({entry.low:.0%} to {entry.high:.0%})"
+
+
+def lengths_text(entry: Entry) -> str:
+    """Return the signature's length at each layer: `-12: 4,030, -9: 7,537`."""
+    lengths = np.linalg.norm(entry.signature, axis=-1)
+    return ", ".join(f"{layer}: {length:,.0f}" for layer, length in zip(entry.layers, lengths, strict=True))

@@ -15,17 +15,15 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from encyclo.errors import DamagedError, UsageError
-from encyclo.query.encyclopedia import Encyclopedia
-from encyclo.runs.reopen import reopen_model
-from encyclo.statistics import confidence
-from encyclo.statistics.confidence import Calibrator, Surroundings
-from encyclo.types import Interpreter, Model, Progress
+from encyclo.query.readings import Candidate, TokenReading
+from encyclo.statistics.confidence import Calibrator, best_scores
+from encyclo.types import Interpreter, Model
 
 FRESH = 1000
 CONTEXT = 250
@@ -35,73 +33,16 @@ _WORD = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*")
 
 
 @dataclass(frozen=True)
-class Candidate:
-    """A concept that a token may stand for. The confidence is None where the run could not calibrate."""
-
-    id: str
-    name: str
-    confidence: float | None
-
-
-@dataclass(frozen=True)
-class TokenReading:
-    """What was read at one token: text[start:end] of the whole text."""
-
-    token: str
-    start: int
-    end: int
-    concepts: list[Candidate]
-    """The likeliest first."""
-    familiarity: float | None
-    """1 where the activation looks like what the interpreter knows, 0 where like nothing it knows."""
-    read: str | None
-    """The first concept's name where its confidence reaches the threshold; None where the reader abstains."""
-
-
-@dataclass(frozen=True, repr=False)
-class Reading(Sequence[TokenReading]):
-    """A whole text's readings, one a token; a notebook shows it as the text in colours."""
-
-    text: str
-    tokens: tuple[TokenReading, ...]
-
-    def __len__(self) -> int:
-        return len(self.tokens)
-
-    @overload
-    def __getitem__(self, place: int) -> TokenReading: ...
-
-    @overload
-    def __getitem__(self, place: slice) -> tuple[TokenReading, ...]: ...
-
-    def __getitem__(self, place: int | slice) -> TokenReading | tuple[TokenReading, ...]:
-        return self.tokens[place]
-
-    @property
-    def concepts(self) -> list[str]:
-        """The concepts that were read with enough confidence, each once, in the text's order."""
-        return list(dict.fromkeys(token.read for token in self.tokens if token.read))
-
-    def __repr__(self) -> str:
-        read = ", ".join(self.concepts[:6]) + (" and more" if len(self.concepts) > 6 else "")
-        return f"<Reading of {len(self):,} tokens: {read or 'nothing read with enough confidence'}>"
-
-    def _repr_html_(self) -> str:
-        from encyclo.query.html import reading_html
-
-        return reading_html(self)
-
-
-@dataclass(frozen=True)
 class TextReader:
-    """Reads texts with a run's interpreter; made by `open_reader`."""
+    """Reads texts with a run's interpreter; made by `Encyclopedia.reader`."""
 
     interpreter: Interpreter
     names: Sequence[str]
     model: Model
     layer_index: tuple[int, ...]
     pooling: str
-    calibrated: tuple[Calibrator, Surroundings] | None
+    calibrator: Calibrator | None
+    """None where the run could not calibrate."""
 
     def read(self, text: str | Iterable[str], top: int = 3, at_least: float = 0.5) -> Iterator[TokenReading]:
         """Yield a reading a token of `text` (whole, or in pieces), blank tokens left out.
@@ -146,14 +87,12 @@ class TextReader:
         if not chosen:
             return
         values = _pooled(states, spans, text, self.pooling)[chosen]
-        scores = self.interpreter.read(values)
-        best, columns = confidence.best_scores(scores)
+        best, columns = best_scores(self.interpreter.read(values))
         sure = familiar = None
-        if self.calibrated:
-            calibrator, near = self.calibrated
-            distance = near.distance(values)
-            sure = calibrator.confidences(best, distance)
-            familiar = calibrator.familiarity(best, distance)
+        if self.calibrator:
+            distance = self.calibrator.distribution.distance(values)
+            sure = self.calibrator.confidences(best, distance)
+            familiar = self.calibrator.in_distribution(best, distance)
         offset = start - len(context)
         for row, place in enumerate(chosen):
             a, b = spans[place]
@@ -176,30 +115,6 @@ class TextReader:
                 None if familiar is None else float(familiar[row]),
                 first.name if answered else None,
             )
-
-
-def open_reader(
-    book: Encyclopedia, progress: Progress, device: str = "auto", model: str | None = None
-) -> TextReader:
-    """Return a reader of texts with the run's interpreter and model (or the one named `model`).
-
-    Raises UsageError, saying both, if the interpreter was trained for another model, other layers or another
-    pooling, and DamagedError if interpreter or calibration are not what the run wrote.
-    """
-    interpreter = book.interpreter()
-    found = reopen_model(book.path, book.record, progress, device, model)
-    attributes = book.book.attributes
-    check_trained_for(book.path, found, attributes.layers, attributes.pooling, attributes.weights_sha256)
-    names = dict(zip(book.book.concepts.id, book.book.concepts.name, strict=True))
-    calibration = book.path / "calibration.json"
-    return TextReader(
-        interpreter,
-        [names.get(id, id) for id in interpreter.concepts],
-        found,
-        attributes.layer_index,
-        attributes.pooling,
-        confidence.load(calibration) if calibration.exists() else None,
-    )
 
 
 def check_trained_for(

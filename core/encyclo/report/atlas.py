@@ -7,8 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from encyclo.report.entries import directions
-from encyclo.schema import SignatureTable
+from encyclo.statistics.similarity import Similarity
 
 MOST = 3000
 """Concepts on a map; of more, evenly so many."""
@@ -28,19 +27,17 @@ class Atlas:
     left_out: int
 
 
-def draw_atlas(signatures: SignatureTable) -> Atlas | None:
+def draw_atlas(similarity: Similarity) -> Atlas | None:
     """Return where concepts lie; None where fewer than three have a signature, or all have the same.
 
     t-SNE (van der Maaten and Hinton, 2008) of the centred, scaled signatures' directions at all layers, with a
     fixed seed and one thread: the same signatures give the same map.
     """
-    seen = np.flatnonzero(signatures.count > 0)
+    seen = np.flatnonzero(similarity.seen)
     rows = seen[:: -(-len(seen) // MOST)] if len(seen) > MOST else seen
     if len(rows) < FEWEST:
         return None
-    layers = signatures.mean.shape[1]
-    together = [directions(signatures.mean[rows, layer].astype(np.float64)) for layer in range(layers)]
-    features = np.concatenate(together, axis=1)
+    features = similarity.units[rows].reshape(len(rows), -1).astype(np.float64)
     if not features.std(axis=0).max() > 1e-9:
         return None
     places, method = _embed(features)

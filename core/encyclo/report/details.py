@@ -9,14 +9,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from encyclo.report.entries import nearest, ranking
+from encyclo.report.entries import ranking
+from encyclo.runs.metrics import Metrics
 from encyclo.schema import Book, Part, SignatureTable
 from encyclo.seeds import derive_seed
+from encyclo.statistics.convergence import compare_halves
+from encyclo.statistics.similarity import Similarity, centre_and_scale
 from encyclo.storage.sample_rows import Source
 from encyclo.types import Interpreter
 
@@ -29,8 +31,8 @@ READ = 8
 """Samples an entry that the interpreter reads, held-out ones where there are any."""
 SAMPLES = 64
 """Samples an entry that its curve is measured on."""
-ORDERS = 4
-"""Random orders of the samples that a curve is averaged over."""
+SPLITS = 4
+"""Random splits that a curve is averaged over."""
 AT_ONCE = 50
 PAIRS = 20
 
@@ -83,15 +85,13 @@ class _Reading:
     seed: int
 
 
-def collect(
-    source: Source, book: Book, interpreter: Interpreter, metrics: Mapping[str, Any], seed: int
-) -> Details:
+def collect(source: Source, book: Book, interpreter: Interpreter, metrics: Metrics, seed: int) -> Details:
     """Read what the page needs from a finished run's samples. The same run gives the same details."""
     chosen = np.sort(ranking(book, unmeasured_last=True)[-MOST:])
-    splits = metrics.get("splits") or {}
+    splits, similarity = metrics.splits, Similarity.of(book.signatures)
     heldout = frozenset(family for name in ("calibration", "test") for family in splits.get(name) or ())
-    tools = _Reading(source, interpreter, heldout, *_centre(book.signatures), seed)
-    near = nearest(book.signatures, chosen, NEAREST)
+    tools = _Reading(source, interpreter, heldout, similarity.centre, similarity.scale, seed)
+    near = similarity.nearest(chosen, NEAREST)
     owners = source.columns.concept
     order = np.argsort(owners, kind="stable")
     edges = np.searchsorted(owners[order], np.arange(len(book.concepts) + 1))
@@ -133,7 +133,7 @@ def _read_some(
         best = scores.argmax(axis=1)
         named = places[part.span[places, 0] >= 0]
         generator = np.random.default_rng(derive_seed(tools.seed, "curve", row))
-        raw, centred = _curve(values[named], tools.centre, tools.scale, generator)
+        raw, centred = entry_curve(values[named], tools.centre, tools.scale, generator)
         detail = Detail(
             nearest=near[row],
             confused=_confused(scores, row),
@@ -156,7 +156,7 @@ def carried_by_layer(signatures: SignatureTable) -> NDArray[np.float64]:
     concept (Shrout and Fleiss, "Intraclass Correlations", 1979, case 1).
     """
     count = signatures.count.astype(np.float64)[:, None]
-    centre, scale = _centre(signatures)
+    centre, scale = centre_and_scale(signatures.mean[signatures.count > 0])
     length = (((signatures.mean - centre) / scale) ** 2).sum(axis=-1, dtype=np.float64)
     spread = (signatures.variance / scale**2).sum(axis=-1, dtype=np.float64)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -164,15 +164,6 @@ def carried_by_layer(signatures: SignatureTable) -> NDArray[np.float64]:
         share = own / (own + spread * count / (count - 1))
     result: NDArray[np.float64] = np.where(count < 2, np.nan, share)
     return result
-
-
-def _centre(signatures: SignatureTable) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    seen = signatures.count > 0
-    if not seen.any():
-        shape = signatures.mean.shape[1:]
-        return np.zeros(shape, np.float32), np.ones(shape, np.float32)
-    mean = signatures.mean[seen]
-    return mean.mean(axis=0), np.maximum(mean.std(axis=0), 1e-12)
 
 
 def _spread(rows: NDArray[np.int64], most: int) -> NDArray[np.int64]:
@@ -202,31 +193,20 @@ def _confused(scores: NDArray[np.floating], row: int) -> list[tuple[int, int, fl
     return [(i, int(instead[i]), float(margin[i])) for i in likeliest]
 
 
-def _curve(
+def entry_curve(
     values: NDArray[np.float32],
     centre: NDArray[np.float32],
     scale: NDArray[np.float32],
     generator: np.random.Generator,
 ) -> tuple[list[float], list[float]]:
     """Return (raw, centred): the relative difference of two random halves of 1, 2, 4 … samples [n, L, H] each."""
-    sizes = [2**step for step in range(10) if 2 ** (step + 1) <= len(values)]
-    raw, centred = np.zeros(len(sizes)), np.zeros(len(sizes))
-    # Less the centre first: the sums then lose nothing to the large direction that all vectors share.
-    values = values - centre
-    for _ in range(ORDERS if sizes else 0):
-        order = generator.permutation(len(values))[: 2 * sizes[-1]]
-        segments = np.add.reduceat(values[order], [0, *sizes], axis=0, dtype=np.float64)
-        first = np.cumsum(segments, axis=0)
-        for step, size in enumerate(sizes):
-            a, b = first[step] / size, segments[step + 1] / size
-            raw[step] += _difference(a + centre, b + centre) / ORDERS
-            centred[step] += _difference(a / scale, b / scale) / ORDERS
-    return raw.tolist(), centred.tolist()
-
-
-def _difference(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
-    lengths = np.linalg.norm(a, axis=-1) + np.linalg.norm(b, axis=-1)
-    return float((2 * np.linalg.norm(a - b, axis=-1) / np.maximum(lengths, 1e-12)).mean())
+    raw, centred, take = [], [], 2
+    while take <= len(values):
+        compared = compare_halves(values, [len(values)], None, centre, scale, generator, SPLITS, take)
+        raw.append(float(compared[0].mean()))
+        centred.append(float(compared[1].mean()))
+        take *= 2
+    return raw, centred
 
 
 def _mean_curve(entries: Sequence[Detail]) -> list[tuple[int, int, float, float]]:

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encyclo.report.wording import clip, interval, known, number, percent
-from encyclo.schema import Book, SignatureTable
+from encyclo.schema import Book
+from encyclo.statistics.similarity import Similarity
 
 SHOWN = 20
 NEIGHBOURS = 4
@@ -27,12 +28,12 @@ class Trusted:
     note: str
 
 
-def trusted(book: Book) -> Trusted:
+def trusted(book: Book, similarity: Similarity) -> Trusted:
     """Return the most and least trusted entries with their nearest concepts; no entry is in both."""
     order = ranking(book)
     most = order[: min(SHOWN, (len(order) + 1) // 2)]
     least = order[len(most) :][::-1][:SHOWN]
-    near = nearest(book.signatures, np.concatenate([most, least]))
+    near = similarity.nearest(np.concatenate([most, least]), NEIGHBOURS)
     names = book.concepts.name
 
     def rows(chosen: NDArray[np.int64]) -> list[dict[str, Any]]:
@@ -85,31 +86,6 @@ def median(values: NDArray[np.floating]) -> float | None:
     return float(np.median(measured)) if len(measured) else None
 
 
-def nearest(
-    signatures: SignatureTable, rows: NDArray[np.int64], count: int = NEIGHBOURS
-) -> dict[int, list[tuple[int, float]]]:
-    """Return for each of `rows` the nearest concepts: (row, cosine), nearest first.
-
-    The cosine is of signatures less their mean over concepts, scaled per dimension, averaged over layers.
-    Concepts without a signature have no neighbours and are nobody's. One layer at a time keeps memory flat.
-    """
-    seen = np.flatnonzero(signatures.count > 0)
-    asked = rows[signatures.count[rows] > 0]
-    found: dict[int, list[tuple[int, float]]] = {int(row): [] for row in rows}
-    if len(seen) < 2 or len(asked) == 0:
-        return found
-    place = np.searchsorted(seen, asked)
-    layers = signatures.mean.shape[1]
-    cosine = np.zeros((len(asked), len(seen)), np.float32)
-    for layer in range(layers):
-        unit = directions(signatures.mean[seen, layer].astype(np.float64)).astype(np.float32)
-        cosine += unit[place] @ unit.T / layers
-    for row, own, values in zip(asked, place, cosine, strict=True):
-        order = [i for i in np.argsort(-values, kind="stable")[: count + 1] if i != own][:count]
-        found[int(row)] = [(int(seen[i]), float(values[i])) for i in order]
-    return found
-
-
 def entry_name(name: str, most: int) -> str:
     """Return a concept's name for people, at most so many characters."""
     return clip(name, most) if name.strip() else "(a blank name)"
@@ -118,15 +94,6 @@ def entry_name(name: str, most: int) -> str:
 def category_name(category: str) -> str:
     """Return a category for people: `people_and_roles` may break between words."""
     return clip(category.replace("_", " "), LONGEST_NAME) if category.strip() else "no category"
-
-
-def directions(mean: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return signatures [C, H] of one layer less their mean, scaled per dimension, of length 1."""
-    centred = mean - mean.mean(axis=0)
-    centred /= np.maximum(centred.std(axis=0), 1e-12)
-    lengths = np.linalg.norm(centred, axis=-1, keepdims=True)
-    result: NDArray[np.float64] = centred / np.maximum(lengths, 1e-12)
-    return result
 
 
 def ranking(book: Book, unmeasured_last: bool = False) -> NDArray[np.int64]:

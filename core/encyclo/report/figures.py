@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from encyclo.report.wording import known
+from encyclo.statistics.figures import Accuracy, LayerConvergence
 
 # Drawn in these colours and rewritten: what a figure means by ink or by a series is the style sheet's
 # choice (Okabe and Ito's palette), so that one figure is legible on a light and on a dark page.
@@ -19,7 +20,7 @@ _STYLED = {INK: "currentColor", RULE: "var(--rule)", FIRST: "var(--first)", SECO
 _SIZE = (4.7, 3.3)
 
 
-def difference_plot(layers: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
+def difference_plot(layers: Sequence[tuple[str, LayerConvergence]]) -> str:
     """Return the raw and the centred difference of halves at each layer, with a line at 5%."""
     with _figure("difference") as (figure, svg):
         axes = figure.subplots()
@@ -33,7 +34,7 @@ def difference_plot(layers: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
     return svg()
 
 
-def cosine_plot(layers: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
+def cosine_plot(layers: Sequence[tuple[str, LayerConvergence]]) -> str:
     """Return the cosine of halves at each layer beside its null: another concept's half."""
     with _figure("cosine") as (figure, svg):
         axes = figure.subplots()
@@ -97,9 +98,7 @@ def curve_plot(curve: Sequence[tuple[int, int, float, float]]) -> str:
     return svg()
 
 
-def ladder_plot(
-    names: Sequence[str], rungs: Sequence[tuple[str, Sequence[tuple[str, Mapping[str, Any]]]]]
-) -> str:
+def ladder_plot(names: Sequence[str], rungs: Sequence[tuple[str, Sequence[tuple[str, Accuracy]]]]) -> str:
     """Return top-1 at each rung with its interval, and its null as a bar upright; at most two readers.
 
     `rungs` holds (rung, [(reader, metrics.json's figures)]).
@@ -110,7 +109,7 @@ def ladder_plot(
             colour, marker, _ = _LOOKS[place]
             points = [(y, dict(rows)[name]) for y, (_, rows) in enumerate(rungs) if name in dict(rows)]
             heights = [y + (place - (len(names) - 1) / 2) * 0.3 for y, _ in points]
-            tops = [float(row["top1"]) for _, row in points]
+            tops = [row.top1 or 0.0 for _, row in points]
             spans = [_span(row, top) for (_, row), top in zip(points, tops, strict=True)]
             axes.errorbar(
                 tops, heights, xerr=list(zip(*spans, strict=True)), color=colour, marker=marker, linestyle="none",
@@ -154,17 +153,16 @@ def coverage_plot(series: Sequence[tuple[str, str, bool, Sequence[Sequence[float
     return svg()
 
 
-def _span(row: Mapping[str, Any], top: float) -> tuple[float, float]:
+def _span(row: Accuracy, top: float) -> tuple[float, float]:
     """Return how far the interval reaches below and above; 0 where it was not measured."""
-    low, high = known(row.get("top1_low")), known(row.get("top1_high"))
+    low, high = known(row.top1_low), known(row.top1_high)
     return (0.0, 0.0) if low is None or high is None else (max(0.0, top - low), max(0.0, high - top))
 
 
-def _null(row: Mapping[str, Any]) -> float | None:
+def _null(row: Accuracy) -> float | None:
     """Return the measured null, or what a guess gives."""
-    measured = known((row.get("null") or {}).get("top1"))
-    candidates = known(row.get("candidates"))
-    return measured if measured is not None or not candidates else 1 / candidates
+    measured = known(row.null.top1) if row.null else None
+    return measured if measured is not None or not row.candidates else 1 / row.candidates
 
 
 # Colour, marker and line differ together: no series is told from another by colour alone.
@@ -172,11 +170,11 @@ _LOOKS = ((FIRST, "o", "solid"), (SECOND, "s", (0, (5, 2))))
 
 
 def _lines(
-    axes: Any, layers: Sequence[tuple[str, Mapping[str, Any]]], series: Sequence[tuple[str, str]]
+    axes: Any, layers: Sequence[tuple[str, LayerConvergence]], series: Sequence[tuple[str, str]]
 ) -> None:
     places = range(len(layers))
     for (key, label), (colour, marker, style) in zip(series, _LOOKS, strict=True):
-        figures = (known(row.get(key)) for _, row in layers)
+        figures = (known(getattr(row, key)) for _, row in layers)
         values = [float("nan") if figure is None else figure for figure in figures]
         axes.plot(places, values, color=colour, marker=marker, linestyle=style, label=label)
     axes.set_xticks(places, [_plain(name).replace("-", "−") for name, _ in layers])

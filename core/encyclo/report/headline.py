@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from encyclo.report.entries import median
 from encyclo.report.sections import (
     NO_HALVES,
-    at,
     bins_of,
     calibrations,
     interpreter_first,
@@ -16,14 +14,16 @@ from encyclo.report.sections import (
     no_calibration,
 )
 from encyclo.report.wording import NOT_MEASURED, clip, duration, known, number, percent
+from encyclo.runs.metrics import Metrics
 from encyclo.schema import Book
+from encyclo.statistics.figures import Accuracy
 
 NO_SENTENCES = (
     "the concept list has no natural sentences (wordnet's has), or nothing could be held out to calibrate on."
 )
 
 
-def key_figures(metrics: Mapping[str, Any], interpreter: str, book: Book) -> list[dict[str, Any]]:
+def key_figures(metrics: Metrics, interpreter: str, book: Book) -> list[dict[str, Any]]:
     """Return the figures that matter, each with what it stands beside."""
     return [
         _top1("Held-out top-1", metrics, interpreter, "heldout_prompts", no_accuracy(metrics)),
@@ -34,67 +34,63 @@ def key_figures(metrics: Mapping[str, Any], interpreter: str, book: Book) -> lis
     ]
 
 
-def capture_line(metrics: Mapping[str, Any]) -> str:
+def capture_line(metrics: Metrics) -> str:
     """Return how fast the run captured, and what."""
-    capture = at(metrics, "capture")
-    rate = known(at(capture, "prompts_per_second"))
+    capture = metrics.capture
+    rate = known(capture.prompts_per_second)
     if rate is None:
         return f"{NOT_MEASURED}: the run kept no time for its captures"
     return (
-        f"{number(rate, 0 if rate >= 10 else 2)} prompts/s: {number(at(capture, 'prompts'))} prompts, "
-        f"{number(at(capture, 'tokens'))} tokens, {duration(at(capture, 'seconds'))} in the model, "
-        f"{at(capture, 'dtype') or 'unknown type'} on {at(capture, 'device') or 'an unnamed device'}"
+        f"{number(rate, 0 if rate >= 10 else 2)} prompts/s: {number(capture.prompts)} prompts, "
+        f"{number(capture.tokens)} tokens, {duration(capture.seconds)} in the model, "
+        f"{capture.dtype or 'unknown type'} on {capture.device or 'an unnamed device'}"
     )
 
 
-def _top1(label: str, metrics: Mapping[str, Any], interpreter: str, rung: str, reason: str) -> dict[str, Any]:
-    found = at(metrics, "accuracy", rung)
-    own = at(found, interpreter)
-    if known(at(own, "top1")) is None:
+def _top1(label: str, metrics: Metrics, interpreter: str, rung: str, reason: str) -> dict[str, Any]:
+    readers = metrics.accuracy.rungs()[rung]
+    own = (readers or {}).get(interpreter)
+    if own is None or known(own.top1) is None:
         return _unknown(label, reason)
-    others = [(name, row) for name, row in interpreter_first(found, interpreter) if name != interpreter]
+    others = [(name, row) for name, row in interpreter_first(readers, interpreter) if name != interpreter]
     beside = [
-        f"Baseline: {clip(name, 40)} {percent(at(row, 'top1'), 1)}{_points(at(row, 'top1'), own['top1'])}, "
-        f"n = {number(at(row, 'n'))}"
+        f"Baseline: {clip(name, 40)} {percent(row.top1, 1)}{_points(row.top1, own.top1)}, n = {number(row.n)}"
         for name, row in others
     ]
     span = ""
-    if known(at(own, "top1_low")) is not None and known(at(own, "top1_high")) is not None:
-        span = f", {percent(own['top1_low'], 1)} to {percent(own['top1_high'], 1)}"
-    among = f"{clip(interpreter, 40)}{span}, n = {number(at(own, 'n'))}, among {number(at(own, 'candidates'))} concepts"
+    if known(own.top1_low) is not None and known(own.top1_high) is not None:
+        span = f", {percent(own.top1_low, 1)} to {percent(own.top1_high, 1)}"
+    among = f"{clip(interpreter, 40)}{span}, n = {number(own.n)}, among {number(own.candidates)} concepts"
     return {
         "label": label,
-        "value": percent(own["top1"], 1),
+        "value": percent(own.top1, 1),
         "detail": [among, *(beside or ["Baseline: no baseline was trained beside it"]), null_line(own)],
     }
 
 
-def null_line(row: Any) -> str:
+def null_line(row: Accuracy) -> str:
     """Return a reading's null: measured with shuffled concepts, or what a guess gives."""
-    if known(at(row, "null", "top1")) is not None:
-        return f"Null: {percent(row['null']['top1'], 2)}, with the concepts shuffled"
-    candidates = known(at(row, "candidates"))
-    return f"Null: {percent(1 / candidates, 2)}, a guess" if candidates else f"Null: {NOT_MEASURED}"
+    if row.null and known(row.null.top1) is not None:
+        return f"Null: {percent(row.null.top1, 2)}, with the concepts shuffled"
+    return f"Null: {percent(1 / row.candidates, 2)}, a guess" if row.candidates else f"Null: {NOT_MEASURED}"
 
 
-def _points(other: Any, own: float) -> str:
+def _points(other: float | None, own: float | None) -> str:
     """Return how many percentage points a baseline lies above or below."""
-    figure = known(other)
-    if figure is None:
+    if other is None or own is None or known(other) is None:
         return ""
-    points = round((figure - own) * 100, 1)
+    points = round((other - own) * 100, 1)
     if points == 0:
         return " (as good)"
     return f" ({abs(points):.1f} points {'higher' if points > 0 else 'lower'})"
 
 
-def _error(metrics: Mapping[str, Any], interpreter: str) -> dict[str, Any]:
+def _error(metrics: Metrics, interpreter: str) -> dict[str, Any]:
     label, found = "Calibration error", calibrations(metrics, interpreter)
-    if not found or known(at(found[0][1], "ece")) is None:
+    if not found or known(found[0][1].ece) is None:
         return _unknown(label, no_calibration(metrics))
     said = [
-        f"Baseline: {clip(name, 40)} {number(at(row, 'ece'), 3)}, n = {number(at(row, 'n'))}"
-        for name, row in found[1:]
+        f"Baseline: {clip(name, 40)} {number(row.ece, 3)}, n = {number(row.n)}" for name, row in found[1:]
     ]
     bins = bins_of(found[0][1])
     total = sum(count for *_, count in bins)
@@ -102,20 +98,20 @@ def _error(metrics: Mapping[str, Any], interpreter: str) -> dict[str, Any]:
     sure = f"{1 - sum(a * n for _, a, n in bins) / total:.3f}" if total else NOT_MEASURED
     return {
         "label": label,
-        "value": number(found[0][1]["ece"], 3),
+        "value": number(found[0][1].ece, 3),
         "detail": [
-            f"{clip(interpreter, 40)}, n = {number(at(found[0][1], 'n'))}; 0 is perfect",
+            f"{clip(interpreter, 40)}, n = {number(found[0][1].n)}; 0 is perfect",
             *(said or ["Baseline: no baseline was measured beside it"]),
             f"Null: {sure}, had every reading claimed certainty",
         ],
     }
 
 
-def _halves(metrics: Mapping[str, Any]) -> dict[str, Any]:
-    label, table = "Agreement of halves", at(metrics, "convergence") or {}
+def _halves(metrics: Metrics) -> dict[str, Any]:
+    label, table = "Agreement of halves", metrics.convergence or {}
 
     def mean(key: str) -> float | None:
-        figures = [figure for row in table.values() if (figure := known(at(row, key))) is not None]
+        figures = [figure for row in table.values() if (figure := known(getattr(row, key))) is not None]
         return sum(figures) / len(figures) if figures else None
 
     if mean("cosine") is None:
@@ -132,15 +128,15 @@ def _halves(metrics: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _settled(metrics: Mapping[str, Any], book: Book) -> dict[str, Any]:
-    table, stages = book.concepts, at(metrics, "stages") or []
+def _settled(metrics: Metrics, book: Book) -> dict[str, Any]:
+    table, stages = book.concepts, metrics.stages
     middle = median(table.confidence)
     confident = (
         "confidence not measured, so that nothing can settle"
         if middle is None
         else f"median confidence {percent(middle)}; {int(table.converged.sum()):,} signatures converged"
     )
-    first = f"Baseline: {number(at(stages[0], 'settled'))} after the first stage" if stages else ""
+    first = f"Baseline: {number(stages[0].settled)} after the first stage" if stages else ""
     return {
         "label": "Concepts settled",
         "value": f"{int(table.settled.sum()):,} of {len(table):,}",

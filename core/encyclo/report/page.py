@@ -10,7 +10,9 @@ from typing import Any
 from encyclo.report.details import Details
 from encyclo.report.rendering import render
 from encyclo.report.wording import clip, moment
+from encyclo.runs.metrics import Metrics
 from encyclo.schema import Attributes, Book
+from encyclo.statistics.similarity import Similarity
 from encyclo.storage import files
 
 STATIC = 5000
@@ -18,25 +20,24 @@ STATIC = 5000
 
 
 def write_report(
-    path: Path, record: dict[str, Any], metrics: dict[str, Any], book: Book, details: Details | None = None
+    path: Path, record: dict[str, Any], metrics: Metrics, book: Book, details: Details | None = None
 ) -> None:
     """Write the page about a run to `path`: one HTML file that needs no network.
 
-    `record` is run.json's content, `metrics` metrics.json's; a figure that is null there is said in words
-    to be not measured. `details` (report/details.py) comes from the run's samples; without it entries show what
+    `record` is run.json's content, `metrics` metrics.json's; a figure that is None is said in words to be not
+    measured. `details` (report/details.py) comes from the run's samples; without it entries show what
     the book holds. The same arguments give the same bytes.
     """
     files.write_text(path, render("page.html.j2", _context(record, metrics, book, details)))
 
 
-def _context(
-    record: dict[str, Any], metrics: dict[str, Any], book: Book, details: Details | None
-) -> dict[str, Any]:
+def _context(record: dict[str, Any], metrics: Metrics, book: Book, details: Details | None) -> dict[str, Any]:
     """Return everything that the template prints, already in words."""
     from encyclo.report import atlas, entries, headline, payload, sections
 
-    interpreter = str(sections.at(record, "config", "interpreter") or "interpreter")
-    drawn = atlas.draw_atlas(book.signatures)
+    interpreter = str((record.get("config") or {}).get("interpreter") or "interpreter")
+    similarity = Similarity.of(book.signatures)
+    drawn = atlas.draw_atlas(similarity)
     script = payload.asset("common.js", "entries.js", "map.js")
     return {
         "model": book.attributes.model,
@@ -55,7 +56,7 @@ def _context(
         "coverage": sections.coverage(metrics, interpreter),
         "atlas": drawn,
         "confused": sections.confused(metrics, interpreter, details, book),
-        "trusted": entries.trusted(book),
+        "trusted": entries.trusted(book, similarity),
         "categories": entries.by_category(book) if len(book.concepts) <= STATIC else [],
         "total": f"{len(book.concepts):,}",
         "details": _details(record),

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from encyclo.query.readings import TokenReading
 from encyclo.report import payload
 from encyclo.report.entries import LONGEST_NAME, entry_name
 from encyclo.report.rendering import render
 from encyclo.report.wording import percent
 from encyclo.storage import files
-
-if TYPE_CHECKING:
-    from encyclo.query.text_reader import TokenReading
 
 
 def write_reading(

@@ -9,9 +9,11 @@ from encyclo.report import figures
 from encyclo.report.details import Details
 from encyclo.report.entries import entry_name
 from encyclo.report.wording import NOT_MEASURED, clip, duration, known, number, percent
+from encyclo.runs.metrics import Metrics, Rung
 from encyclo.schema import Attributes, Book
+from encyclo.statistics.figures import Accuracy, Calibration, LayerConvergence
 
-RUNGS = {
+READ_FROM = {
     "heldout_prompts": "prompts of families that training never saw, naming the concept",
     "natural": "sentences by other authors that mention the concept",
     "described": "the concept's definition, with no word of its name",
@@ -37,87 +39,75 @@ USES = {
 }
 
 
-def at(tree: Any, *keys: str) -> Any:
-    """Return tree[key]…[key], or None where there is nothing."""
-    for key in keys:
-        tree = tree.get(key) if isinstance(tree, Mapping) else None
-    return tree
-
-
-def stages(metrics: Mapping[str, Any]) -> list[list[str]]:
+def stages(metrics: Metrics) -> list[list[str]]:
     """Return a row a stage: stage, sampler, concepts, samples, settled, what was read right, convergence, time."""
     return [
         [
-            number(at(row, "stage")),
-            clip(str(at(row, "sampler") or "not named"), 60),
-            *(number(at(row, key)) for key in ("concepts", "samples", "settled", "converged")),
-            *(percent(at(row, key), 1) for key in ("heldout_top1", "natural_top1", "confidence")),
-            number(at(row, "ece"), 3),
-            _at_best_layer(at(row, "convergence"), "within_5pct_raw", max),
-            _at_best_layer(at(row, "convergence"), "adjusted_rel_diff", min),
-            duration(at(row, "seconds")),
+            number(row.stage),
+            clip(row.sampler or "not named", 60),
+            *(number(count) for count in (row.concepts, row.samples, row.settled, row.converged)),
+            *(percent(share, 1) for share in (row.heldout_top1, row.natural_top1, row.confidence)),
+            number(row.ece, 3),
+            _at_best_layer(row.convergence, "within_5pct_raw", max),
+            _at_best_layer(row.convergence, "adjusted_rel_diff", min),
+            duration(row.seconds),
         ]
-        for row in at(metrics, "stages") or []
+        for row in metrics.stages
     ]
 
 
-def _at_best_layer(table: Any, key: str, best: Callable[..., float]) -> str:
+def _at_best_layer(table: Mapping[str, LayerConvergence] | None, key: str, best: Callable[..., str]) -> str:
     """Return the layer's figure that is best, and which layer's it is."""
-    rows = table.items() if isinstance(table, Mapping) else ()
-    found = {layer: figure for layer, row in rows if (figure := known(at(row, key))) is not None}
+    figures_by_layer = {layer: known(getattr(row, key)) for layer, row in (table or {}).items()}
+    found = {layer: figure for layer, figure in figures_by_layer.items() if figure is not None}
     if not found:
         return NOT_MEASURED
     layer = best(found, key=found.__getitem__)
     return f"{percent(found[layer])} at {clip(str(layer), 8)}"
 
 
-def ladder(metrics: Mapping[str, Any], interpreter: str) -> list[dict[str, Any]]:
+def ladder(metrics: Metrics, interpreter: str) -> list[dict[str, Any]]:
     """Return a rung each: what it reads from, and a row a reader, or why there is none."""
-    accuracy = at(metrics, "accuracy") or {}
     return [
         {
-            "name": rung.replace("heldout", "held-out").replace("_", " "),
-            "read_from": RUNGS.get(rung, ""),
-            "rows": [_reading(name, row) for name, row in interpreter_first(accuracy.get(rung), interpreter)],
+            "name": rung_name(rung),
+            "read_from": READ_FROM[rung],
+            "rows": [_reading(name, row) for name, row in interpreter_first(rows, interpreter)],
             "reason": no_accuracy(metrics)
             if rung == "heldout_prompts"
             else "this run did not climb this rung.",
         }
-        for rung in dict.fromkeys((*RUNGS, *accuracy))
+        for rung, rows in metrics.accuracy.rungs().items()
     ]
 
 
-def ladder_plot(metrics: Mapping[str, Any], interpreter: str) -> str:
+def rung_name(rung: str) -> str:
+    """Return a rung's name for people."""
+    return rung.replace("heldout", "held-out").replace("_", " ")
+
+
+def ladder_plot(metrics: Metrics, interpreter: str) -> str:
     """Return the plot of top-1 by rung with intervals and nulls; empty where nothing was read."""
-    accuracy = at(metrics, "accuracy") or {}
-    rungs = [
-        (rung.replace("heldout", "held-out").replace("_", " "), rows)
-        for rung in dict.fromkeys((*RUNGS, *accuracy))
-        if (
-            rows := [
-                r
-                for r in interpreter_first(accuracy.get(rung), interpreter)
-                if known(at(r[1], "top1")) is not None
-            ]
-        )
-    ]
-    names = list(dict.fromkeys(name for _, rows in rungs for name, _ in rows))[:2]
-    drawn = [
-        (rung, [(name, dict(rows)[name]) for name in names if name in dict(rows)]) for rung, rows in rungs
-    ]
+    rungs = {}
+    for rung, readers in metrics.accuracy.rungs().items():
+        rows = {n: row for n, row in interpreter_first(readers, interpreter) if known(row.top1) is not None}
+        if rows:
+            rungs[rung_name(rung)] = rows
+    names = list(dict.fromkeys(name for rows in rungs.values() for name in rows))[:2]
+    drawn = [(rung, [(name, rows[name]) for name in names if name in rows]) for rung, rows in rungs.items()]
     return figures.ladder_plot(names, drawn) if drawn else ""
 
 
-def coverage(metrics: Mapping[str, Any], interpreter: str) -> dict[str, Any] | None:
+def coverage(metrics: Metrics, interpreter: str) -> dict[str, Any] | None:
     """Return accuracy against coverage, a series a rung and reader; None where `encyclo evaluate` never ran."""
     series = []
     for rung, label in (("heldout_prompts", "held-out"), ("natural", "natural")):
-        rows = interpreter_first(at(metrics, "accuracy", rung), interpreter)[:2]
+        rows = interpreter_first(metrics.accuracy.rungs()[rung], interpreter)[:2]
         for name, row in rows:
             points = [
                 [float(share), float(right)]
-                for share, right, *_ in at(row, "calibration", "coverage") or []
-                if known(share) is not None and known(right) is not None
+                for share, right, *_ in (row.calibration and row.calibration.coverage) or []
+                if share is not None and right is not None
             ]
             if points:
                 series.append((label, clip(name, 40), name == interpreter, points))
@@ -136,9 +126,7 @@ def _accuracy_at(points: list[list[float]], share: float) -> float:
     return min(points, key=lambda point: abs(point[0] - share))[1]
 
 
-def confused(
-    metrics: Mapping[str, Any], interpreter: str, details: Details | None, book: Book
-) -> list[dict[str, Any]]:
+def confused(metrics: Metrics, interpreter: str, details: Details | None, book: Book) -> list[dict[str, Any]]:
     """Return the commonest misreadings, a table a kind of reading: (truth, read instead, times)."""
     tables: list[dict[str, Any]] = []
     if details is not None:
@@ -158,45 +146,45 @@ def confused(
             }
         )
     for rung in ("natural", "described", "unseen", "adversarial"):
-        row = at(metrics, "accuracy", rung, interpreter)
-        if at(row, "confused"):
+        row = (metrics.accuracy.rungs()[rung] or {}).get(interpreter)
+        if row and row.confused:
             found = [
                 [(entry_name(str(a), 80), None), (entry_name(str(b), 80), None), number(times)]
-                for a, b, times in row["confused"][:20]
+                for a, b, times in row.confused[:20]
             ]
-            tables.append({"of": f"{number(at(row, 'n'))} readings of the rung {rung}", "rows": found})
+            tables.append({"of": f"{number(row.n)} readings of the rung {rung}", "rows": found})
     return tables
 
 
-def families(metrics: Mapping[str, Any]) -> str:
+def families(metrics: Metrics) -> str:
     """Return how many prompt families went where."""
-    splits = at(metrics, "splits") or {}
+    splits = metrics.splits
     parts = [f"{len(splits.get(key) or []):,} {verb}" for key, verb in USES.items() if key in splits]
     return f"Of the prompt families, {', '.join(parts)}." if parts else ""
 
 
-def no_accuracy(metrics: Mapping[str, Any]) -> str:
+def no_accuracy(metrics: Metrics) -> str:
     """Return why nothing was read from held-out prompts."""
-    return "the run recorded no such reading." if at(metrics, "splits", "test") else NO_FAMILY
+    return "the run recorded no such reading." if metrics.splits.get("test") else NO_FAMILY
 
 
-def no_calibration(metrics: Mapping[str, Any]) -> str:
+def no_calibration(metrics: Metrics) -> str:
     """Return why the confidences were not measured."""
-    if not at(metrics, "splits", "test"):
+    if not metrics.splits.get("test"):
         return NO_FAMILY
-    return "the run's scorer reported none." if at(metrics, "splits", "calibration") else NO_SPARE_FAMILY
+    return "the run's scorer reported none." if metrics.splits.get("calibration") else NO_SPARE_FAMILY
 
 
-def convergence(metrics: Mapping[str, Any], attributes: Attributes) -> dict[str, Any] | None:
+def convergence(metrics: Metrics, attributes: Attributes) -> dict[str, Any] | None:
     """Return the convergence table, shallow layers first, and its two plots; None where not measured."""
-    table = at(metrics, "convergence")
+    table = metrics.convergence
     if not table:
         return None
     depth = {
         str(layer): index for layer, index in zip(attributes.layers, attributes.layer_index, strict=True)
     }
     layers = sorted(table.items(), key=lambda item: depth.get(item[0], len(depth)))
-    counts = [count for _, row in layers if (count := known(at(row, "concepts"))) is not None]
+    counts = [row.concepts for _, row in layers if row.concepts is not None]
     return {
         "rows": [_layer(name, depth.get(name), row) for name, row in layers],
         "concepts": f"{number(max(counts))} concepts" if counts else "the concepts",
@@ -218,7 +206,7 @@ def curve(details: Details | None) -> dict[str, Any] | None:
     }
 
 
-def reliability(metrics: Mapping[str, Any], interpreter: str) -> dict[str, Any] | None:
+def reliability(metrics: Metrics, interpreter: str) -> dict[str, Any] | None:
     """Return the calibration of the interpreter and of the baselines; None where not measured."""
     found = calibrations(metrics, interpreter)
     if not found:
@@ -228,8 +216,8 @@ def reliability(metrics: Mapping[str, Any], interpreter: str) -> dict[str, Any] 
         "rows": [
             [
                 clip(name, 40),
-                number(at(row, "n")),
-                *(number(at(row, key), 3) for key in ("ece", "brier", "temperature")),
+                number(row.n),
+                *(number(figure, 3) for figure in (row.ece, row.brier, row.temperature)),
             ]
             for name, row in found
         ],
@@ -242,61 +230,55 @@ def reliability(metrics: Mapping[str, Any], interpreter: str) -> dict[str, Any] 
     }
 
 
-def interpreter_first(rung: Any, interpreter: str) -> list[tuple[str, Mapping[str, Any]]]:
+def interpreter_first(rung: Rung, interpreter: str) -> list[tuple[str, Accuracy]]:
     """Return the readers that were measured, the run's own first."""
-    measured = {name: row for name, row in (rung or {}).items() if isinstance(row, Mapping) and row}
+    measured = {name: row for name, row in (rung or {}).items() if row is not None}
     return sorted(measured.items(), key=lambda item: (item[0] != interpreter, item[0]))
 
 
-def _reading(name: str, row: Mapping[str, Any]) -> list[str]:
-    candidates = known(at(row, "candidates"))
+def _reading(name: str, row: Accuracy) -> list[str]:
+    null = row.null.top1 if row.null else None
+    guess = f"{percent(1 / row.candidates, 2)}, a guess" if row.candidates else NOT_MEASURED
     return [
         clip(name, 40),
-        number(at(row, "n")),
-        percent(at(row, "top1"), 1),
+        number(row.n),
+        percent(row.top1, 1),
         _span(row),
-        *(percent(at(row, key), 1) for key in ("top10", "top100")),
-        number(at(row, "median_rank"), 0 if (known(at(row, "median_rank")) or 0) % 1 == 0 else 1),
-        percent(at(row, "null", "top1"), 2)
-        if known(at(row, "null", "top1")) is not None
-        else f"{percent(1 / candidates, 2)}, a guess"
-        if candidates
-        else NOT_MEASURED,
+        *(percent(share, 1) for share in (row.top10, row.top100)),
+        number(row.median_rank, 0 if (known(row.median_rank) or 0) % 1 == 0 else 1),
+        percent(null, 2) if known(null) is not None else guess,
     ]
 
 
-def _span(row: Mapping[str, Any]) -> str:
-    low, high = at(row, "top1_low"), at(row, "top1_high")
-    if known(low) is None or known(high) is None:
+def _span(row: Accuracy) -> str:
+    if known(row.top1_low) is None or known(row.top1_high) is None:
         return NOT_MEASURED
-    return f"{percent(low, 1)} to {percent(high, 1)}"
+    return f"{percent(row.top1_low, 1)} to {percent(row.top1_high, 1)}"
 
 
-def _layer(name: str, index: int | None, row: Mapping[str, Any]) -> dict[str, Any]:
+def _layer(name: str, index: int | None, row: LayerConvergence) -> dict[str, Any]:
     cells = [
-        percent(at(row, "raw_rel_diff"), 1),
-        percent(at(row, "within_5pct_raw")),
-        percent(at(row, "centred_rel_diff"), 1),
-        percent(at(row, "within_5pct_centred")),
-        percent(at(row, "adjusted_rel_diff"), 1),
-        number(at(row, "cosine"), 3),
-        number(at(row, "null_cosine"), 3),
-        number(at(row, "samples_to_5pct_median")),
+        percent(row.raw_rel_diff, 1),
+        percent(row.within_5pct_raw),
+        percent(row.centred_rel_diff, 1),
+        percent(row.within_5pct_centred),
+        percent(row.adjusted_rel_diff, 1),
+        number(row.cosine, 3),
+        number(row.null_cosine, 3),
+        number(row.samples_to_5pct_median),
     ]
     return {"name": name.replace("-", "−"), "index": "" if index is None else str(index), "cells": cells}
 
 
-def calibrations(metrics: Mapping[str, Any], interpreter: str) -> list[tuple[str, Mapping[str, Any]]]:
+def calibrations(metrics: Metrics, interpreter: str) -> list[tuple[str, Calibration]]:
     """Return (name, calibration), the run's interpreter first and then the baselines under their names."""
-    own = at(metrics, "calibration")
-    if not own:
+    own = metrics.calibration
+    if own is None or not own.as_json():
         return []
-    return [(interpreter, own)] + [(k, v) for k, v in own.items() if isinstance(v, Mapping) and v]
+    return [(interpreter, own), *own.baselines().items()]
 
 
-def bins_of(row: Mapping[str, Any]) -> list[list[float]]:
+def bins_of(row: Calibration) -> list[list[float]]:
     """Return the bins that can be drawn: three figures each, and a reading at least."""
-    whole = [
-        [figure for value in bin_ if (figure := known(value)) is not None] for bin_ in at(row, "bins") or []
-    ]
+    whole = [[figure for value in bin_ if (figure := known(value)) is not None] for bin_ in row.bins or []]
     return [some for some in whole if len(some) == 3 and some[2] > 0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.metadata
 import json
@@ -16,20 +17,21 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from packaging.requirements import Requirement
+
 from encyclo.errors import DamagedError, RunDirectoryError, StoreError
 from encyclo.storage import checksums, files
 from encyclo.storage.ledger import Ledger, locked
 from encyclo.version import __version__
 
-_PACKAGES = ("torch", "transformers", "numpy", "h5py", "zarr", "safetensors", "pluggy", "tokenizers")
-
-
+_LIBRARIES = ("torch", "transformers", "numpy", "h5py", "zarr", "safetensors", "pluggy", "tokenizers", "gguf")
+"""Libraries that results may depend on, and that no plugin's package need name."""
 GROWS = ("targets", "budget")
 """What may be raised on a used --out: the run then goes on from where it is."""
 
 
 @dataclass(frozen=True)
-class Effort:
+class Goals:
     """What the run was asked to reach: a target a stage, and the most samples a stage (None: the usual)."""
 
     targets: tuple[float, ...]
@@ -54,13 +56,9 @@ class RunDirectory:
         return Ledger(self.path)
 
     @property
-    def efforts(self) -> list[Effort]:
+    def goals(self) -> list[Goals]:
         """Return what the run was asked for: first, and each time that targets or budget were raised."""
-        return [Effort(tuple(asked["targets"]), asked["budget"]) for asked in self.record["efforts"]]
-
-    def plugin_folder(self, name: str) -> Path:
-        """Return the folder where the plugin `name` may keep things; not made yet."""
-        return self.path / "plugins" / name
+        return [Goals(tuple(asked["targets"]), asked["budget"]) for asked in self.record["efforts"]]
 
     def note(self, key: str, value: Any) -> None:
         """Add to run.json something that became known during the run."""
@@ -184,7 +182,7 @@ def _new_record(resolved: Mapping[str, Any], provenance: Mapping[str, Any]) -> d
         "config": dict(resolved),
         "efforts": [_effort(resolved)],
         "provenance": dict(provenance),
-        "versions": _versions(),
+        "versions": _versions({text.split()[0] for text in provenance.get("plugins", {}).values()}),
         "platform": {"python": platform.python_version(), "system": platform.platform()},
     }
 
@@ -212,14 +210,27 @@ def _lower(there: Any, here: Any) -> bool:
     return there is not None and (here is None or here < there)
 
 
-def _versions() -> dict[str, str]:
+def _versions(packages: set[str]) -> dict[str, str]:
+    """Return the versions of encyclo's main libraries and of all that the plugins' own packages require."""
+    names = dict.fromkeys(_LIBRARIES)
+    for package in sorted(packages):
+        names[package] = None
+        for line in _requirements(package):
+            requirement = Requirement(line)
+            if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
+                names[requirement.name] = None
     versions = {"encyclo": __version__}
-    for name in _PACKAGES:
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
+    for name in names:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions.setdefault(name, importlib.metadata.version(name))
     return versions
+
+
+def _requirements(package: str) -> list[str]:
+    try:
+        return importlib.metadata.requires(package) or []
+    except importlib.metadata.PackageNotFoundError:
+        return []
 
 
 def _differences(there: Any, here: Any, prefix: str = "") -> Iterator[str]:

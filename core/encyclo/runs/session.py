@@ -18,7 +18,7 @@ from encyclo.plugins.manager import Plugins
 from encyclo.plugins.validation import with_article
 from encyclo.schema import Schema
 from encyclo.storage import files
-from encyclo.types import Concept, Context, Model, Progress
+from encyclo.types import Concept, Context, Model, Progress, Store
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -50,13 +50,29 @@ class Session:
         """The concepts as samplers get them: without their examples, which are for evaluation only."""
         return [dataclasses.replace(concept, examples=()) for concept in self.concepts]
 
+    @cached_property
+    def place_of(self) -> dict[str, int]:
+        """Each concept's place in `concepts`, by its id."""
+        return {concept.id: place for place, concept in enumerate(self.concepts)}
+
+    def looks(self, stage: Stage) -> bool:
+        """Return whether a stage's sampler looks for what an interpreter misreads."""
+        return self.plugins.traits(stage.sampler).needs_interpreter
+
+    def open_store(self, out: Path) -> Store:
+        """Return the store of the run directory `out`."""
+        return open_store(self.plugins, self.config.store, out, self.schema)
+
     def context(self, plugin: str, out: Path, **more: Any) -> Context:
-        """Return the context that `plugin` gets: its own options and folder, and `more`."""
+        """Return the context that `plugin` gets: its own options and folder, and `more`.
+
+        The capture plugin is told the model's device, any other what the user asked for.
+        """
         return Context(
             seed=self.config.seed,
-            device=self.model.device,
+            device=self.model.device if plugin == self.config.capture else self.config.device,
             options=self.options[plugin],
-            folder=out / "plugins" / plugin,
+            folder=plugin_folder(out, plugin),
             model=self.model,
             pooling=self.config.pooling,
             prompts_wanted=self.config.per_concept,
@@ -71,7 +87,7 @@ class Session:
             name: options.model_dump(mode="json") for name, options in self.options.items() if options
         }
         record["weights_sha256"] = self.model.weights_sha256
-        record["concepts_sha256"] = hash_of([dataclasses.asdict(c) for c in self.concepts])
+        record["concepts_sha256"] = concepts_hash(self.concepts)
         record["dtype"] = self.model.dtype
         record["device"] = self.model.device
         return record
@@ -83,7 +99,7 @@ class Session:
             "concept_files": _files_named(self.options[self.config.concepts]),
             "licences": {
                 "model": getattr(self.model, "licence", None),
-                "concepts": self.plugins.licence(self.config.concepts),
+                "concepts": self.plugins.traits(self.config.concepts).licence,
             },
             "plugins": {
                 name: f"{found.package} {found.version}"
@@ -93,10 +109,17 @@ class Session:
         }
 
 
-def prepare(config: RunConfig, progress: Progress) -> Session:
+def open_store(plugins: Plugins, name: str, out: Path, schema: Schema) -> Store:
+    """Return the store plugin `name`'s store of the run directory `out`."""
+    store: Store = plugins.call("store_activations", name, location=out, schema=schema)
+    return store
+
+
+def prepare(config: RunConfig, progress: Progress, out: Path = Path()) -> Session:
     """Load the plugins, fill their options, read the concepts, find the model, check the layers.
 
-    Raises UsageError (or a kind of it) for what can't be; writes nothing into the run directory.
+    `out` is the run directory, in which each plugin has a folder for what it keeps. Raises UsageError (or a kind of
+    it) for what can't be; writes nothing.
     """
     plugins = Plugins()
     for hook, name in _hooks_used(config):
@@ -106,21 +129,18 @@ def prepare(config: RunConfig, progress: Progress) -> Session:
     concepts = load_concepts(config, plugins, options[config.concepts])
     config = _with_fitting_baselines(config, plugins, len(concepts), progress)
     options = {name: options[name] for name in config.plugin_names()}
-    context = Context(
-        config.seed, config.device, options[config.capture], Path(), pooling=config.pooling, progress=progress
-    )
-    model: Model = plugins.call("load_model", config.capture, name=config.model, context=context)
+    model = load_model(plugins, config, options[config.capture], out, progress)
     index = tuple(resolve_layer(layer, model) for layer in config.layers)
     if len(set(index)) != len(index):
         raise UsageError(f"--layers names one layer twice: {list(config.layers)} are {list(index)}.")
-    stages = tuple(Stage(plugins.stage_of(name), name) for name in config.sampler)
+    stages = tuple(Stage(plugins.traits(name).stage, name) for name in config.sampler)
     numbers = [stage.number for stage in stages]
     if numbers != sorted(set(numbers)):
         raise UsageError(
             "--sampler takes one sampler a stage, in rising stages; "
             f"{', '.join(config.sampler)} are of the stages {', '.join(map(str, numbers))}."
         )
-    if plugins.needs_interpreter(config.sampler[0]):
+    if plugins.traits(config.sampler[0]).needs_interpreter:
         raise UsageError(
             f"The sampler {config.sampler[0]} looks for what an interpreter misreads, and a run's first stage "
             "has none yet; name an earlier stage's sampler before it, such as --sampler templates."
@@ -135,6 +155,26 @@ def prepare(config: RunConfig, progress: Progress) -> Session:
         Schema(config.layers, index, model.hidden_size),
         progress,
     )
+
+
+def load_model(
+    plugins: Plugins,
+    config: RunConfig,
+    options: BaseModel | None,
+    out: Path,
+    progress: Progress,
+    name: str | None = None,
+) -> Model:
+    """Return the handle of the run's model (or of the one called `name`); no weights are loaded yet."""
+    folder = plugin_folder(out, config.capture)
+    context = Context(config.seed, config.device, options, folder, pooling=config.pooling, progress=progress)
+    model: Model = plugins.call("load_model", config.capture, name=name or config.model, context=context)
+    return model
+
+
+def plugin_folder(out: Path, name: str) -> Path:
+    """Return the folder in the run directory `out` where the plugin `name` may keep things; not made yet."""
+    return out / "plugins" / name
 
 
 def resolve_layer(layer: int, model: Model) -> int:
@@ -186,7 +226,7 @@ def _with_fitting_baselines(config: RunConfig, plugins: Plugins, count: int, pro
     """
     kept = list(config.baselines)
     for name in dict.fromkeys((config.interpreter, *config.baselines)):
-        most = plugins.most_concepts(name)
+        most = plugins.traits(name).most_concepts
         if most is None or count <= most:
             continue
         why = f"it takes at most {most:,} concepts and this run has {count:,}"
@@ -205,6 +245,7 @@ def _files_named(options: BaseModel | None) -> dict[str, str | None]:
     return {str(path): files.sha256_of(path) if path.is_file() else None for path in paths}
 
 
-def hash_of(value: Any) -> str:
-    """Return the sha256 of a value's JSON."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+def concepts_hash(concepts: list[Concept]) -> str:
+    """Return the sha256 of a concept list's JSON."""
+    listed = [dataclasses.asdict(concept) for concept in concepts]
+    return hashlib.sha256(json.dumps(listed, sort_keys=True).encode()).hexdigest()

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from encyclo.statistics.figures import Accuracy, Category
 from encyclo.types import Interpreter, SampleSet
 
 BATCH = 1024
@@ -20,9 +20,18 @@ def read_in_batches(
     interpreter: Interpreter, samples: SampleSet, rows: NDArray[np.int64]
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
     """Yield (rows [k], scores float32 [k, C]) so that memory stays flat in the number of samples."""
+    for some, _, scores in read_batches(interpreter, samples, rows):
+        yield some, scores
+
+
+def read_batches(
+    interpreter: Interpreter, samples: SampleSet, rows: NDArray[np.int64]
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.float32]]]:
+    """Yield (rows [k], activations float32 [k, L, H], scores float32 [k, C]); each batch is fetched once."""
     for start in range(0, len(rows), BATCH):
         some = rows[start : start + BATCH]
-        yield some, interpreter.read(samples.read(some))
+        activations = samples.read(some)
+        yield some, activations, interpreter.read(activations)
 
 
 def true_ranks(scores: NDArray[np.float32], truth: NDArray[np.int32]) -> NDArray[np.int64]:
@@ -45,18 +54,18 @@ def rank_samples(interpreter: Interpreter, samples: SampleSet, rows: NDArray[np.
     return np.concatenate(ranks) if ranks else np.empty(0, np.int64)
 
 
-def accuracy(ranks: NDArray[np.int64], candidates: int) -> dict[str, Any] | None:
+def accuracy(ranks: NDArray[np.int64], candidates: int) -> Accuracy | None:
     """Return metrics.json's accuracy object for these ranks; None where nothing was read."""
     if len(ranks) == 0:
         return None
-    return {
-        "top1": float((ranks == 1).mean()),
-        "top10": float((ranks <= 10).mean()),
-        "top100": float((ranks <= 100).mean()),
-        "median_rank": float(np.median(ranks)),
-        "candidates": candidates,
-        "n": len(ranks),
-    }
+    return Accuracy(
+        top1=float((ranks == 1).mean()),
+        top10=float((ranks <= 10).mean()),
+        top100=float((ranks <= 100).mean()),
+        median_rank=float(np.median(ranks)),
+        candidates=candidates,
+        n=len(ranks),
+    )
 
 
 def intervals(
@@ -106,24 +115,24 @@ def shuffled(concept: NDArray[np.int32], candidates: int, seed: int = 0) -> NDAr
 
 def by_category(
     ranks: NDArray[np.int64], concept: NDArray[np.int32], categories: Sequence[str]
-) -> dict[str, dict[str, Any]]:
-    """Return {category: {top1, top10, n}} by name; `categories` are the candidates'."""
+) -> dict[str, Category]:
+    """Return the figures of each category by its name; `categories` are the candidates'."""
     own = np.array([categories[c] for c in concept.tolist()])
     return {
-        str(name) or "none": {
-            "top1": float((ranks[own == name] == 1).mean()),
-            "top10": float((ranks[own == name] <= 10).mean()),
-            "n": int((own == name).sum()),
-        }
+        str(name) or "none": Category(
+            top1=float((ranks[own == name] == 1).mean()),
+            top10=float((ranks[own == name] <= 10).mean()),
+            n=int((own == name).sum()),
+        )
         for name in np.unique(own)
     }
 
 
 def confused_pairs(
     truth: NDArray[np.int32], best: NDArray[np.int32], names: Sequence[str], most: int = 20
-) -> list[list[Any]]:
-    """Return the commonest misreadings as [truth, read instead, times], the most frequent first."""
+) -> list[tuple[str, str, int]]:
+    """Return the commonest misreadings as (truth, read instead, times), the most frequent first."""
     wrong = truth != best
     pairs = Counter(zip(truth[wrong].tolist(), best[wrong].tolist(), strict=True))
     ordered = sorted(pairs.items(), key=lambda item: (-item[1], item[0]))[:most]
-    return [[names[a], names[b], times] for (a, b), times in ordered]
+    return [(names[a], names[b], times) for (a, b), times in ordered]

@@ -1,6 +1,6 @@
-"""How sure a reading is: a temperature for the doubt between concepts, familiarity for what none of them is.
+"""How sure a reading is: a temperature for the doubt between concepts, a factor for what none of them is.
 
-    confidence = softmax(scores / temperature) x familiarity
+    confidence = softmax(scores / temperature) x in-distribution score
 
 The first factor is calibrated on readings of concepts that are in the encyclopedia. It must always choose one
 of them, so that noise, another model's activation or a concept without an entry could look certain. The second
@@ -10,21 +10,16 @@ have, and falls to 0 towards what readings have whose own concept is taken away 
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from encyclo.errors import DamagedError
 from encyclo.statistics import calibration
-from encyclo.statistics.accuracy import read_in_batches, true_ranks
-from encyclo.storage import files
+from encyclo.statistics.accuracy import read_batches, true_ranks
+from encyclo.statistics.figures import Calibration, Conformal
 from encyclo.types import Interpreter, SampleSet, Split
 
 KEPT = 1024
@@ -35,6 +30,8 @@ UNFAMILIAR_SHARE = 0.02
 """The share of known readings that may lose confidence for looking unfamiliar."""
 FEWEST = 20
 """Fewer readings than this calibrate nothing."""
+ENOUGH_SENTENCES = 200
+"""From so many natural sentences on readings are calibrated on them: they are what a text is like."""
 _STATISTICS_FROM = 4096  # training samples that the distance is measured from
 
 
@@ -43,7 +40,7 @@ class Readings:
     """What calibration needs of n readings, without their full scores.
 
     truth, best: int32 [n]; rank: int64 [n]; top: float32 [n, K] descending; own, rival: float32 [n], the score
-    of the truth and the best of the others; distance: float32 [n], see `Surroundings`.
+    of the truth and the best of the others; distance: float32 [n], see `TrainingDistribution`.
     """
 
     truth: NDArray[np.int32]
@@ -69,34 +66,34 @@ class Readings:
 
 
 @dataclass(frozen=True)
-class Surroundings:
+class TrainingDistribution:
     """Where training samples lie: mean and standard deviation float32 [L, H]."""
 
     mean: NDArray[np.float32]
     std: NDArray[np.float32]
 
     def distance(self, activations: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return how far each sample lies, float32 [n]: log mean squared deviation at its strangest layer."""
+        """Return how far each sample lies, float32 [n]: log mean squared deviation at its farthest layer."""
         deviation = (activations - self.mean) / self.std
         result: NDArray[np.float32] = np.log((deviation**2).mean(axis=-1) + 1e-9).max(axis=-1)
         return result
 
 
-def survey(samples: SampleSet) -> Surroundings:
+def training_distribution(samples: SampleSet) -> TrainingDistribution:
     """Return where the training samples that mention their concept lie."""
     rows = samples.rows(Split.TRAIN)
     rows = rows[samples.named[rows]]
     step = max(1, len(rows) // _STATISTICS_FROM)
     values = samples.read(rows[::step])
     std = values.std(axis=0)
-    return Surroundings(values.mean(axis=0), np.maximum(std, max(float(std.mean()) * 1e-3, 1e-12)))
+    return TrainingDistribution(values.mean(axis=0), np.maximum(std, max(float(std.mean()) * 1e-3, 1e-12)))
 
 
 def collect_readings(
-    interpreter: Interpreter, samples: SampleSet, rows: NDArray[np.int64], near: Surroundings
+    interpreter: Interpreter, samples: SampleSet, rows: NDArray[np.int64], distribution: TrainingDistribution
 ) -> Readings:
     """Read `rows` in batches and keep what calibration needs of each; memory is flat in the candidates."""
-    pieces = list(_read_pieces(interpreter, samples, rows, near))
+    pieces = list(_read_pieces(interpreter, samples, rows, distribution))
     if not pieces:
         whole, real = np.empty(0, np.int32), np.empty(0, np.float32)
         return Readings(whole, whole, np.empty(0, np.int64), np.empty((0, 1), np.float32), real, real, real)
@@ -105,14 +102,14 @@ def collect_readings(
 
 
 def _read_pieces(
-    interpreter: Interpreter, samples: SampleSet, rows: NDArray[np.int64], near: Surroundings
+    interpreter: Interpreter, samples: SampleSet, rows: NDArray[np.int64], distribution: TrainingDistribution
 ) -> Iterator[Readings]:
-    for some, scores in read_in_batches(interpreter, samples, rows):
+    for some, activations, scores in read_batches(interpreter, samples, rows):
         truth, line = samples.concept[some], np.arange(len(some))
         own = scores[line, truth]
         others = scores.copy()
         others[line, truth] = -np.inf
-        distance = near.distance(samples.read(some))
+        distance = distribution.distance(activations)
         rival = others.max(axis=1) if scores.shape[1] > 1 else np.full(len(some), own.min() - 1, np.float32)
         ranks, best = true_ranks(scores, truth), scores.argmax(axis=1).astype(np.int32)
         yield Readings(truth, best, ranks, best_scores(scores)[0], own, rival, distance)
@@ -131,23 +128,26 @@ def best_scores(scores: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArr
 
 @dataclass(frozen=True)
 class Calibrator:
-    """Turns scores into confidences; fitted by `fit`."""
+    """Turns scores into confidences; fitted by `fit`, returned by the scorer, used by everything that reads."""
 
     temperature: float
     score_strange: float
-    """A best score at or below this is unfamiliar (0) ..."""
+    """A best score at or below this is out of distribution (0) ..."""
     score_known: float
-    """... and from this on familiar (1)."""
+    """... and from this on in distribution (1)."""
     distance_known: float
     distance_strange: float
     conformal: float
-    """The largest -log probability that a candidate in a conformal set may have."""
+    """The largest nonconformity score that a candidate in a conformal set may have."""
     level: float
     n: int
     """Readings that it was fitted on."""
+    fitted_on: str
+    """The rung of the evaluation ladder that these readings are of."""
+    distribution: TrainingDistribution
 
-    def familiarity(self, top: NDArray[np.float32], distance: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Return 1 for a known look, 0 for a strange one: best scores [n, K], distances [n] -> [n]."""
+    def in_distribution(self, top: NDArray[np.float32], distance: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Return 1 for a known look, 0 for an unknown one: best scores [n, K], distances [n] -> [n]."""
         score = (top[:, 0].astype(np.float64) - self.score_strange) / (self.score_known - self.score_strange)
         far = (distance.astype(np.float64) - self.distance_known) / (
             self.distance_strange - self.distance_known
@@ -158,9 +158,9 @@ class Calibrator:
     def confidences(self, top: NDArray[np.float32], distance: NDArray[np.float32]) -> NDArray[np.float64]:
         """Return the confidence of each of the best candidates, float64 [n, K]; a row sums to at most 1."""
         shares = calibration.softmax(top, self.temperature)
-        return shares * self.familiarity(top, distance)[:, None]
+        return shares * self.in_distribution(top, distance)[:, None]
 
-    def strangeness(self, top: NDArray[np.float32], scores: NDArray[np.float32]) -> NDArray[np.float64]:
+    def nonconformity(self, top: NDArray[np.float32], scores: NDArray[np.float32]) -> NDArray[np.float64]:
         """Return -log of the softmax of `scores` [n, m] among the best scores [n, K]: float64 [n, m]."""
         from scipy.special import logsumexp
 
@@ -169,7 +169,12 @@ class Calibrator:
         return result
 
 
-def fit(readings: Readings, level: float = LEVEL) -> Calibrator:
+def fit(
+    readings: Readings,
+    distribution: TrainingDistribution,
+    fitted_on: str = "heldout_prompts",
+    level: float = LEVEL,
+) -> Calibrator:
     """Fit on readings whose truth is known and that training never saw; at least one."""
     temperature = _fit_temperature(readings)
     best = readings.top[:, 0].astype(np.float64)
@@ -180,9 +185,11 @@ def fit(readings: Readings, level: float = LEVEL) -> Calibrator:
     strange = strange if strange < known - 0.1 * spread else known - spread
     far = float(np.quantile(readings.distance, 1 - UNFAMILIAR_SHARE / 4))
     reach = 5 * max(float(readings.distance.std()), 0.05)
-    draft = Calibrator(temperature, strange, known, far, far + reach, np.inf, level, len(readings))
-    own = draft.strangeness(readings.top, readings.own[:, None])[:, 0]
-    return Calibrator(**{**asdict(draft), "conformal": calibration.conformal_threshold(own, level)})
+    draft = Calibrator(
+        temperature, strange, known, far, far + reach, np.inf, level, len(readings), fitted_on, distribution
+    )
+    own = draft.nonconformity(readings.top, readings.own[:, None])[:, 0]
+    return replace(draft, conformal=calibration.conformal_threshold(own, level))
 
 
 def _fit_temperature(readings: Readings) -> float:
@@ -195,8 +202,12 @@ def _fit_temperature(readings: Readings) -> float:
 
 
 def cross_fit(
-    readings: Readings, groups: NDArray[np.integer], folds: int = 5, seed: int = 0
-) -> dict[str, Any] | None:
+    readings: Readings,
+    groups: NDArray[np.integer],
+    distribution: TrainingDistribution,
+    folds: int = 5,
+    seed: int = 0,
+) -> Calibration | None:
     """Judge calibration on readings that the calibrator did not see: whole `groups` [n] change sides.
 
     Returns metrics.json's calibration object with `coverage` (accuracy where only the surest are answered) and
@@ -212,74 +223,31 @@ def cross_fit(
     held, size = np.zeros(len(readings), bool), np.zeros(len(readings))
     for number in range(int(fold.max()) + 1):
         judged = fold == number
-        calibrator, some = fit(readings.take(~judged)), readings.take(judged)
+        calibrator, some = fit(readings.take(~judged), distribution), readings.take(judged)
         confidence[judged] = calibrator.confidences(some.top, some.distance)[:, 0]
-        own = calibrator.strangeness(some.top, some.own[:, None])[:, 0]
+        own = calibrator.nonconformity(some.top, some.own[:, None])[:, 0]
         held[judged] = own <= calibrator.conformal
-        size[judged] = (calibrator.strangeness(some.top, some.top) <= calibrator.conformal).sum(axis=1)
-    return report(confidence, readings.right) | {
-        "coverage": calibration.accuracy_by_coverage(confidence, readings.right),
-        "conformal": {
-            "level": LEVEL,
-            "coverage": float(held.mean()),
-            "size": float(size.mean()),
-            "empty": float((size == 0).mean()),
-            "n": len(readings),
-        },
-    }
+        size[judged] = (calibrator.nonconformity(some.top, some.top) <= calibrator.conformal).sum(axis=1)
+    sets = Conformal(
+        level=LEVEL,
+        coverage=float(held.mean()),
+        size=float(size.mean()),
+        empty=float((size == 0).mean()),
+        n=len(readings),
+    )
+    answered = calibration.accuracy_by_coverage(confidence, readings.right)
+    return report(confidence, readings.right).model_copy(update={"coverage": answered, "conformal": sets})
 
 
-def report(confidence: NDArray[np.float64], right: NDArray[np.bool_]) -> dict[str, Any]:
-    """Return calibration error, Brier score, bins and n, as metrics.json has them."""
+def report(
+    confidence: NDArray[np.float64], right: NDArray[np.bool_], temperature: float | None = None
+) -> Calibration:
+    """Return calibration error, Brier score, bins and n; with the temperature where there is one to tell."""
     bins = calibration.reliability_bins(confidence, right)
-    return {
-        "ece": calibration.expected_calibration_error(bins),
-        "brier": calibration.brier_score(confidence, right),
-        "n": len(right),
-        "bins": [[b.confidence, b.accuracy, b.count] for b in bins],
-    }
-
-
-def save(path: Path, calibrator: Calibrator, near: Surroundings, fitted_on: str) -> None:
-    """Write what `encyclo read` needs into one JSON file that holds its own sha256; replaced atomically."""
-    content = {
-        "fitted_on": fitted_on,
-        "calibrator": {**asdict(calibrator), "conformal": _finite(calibrator.conformal)},
-        "shape": list(near.mean.shape),
-        "mean": _packed(near.mean),
-        "std": _packed(near.std),
-    }
-    files.write_json(path, {**content, "sha256": _seal(content)})
-
-
-def load(path: Path) -> tuple[Calibrator, Surroundings]:
-    """Read what `save` wrote. Raises DamagedError if it is not that."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if content.pop("sha256") != _seal(content):
-            raise ValueError("its sha256 is another")
-        values = content["calibrator"]
-        values["conformal"] = np.inf if values["conformal"] is None else values["conformal"]
-        shape = tuple(content["shape"])
-        near = Surroundings(_unpacked(content["mean"], shape), _unpacked(content["std"], shape))
-        return Calibrator(**values), near
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DamagedError(
-            f"{path} is not what the run wrote ({error}); `encyclo evaluate` on its directory writes it anew."
-        ) from error
-
-
-def _finite(value: float) -> float | None:
-    return value if np.isfinite(value) else None
-
-
-def _seal(content: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def _packed(values: NDArray[np.float32]) -> str:
-    return base64.b64encode(np.ascontiguousarray(values, "<f4").tobytes()).decode()
-
-
-def _unpacked(text: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
-    return np.frombuffer(base64.b64decode(text), "<f4").reshape(shape).astype(np.float32)
+    found = Calibration(
+        ece=calibration.expected_calibration_error(bins),
+        brier=calibration.brier_score(confidence, right),
+        n=len(right),
+        bins=[[b.confidence, b.accuracy, b.count] for b in bins],
+    )
+    return found if temperature is None else found.model_copy(update={"temperature": temperature})

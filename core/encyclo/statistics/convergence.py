@@ -30,7 +30,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encyclo.seeds import derive_seed
-from encyclo.statistics.signatures import Contexts
+from encyclo.statistics.figures import LayerConvergence, LayerCurve
+from encyclo.statistics.signatures import Contexts, estimate
+from encyclo.statistics.similarity import centre_and_scale
 from encyclo.types import SampleSet, Signatures
 
 if TYPE_CHECKING:
@@ -78,30 +80,63 @@ def half_splits(
     chosen = np.flatnonzero(signatures.count >= FEWEST) if among is None else among
     if len(chosen) < 2:
         return None
-    centre = signatures.mean[chosen].mean(axis=0)
-    scale = np.maximum(signatures.mean[chosen].std(axis=0), 1e-12)
+    centre, scale = centre_and_scale(signatures.mean[chosen])
     rows = np.flatnonzero(samples.named)
     rows = rows[np.argsort(samples.concept[rows], kind="stable")]
     starts = np.concatenate([[0], np.cumsum(signatures.count)])
     found = []
     for index, some in enumerate(np.array_split(chosen, max(1, len(chosen) // CONCEPTS_AT_ONCE))):
         own = [rows[starts[c] : starts[c + 1]] for c in some]
-        values = samples.read(np.concatenate(own))
+        together = np.concatenate(own)
         generator = np.random.default_rng(derive_seed(seed, "halves", index))
-        pick = _pick_halves([len(o) for o in own], splits, generator, take)
-        first, second = _half_means(pick, values, splits)
-        adjusted = _half_means(pick, values - contexts.of(np.concatenate(own)), splits)
-        apart = _difference(*((half - centre) / scale for half in adjusted)).mean(axis=0).astype(np.float64)
-        found.append((*_compare(first, second, centre, scale, generator), apart))
-    raw, centred, cosine, null, less = (np.concatenate(column) for column in zip(*found, strict=True))
+        values, counts = samples.read(together), [len(o) for o in own]
+        found.append(
+            compare_halves(values, counts, contexts.of(together), centre, scale, generator, splits, take)
+        )
     used = signatures.count[chosen].astype(np.int64)
     used = used if take is None else np.minimum(used, take)
-    return HalfSplit(chosen, used, raw, centred, less, cosine, null)
+    return HalfSplit(chosen, used, *(np.concatenate(column) for column in zip(*found, strict=True)))
+
+
+def compare_halves(
+    values: NDArray[np.float32],
+    counts: list[int],
+    context: NDArray[np.float32] | None,
+    centre: NDArray[np.float32],
+    scale: NDArray[np.float32],
+    generator: np.random.Generator,
+    splits: int = SPLITS,
+    take: int | None = None,
+) -> tuple[NDArray[np.float64], ...]:
+    """Return raw, centred, adjusted, cosine and null of some concepts: float64 [concepts, L], means over splits.
+
+    `values` [n, L, H] are the concepts' samples, one concept's `counts` after another's; `context` [n, L, H] is what
+    their contexts add (None: nothing is known of it, and adjusted is centred). Of a single concept null is NaN.
+    """
+    pick = _pick_halves(counts, splits, generator, take)
+    first, second = _half_means(pick, values, splits)
+    a, b = (first - centre) / scale, (second - centre) / scale
+    centred = adjusted = _difference(a, b)
+    null = np.full(centred.shape, np.nan)
+    if len(counts) > 1:
+        # Shift by a random non-zero distance: every concept meets another one, never itself.
+        null = _cosine(a, np.roll(b, int(generator.integers(1, len(counts))), axis=1))
+    if context is not None:
+        less = _half_means(pick, values - context, splits)
+        adjusted = _difference(*((half - centre) / scale for half in less))
+    figures = (_difference(first, second), centred, adjusted, _cosine(a, b), null)
+    return tuple(figure.mean(axis=0).astype(np.float64) for figure in figures)
+
+
+def measure(samples: SampleSet, concepts: int, seed: int) -> dict[str, LayerConvergence] | None:
+    """Return the table of these samples by layer; None where nothing can be halved."""
+    signatures, contexts = estimate(samples, concepts)
+    return convergence_table(half_splits(samples, signatures, contexts, seed), samples.layers)
 
 
 def convergence_table(
     halves: HalfSplit | None, layers: tuple[int, ...]
-) -> dict[str, dict[str, float]] | None:
+) -> dict[str, LayerConvergence] | None:
     """Return metrics.json's `convergence`: means and shares over concepts, a row a layer."""
     if halves is None:
         return None
@@ -109,21 +144,46 @@ def convergence_table(
     for index, layer in enumerate(layers):
         raw, centred, adjusted = (f[:, index] for f in (halves.raw, halves.centred, halves.adjusted))
         half = halves.samples / 2
-        table[str(layer)] = {
-            "raw_rel_diff": float(raw.mean()),
-            "centred_rel_diff": float(centred.mean()),
-            "adjusted_rel_diff": float(adjusted.mean()),
-            "cosine": float(halves.cosine[:, index].mean()),
-            "null_cosine": float(halves.null[:, index].mean()),
-            "within_5pct_raw": float((raw <= CLOSE).mean()),
-            "within_5pct_centred": float((centred <= CLOSE).mean()),
-            "samples_to_5pct_median": float(np.median(half * (adjusted / CLOSE) ** 2)),
-            "samples_to_95pct_raw": float(np.quantile(half * (raw / CLOSE) ** 2, MOST)),
-            "samples_to_10pct_centred": float((centred * np.sqrt(half)).mean() / NEAR) ** 2,
-            "samples_to_10pct_adjusted": float((adjusted * np.sqrt(half)).mean() / NEAR) ** 2,
-            "concepts": len(raw),
-        }
+        table[str(layer)] = LayerConvergence(
+            raw_rel_diff=float(raw.mean()),
+            centred_rel_diff=float(centred.mean()),
+            adjusted_rel_diff=float(adjusted.mean()),
+            cosine=float(halves.cosine[:, index].mean()),
+            null_cosine=float(halves.null[:, index].mean()),
+            within_5pct_raw=float((raw <= CLOSE).mean()),
+            within_5pct_centred=float((centred <= CLOSE).mean()),
+            samples_to_5pct_median=float(np.median(half * (adjusted / CLOSE) ** 2)),
+            samples_to_95pct_raw=float(np.quantile(half * (raw / CLOSE) ** 2, MOST)),
+            samples_to_10pct_centred=float((centred * np.sqrt(half)).mean() / NEAR) ** 2,
+            samples_to_10pct_adjusted=float((adjusted * np.sqrt(half)).mean() / NEAR) ** 2,
+            concepts=len(raw),
+        )
     return table
+
+
+def convergence_curve(
+    samples: SampleSet, signatures: Signatures, contexts: Contexts, seed: int
+) -> dict[str, LayerCurve] | None:
+    """Return the figures over the number of samples a concept, by layer; None where no two concepts have any."""
+    points = []
+    for take, chosen in _points(signatures.count):
+        halves = half_splits(samples, signatures, contexts, seed, take=take, among=chosen)
+        if halves is not None:
+            points.append((take, halves))
+    if not points:
+        return None
+    found = {}
+    for index, layer in enumerate(samples.layers):
+        takes = [take for take, _ in points]
+        raw, centred, adjusted, cosine, null = (
+            [float(getattr(halves, name)[:, index].mean()) for _, halves in points]
+            for name in ("raw", "centred", "adjusted", "cosine", "null")
+        )
+        found[str(layer)] = LayerCurve(
+            samples=takes, concepts=[len(halves.concepts) for _, halves in points], raw=raw, centred=centred,
+            adjusted=adjusted, cosine=cosine, null=null, exponent=_slope(takes, adjusted),
+        )  # fmt: skip
+    return found
 
 
 def _pick_halves(
@@ -158,21 +218,6 @@ def _half_means(
     return means[:, :, 0], means[:, :, 1]
 
 
-def _compare(
-    first: NDArray[np.float32],
-    second: NDArray[np.float32],
-    centre: NDArray[np.float32],
-    scale: NDArray[np.float32],
-    generator: np.random.Generator,
-) -> tuple[NDArray[np.float64], ...]:
-    """Return raw, centred, cosine and null, each float64 [concepts, L], averaged over the splits."""
-    a, b = (first - centre) / scale, (second - centre) / scale
-    # Shift by a random non-zero distance: every concept meets another one, never itself.
-    other = np.roll(b, int(generator.integers(1, b.shape[1])), axis=1)
-    figures = (_difference(first, second), _difference(a, b), _cosine(a, b), _cosine(a, other))
-    return tuple(figure.mean(axis=0).astype(np.float64) for figure in figures)
-
-
 def _difference(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:
     lengths = np.linalg.norm(a, axis=-1) + np.linalg.norm(b, axis=-1)
     result: NDArray[np.float32] = 2 * np.linalg.norm(a - b, axis=-1) / np.maximum(lengths, 1e-12)
@@ -183,3 +228,24 @@ def _cosine(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float3
     lengths = np.linalg.norm(a, axis=-1) * np.linalg.norm(b, axis=-1)
     result: NDArray[np.float32] = (a * b).sum(axis=-1) / np.maximum(lengths, 1e-12)
     return result
+
+
+def _points(count: NDArray[np.int32]) -> list[tuple[int, NDArray[np.int64]]]:
+    """Return (samples, concepts to compare) of each of the curve's points; the last is of a twentieth of them."""
+    enough = count[count >= FEWEST]
+    if len(enough) < 2:
+        return []
+    panel = 2 ** int(np.log2(np.median(enough)))
+    points, take = [], 2
+    fewest = max(2, len(enough) // 20)
+    while (chosen := np.flatnonzero(count >= max(take, panel))).size >= fewest:
+        points.append((take, chosen))
+        take *= 2
+    return points
+
+
+def _slope(samples: list[int], figures: list[float]) -> float | None:
+    """Return the least-squares slope of log(figure) over log(samples); None for fewer than two points."""
+    if len(samples) < 2 or min(figures) <= 0:
+        return None
+    return float(np.polyfit(np.log(samples), np.log(figures), 1)[0])

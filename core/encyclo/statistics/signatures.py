@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from encyclo.statistics.similarity import centre_and_scale
 from encyclo.types import SampleSet, Signatures
 
 COMMON = 30
@@ -85,8 +86,7 @@ def relative_standard_error(signatures: Signatures) -> NDArray[np.float64]:
     """
     count = signatures.count.astype(np.float64)
     seen = count > 0
-    centre = signatures.mean[seen].mean(axis=0)
-    scale = np.maximum(signatures.mean[seen].std(axis=0), 1e-12)
+    centre, scale = centre_and_scale(signatures.mean[seen])
     length = np.linalg.norm((signatures.mean - centre) / scale, axis=-1)
     spread = (signatures.variance / scale**2).sum(axis=-1)
     with np.errstate(divide="ignore", invalid="ignore"):

@@ -1,41 +1,78 @@
-"""Which way signatures point once what all concepts share is taken away: what nearness is measured by.
+"""Signatures made comparable: centred, scaled, of length 1; what nearness is measured by.
 
 A signature is centred (less the mean over concepts), each dimension divided by its standard deviation over
-concepts, and brought to length 1 at each layer; see docs/glossary.md.
+concepts, and brought to length 1 at each layer; see docs/glossary.md. Concepts without a sample that mentions them
+have no signature: they count in neither the mean nor the standard deviation, and are nobody's neighbour.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 TINY = 1e-12
+BLOCK = 256
+"""Concepts whose neighbours are looked up together: memory is BLOCK x C."""
+
+
+class HasMeans(Protocol):
+    """Signatures: mean float32 [C, L, H] and count int32 [C]."""
+
+    @property
+    def mean(self) -> NDArray[np.float32]:
+        """Each concept's mean."""
+        ...
+
+    @property
+    def count(self) -> NDArray[np.int32]:
+        """How many samples it is of."""
+        ...
+
+
+def centre_and_scale(mean: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return the mean and the standard deviation over concepts of `mean` [C, L, H]: float32 [L, H] each.
+
+    Summed in float64: what all signatures share is much larger than what sets them apart. The standard deviation is
+    at least TINY, so that it can be divided by. Without a concept they are 0 and 1.
+    """
+    shape = mean.shape[1:]
+    centre, scale = np.zeros(shape, np.float32), np.ones(shape, np.float32)
+    for layer in range(shape[0] if len(mean) else 0):  # a layer at a time: no second array of this size
+        centre[layer] = mean[:, layer].mean(axis=0, dtype=np.float64)
+        scale[layer] = np.maximum(mean[:, layer].std(axis=0, dtype=np.float64), TINY)
+    return centre, scale
 
 
 @dataclass(frozen=True)
-class Directions:
+class Similarity:
     """Every concept's direction, and how to bring a vector to the same terms.
 
-    centre, scale: float32 [L, H]; units: float32 [C, L, H], of length 1 at each layer
+    centre, scale: float32 [L, H]; units: float32 [C, L, H], of length 1 at each layer (0 without a signature);
+    seen: bool [C], whether the concept has a signature
     """
 
     centre: NDArray[np.float32]
     scale: NDArray[np.float32]
     units: NDArray[np.float32]
+    seen: NDArray[np.bool_]
 
     @classmethod
-    def of(cls, mean: NDArray[np.float32]) -> Directions:
-        """Return the directions of signatures, float32 [C, L, H]."""
-        centre = mean.mean(axis=0)
-        scale = np.maximum((mean - centre).std(axis=0), TINY)
-        return cls(centre, scale, _unit((mean - centre) / scale))
+    def of(cls, signatures: HasMeans) -> Similarity:
+        """Return the directions of signatures."""
+        mean, seen = signatures.mean, signatures.count > 0
+        centre, scale = centre_and_scale(mean[seen])
+        units = np.zeros(mean.shape, np.float32)
+        for layer in range(mean.shape[1]):  # a layer at a time: no second array of this size
+            units[seen, layer] = _unit((mean[seen, layer] - centre[layer]) / scale[layer])
+        return cls(centre, scale, units, seen)
 
     def cosines(
         self, vector: NDArray[np.floating], layer: int | None = None, difference: bool = False
     ) -> NDArray[np.float32]:
-        """Return each concept's cosine with a vector, float32 [C].
+        """Return each concept's cosine with a vector, float32 [C]; -inf for one without a signature.
 
         `vector` is [L, H] (cosines are averaged over layers), or [H] at the place `layer` among the layers. A
         `difference` of activations is scaled but not centred: the centre has fallen out of it already.
@@ -45,7 +82,33 @@ class Directions:
         centred = values if difference else values - self.centre[chosen]
         unit = _unit(centred / self.scale[chosen])
         found: NDArray[np.float32] = np.einsum("clh,lh->c", self.units[:, chosen], unit) / len(unit)
+        found[~self.seen] = -np.inf
         return found
+
+    def nearest(self, rows: NDArray[np.int64], count: int) -> dict[int, list[tuple[int, float]]]:
+        """Return the nearest concepts of each of `rows`: at most `count` of (row, cosine), the nearest first.
+
+        The cosine is averaged over layers. Equal ones come in the concepts' order.
+        """
+        found: dict[int, list[tuple[int, float]]] = {int(row): [] for row in rows}
+        asked = np.asarray(rows)[self.seen[rows]]
+        for start in range(0, len(asked), BLOCK):
+            block = asked[start : start + BLOCK]
+            cosine = np.zeros((len(block), len(self.units)), np.float32)
+            for layer in range(self.units.shape[1]):
+                cosine += self.units[block, layer] @ self.units[:, layer].T
+            cosine /= self.units.shape[1]
+            cosine[:, ~self.seen] = -np.inf
+            cosine[np.arange(len(block)), block] = -np.inf
+            for row, values in zip(block.tolist(), cosine, strict=True):
+                found[row] = likeliest(values, count)
+        return found
+
+
+def likeliest(cosines: NDArray[np.float32], count: int) -> list[tuple[int, float]]:
+    """Return the `count` largest of `cosines` [C] as (row, cosine), the largest first; none that is -inf."""
+    order = np.argsort(-cosines, kind="stable")[: max(count, 0)]
+    return [(int(row), float(cosines[row])) for row in order if np.isfinite(cosines[row])]
 
 
 def _unit(values: NDArray[np.floating]) -> NDArray[np.float32]:

@@ -22,24 +22,24 @@ UNSEEN_SHARE = 0.2
 
 def split_families(
     families: Mapping[int, Sequence[str]], seed: int, chosen: Collection[int] = ()
-) -> dict[tuple[int, str], Split]:
-    """Assign every (stage, family) to a split.
+) -> dict[str, Split]:
+    """Assign every family to a split: a name has one split, whichever stages it comes in.
 
-    `families` lists each stage's families. A stage with one family only trains; with two, one tests; with
-    three, one also calibrates; from four on every split has at least one family. The stages in `chosen`, whose
-    prompts were chosen by how they are read, only train: judged by them every interpreter would look worse
-    than it is.
+    `families` lists each stage's families; a name is assigned in the first stage that has it. A stage with one
+    family of its own only trains; with two, one tests; with three, one also calibrates; from four on every split
+    has at least one. The stages in `chosen`, whose prompts were chosen by how they are read, only train, and so
+    does a name that one of them has: judged by it every interpreter would look worse than it is.
     """
-    assigned: dict[tuple[int, str], Split] = {}
+    assigned = {name: Split.TRAIN for stage in chosen for name in families.get(stage, ())}
     for stage, names in sorted(families.items()):
-        shuffled = sorted(set(names))
+        shuffled = sorted(set(names) - assigned.keys())
         Random(derive_seed(seed, "families", stage)).shuffle(shuffled)
         each = max(1, round(HELD_OUT_SHARE * len(shuffled)))
         held_out = [Split.TEST] * each + [Split.CALIBRATION] * each + [Split.VALIDATION] * each
-        spare = 0 if stage in chosen else len(shuffled) - 1
+        spare = len(shuffled) - 1
         for index, name in enumerate(shuffled):
             keep = index < min(spare, len(held_out))
-            assigned[stage, name] = held_out[index] if keep else Split.TRAIN
+            assigned[name] = held_out[index] if keep else Split.TRAIN
     return assigned
 
 

@@ -15,29 +15,27 @@ samples' checksums stand alone.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 import os
-import re
 import shutil
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import pydantic.dataclasses
 from filelock import FileLock, Timeout
+from pydantic import ConfigDict, StringConstraints, ValidationError
 
 from encyclo import crc
 from encyclo.errors import DamagedError, RunDirectoryError
-from encyclo.pipeline.rounds import Plan
 from encyclo.schema import Part
 from encyclo.storage import checksums, files
-from encyclo.types import Concept, Store
+from encyclo.types import Store
 
-SAMPLES_A_UNIT = 2_000
-_PLAIN = re.compile(r"[0-9A-Za-z_-]{1,200}")
+Name = Annotated[str, StringConstraints(pattern=r"^[0-9A-Za-z_-]{1,200}$")]
+"""The name of a unit or a part: it becomes a file's name, and a record may be somebody else's."""
 
 
 @dataclass(frozen=True)
@@ -53,64 +51,28 @@ class Unit:
     """Samples of this stage that each of them has already."""
 
 
-@dataclass(frozen=True)
+@pydantic.dataclasses.dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class Commit:
-    """A committed unit: which part holds it, what it must contain, what it cost."""
+    """A committed unit: which part holds it, what it must contain, what it cost. The record in commits/."""
 
-    unit: str
+    unit: Name
     stage: int
-    part: str
+    part: Name
     rows: int
     checksum: str
     attempt: str
     seconds: float
     tokens: int
     tokens_computed: int
-    files: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    files: dict[str, dict[str, Any]] = field(default_factory=dict)
     """What `checksums.describe` says of each of the part's files, by its path below parts/."""
     crc32: str = ""
     """Of each row's activations at each layer, as `crc.pack` writes them."""
 
-    def __post_init__(self) -> None:
-        # Part and unit become file names; a record may be somebody else's.
-        for name in (self.unit, self.part):
-            if not _PLAIN.fullmatch(name):
-                raise ValueError(f"{name!r} is no name of a unit or a part")
-        if not isinstance(self.files, Mapping):
-            raise ValueError("it lists no files")
-
-
-def plan_units(concepts: Sequence[Concept], plan: Plan, recipe: Mapping[str, Any]) -> list[Unit]:
-    """Cut the plan's concepts into units of about SAMPLES_A_UNIT samples, at least one concept each.
-
-    `recipe` is everything else that determines a unit's content (model, layers, sampler, options, seed).
-    """
-    units = []
-    for start, end in _slices(plan.wanted):
-        chosen, wanted, done = (c[start:end] for c in (plan.concepts, plan.wanted, plan.done))
-        content = {
-            "recipe": recipe,
-            "stage": plan.stage,
-            "concepts": [dataclasses.asdict(concepts[i]) for i in chosen],
-            "wanted": wanted,
-            "done": done,
-        }
-        text = json.dumps(content, sort_keys=True, ensure_ascii=True)
-        identity = hashlib.sha256(text.encode()).hexdigest()[:32]
-        units.append(Unit(identity, plan.stage, chosen, wanted, done))
-    return units
-
-
-def _slices(wanted: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """Yield [start, end) so that each slice wants at most SAMPLES_A_UNIT samples or is one concept."""
-    start = total = 0
-    for place, number in enumerate(wanted):
-        if place > start and total + number > SAMPLES_A_UNIT:
-            yield start, place
-            start, total = place, 0
-        total += number
-    if start < len(wanted):
-        yield start, len(wanted)
+    @classmethod
+    def of_nothing(cls, unit: Unit) -> Commit:
+        """Return the commit of a unit about which there was nothing to add: it has no part."""
+        return cls(unit.id, unit.stage, f"{unit.id}-none", 0, "", "", 0.0, 0, 0)
 
 
 class Ledger:
@@ -135,6 +97,10 @@ class Ledger:
             found[commit.unit] = commit
         return found
 
+    def ordered(self) -> list[Commit]:
+        """Return every commit, by stage and unit."""
+        return sorted(self.commits().values(), key=lambda commit: (commit.stage, commit.unit))
+
     def new_attempt(self, unit: Unit) -> tuple[str, str]:
         """Return (attempt, part name) for another try at `unit`; no two attempts share a part."""
         attempt = uuid.uuid4().hex[:8]
@@ -148,12 +114,12 @@ class Ledger:
         `seconds` and the tokens say what the unit cost. The checksums are computed while the disk is busy.
         """
         attempt, name = self.new_attempt(unit)
-        checksums: list[str] = []
-        with files.meanwhile(lambda: checksums.extend(_checksums(part))):
+        sums: list[str] = []
+        with files.meanwhile(lambda: sums.extend(_checksums(part))):
             bulk = store.write_part(name, part) or {}
         commit = Commit(
-            unit.id, unit.stage, name, len(part), checksums[0], attempt, seconds, tokens, computed,
-            self.describe_part(name, bulk), checksums[1],
+            unit.id, unit.stage, name, len(part), sums[0], attempt, seconds, tokens, computed,
+            self.describe_part(name, bulk), sums[1],
         )  # fmt: skip
         return commit if self.commit(commit) else self.commits()[unit.id]
 
@@ -215,8 +181,9 @@ def read_record(path: Path) -> Commit:
         if f"{commit.unit}.json" != path.name:
             raise ValueError("it is another unit's")
     except (ValueError, TypeError) as error:
+        reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
         raise DamagedError(
-            f"The commit record {path} can't be read ({error}); delete it and run the same command "
+            f"The commit record {path} can't be read ({reason}); delete it and run the same command "
             "again to redo that unit."
         ) from error
     return commit

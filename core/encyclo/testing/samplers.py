@@ -48,7 +48,7 @@ class SamplerContract(HookContract):
             "sample_prompts",
             self.plugin,
             concepts=concepts,
-            stage=plugins.stage_of(self.plugin),
+            stage=plugins.traits(self.plugin).stage,
             context=context,
         )
         return plugins.iterate(self.plugin, found)

@@ -1,4 +1,4 @@
-"""Scorer `calibrated`: a temperature fitted on some held-out families, judged on others.
+"""Scorer `calibrated`: one calibrator, fitted on some held-out families, judged on others.
 
 A concept's confidence is the probability that the interpreter names it right from one fresh sample: its own
 held-out readings, drawn towards what is usual over concepts as far as concepts are alike, which is estimated from
@@ -7,56 +7,47 @@ all of them. Few own readings leave a wide interval where concepts differ.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from numpy.typing import NDArray
 
-from encyclo import hookimpl
-from encyclo.statistics import calibration
-from encyclo.statistics.accuracy import read_in_batches, true_ranks
-from encyclo.types import Interpreter, SampleSet, Scores, Split
+from encyclo import calibration, hookimpl
+from encyclo.statistics.confidence import (
+    ENOUGH_SENTENCES,
+    FEWEST,
+    Calibrator,
+    collect_readings,
+    fit,
+    report,
+    training_distribution,
+)
+from encyclo.types import Context, Interpreter, SampleSet, Scores, Split
 
 
 @hookimpl
-def score_confidence(interpreter: Interpreter, samples: SampleSet) -> Scores:
-    """Fit the temperature on `Split.CALIBRATION`, report on `Split.TEST`, score concepts from both.
+def score_confidence(interpreter: Interpreter, samples: SampleSet, context: Context) -> Scores:
+    """Fit the calibrator on `Split.CALIBRATION`, report on `Split.TEST`, score concepts from both.
 
-    Samples that only describe their concept are left out: they are a rung of their own.
-    A run without held-out families can't measure this: confidences are NaN and calibration is empty.
+    Samples that only describe their concept are left out: they are a rung of their own. Where there are enough
+    natural sentences, readings in a text are calibrated on them instead. A run without held-out families can't
+    measure this: confidences are NaN and calibration is empty.
     """
-    fit_rows, test_rows = samples.named_rows(Split.CALIBRATION), samples.named_rows(Split.TEST)
-    count = len(interpreter.concepts)
-    if len(fit_rows) == 0 or len(test_rows) == 0:
+    count, known = len(interpreter.concepts), training_distribution(samples)
+    fitting, test = (
+        collect_readings(interpreter, samples, samples.named_rows(split), known)
+        for split in (Split.CALIBRATION, Split.TEST)
+    )
+    if len(fitting) == 0 or len(test) == 0:
         unknown = np.full(count, np.nan, np.float32)
         return Scores(unknown, unknown.copy(), unknown.copy(), {})
-    fit_scores, fit_truth = _read(interpreter, samples, fit_rows)
-    temperature = calibration.fit_temperature(fit_scores, fit_truth)
-    test_scores, test_truth = _read(interpreter, samples, test_rows)
-    confidence = calibration.softmax(test_scores, temperature).max(axis=1)
-    test_right = true_ranks(test_scores, test_truth) == 1
-    fit_right = true_ranks(fit_scores, fit_truth) == 1
-    truth = np.concatenate([fit_truth, test_truth])
-    right = np.bincount(truth, np.concatenate([fit_right, test_right]), minlength=count).astype(np.int64)
+    calibrator = fit(fitting, known)
+    judged = report(calibrator.confidences(test.top, test.distance)[:, 0], test.right, calibrator.temperature)
+    truth = np.concatenate([fitting.truth, test.truth])
+    right = np.concatenate([fitting.right, test.right])
+    hits = np.bincount(truth, right, minlength=count).astype(np.int64)
     total = np.bincount(truth, minlength=count)
-    usual = calibration.fit_accuracies(right, total)
-    mean, low, high = calibration.accuracy_intervals(usual, right, total)
-    return Scores(mean, low, high, _report(confidence, test_right, temperature))
-
-
-def _read(
-    interpreter: Interpreter, samples: SampleSet, rows: NDArray[np.int64]
-) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
-    scores = [scores for _, scores in read_in_batches(interpreter, samples, rows)]
-    return np.concatenate(scores), samples.concept[rows]
-
-
-def _report(confidence: NDArray[np.float64], right: NDArray[np.bool_], temperature: float) -> dict[str, Any]:
-    bins = calibration.reliability_bins(confidence, right)
-    return {
-        "ece": calibration.expected_calibration_error(bins),
-        "brier": calibration.brier_score(confidence, right),
-        "temperature": temperature,
-        "n": len(right),
-        "bins": [[b.confidence, b.accuracy, b.count] for b in bins],
-    }
+    mean, low, high = calibration.accuracy_intervals(calibration.fit_accuracies(hits, total), hits, total)
+    chosen: Calibrator | None = calibrator if len(fitting) >= FEWEST else None
+    natural = context.natural
+    if natural is not None and len(natural) >= ENOUGH_SENTENCES:
+        sentences = collect_readings(interpreter, natural, np.arange(len(natural)), known)
+        chosen = fit(sentences, known, "natural")
+    return Scores(mean, low, high, judged.as_json(), chosen)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from rich.console import Console
 from rich.text import Text
 
-from encyclo.query.text_reader import Candidate, TokenReading
+from encyclo.query.readings import Candidate, TokenReading
 from encyclo.text import printable
 
 HEAT = (

@@ -1,12 +1,9 @@
-"""`encyclo plugins` and `encyclo show`: what is installed, and one entry."""
+"""`encyclo plugins`: what is installed."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from typing import Annotated
-
-import typer
 
 from encyclo.cli import flags
 from encyclo.cli.app import app
@@ -28,23 +25,3 @@ def plugins(as_json: flags.Json = False, debug: flags.Debug = False) -> None:
     for row in rows:
         table.add_row(row.name, ", ".join(row.hooks), f"{row.package} {row.version}", row.error or row.state)
     Console(highlight=False, markup=False).print(table)
-
-
-@app.command()
-def show(
-    directory: flags.RunFolder,
-    concept: Annotated[str, typer.Argument(help="A concept's name.")],
-    as_json: flags.Json = False,
-    debug: flags.Debug = False,
-) -> None:
-    """Show one entry: signature, confidence, nearest and most confused concepts, prompts."""
-    from encyclo.cli.views.summary import entry_json, print_entry
-    from encyclo.query.encyclopedia import open_run
-
-    with open_run(directory) as book:
-        if as_json:
-            print(json.dumps(entry_json(book, concept)))
-        else:
-            from rich.console import Console
-
-            print_entry(book, concept, Console(highlight=False))

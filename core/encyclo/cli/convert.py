@@ -1,0 +1,30 @@
+"""`encyclo convert`: the same run in another store."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from encyclo.cli import flags
+from encyclo.cli.app import app
+
+
+@app.command()
+def convert(
+    directory: flags.RunFolder,
+    store: Annotated[str, typer.Option(help="The store to copy the run to.")],
+    out: Annotated[Path, typer.Option(help="The new run's directory.")],
+    as_json: flags.Json = False,
+    debug: flags.Debug = False,
+) -> None:
+    """Copy a run to another store, bit for bit."""
+    from encyclo.maintenance.convert import convert as copy
+
+    copy(directory, store, out)
+    if as_json:
+        print(json.dumps({"out": str(out), "store": store}))
+    else:
+        print(f"{directory} is now in {out} as well, in the store {store}; `encyclo verify {out}` checks it.")

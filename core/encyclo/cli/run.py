@@ -1,0 +1,54 @@
+"""`encyclo run`: write an encyclopedia, or go on with one."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from encyclo.cli import flags
+from encyclo.cli.app import app
+
+
+@app.command()
+def run(
+    sampler: flags.Sampler = None,
+    store: flags.Store = None,
+    interpreter: flags.Interpreter = None,
+    capture: flags.Capture = None,
+    concepts: flags.ConceptSource = None,
+    limit: flags.Limit = None,
+    per_concept: flags.PerConcept = None,
+    budget: flags.Budget = None,
+    targets: flags.Targets = None,
+    layers: flags.Layers = None,
+    pooling: flags.Pooling = None,
+    model: flags.ModelName = None,
+    device: flags.Device = None,
+    out: Annotated[Path, typer.Option(help="The run's directory.")] = Path("encyclopedia"),
+    seed: flags.Seed = None,
+    config: flags.ConfigFile = None,
+    option: flags.PluginOption = None,
+    with_: flags.With = None,
+    as_json: flags.Json = False,
+    debug: flags.Debug = False,
+) -> None:
+    """Write an encyclopedia into --out; the same command goes on where it stopped."""
+    from encyclo.pipeline.run import run as write
+    from encyclo.runs.directory import check_usable
+
+    check_usable(out)
+    outcome = write(flags.make_session(locals()), out)
+    if as_json:
+        metrics = outcome.metrics.as_json()
+        print(json.dumps({"out": str(out), "run": outcome.record, "metrics": metrics}))
+        return
+    from rich.console import Console
+
+    from encyclo.cli.views.summary import print_summary
+
+    print_summary(outcome, Console(highlight=False))
+    for remark in outcome.remarks:
+        print(f"\n{remark}")

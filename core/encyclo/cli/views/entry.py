@@ -1,0 +1,64 @@
+"""One entry, for a person in a terminal, and as JSON."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from rich.console import Console
+
+from encyclo.cli.views.tables import escaped, labelled
+from encyclo.query.encyclopedia import Encyclopedia
+from encyclo.query.entry import confidence_text, lengths_text
+from encyclo.text import printable
+
+
+def print_entry(book: Encyclopedia, name: str, console: Console, prompts: int = 8) -> None:
+    """Print one entry on one screen."""
+    entry, part = book.entry(name), book.samples(name)
+    console.print(f"[bold]{escaped(entry.name)}[/bold]  {escaped(entry.category)}")
+    if entry.definition:
+        console.print(printable(entry.definition), markup=False)
+    console.print()
+    state = f"settled in stage {entry.stage}" if entry.settled else f"not settled after stage {entry.stage}"
+    lines = [
+        ("Confidence", confidence_text(entry)),
+        ("Samples", f"{entry.n_samples}, {'converged' if entry.converged else 'not converged'}, {state}"),
+        ("Signature", f"length by layer {lengths_text(entry)}"),
+        ("Nearest", ", ".join(f"{n.name} {n.cosine:.2f}" for n in entry.nearest)),
+        ("Most confused", ", ".join(f"{other} {margin:+.1f}" for other, margin in book.confused_with(name))),
+    ]
+    console.print(labelled(lines))
+    console.print()
+    console.print("Prompts")
+    for text, family in list(zip(part.prompt, part.family, strict=True))[:prompts]:
+        console.print(f"  {printable(text)}  [{printable(family)}]", markup=False)
+    if len(part) > prompts:
+        console.print(f"  and {len(part) - prompts} more")
+
+
+def entry_json(book: Encyclopedia, name: str) -> dict[str, Any]:
+    """Return one entry as `encyclo show --json` prints it."""
+    entry, part = book.entry(name), book.samples(name)
+
+    def known(value: float) -> float | None:
+        return None if math.isnan(value) else value
+
+    return {
+        "id": entry.id,
+        "name": entry.name,
+        "definition": entry.definition,
+        "category": entry.category,
+        "stage": entry.stage,
+        "samples": entry.n_samples,
+        "confidence": known(entry.confidence),
+        "confidence_low": known(entry.low),
+        "confidence_high": known(entry.high),
+        "converged": entry.converged,
+        "settled": entry.settled,
+        "nearest": [{"name": n.name, "cosine": n.cosine} for n in entry.nearest],
+        "most_confused": [{"name": n, "margin": m} for n, m in book.confused_with(name)],
+        "prompts": [
+            {"text": text, "family": family} for text, family in zip(part.prompt, part.family, strict=True)
+        ],
+    }

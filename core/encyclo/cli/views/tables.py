@@ -1,0 +1,33 @@
+"""Tables as every view has them: no lines, long values wrapped, strangers' text escaped."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.markup import escape
+from rich.table import Table
+
+from encyclo.text import printable
+
+
+def columns(*headings: str, right: bool = False) -> Table:
+    """Return a table with these headings; with `right`, all but the first stand to the right."""
+    table = Table(box=None, pad_edge=False)
+    for place, heading in enumerate(headings):
+        table.add_column(heading, overflow="fold", justify="right" if right and place else "left")
+    return table
+
+
+def labelled(lines: Sequence[tuple[str, str]]) -> Table:
+    """Return labels beside values; a long value wraps under itself, also in a narrow terminal."""
+    table = Table.grid(padding=(0, 2))
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for label, value in lines:
+        table.add_row(label, escaped(value))
+    return table
+
+
+def escaped(text: str) -> str:
+    """Return a stranger's text as rich prints it: no markup, no control characters."""
+    return escape(printable(text))

@@ -1,0 +1,109 @@
+"""The rung `natural`: sentences by other authors that mention a concept; captured once, never trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from encyclo import half_precision
+from encyclo.english import find_mention
+from encyclo.runs.open_run import OpenRun
+from encyclo.seeds import derive_seed
+from encyclo.statistics.splits import leaked_prompts
+from encyclo.storage.ledger import Commit, read_committed
+from encyclo.types import Concept, Prompt, SampleSet, Split, Store
+
+LIMIT_IN_RUN = 1_000
+"""Sentences that `encyclo run` reads after each stage."""
+
+
+@dataclass(frozen=True)
+class RungSamples:
+    """What a rung reads, and how many prompts were left out because training or the name gives them away."""
+
+    samples: SampleSet
+    rows: NDArray[np.int64]
+    left_out: int = 0
+
+
+def natural_prompts(concepts: Sequence[Concept], seed: int, limit: int) -> list[Prompt]:
+    """Return at most `limit` example sentences that mention their concept, in the run's order.
+
+    Every concept gives its first sentence before any gives its second.
+    """
+    waiting = [(place, _sentences(concepts[place])) for place in draw_concepts(concepts, seed)]
+    chosen: list[tuple[int, Prompt]] = []
+    while waiting and len(chosen) < limit:
+        again = []
+        for place, sentences in waiting:
+            if len(chosen) == limit:
+                break
+            if prompt := next(sentences, None):
+                chosen.append((place, prompt))
+                again.append((place, sentences))
+        waiting = again
+    return [prompt for _, prompt in sorted(chosen, key=lambda item: item[0])]
+
+
+def _sentences(concept: Concept) -> Iterator[Prompt]:
+    for example in dict.fromkeys(concept.examples):
+        if span := find_mention(example, concept):
+            yield Prompt(concept.id, example, span, "natural")
+
+
+def draw_concepts(concepts: Sequence[Concept], seed: int) -> list[int]:
+    """Return the concepts' places in the order in which a rung draws them, whatever the list's order."""
+    return sorted(range(len(concepts)), key=lambda i: derive_seed(seed, "rung", concepts[i].id))
+
+
+def capture_rung(run: OpenRun, prompts: Sequence[Prompt], title: str) -> SampleSet:
+    """Capture a rung's prompts through the run's capture plugin; kept in half precision, in memory."""
+    session = run.session
+    with session.progress.track(f"Capturing {title}", len(prompts), "prompts") as advance:
+        captured = run.capture(prompts, advance)
+    halves, scale = half_precision.encode(captured.activations)
+    families = tuple(sorted({prompt.family for prompt in prompts}))
+    return SampleSet(
+        concept=np.array([session.place_of[p.concept] for p in prompts], np.int32),
+        named=np.array([p.span is not None for p in prompts], bool),
+        family=np.array([families.index(p.family) for p in prompts], np.int32),
+        families=families,
+        split=np.full(len(prompts), Split.TEST, np.int8),
+        layers=session.schema.layers,
+        fetch=lambda rows: half_precision.decode(halves[rows], scale[rows]),
+    )
+
+
+class NaturalSentences:
+    """The rung `natural` of one run: captured once, read by every interpreter, checked against what trains."""
+
+    def __init__(self, run: OpenRun, limit: int = LIMIT_IN_RUN) -> None:
+        self._run = run
+        self._prompts = natural_prompts(run.session.concepts, run.session.config.seed, limit)
+        self._samples: SampleSet | None = None
+        self._leaked: set[int] = set()
+        self._checked: set[str] = set()
+
+    def rung(self, commits: Sequence[Commit]) -> RungSamples | None:
+        """Return the sentences without those among the prompts of `commits`; None where none is left."""
+        fresh = [commit for commit in commits if commit.unit not in self._checked]
+        if self._prompts and fresh:
+            texts = prompts_of(self._run.store, fresh)
+            self._leaked |= leaked_prompts(texts, [prompt.text for prompt in self._prompts])
+            self._checked |= {commit.unit for commit in fresh}
+        rows = np.array([i for i in range(len(self._prompts)) if i not in self._leaked], np.int64)
+        if len(rows) == 0:
+            return None
+        if self._samples is None:
+            self._samples = capture_rung(self._run, self._prompts, "natural sentences")
+        return RungSamples(self._samples, rows, len(self._leaked))
+
+
+def prompts_of(store: Store, commits: Sequence[Commit]) -> Iterator[str]:
+    """Yield the texts of all committed prompts, a part in memory at a time."""
+    for commit in commits:
+        if commit.rows:
+            yield from read_committed(store, commit).prompt

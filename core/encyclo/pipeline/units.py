@@ -1,0 +1,77 @@
+"""A round's plan cut into units, each with an id that is a hash of everything that determines its content."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from encyclo.pipeline.rounds import Plan
+from encyclo.runs.session import Session, Stage
+from encyclo.storage.ledger import Commit, Unit
+from encyclo.types import Concept
+
+SAMPLES_A_UNIT = 2_000
+
+
+def usual_samples(session: Session, stage: Stage) -> int:
+    """Return how many samples of a concept a stage usually asks for: of a raw term there is one."""
+    return session.config.per_concept if stage.number else 1
+
+
+def plan_units(concepts: Sequence[Concept], plan: Plan, recipe: Mapping[str, Any]) -> list[Unit]:
+    """Cut the plan's concepts into units of about SAMPLES_A_UNIT samples, at least one concept each.
+
+    `recipe` is everything else that determines a unit's content (model, layers, sampler, options, seed).
+    """
+    units = []
+    for start, end in _slices(plan.wanted):
+        chosen, wanted, done = (c[start:end] for c in (plan.concepts, plan.wanted, plan.done))
+        content = {
+            "recipe": recipe,
+            "stage": plan.stage,
+            "concepts": [dataclasses.asdict(concepts[i]) for i in chosen],
+            "wanted": wanted,
+            "done": done,
+        }
+        text = json.dumps(content, sort_keys=True, ensure_ascii=True)
+        identity = hashlib.sha256(text.encode()).hexdigest()[:32]
+        units.append(Unit(identity, plan.stage, chosen, wanted, done))
+    return units
+
+
+def recipe(session: Session, stage: Stage, earlier: Sequence[Commit]) -> dict[str, Any]:
+    """Return what determines a unit's content, besides its concepts.
+
+    What a sampler that looks at the interpreter yields depends on all samples before: their checksums say which.
+    """
+    config = session.config
+    used = (stage.sampler, config.capture)
+    options = {name: session.options[name] for name in used}
+    return {
+        "weights": session.model.weights_sha256,
+        "dtype": session.model.dtype,
+        "layers": session.schema.layer_index,
+        "pooling": config.pooling,
+        "seed": config.seed,
+        "after": [c.checksum for c in earlier] if session.looks(stage) else None,
+        "plugins": [
+            [name, session.plugins.load(name).version, session.plugins.traits(name).fingerprint]
+            for name in used
+        ],
+        "options": {n: o.model_dump(mode="json") for n, o in options.items() if o},
+    }
+
+
+def _slices(wanted: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Yield [start, end) so that each slice wants at most SAMPLES_A_UNIT samples or is one concept."""
+    start = total = 0
+    for place, number in enumerate(wanted):
+        if place > start and total + number > SAMPLES_A_UNIT:
+            yield start, place
+            start, total = place, 0
+        total += number
+    if start < len(wanted):
+        yield start, len(wanted)

@@ -1,0 +1,54 @@
+"""What a plugin says of itself: module (or class) attributes in capitals, read here and nowhere else.
+
+    Options             a pydantic model of the plugin's options
+    STAGE               a sampler's stage, 0 to 127 (1, templates, if it names none)
+    NEEDS_INTERPRETER   a sampler looks for what an interpreter misreads; its prompts only train
+    MOST_CONCEPTS       an interpreter takes at most so many concepts
+    FINGERPRINT         a hash of data that the plugin's results depend on, such as its templates
+    LICENCE             the terms of what the plugin gives, such as a concept list's
+
+docs/hooks.md has a heading about them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+
+@dataclass(frozen=True)
+class Traits:
+    """A plugin's traits, checked; each as the plugin names it, or what stands for naming none."""
+
+    options: type[BaseModel] | None = None
+    stage: int = 1
+    needs_interpreter: bool = False
+    most_concepts: int | None = None
+    fingerprint: str = ""
+    licence: str | None = None
+
+
+def read_traits(plugin: object) -> Traits:
+    """Return the traits of a plugin's module or object. Raises ValueError, the end of a sentence."""
+    from pydantic import BaseModel
+
+    options = getattr(plugin, "Options", None)
+    if options is not None and not (isinstance(options, type) and issubclass(options, BaseModel)):
+        raise ValueError("names Options that are no pydantic model")
+    stage = getattr(plugin, "STAGE", 1)
+    if not isinstance(stage, int) or not 0 <= stage <= 127:
+        raise ValueError(f"names the stage {stage!r}, which is no number from 0 to 127")
+    most = getattr(plugin, "MOST_CONCEPTS", None)
+    if most is not None and (not isinstance(most, int) or most < 1):
+        raise ValueError(f"names MOST_CONCEPTS {most!r}, which is no number of concepts")
+    fingerprint = getattr(plugin, "FINGERPRINT", "")
+    if not isinstance(fingerprint, str):
+        raise ValueError(f"names the fingerprint {fingerprint!r}, which is no text")
+    licence = getattr(plugin, "LICENCE", None)
+    if licence is not None and not isinstance(licence, str):
+        raise ValueError(f"names the licence {licence!r}, which is no text")
+    looks = bool(getattr(plugin, "NEEDS_INTERPRETER", False))
+    return Traits(options, stage, looks, most, fingerprint, licence)

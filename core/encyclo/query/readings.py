@@ -1,0 +1,75 @@
+"""What was read in a text: candidates, a reading a token, the whole text's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import overload
+
+from encyclo.query.html import clip, heat
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A concept that a token may stand for. The confidence is None where the run could not calibrate."""
+
+    id: str
+    name: str
+    confidence: float | None
+
+
+@dataclass(frozen=True)
+class TokenReading:
+    """What was read at one token: text[start:end] of the whole text."""
+
+    token: str
+    start: int
+    end: int
+    concepts: list[Candidate]
+    """The likeliest first."""
+    familiarity: float | None
+    """1 where the activation looks like what the interpreter knows, 0 where like nothing it knows."""
+    read: str | None
+    """The first concept's name where its confidence reaches the threshold; None where the reader abstains."""
+
+
+@dataclass(frozen=True, repr=False)
+class Reading(Sequence[TokenReading]):
+    """A whole text's readings, one a token; a notebook shows it as the text in colours."""
+
+    text: str
+    tokens: tuple[TokenReading, ...]
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    @overload
+    def __getitem__(self, place: int) -> TokenReading: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> tuple[TokenReading, ...]: ...
+
+    def __getitem__(self, place: int | slice) -> TokenReading | tuple[TokenReading, ...]:
+        return self.tokens[place]
+
+    @property
+    def concepts(self) -> list[str]:
+        """The concepts that were read with enough confidence, each once, in the text's order."""
+        return list(dict.fromkeys(token.read for token in self.tokens if token.read))
+
+    def __repr__(self) -> str:
+        read = ", ".join(self.concepts[:6]) + (" and more" if len(self.concepts) > 6 else "")
+        return f"<Reading of {len(self):,} tokens: {read or 'nothing read with enough confidence'}>"
+
+    def _repr_html_(self) -> str:
+        spans = []
+        for token in self.tokens:
+            title = ", ".join(f"{clip(c.name)}{confidence_suffix(c.confidence)}" for c in token.concepts)
+            sure = token.concepts[0].confidence
+            spans.append((token.start, token.end, sure if token.read and sure is not None else 0.0, title))
+        return heat(self.text, spans)
+
+
+def confidence_suffix(confidence: float | None) -> str:
+    """Return ` 98%`, or nothing where the run could not calibrate."""
+    return "" if confidence is None else f" {confidence:.0%}"

@@ -1,0 +1,50 @@
+"""The folder of a run's interpreter: what its plugin saved, with every file's sha256 beside it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path, PurePosixPath
+
+from encyclo.errors import DamagedError
+from encyclo.plugins.manager import Plugins
+from encyclo.storage import files
+from encyclo.types import Context, Interpreter
+
+SUMS = "sha256.json"
+
+
+def save_interpreter(plugins: Plugins, name: str, interpreter: Interpreter, folder: Path) -> None:
+    """Let the plugin `name` write the interpreter's files, add their sha256, put the folder in place."""
+    with files.replacing_folder(folder) as fresh:
+        with plugins.blame(name):
+            interpreter.save(fresh)
+        sums = {
+            path.relative_to(fresh).as_posix(): files.sha256_of(path)
+            for path in sorted(fresh.rglob("*"))
+            if path.is_file()
+        }
+        files.write_json(fresh / SUMS, sums)
+
+
+def load_interpreter(plugins: Plugins, name: str, folder: Path, context: Context) -> Interpreter:
+    """Load what `save_interpreter` wrote. Raises DamagedError if the files are others."""
+    check_sums(folder)
+    interpreter: Interpreter = plugins.call("load_interpreter", name, folder=folder, context=context)
+    return interpreter
+
+
+def check_sums(folder: Path) -> list[Path]:
+    """Compare a folder's files with the sha256 beside them; return their paths. Raises DamagedError naming one."""
+    try:
+        sums = json.loads((folder / SUMS).read_text(encoding="utf-8"))
+        names = [PurePosixPath(name) for name in sums]
+    except (OSError, ValueError, TypeError) as error:
+        raise DamagedError(f"{folder}/{SUMS} can't be read: {error}.") from error
+    for name, expected in zip(names, sums.values(), strict=True):
+        path = folder / name
+        inside = not name.is_absolute() and ".." not in name.parts and not path.is_symlink()
+        if not inside or not path.is_file() or files.sha256_of(path) != expected:
+            raise DamagedError(
+                f"{path} is not the file that the run wrote; run the command again in a new --out."
+            )
+    return [folder / name for name in names]

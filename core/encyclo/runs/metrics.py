@@ -1,0 +1,119 @@
+"""metrics.json: every figure that a run measured, typed; null where it could not be measured.
+
+A run that has the file is finished. Keys that a run leaves out (`unfamiliar` before `encyclo evaluate`, say) stay
+out when the file is written again.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import ConfigDict, Field, ValidationError
+
+from encyclo.errors import DamagedError
+from encyclo.statistics.figures import Accuracy, Calibration, Figure, Figures, LayerConvergence, Sureness
+from encyclo.storage import files
+
+FILE = "metrics.json"
+RUNGS = ("heldout_prompts", "natural", "described", "unseen", "adversarial")
+"""The evaluation ladder, each rung with one crutch fewer."""
+Rung = dict[str, Accuracy | None] | None
+"""Figures by interpreter; None where the rung was not measured."""
+
+
+class CaptureFigures(Figures):
+    """What capture cost; seconds are those spent in `capture_layers`."""
+
+    prompts: int | None = None
+    tokens: int | None = None
+    tokens_computed: int | None = None
+    seconds: Figure = None
+    prompts_per_second: Figure = None
+    peak_rss_mb: Figure = None
+    device: str | None = None
+    dtype: str | None = None
+
+
+class LadderFigures(Figures):
+    """Accuracy by rung and interpreter."""
+
+    heldout_prompts: Rung = None
+    natural: Rung = None
+    described: Rung = None
+    unseen: Rung = None
+    adversarial: Rung = None
+
+    def rungs(self) -> dict[str, Rung]:
+        """Return every rung by name, from the easiest on."""
+        return {name: getattr(self, name) for name in RUNGS}
+
+
+class RunCalibration(Calibration):
+    """The run's own interpreter's calibration, with each baseline's under the baseline's name."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, Any]
+
+    def baselines(self) -> dict[str, Calibration]:
+        """Return the baselines' calibration by name."""
+        found = {k: v for k, v in (self.__pydantic_extra__ or {}).items() if isinstance(v, dict) and v}
+        return {name: Calibration.model_validate(value) for name, value in found.items()}
+
+
+class Attacks(Figures):
+    """Fresh attacks before and after an adversarial stage; 1 - top1 of them succeed."""
+
+    before: Accuracy | None = None
+    after: Accuracy | None = None
+
+
+class StageFigures(Figures):
+    """One visit to one stage, of all samples so far; seconds are of the process that made it, all steps."""
+
+    stage: int | None = None
+    sampler: str | None = None
+    concepts: int | None = None
+    samples: int | None = None
+    settled: int | None = None
+    heldout_top1: Figure = None
+    heldout_n: int | None = None
+    natural_top1: Figure = None
+    natural_n: int | None = None
+    confidence: Figure = None
+    ece: Figure = None
+    converged: int | None = None
+    convergence: dict[str, LayerConvergence] | None = None
+    seconds: Figure = None
+    attacks: Attacks | None = None
+
+
+class Metrics(Figures):
+    """The whole of metrics.json."""
+
+    capture: CaptureFigures = Field(default_factory=CaptureFigures)
+    accuracy: LadderFigures = Field(default_factory=LadderFigures)
+    calibration: RunCalibration | None = None
+    convergence: dict[str, LayerConvergence] | None = None
+    stages: list[StageFigures] = Field(default_factory=list)
+    splits: dict[str, list[str]] = Field(default_factory=dict)
+    """Prompt families by what they were used for: train, validation, calibration, test."""
+    unfamiliar: dict[str, dict[str, Sureness] | None] | None = None
+    """How sure each interpreter is of what has no right answer; measured by `encyclo evaluate`."""
+
+
+def write_metrics(run: Path, metrics: Metrics) -> None:
+    """Write metrics.json durably: the last file of a run, which says that it is finished."""
+    files.write_json(run / FILE, metrics.as_json())
+
+
+def read_metrics(run: Path) -> Metrics:
+    """Read metrics.json. Raises DamagedError saying what is wrong and what to do."""
+    path = run / FILE
+    try:
+        return Metrics.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError) as error:
+        reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
+        raise DamagedError(
+            f"{path} can't be read ({reason}); delete it, and the command that began the run writes it again."
+        ) from error

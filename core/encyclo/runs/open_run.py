@@ -1,0 +1,153 @@
+"""A run that is open: its session, its directory and its store, and what every step of it does with them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from encyclo.plugins.validation import with_article
+from encyclo.runs import interpreter_folder
+from encyclo.runs.directory import RunDirectory
+from encyclo.runs.session import Session
+from encyclo.statistics.splits import split_families
+from encyclo.storage.ledger import Commit, Ledger
+from encyclo.storage.sample_rows import CommittedRows, sample_set
+from encyclo.types import Context, Interpreter, Prompt, Samples, SampleSet, Store
+
+
+@dataclass(frozen=True)
+class Captured:
+    """Prompts' activations, float32 [n, L, H] in the prompts' order, and the tokens that they took."""
+
+    activations: NDArray[np.float32]
+    tokens: int
+    tokens_computed: int
+
+
+@dataclass(frozen=True)
+class OpenRun:
+    """What travels from step to step: who is asked (session), where things lie (directory, store)."""
+
+    session: Session
+    directory: RunDirectory
+    store: Store
+
+    @classmethod
+    def of(cls, session: Session, directory: RunDirectory) -> OpenRun:
+        """Return the run of a session in a directory, with its store."""
+        return cls(session, directory, session.open_store(directory.path))
+
+    @property
+    def path(self) -> Path:
+        """The run directory."""
+        return self.directory.path
+
+    @property
+    def ledger(self) -> Ledger:
+        """The run's commits."""
+        return self.directory.ledger
+
+    def context(self, plugin: str, **more: Any) -> Context:
+        """Return the context that `plugin` gets: its own options and folder, and `more`."""
+        return self.session.context(plugin, self.path, **more)
+
+    def capture(self, prompts: Sequence[Prompt], advance: Callable[[int], None] | None = None) -> Captured:
+        """Capture prompts through the run's capture plugin; `advance` is told of every batch.
+
+        Raises PluginError if the plugin gives a batch that can't be, or no activations for a prompt.
+        """
+        session, name = self.session, self.session.config.capture
+        schema = session.schema
+        batches = session.plugins.call(
+            "capture_layers",
+            name,
+            prompts=list(prompts),
+            layers=schema.layer_index,
+            pooling=session.config.pooling,
+            context=self.context(name),
+        )
+        shape = (len(prompts), len(schema.layers), schema.hidden_size)
+        activations = np.empty(shape, np.float32)
+        filled = np.zeros(len(prompts), bool)
+        tokens = computed = 0
+        for batch in session.plugins.iterate(name, batches):
+            if fault := batch_fault(batch, shape):
+                raise session.plugins.fault(name, fault)
+            activations[batch.positions] = batch.activations
+            filled[batch.positions] = True
+            tokens += batch.tokens
+            computed += batch.tokens_computed
+            if advance:
+                advance(len(batch.positions))
+        if not filled.all():
+            lost = prompts[int(np.flatnonzero(~filled)[0])]
+            raise session.plugins.fault(name, f"gave no activations for the prompt {lost.text!r}")
+        return Captured(activations, tokens, computed)
+
+    def train(self, name: str, samples: SampleSet) -> Interpreter:
+        """Train the interpreter plugin `name`; check that it knows the run's concepts. Raises PluginError."""
+        session = self.session
+        interpreter: Interpreter = session.plugins.call(
+            "train_interpreter",
+            name,
+            samples=samples,
+            concepts=session.trainable,
+            context=self.context(name),
+        )
+        if not isinstance(interpreter, Interpreter):
+            raise session.plugins.fault(
+                name, f"returned {with_article(interpreter)}, which is no interpreter"
+            )
+        if list(interpreter.concepts) != [concept.id for concept in session.concepts]:
+            raise session.plugins.fault(name, "returned an interpreter that doesn't know the run's concepts")
+        return interpreter
+
+    def save_interpreter(self, interpreter: Interpreter, folder: Path) -> None:
+        """Write the run's interpreter into `folder`, with checksums; replaced whole."""
+        interpreter_folder.save_interpreter(
+            self.session.plugins, self.session.config.interpreter, interpreter, folder
+        )
+
+    def load_interpreter(self, folder: Path) -> Interpreter:
+        """Load the run's interpreter from `folder`. Raises DamagedError if its files are others."""
+        name = self.session.config.interpreter
+        return interpreter_folder.load_interpreter(self.session.plugins, name, folder, self.context(name))
+
+    def load_samples(self, commits: Sequence[Commit]) -> SampleSet:
+        """Open the committed parts (checked against their commits) and split them by family.
+
+        Small columns are in memory; activations too where they are few, else they are read by row.
+        """
+        session = self.session
+        with session.plugins.blame(session.config.store):
+            source = CommittedRows(self.store, self.ledger, [commit for commit in commits if commit.rows])
+        columns = source.columns
+        families: dict[int, set[str]] = {}
+        for stage, family in zip(columns.stage.tolist(), columns.family, strict=True):
+            families.setdefault(stage, set()).add(family)
+        chosen = {stage.number for stage in session.stages if session.looks(stage)}
+        assigned = split_families(
+            {stage: sorted(names) for stage, names in families.items()}, session.config.seed, chosen
+        )
+        split = np.array([assigned[family] for family in columns.family], np.int8)
+        return sample_set(source, session.schema.layers, split)
+
+
+def batch_fault(batch: object, shape: tuple[int, int, int]) -> str | None:
+    """Return what is wrong with a batch of captured activations, as the end of a sentence, or None."""
+    if not isinstance(batch, Samples):
+        return f"gave {with_article(batch)} where Samples belong"
+    given = getattr(batch.activations, "shape", None)
+    positions = np.asarray(batch.positions)
+    if given != (len(positions), *shape[1:]):
+        return f"gave activations of shape {given}, not ({len(positions)}, {shape[1]}, {shape[2]})"
+    if positions.dtype.kind not in "iu" or (
+        len(positions) and not 0 <= positions.min() <= positions.max() < shape[0]
+    ):
+        return f"gave positions that are no places of the {shape[0]} prompts it was handed"
+    return None

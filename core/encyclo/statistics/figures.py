@@ -1,0 +1,129 @@
+"""The figures of metrics.json, typed: accuracy, calibration, convergence. `encyclo.runs.metrics` has the whole file.
+
+A figure that could not be measured is None. A key that a run does not measure at all is left out of the file:
+`as_json` writes the fields that were set and no others.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict
+
+Figure = float | None
+M = TypeVar("M", bound=BaseModel)
+
+
+class Figures(BaseModel):
+    """Named figures. Keys that this version does not know are kept, so that a plugin may add its own."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, ser_json_inf_nan="constants")
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the figures that were set, as JSON has them."""
+        return self.model_dump(mode="json", exclude_unset=True)
+
+
+class Null(Figures):
+    """Accuracy with the concepts shuffled."""
+
+    top1: Figure = None
+    top10: Figure = None
+    top100: Figure = None
+    median_rank: Figure = None
+    candidates: int | None = None
+    n: int | None = None
+
+
+class Category(Figures):
+    """Accuracy on the concepts of one category."""
+
+    top1: Figure = None
+    top10: Figure = None
+    n: int | None = None
+
+
+class Conformal(Figures):
+    """Conformal sets: how often they should hold the truth (`level`), how often they do, their mean size."""
+
+    level: Figure = None
+    coverage: Figure = None
+    size: Figure = None
+    empty: Figure = None
+    n: int | None = None
+
+
+class Calibration(Figures):
+    """How far confidences hold. bins: [confidence, accuracy, count] each; coverage: [share, accuracy, confidence]."""
+
+    ece: Figure = None
+    brier: Figure = None
+    temperature: Figure = None
+    n: int | None = None
+    bins: list[list[int | float | None]] | None = None
+    coverage: list[list[int | float | None]] | None = None
+    conformal: Conformal | None = None
+
+
+class Accuracy(Figures):
+    """How often the true concept is among the first, over `n` readings and `candidates` concepts.
+
+    What `encyclo evaluate` adds: 95% intervals, the null, categories, the commonest misreadings ([truth, read
+    instead, times]), prompts left out, calibration.
+    """
+
+    top1: Figure = None
+    top10: Figure = None
+    top100: Figure = None
+    median_rank: Figure = None
+    candidates: int | None = None
+    n: int | None = None
+    top1_low: Figure = None
+    top1_high: Figure = None
+    top10_low: Figure = None
+    top10_high: Figure = None
+    top100_low: Figure = None
+    top100_high: Figure = None
+    null: Null | None = None
+    by_category: dict[str, Category] | None = None
+    confused: list[tuple[str, str, int]] | None = None
+    left_out: int | None = None
+    calibration: Calibration | None = None
+
+
+class LayerConvergence(Figures):
+    """How far signatures have converged at one layer: see `encyclo.statistics.convergence`."""
+
+    raw_rel_diff: Figure = None
+    centred_rel_diff: Figure = None
+    adjusted_rel_diff: Figure = None
+    cosine: Figure = None
+    null_cosine: Figure = None
+    within_5pct_raw: Figure = None
+    within_5pct_centred: Figure = None
+    samples_to_5pct_median: Figure = None
+    samples_to_95pct_raw: Figure = None
+    samples_to_10pct_centred: Figure = None
+    samples_to_10pct_adjusted: Figure = None
+    concepts: int | None = None
+
+
+class LayerCurve(Figures):
+    """The same figures where each concept has only so many samples, a point each; see `convergence_curve`."""
+
+    samples: list[int]
+    concepts: list[int]
+    raw: list[float]
+    centred: list[float]
+    adjusted: list[float]
+    cosine: list[float]
+    null: list[float]
+    exponent: Figure = None
+
+
+class Sureness(Figures):
+    """How sure an interpreter is of readings of one kind: median confidence, the share above 50%, how many."""
+
+    median: Figure = None
+    above_half: Figure = None
+    n: int | None = None

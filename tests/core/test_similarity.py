@@ -1,0 +1,64 @@
+"""Nearness of signatures: centred, scaled, the same for whoever asks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from encyclo.query.encyclopedia import open_run
+from encyclo.report.entries import trusted
+from encyclo.schema import SignatureTable
+from encyclo.statistics.similarity import Similarity, centre_and_scale
+
+LAYERS, HIDDEN = 3, 16
+
+
+def signatures() -> SignatureTable:
+    """Concept 5 is near 2; 7 would be, but no sample mentions it."""
+    random = np.random.default_rng(1)
+    directions = random.normal(size=(12, LAYERS, HIDDEN))
+    directions[5] = directions[2] + 0.1 * random.normal(size=(LAYERS, HIDDEN))
+    # One shared direction, as in a real model: without centring, everything is near everything.
+    mean = (directions + 1e4).astype(np.float32)
+    count = np.full(12, 5, np.int32)
+    count[7], mean[7] = 0, 0
+    return SignatureTable(mean, mean, count)
+
+
+def test_nearest_are_by_centred_signatures_and_skip_the_unseen():
+    found = Similarity.of(signatures()).nearest(np.array([2, 7, 5]), 4)
+    assert found[7] == []
+    assert found[2][0][0] == 5 and found[5][0][0] == 2
+    assert found[2][0][1] > 0.9 > found[2][1][1]
+    assert all(7 not in [row for row, _ in rows] and len(rows) <= 4 for rows in found.values())
+
+
+def test_a_concept_without_a_signature_counts_in_nothing():
+    table = signatures()
+    seen = np.arange(12) != 7
+    whole = Similarity.of(table)
+    others = Similarity.of(SignatureTable(table.mean[seen], table.variance[seen], table.count[seen]))
+    np.testing.assert_array_equal(whole.centre, others.centre)
+    np.testing.assert_array_equal(whole.units[seen], others.units)
+    assert whole.cosines(table.mean[2])[7] == -np.inf
+
+
+def test_the_mean_is_exact_where_what_all_share_is_large():
+    """Summed in float32, a mean over 20,000 values of about 1e5 is off by more than they differ by."""
+    values = 1e5 + np.random.default_rng(0).normal(size=(20_000, 1, 4))
+    centre, scale = centre_and_scale(values.astype(np.float32))
+    np.testing.assert_allclose(centre[0], values.mean(axis=0)[0], atol=0.02)
+    np.testing.assert_allclose(scale, 1, rtol=0.03)
+
+
+def test_show_search_and_report_name_the_same_neighbours(tiny_run: Path):
+    with open_run(tiny_run) as book:
+        similarity = Similarity.of(book.book.signatures)
+        listed = trusted(book.book, similarity)
+        for row in [*listed.most, *listed.least]:
+            entry = book.entry(book.concepts[row["row"]], neighbours=4)
+            names = [neighbour.name for neighbour in entry.nearest]
+            assert [name for name, *_ in row["nearest"]] == names
+            found = [n.name for n in book.search(entry.signature, count=5)]
+            assert found[0] == entry.name and found[1:] == names

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 from encyclo.schema import Part
+from encyclo.storage.array_reader import PartReader, explained
 from encyclo.testing.contract import ContractError
 from encyclo.testing.fixtures.stores_data import SCHEMA
 from encyclo.testing.fixtures.stores_memory import MemoryStore
 from encyclo.testing.stores import THOROUGH, Effort, StoreContract
-from encyclo_hdf5.reader import Hdf5Part
 from encyclo_hdf5.store import Hdf5Store
 
 ON_DISK = {
@@ -69,7 +69,7 @@ class UnsyncedStore(Hdf5Store):
         elsewhere = Path(tempfile.mkdtemp(dir=self.location.parent))
         (elsewhere / "parts").mkdir()
         Hdf5Store(elsewhere, SCHEMA).write_part(name, part)
-        os.replace(elsewhere / "parts" / f"{name}.h5", self._part(name))
+        os.replace(elsewhere / "parts" / f"{name}.h5", self.part_path(name))
 
 
 class RewritingStore(Hdf5Store):
@@ -88,9 +88,7 @@ class RewritingStore(Hdf5Store):
             file.attrs["index"] = json.dumps({**self._index(file), name: [start, len(data)]})
             file.flush()
 
-    def open_part(self, name: str) -> Hdf5Part:
-        from encyclo_hdf5.reader import explained
-
+    def open_part(self, name: str) -> PartReader:
         path, scratch = self.location / "all.h5", self._scratch()
         with explained("read", path), h5py.File(path, "r") as file:
             start, length = self._index(file)[name]

@@ -91,9 +91,7 @@ def test_without_it_its_names_are_unknown(encyclo, tmp_path: Path, tiny_flags: l
     assert "'questions'" in one_sentence(result.stderr)
 
 
-@pytest.mark.parametrize(
-    "package", ["encyclo-questions", pytest.param("encyclo-sqlite", marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("package", ["encyclo-questions", "encyclo-sqlite"])
 def test_they_keep_the_contracts(installed: dict[str, str], package: str, tmp_path: Path):
     """As its author would: the package's own tests, against the installed package."""
     (folder,) = (p for p in PACKAGES if p.name == package)

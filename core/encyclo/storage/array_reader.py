@@ -181,7 +181,7 @@ def _read_column(arrays: Arrays, group: str, name: str, rows: NDArray[np.int64] 
     path = f"{group}/{name}" if group else name
     if HIERARCHY[group or "samples"][name].dtype != TEXT:
         return arrays.numbers(path)
-    return text.unpack(arrays.texts(path, rows), arrays.is_escaped(path))
+    return text.unescape(arrays.texts(path, rows), arrays.is_escaped(path))
 
 
 def _read_table(arrays: Arrays, group: str, table: type[Any]) -> Any:

@@ -53,7 +53,7 @@ def _write_samples(group: h5py.Group, samples: JoinedSamples) -> None:
     count, layers, hidden = samples.shape
     prompts, start = _create_texts(group, "prompt", count, samples.escaped), 0
     for texts in samples.prompts():
-        prompts[start : start + len(texts)] = text.pack(texts, samples.escaped)
+        prompts[start : start + len(texts)] = text.escape(texts, samples.escaped)
         start += len(texts)
     rows = min(ROWS_A_CHUNK, count)
     chunks = (rows, 1, hidden) if rows else None
@@ -70,8 +70,8 @@ def _write_table(group: h5py.Group, table: Any) -> None:
     for field in dataclasses.fields(table):
         column = getattr(table, field.name)
         if isinstance(column, list):
-            escape = text.is_awkward(column)
-            _create_texts(group, field.name, len(column), escape)[...] = text.pack(column, escape)
+            escape = text.needs_escape(column)
+            _create_texts(group, field.name, len(column), escape)[...] = text.escape(column, escape)
         else:
             # Without a chunk the bytes lie in one piece, at an offset that the file names.
             group.create_dataset(field.name, data=column)

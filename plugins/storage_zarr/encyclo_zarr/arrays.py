@@ -47,7 +47,7 @@ class ZarrArrays:
     def texts(self, path: str, rows: NDArray[np.int64] | None = None) -> list[str]:
         """Return a column's texts as they are stored, a chunk of them at a time."""
         shape = self._shape(path)
-        rows_a_chunk = grid(path.rsplit("/", 1)[-1], shape, self._part)[0][0]
+        rows_a_chunk = grid(path, shape, self._part)[0][0]
         numbers, places = np.divmod(np.arange(shape[0]) if rows is None else rows, rows_a_chunk)
         found: list[str] = []
         for number in np.unique(numbers).tolist():

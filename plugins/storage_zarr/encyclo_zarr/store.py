@@ -88,7 +88,7 @@ def _write_columns(group: zarr.Group, table: Any, arrays: Mapping[str, Array], f
     for field in dataclasses.fields(table):
         name, column, array = field.name, getattr(table, field.name), arrays[field.name]
         if array.dtype == TEXT:
-            _write_texts(group, name, array, column, text.is_awkward(column), folder)
+            _write_texts(group, name, array, column, text.needs_escape(column), folder)
             continue
         create(group, name, array, column.shape, part=False)
         chunks, shards = grid(name, column.shape, part=False)
@@ -111,7 +111,7 @@ def _write_texts(
     if shards is None:
         (folder / name / "c.0").write_bytes(encode(texts, array, escape))
         return
-    packed = text.pack(texts, escape)
+    packed = text.escape(texts, escape)
     for number, start in enumerate(range(0, len(packed), shards[0])):
         some = packed[start : start + shards[0]]
         write_shard(folder / name / f"c.{number}", text_chunks(some, chunks[0]), shards[0] // chunks[0])

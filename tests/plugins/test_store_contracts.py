@@ -36,11 +36,11 @@ class TestHdf5(StoreContract):
 
 
 class TestZarr(StoreContract):
-    """Zarr writes some 50 files an encyclopedia, so the same checks take far longer: part of them is slow."""
+    """Zarr writes some 50 files an encyclopedia, so the same checks take far longer: one of them is slow."""
 
     plugin = "zarr"
     effort = Effort(kills=3, mutations=150, examples=4, survivals=1)
-    slow_checks = frozenset({"refused_writes", "power_cuts", "full_disk_in_the_library"})
+    slow_checks = frozenset({"refused_writes"})
 
 
 @pytest.mark.slow

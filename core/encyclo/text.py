@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 ESCAPED = "escaped"
 """The attribute of a column whose texts are escaped."""
 
-_AWKWARD = re.compile("[\0\ud800-\udfff]")
+_UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 _SPECIAL = re.compile("[\\\\\0\ud800-\udfff]")
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 _ESCAPE = re.compile(r"\\(?:(\\)|(0)|u([0-9A-F]{4}))|\\")
@@ -32,21 +32,21 @@ def utf8(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-def is_awkward(texts: Iterable[str]) -> bool:
-    """Return whether a text can't be stored as it is."""
+def needs_escape(texts: Iterable[str]) -> bool:
+    """Return whether one of the texts can't be stored as it is."""
     joined = "".join(texts)
     if joined.isascii():
         return "\0" in joined
-    return _AWKWARD.search(joined) is not None
+    return _UNSTORABLE.search(joined) is not None
 
 
-def pack(texts: Sequence[str], escape: bool) -> list[str]:
-    """Return the texts as they are stored; `escape` where one of the column's texts is awkward."""
-    return [_SPECIAL.sub(_escape, text) for text in texts] if escape else list(texts)
+def escape(texts: Sequence[str], needed: bool) -> list[str]:
+    """Return the texts as they are stored; `needed` where one of the column's texts needs it."""
+    return [_SPECIAL.sub(_escape, text) for text in texts] if needed else list(texts)
 
 
-def unpack(texts: Sequence[str], escaped: bool) -> list[str]:
-    """Return what `pack` was given. Raises ValueError for a text that `pack` never writes."""
+def unescape(texts: Sequence[str], escaped: bool) -> list[str]:
+    """Return what `escape` was given. Raises ValueError for a text that `escape` never writes."""
     return [_ESCAPE.sub(_unescape, text) for text in texts] if escaped else list(texts)
 
 

@@ -310,7 +310,11 @@ class Store(Protocol):
         ...
 
     def finalise(self, parts: Sequence[str], book: Book) -> Path:
-        """Join `parts`, in that order, and `book` into one encyclopedia; replace an old one atomically."""
+        """Join `parts`, in that order, and `book` into one encyclopedia; replace an old one atomically.
+
+        Return its path: a file or folder directly in the run directory. It may have any name that doesn't begin
+        with a dot and isn't that of something else there (`checksums.OWN_NAMES`).
+        """
         ...
 
     def open(self) -> Reader:

@@ -39,18 +39,30 @@ def test_its_plugins_are_listed_with_its_package(installed: dict[str, str]):
 
 def test_they_make_an_encyclopedia(installed: dict[str, str], tmp_path: Path, tiny_flags: list[str]):
     out = tmp_path / "run"
-    result = in_own_process(
+    command = [
         "run", "--sampler", "questions", "--interpreter", "dot", "--store", "sqlite",
         "-o", "questions.ending= Tell me!", "--with", "timing",
-        "--limit", "30", "--per-concept", "6", "--out", out, "--json", *tiny_flags, env=installed,
-    )  # fmt: skip
+        "--limit", "30", "--per-concept", "6", "--out", out, *tiny_flags,
+    ]  # fmt: skip
+    result = in_own_process(*command, "--json", env=installed)
     assert result.returncode == 0, result.stderr
     printed = json.loads(result.stdout)
     rung = printed["metrics"]["accuracy"]["heldout_prompts"]
     assert rung["dot"]["top1"] > 0.5 and rung["dot"]["n"] == 30 and rung["centroid"]["n"] == 30
     assert printed["run"]["provenance"]["plugins"]["questions"] == "encyclo-questions 0.3.0"
     assert printed["run"]["provenance"]["plugins"]["sqlite"] == "encyclo-sqlite 1.2.0"
-    assert (out / "encyclopedia.sqlite").exists() and not (out / "encyclopedia.h5").exists()
+    assert (out / "samples.sqlite").exists() and not (out / "encyclopedia.h5").exists()
+    summary = in_own_process(*command, env=installed)
+    assert "samples.sqlite, interpreter/" in "".join(summary.stdout.split("\n")), summary.stderr
+    assert in_own_process("verify", out, env=installed).returncode == 0
+    for source, store, target in (
+        (out, "hdf5", tmp_path / "h5"),
+        (tmp_path / "h5", "sqlite", tmp_path / "back"),
+    ):
+        converted = in_own_process("convert", source, "--store", store, "--out", target, env=installed)
+        assert converted.returncode == 0, converted.stderr
+    assert not (tmp_path / "h5" / "samples.sqlite").exists()
+    assert in_own_process("verify", tmp_path / "back", env=installed).returncode == 0
     entry = json.loads(in_own_process("show", out, "animal", "--json", env=installed).stdout)
     assert all(prompt["text"].endswith("Tell me!") for prompt in entry["prompts"])
     assert len(entry["most_confused"]) == 5
@@ -79,9 +91,7 @@ def test_without_it_its_names_are_unknown(encyclo, tmp_path: Path, tiny_flags: l
     assert "'questions'" in one_sentence(result.stderr)
 
 
-@pytest.mark.parametrize(
-    "package", ["encyclo-questions", pytest.param("encyclo-sqlite", marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("package", ["encyclo-questions", "encyclo-sqlite"])
 def test_they_keep_the_contracts(installed: dict[str, str], package: str, tmp_path: Path):
     """As its author would: the package's own tests, against the installed package."""
     (folder,) = (p for p in PACKAGES if p.name == package)

@@ -124,6 +124,16 @@ def test_another_hdf5_file_is_no_encyclopedia(store):
         store.open()
 
 
+@pytest.mark.parametrize(
+    ("name", "value"), [("stage", "one"), ("model", 7), ("layers", 3), ("layers", [[1], [2]])]
+)
+def test_an_attribute_of_another_type_is_named(finished, name, value):
+    with h5py.File(finished.location / "encyclopedia.h5", "a") as file:
+        file.attrs[name] = value
+    with pytest.raises(DamagedError, match=rf"encyclopedia\.h5 is damaged: its attribute '{name}'"):
+        finished.open()
+
+
 def test_a_damaged_encyclopedia_is_named(finished):
     path = finished.location / "encyclopedia.h5"
     with h5py.File(path, "a") as file:

@@ -272,9 +272,9 @@ def test_nothing_unpickles():
 def test_a_book_of_texts_needs_escapes_only_where_it_must():
     from encyclo import text
 
-    assert text.pack(["a\\0"], escape=False) == ["a\\0"] and not text.is_awkward(["a\\0"])
-    packed = text.pack(TEXTS, escape=True)
-    assert not text.is_awkward(packed) and text.unpack(packed, escaped=True) == TEXTS
+    assert text.escape(["a\\0"], needed=False) == ["a\\0"] and not text.needs_escape(["a\\0"])
+    packed = text.escape(TEXTS, needed=True)
+    assert not text.needs_escape(packed) and text.unescape(packed, escaped=True) == TEXTS
     for wrong in ("\\", "\\x", "\\u0041", "\\uD8"):
         with pytest.raises(ValueError, match="escape"):
-            text.unpack([wrong], escaped=True)
+            text.unescape([wrong], escaped=True)

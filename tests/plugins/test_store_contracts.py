@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import tempfile
 from pathlib import Path
 
@@ -11,16 +12,20 @@ import h5py
 import numpy as np
 import pytest
 
+from encyclo.errors import DamagedError
 from encyclo.schema import Part
+from encyclo.storage import checksums, files
+from encyclo.storage.array_reader import PartReader, explained
+from encyclo.storage.checksums import OWN_NAMES
 from encyclo.testing.contract import ContractError
+from encyclo.testing.fixtures.small_run import SmallRun
 from encyclo.testing.fixtures.stores_data import SCHEMA
 from encyclo.testing.fixtures.stores_memory import MemoryStore
-from encyclo.testing.stores import THOROUGH, Effort, StoreContract
-from encyclo_hdf5.reader import Hdf5Part
+from encyclo.testing.stores import THOROUGH, Effort, StoreContract, check_store
 from encyclo_hdf5.store import Hdf5Store
 
 ON_DISK = {
-    "names_of_files", "power_cuts", "refused_writes", "full_disk_in_the_library", "kill_9", "damaged_files",
+    "names_of_files", "name_of_the_encyclopedia", "power_cuts", "refused_writes", "full_disk_in_the_library", "kill_9", "damaged_files",
     "any_order_of_calls",
 }  # fmt: skip
 
@@ -31,11 +36,11 @@ class TestHdf5(StoreContract):
 
 
 class TestZarr(StoreContract):
-    """Zarr writes some 50 files an encyclopedia, so the same checks take far longer: part of them is slow."""
+    """Zarr writes some 50 files an encyclopedia, so the same checks take far longer: one of them is slow."""
 
     plugin = "zarr"
     effort = Effort(kills=3, mutations=150, examples=4, survivals=1)
-    slow_checks = frozenset({"refused_writes", "power_cuts", "full_disk_in_the_library"})
+    slow_checks = frozenset({"refused_writes"})
 
 
 @pytest.mark.slow
@@ -69,7 +74,7 @@ class UnsyncedStore(Hdf5Store):
         elsewhere = Path(tempfile.mkdtemp(dir=self.location.parent))
         (elsewhere / "parts").mkdir()
         Hdf5Store(elsewhere, SCHEMA).write_part(name, part)
-        os.replace(elsewhere / "parts" / f"{name}.h5", self._part(name))
+        os.replace(elsewhere / "parts" / f"{name}.h5", self.part_path(name))
 
 
 class RewritingStore(Hdf5Store):
@@ -88,9 +93,7 @@ class RewritingStore(Hdf5Store):
             file.attrs["index"] = json.dumps({**self._index(file), name: [start, len(data)]})
             file.flush()
 
-    def open_part(self, name: str) -> Hdf5Part:
-        from encyclo_hdf5.reader import explained
-
+    def open_part(self, name: str) -> PartReader:
         path, scratch = self.location / "all.h5", self._scratch()
         with explained("read", path), h5py.File(path, "r") as file:
             start, length = self._index(file)[name]
@@ -133,6 +136,54 @@ def test_a_broken_store_does_work_while_nothing_crashes(tmp_path, contract):
         place = tmp_path / check
         place.mkdir()
         assert contract().find(check, place).problem is None
+
+
+class RenamingContract(StoreContract):
+    """A third party's encyclopedia, under a name of its own."""
+
+    plugin = "renaming"
+    name = "samples"
+
+    def make(self, folder: Path) -> Hdf5Store:
+        store = Hdf5Store(folder, SCHEMA)
+        vars(store)["ENCYCLOPEDIA"] = self.name
+        return store
+
+
+def test_an_encyclopedia_may_have_any_name(tmp_path):
+    for check in ("name_of_the_encyclopedia", "finalising_joins_in_order", "names_of_files"):
+        (tmp_path / check).mkdir()
+        assert RenamingContract().find(check, tmp_path / check).problem is None
+
+
+@pytest.mark.parametrize(
+    "name", [*sorted(OWN_NAMES - {"parts", "commits"}), ".lock", "parts/samples", "../samples"]
+)
+def test_an_encyclopedia_must_not_take_a_name_or_a_place_of_the_runs_own(tmp_path, name):
+    contract, run = RenamingContract(), tmp_path / "run"
+    contract.name = name
+    run.mkdir()
+    problem = contract.find("name_of_the_encyclopedia", run).problem
+    assert problem is not None
+    assert re.fullmatch(r"StoreError: The encyclopedia that .*, can't be sealed: .*\.", problem)
+
+
+@pytest.mark.parametrize(
+    "name", ["", ".", "..", "../x", "/etc/passwd", "a/b", ".hidden", "run.json", "parts", 5, None]
+)
+def test_a_seal_that_names_another_place_is_refused(tmp_path, name):
+    SmallRun().go(Hdf5Store(tmp_path, SCHEMA), tmp_path)
+    record = checksums.read_sealed(tmp_path / checksums.SEAL)
+    files.write_json(tmp_path / checksums.SEAL, checksums.sealed({**record, "path": name}))
+    with pytest.raises(DamagedError, match=r"seal\.json can't be read"):
+        checksums.check_opening(tmp_path)
+
+
+def test_check_store_does_without_pytest(tmp_path):
+    """Checks in processes of their own find the contract by name there too."""
+    findings = check_store("hdf5", tmp_path, Effort(kills=1, mutations=20, examples=1, steps=5, survivals=1))
+    assert [finding.check for finding in findings] == list(StoreContract.checks())
+    assert [finding.problem for finding in findings if not finding.kept] == []
 
 
 class MisnamingContract(StoreContract):

@@ -26,6 +26,13 @@ from encyclo.errors import DamagedError, StoreError
 from encyclo.storage import files
 
 SEAL = "seal.json"
+OWN_NAMES = frozenset(
+    {
+        "run.json", "metrics.json", "calibration.json", "convergence.json", "report.html", SEAL,
+        "commits", "parts", "rounds", "interpreter", "plugins",
+    }
+)  # fmt: skip
+"""What else stands in a run directory: no store may give its encyclopedia one of these names."""
 BLOCK = 2**22
 Ranges = Sequence[tuple[int, int]]
 """Byte ranges (offset, length), rising, none touching another."""
@@ -137,11 +144,22 @@ class Seal:
 
 
 def write_seal(run: Path, path: Path, bulk: Mapping[str, Ranges], sums: NDArray[np.uint32]) -> None:
-    """Write the seal of the encyclopedia `path`, in the run directory `run`."""
-    listed = {
-        name: describe(path / name if name else path, size, bulk.get(name, ()))
-        for name, size in list_files(path).items()
-    }
+    """Write the seal of the encyclopedia `path`, directly in the run directory `run`.
+
+    Raises StoreError if the store put it elsewhere, under a name of the run's own, or nowhere.
+    """
+    try:
+        _check_name(path.name)
+        if path.parent.resolve() != run.resolve():
+            raise ValueError(f"it doesn't lie directly in {run}")
+        listed = {
+            name: describe(path / name if name else path, size, bulk.get(name, ()))
+            for name, size in list_files(path).items()
+        }
+    except (OSError, ValueError) as error:
+        raise StoreError(
+            f"The encyclopedia that the store wrote, {path}, can't be sealed: {error}."
+        ) from error
     record = {"path": path.name, "files": listed, "layers": sums.shape[1], "crc32": crc.pack(sums)}
     files.write_json(run / SEAL, sealed(record))
 
@@ -154,8 +172,7 @@ def read_seal(run: Path) -> Seal:
     try:
         record = read_sealed(path)
         name = record["path"]
-        if Path(name).name != name or not name.startswith("encyclopedia."):
-            raise ValueError("it names another place")
+        _check_name(name)
         if not isinstance(record["files"], dict):
             raise ValueError("it lists no files")
         return Seal(name, record["files"], crc.unpack(record["crc32"], record["layers"]))
@@ -188,6 +205,12 @@ def seal_faults(run: Path, seal: Seal) -> Iterator[str]:
 
 
 _ADVICE = "`encyclo verify` says what can be recovered."
+
+
+def _check_name(name: str) -> None:
+    """Refuse a path, a hidden file, and the name of something else in a run directory. Raises ValueError."""
+    if not name or Path(name).name != name or name.startswith(".") or name in OWN_NAMES:
+        raise ValueError(f"{name!r:.80} is no name for an encyclopedia")
 
 
 def _segments(size: int, bulk: Ranges) -> Iterator[tuple[int, bool]]:

@@ -5,6 +5,7 @@ For stores: pieces that lie one after another are read at once, no file stays op
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,6 +80,11 @@ class Flat:
         places = rows[:, None] * depth + np.asarray(layers, np.int64)
         pieces = read_pieces(self.path, (self.offset + places * (hidden * 2)).ravel(), hidden)
         return pieces.reshape(len(rows), len(layers), hidden)
+
+    def bulk(self) -> dict[Path, list[tuple[int, int]]]:
+        """Return where in the file samples' activations lie."""
+        length = math.prod(self.shape) * 2
+        return {self.path: [(self.offset, length)]} if length else {}
 
 
 def read_pieces(path: Path, offsets: NDArray[np.int64], count: int) -> NDArray[np.float16]:

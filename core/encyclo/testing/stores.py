@@ -22,6 +22,7 @@ import numpy as np
 from encyclo.errors import StoreError
 from encyclo.plugins.manager import Plugins
 from encyclo.schema import Part
+from encyclo.storage import checksums
 from encyclo.storage.ledger import Ledger
 from encyclo.testing import stores_crashes
 from encyclo.testing.contract import Contract, Finding, require
@@ -197,38 +198,50 @@ class StoreContract(Contract):
         require(_listing(folder) == kept, f"The sweep left or lost {sorted(_listing(folder) ^ kept)}.")
         run.check_kept(self.make(folder), folder, 1)
 
+    def check_name_of_the_encyclopedia(self, folder: Path) -> None:
+        """It lies directly in the run directory, under a name that isn't hidden or the run's own."""
+        store, run = self.fresh(folder), SmallRun(units=1)
+        commit_part(store, Ledger(folder), run.unit(0), run.part(0))
+        before = {path.name for path in folder.iterdir()}
+        run.finalise(store, folder, 1)
+        name = checksums.read_seal(folder).path
+        require(name not in before, f"The encyclopedia's name {name} was taken.")
+        run.check_finished(self.make(folder), folder)
+
     def check_power_cuts(self, folder: Path) -> None:
         """After a power cut at any write, rename or sync, what was committed is there and the run goes on."""
-        stores_crashes.check_power_cuts(self, folder, self.effort.survivals, self.effort.every_call)
+        stores_crashes.check_power_cuts(self.make, folder, self.effort.survivals, self.effort.every_call)
 
     def check_refused_writes(self, folder: Path) -> None:
         """A full disk or an I/O error at any call gives one sentence; the run goes on once it is mended."""
-        stores_crashes.check_refused_writes(self, folder, self.effort.every_call)
+        stores_crashes.check_refused_writes(self.make, folder, self.effort.every_call)
 
     def check_full_disk_in_the_library(self, folder: Path) -> None:
         """The same where the library that writes the file runs out of space on the way."""
-        stores_crashes.check_full_disk_in_the_library(self, folder)
+        stores_crashes.check_full_disk_in_the_library(self.make, folder)
 
     def check_kill_9(self, folder: Path) -> None:
         """Killed at random instants, a run loses no committed unit and ends as an uninterrupted one."""
-        stores_crashes.check_kill_9(self, folder, self.effort.kills)
+        stores_crashes.check_kill_9(self.make, folder, self.effort.kills)
 
     def check_damaged_files(self, folder: Path) -> None:
         """A damaged part, record or encyclopedia is refused in one sentence: no crash, hang or other value."""
-        stores_crashes.check_damaged_files(self, folder, self.effort.mutations)
+        stores_crashes.check_damaged_files(self.make, folder, self.effort.mutations)
 
     def check_any_order_of_calls(self, folder: Path) -> None:
         """Writes, commits, crashes, resumes, finalises and reads in any order agree with the oracle."""
         from encyclo.testing.stores_machine import check_machine
 
-        check_machine(self, folder, self.effort.examples, self.effort.steps)
+        check_machine(self.make, folder, self.effort.examples, self.effort.steps)
 
 
 def check_store(plugin: str, folder: Path, effort: Effort = QUICK) -> list[Finding]:
     """Run the whole contract on an installed store, in folders below the empty `folder`."""
-    contract = type("NamedStore", (StoreContract,), {"plugin": plugin, "effort": effort})()
-    findings: list[Finding] = contract.report(folder)
-    return findings
+    contract = StoreContract()
+    vars(contract).update(
+        plugin=plugin, effort=effort
+    )  # no class of its own: other processes find it by name
+    return contract.report(folder)
 
 
 @cache

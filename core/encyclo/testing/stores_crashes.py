@@ -8,7 +8,6 @@ import statistics
 from functools import partial
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING
 
 from encyclo.errors import DamagedError, EncycloError
 from encyclo.storage import files
@@ -17,15 +16,12 @@ from encyclo.testing.contract import ContractError, require
 from encyclo.testing.faults import disks
 from encyclo.testing.faults.battery import check_mutations
 from encyclo.testing.faults.processes import Nursery
-from encyclo.testing.fixtures.small_run import SmallRun, read_part, read_sealed
-
-if TYPE_CHECKING:
-    from encyclo.testing.stores import StoreContract
+from encyclo.testing.fixtures.small_run import MakeStore, SmallRun, read_part, read_sealed
 
 
-def check_power_cuts(contract: StoreContract, folder: Path, survivals: int, every: bool) -> None:
+def check_power_cuts(make: MakeStore, folder: Path, survivals: int, every: bool) -> None:
     """Cut the power after every call of a small run, in each of `survivals` ways; check and go on."""
-    run, moments = SmallRun(), record(contract, SmallRun(), _made(folder / "whole"))
+    run, moments = SmallRun(), record(make, SmallRun(), _made(folder / "whole"))
     seen: set[tuple[int, bytes]] = set()
     for number in disks.telling([moment.call for moment in moments], every):
         moment = moments[number]
@@ -38,7 +34,7 @@ def check_power_cuts(contract: StoreContract, folder: Path, survivals: int, ever
             place = _made(folder / f"cut-{number}-{names}-{data}")
             disks.restore(left, place)
             try:
-                _go_on(contract, run, place, moment.promised)
+                _go_on(make, run, place, moment.promised)
             except Exception as error:
                 raise ContractError(
                     f"A power cut after call {number} of {len(moments)} ({moment.call}; names {names}, data "
@@ -46,14 +42,14 @@ def check_power_cuts(contract: StoreContract, folder: Path, survivals: int, ever
                 ) from error
 
 
-def _go_on(contract: StoreContract, run: SmallRun, folder: Path, promised: int) -> None:
-    run.check_kept(contract.make(folder), folder, promised)
+def _go_on(make: MakeStore, run: SmallRun, folder: Path, promised: int) -> None:
+    run.check_kept(make(folder), folder, promised)
     with files.using(disks.HastyDisk()):
-        run.go(contract.make(folder), folder)
-    run.check_finished(contract.make(folder), folder)
+        run.go(make(folder), folder)
+    run.check_finished(make(folder), folder)
 
 
-def record(contract: StoreContract, run: SmallRun, folder: Path) -> list[disks.Moment]:
+def record(make: MakeStore, run: SmallRun, folder: Path) -> list[disks.Moment]:
     """Run once and return a moment for each call that changed the disk, and for each promise."""
     disk = disks.RecordingDisk(folder)
 
@@ -63,18 +59,18 @@ def record(contract: StoreContract, run: SmallRun, folder: Path) -> list[disks.M
 
     try:
         with files.using(disk):
-            run.go(contract.make(folder), folder, promise)
-        run.check_finished(contract.make(folder), folder)
+            run.go(make(folder), folder, promise)
+        run.check_finished(make(folder), folder)
     finally:
         disk.close()
     return disk.moments
 
 
-def check_refused_writes(contract: StoreContract, folder: Path, every: bool) -> None:
+def check_refused_writes(make: MakeStore, folder: Path, every: bool) -> None:
     """Let every call of a small run fail in turn, with a full disk and with an I/O error; go on after it."""
     run, counting, whole = SmallRun(), disks.FailingDisk(), _made(folder / "whole")
     with files.using(counting):
-        run.go(contract.make(whole), whole)
+        run.go(make(whole), whole)
     require(
         sum(call.startswith("replace") for call in counting.calls) >= run.units + 2,
         "The store doesn't put its files in place through encyclo.storage.files, so nothing can be made to fail.",
@@ -88,7 +84,7 @@ def check_refused_writes(contract: StoreContract, folder: Path, every: bool) -> 
             promised: list[int] = [0]
             try:
                 with files.using(disk):
-                    run.go(contract.make(place), place, promised.append)
+                    run.go(make(place), place, promised.append)
             except EncycloError as error:
                 require(
                     "\n" not in str(error), f"{disk.calls[number - 1]} failed in more than one line: {error}"
@@ -98,7 +94,7 @@ def check_refused_writes(contract: StoreContract, folder: Path, every: bool) -> 
                     f"{disk.calls[number - 1]} failed with {type(error).__name__}, no StoreError: {error}"
                 ) from error
             try:
-                _go_on(contract, run, place, promised[-1])
+                _go_on(make, run, place, promised[-1])
             except Exception as error:
                 raise ContractError(
                     f"After {errno.errorcode[code]} at call {number} ({disk.calls[number - 1]}): "
@@ -106,27 +102,27 @@ def check_refused_writes(contract: StoreContract, folder: Path, every: bool) -> 
                 ) from error
 
 
-def check_full_disk_in_the_library(contract: StoreContract, folder: Path) -> None:
+def check_full_disk_in_the_library(make: MakeStore, folder: Path) -> None:
     """Let the system refuse to let any file grow past some sizes (RLIMIT_FSIZE); go on without the limit."""
     run = SmallRun(units=2, rows=60)
     with Nursery() as nursery:
-        nursery.warm(_warm, contract, _made(folder / "warm"))
+        nursery.warm(_warm, make, _made(folder / "warm"))
         for size in (0, 100, 1_000, 4_000, 16_000, 40_000):
             place = _made(folder / str(size))
-            ending = nursery.run(_limited, contract, run, place, size)
+            ending = nursery.run(_limited, make, run, place, size)
             require(
                 ending.status == 0, f"With files of at most {size} bytes: {ending.output.strip()[-1500:]}"
             )
-            run.go(contract.make(place), place)
-            run.check_finished(contract.make(place), place)
+            run.go(make(place), place)
+            run.check_finished(make(place), place)
 
 
-def _limited(contract: StoreContract, run: SmallRun, folder: Path, size: int) -> None:
+def _limited(make: MakeStore, run: SmallRun, folder: Path, size: int) -> None:
     import resource
     import signal
 
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    store = contract.make(folder)
+    store = make(folder)
     Ledger(folder).create()
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
     try:
@@ -141,15 +137,15 @@ def _limited(contract: StoreContract, run: SmallRun, folder: Path, size: int) ->
     require(not problem, problem)
 
 
-def check_kill_9(contract: StoreContract, folder: Path, kills: int) -> None:
+def check_kill_9(make: MakeStore, folder: Path, kills: int) -> None:
     """Kill a run `kills` times, each at another instant; check what was promised, go on, compare the end."""
     run, random = SmallRun(units=5), Random(0)
     with Nursery() as nursery:
-        nursery.warm(_warm, contract, _made(folder / "warm"))
+        nursery.warm(_warm, make, _made(folder / "warm"))
         times = []
         for number in range(3):
             place = _made(folder / f"whole-{number}")
-            ending = nursery.run(_keep_promises, contract, run, place)
+            ending = nursery.run(_keep_promises, make, run, place)
             require(ending.status == 0, f"An uninterrupted run failed: {ending.output[-1500:]}")
             times.append(ending.seconds)
         length, killed, tries = statistics.median(times), 0, 0
@@ -159,27 +155,27 @@ def check_kill_9(contract: StoreContract, folder: Path, kills: int) -> None:
                 tries <= 4 * kills + 20, f"Only {killed} of {tries} runs could be killed before their end."
             )
             place = _made(folder / f"kill-{tries}")
-            ending = nursery.run(_keep_promises, contract, run, place, kill_after=random.uniform(0, length))
+            ending = nursery.run(_keep_promises, make, run, place, kill_after=random.uniform(0, length))
             killed += ending.killed
             require(ending.killed or ending.status == 0, f"A run failed: {ending.output[-1500:]}")
-            run.check_kept(contract.make(place), place, promises(place))
-            ending = nursery.run(_keep_promises, contract, run, place)
+            run.check_kept(make(place), place, promises(place))
+            ending = nursery.run(_keep_promises, make, run, place)
             require(ending.status == 0, f"Going on after kill {killed} failed: {ending.output[-1500:]}")
-            run.check_finished(contract.make(place), place)
+            run.check_finished(make(place), place)
 
 
-def _warm(contract: StoreContract, folder: Path) -> None:
-    contract.make(folder)
+def _warm(make: MakeStore, folder: Path) -> None:
+    make(folder)
 
 
-def _keep_promises(contract: StoreContract, run: SmallRun, folder: Path) -> None:
+def _keep_promises(make: MakeStore, run: SmallRun, folder: Path) -> None:
     """Run, and tell outside of the run directory what is safe by now; a kill doesn't lose what was told."""
     with folder.with_suffix(".promises").open("ab", buffering=0) as told:
 
         def promise(units: int) -> None:
             told.write(b"%d\n" % units)
 
-        run.go(contract.make(folder), folder, promise)
+        run.go(make(folder), folder, promise)
 
 
 def promises(folder: Path) -> int:
@@ -189,19 +185,19 @@ def promises(folder: Path) -> int:
     return int(lines[-1]) if lines else 0
 
 
-def check_damaged_files(contract: StoreContract, folder: Path, count: int) -> None:
+def check_damaged_files(make: MakeStore, folder: Path, count: int) -> None:
     """Damage the files of a finished small run in `count` ways and read it."""
     good, work = _made(folder / "good"), _made(folder / "work")
-    SmallRun().go(contract.make(good), good)
-    check_mutations(partial(read_run, contract), good, work, count)
+    SmallRun().go(make(good), good)
+    check_mutations(partial(read_run, make), good, work, count)
 
 
-def read_run(contract: StoreContract, folder: Path, file: str) -> object:
+def read_run(make: MakeStore, folder: Path, file: str) -> object:
     """Read what of a small run lies in `file`, through the ledger; return what tells one content from another.
 
     Raises DamagedError for a record that is gone: a run then does the unit again.
     """
-    store = contract.make(folder)
+    store = make(folder)
     if not file.startswith(("parts/", "commits/")):
         content = read_sealed(store, folder)
         return content.samples.checksum(), repr(content.book)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from hypothesis import HealthCheck, Phase, settings
@@ -23,12 +23,9 @@ from encyclo.storage import files
 from encyclo.storage.ledger import Commit, Ledger, Unit
 from encyclo.testing.contract import ContractError, require
 from encyclo.testing.faults.disks import HastyDisk
-from encyclo.testing.fixtures.small_run import commit_part, read_finished, read_part
+from encyclo.testing.fixtures.small_run import MakeStore, commit_part, read_finished, read_part
 from encyclo.testing.fixtures.stores_data import HOSTILE, SCHEMA, differences, make_book, make_part
 from encyclo.testing.fixtures.stores_memory import MemoryStore
-
-if TYPE_CHECKING:
-    from encyclo.testing.stores import StoreContract
 
 UNITS = tuple(Unit(f"{number:032x}", 1, (number,)) for number in range(5))
 NUMBERS = st.integers(0, len(UNITS) - 1)
@@ -68,7 +65,7 @@ class DyingDisk(HastyDisk):
 class StoreMachine(RuleBasedStateMachine):
     """Does the same to a store and to the oracle and compares what both say."""
 
-    contract: StoreContract
+    make: MakeStore
     root: Path
 
     def __init__(self) -> None:
@@ -86,7 +83,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.ledger.create()
         self.ledger.sweep()
         self.loose.clear()
-        self.store = self.contract.make(self.folder)
+        self.store = self.make(self.folder)
         for commit in self.committed.values():
             self.compare(commit)
 
@@ -214,9 +211,9 @@ class StoreMachine(RuleBasedStateMachine):
             require(not wrong, f"Part {name} differs from the oracle's: {wrong}")
 
 
-def check_machine(contract: StoreContract, folder: Path, examples: int, steps: int) -> None:
+def check_machine(make: MakeStore, folder: Path, examples: int, steps: int) -> None:
     """Run the machine for `examples` random programs of up to `steps` calls; the same ones every time."""
-    machine = type("Machine", (StoreMachine,), {"contract": contract, "root": folder})
+    machine = type("Machine", (StoreMachine,), {"make": staticmethod(make), "root": folder})
     chosen = settings(
         max_examples=examples,
         stateful_step_count=steps,

@@ -1,7 +1,4 @@
-"""Writes the hierarchy of `encyclo.schema` with h5py; reader.py reads it.
-
-No file is ever opened in place for writing: parts and the final file are written under a temporary name,
-flushed to the disk and put in place whole (see `encyclo.storage.files`).
+"""Writes the hierarchy of `encyclo.schema` with h5py; arrays.py reads it.
 
 A part keeps its activations in one piece, row after row; the finished file in chunks of one layer of 250 samples,
 so that reading one layer touches no other layer's bytes.
@@ -10,91 +7,78 @@ so that reading one layer touches no other layer's bytes.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
 
 from encyclo import text
-from encyclo.schema import Book, Columns, Part, Schema
+from encyclo.schema import Book, Part
 from encyclo.storage import files
-from encyclo.storage.raw_arrays import joined_blocks
-from encyclo.types import Bulk
-from encyclo_hdf5.columns import create_texts, write_attributes, write_column, write_table
-from encyclo_hdf5.reader import Hdf5Part, Hdf5Reader, explained, find_chunks
+from encyclo.storage.array_store import ArrayStore, JoinedSamples
+from encyclo_hdf5.arrays import Hdf5Arrays
 
 ROWS_A_CHUNK = 250
-FILE = "encyclopedia.h5"
 
 
-class Hdf5Store:
-    """The store of one run directory."""
+class Hdf5Store(ArrayStore):
+    """The store of one run directory: parts/NAME.h5, encyclopedia.h5."""
 
-    def __init__(self, location: Path, schema: Schema) -> None:
-        self.location = location
-        self.schema = schema
+    ENCYCLOPEDIA = "encyclopedia.h5"
+    PART_SUFFIX = ".h5"
 
-    def write_part(self, name: str, part: Part) -> Bulk:
-        """Write parts/NAME.h5 whole and durably; return where its activations lie. Raises StoreError."""
-        path = self._part(name)
-        with explained("write", path), files.replacing(path) as temporary:
-            with files.late_file(temporary) as disk, h5py.File(disk, "w") as file:
-                for field in dataclasses.fields(part):
-                    write_column(file, field.name, getattr(part, field.name))
-                offset = file["activations"].id.get_offset()
-        return {path.name: [(offset, part.activations.nbytes)]} if part.activations.nbytes else {}
+    def open_arrays(self, path: Path, part: bool) -> Hdf5Arrays:
+        """Open a file. Raises ValueError, OSError."""
+        return Hdf5Arrays(path, part)
 
-    def read_part(self, name: str) -> Part:
-        """Read parts/NAME.h5. Raises DamagedError."""
-        return self.open_part(name).samples(slice(None))
+    def write_part_file(self, path: Path, part: Part) -> int:
+        """Write a part; return where its activations begin."""
+        with files.late_file(path) as disk, h5py.File(disk, "w") as file:
+            _write_table(file, part)
+            return file["activations"].id.get_offset() or 0
 
-    def open_part(self, name: str) -> Hdf5Part:
-        """Open parts/NAME.h5 for reading by row. Raises DamagedError."""
-        return Hdf5Part(self._part(name))
+    def write_encyclopedia(self, path: Path, book: Book, samples: JoinedSamples) -> None:
+        """Write the finished file."""
+        with files.late_file(path) as disk, h5py.File(disk, "w") as file:
+            for name, value in dataclasses.asdict(book.attributes).items():
+                file.attrs[name] = np.array(value, np.int32) if isinstance(value, tuple) else value
+            _write_table(file.create_group("concepts"), book.concepts)
+            _write_table(file.create_group("signatures"), book.signatures)
+            _write_samples(file.create_group("samples"), samples)
 
-    def finalise(self, parts: Sequence[str], book: Book) -> Path:
-        """Join the parts and the book into encyclopedia.h5, replacing an old one atomically."""
-        path = self.location / FILE
-        with explained("write", path), files.replacing(path) as temporary:
-            with files.late_file(temporary) as disk, h5py.File(disk, "w") as file:
-                write_attributes(file, book.attributes)
-                write_table(file.create_group("concepts"), book.concepts)
-                write_table(file.create_group("signatures"), book.signatures)
-                self._join(file.create_group("samples"), [self.open_part(name) for name in parts])
-        return path
 
-    def open(self) -> Hdf5Reader:
-        """Open encyclopedia.h5 for reading. Raises StoreError."""
-        return Hdf5Reader(self.location / FILE)
+def _write_samples(group: h5py.Group, samples: JoinedSamples) -> None:
+    _write_table(group, samples.columns)
+    count, layers, hidden = samples.shape
+    prompts, start = _create_texts(group, "prompt", count, samples.escaped), 0
+    for texts in samples.prompts():
+        prompts[start : start + len(texts)] = text.escape(texts, samples.escaped)
+        start += len(texts)
+    rows = min(ROWS_A_CHUNK, count)
+    chunks = (rows, 1, hidden) if rows else None
+    dataset = group.create_dataset("activations", shape=samples.shape, dtype="<f2", chunks=chunks)
+    for index, block in enumerate(samples.blocks(rows) if rows else ()):
+        padded = np.zeros((layers, rows, hidden), "<f2")
+        padded[:, : len(block)] = block.swapaxes(0, 1)
+        for layer in range(layers):
+            dataset.id.write_direct_chunk((index * rows, layer, 0), padded[layer])
 
-    def bulk_ranges(self) -> Bulk:
-        """Return where the finished file's activations lie: opening need not read through them."""
-        path = self.location / FILE
-        with explained("read", path), h5py.File(path, "r") as file:
-            return {"": find_chunks(file, path).bulk().get(path, [])}
 
-    def _part(self, name: str) -> Path:
-        return self.location / "parts" / f"{name}.h5"
+def _write_table(group: h5py.Group, table: Any) -> None:
+    """Write a dataclass, a column a field: an array, or a list of texts."""
+    for field in dataclasses.fields(table):
+        column = getattr(table, field.name)
+        if isinstance(column, list):
+            escape = text.needs_escape(column)
+            _create_texts(group, field.name, len(column), escape)[...] = text.escape(column, escape)
+        else:
+            # Without a chunk the bytes lie in one piece, at an offset that the file names.
+            group.create_dataset(field.name, data=column)
 
-    def _join(self, group: h5py.Group, parts: Sequence[Hdf5Part]) -> None:
-        columns = Columns.join([part.columns() for part in parts])
-        for field in dataclasses.fields(columns):
-            write_column(group, field.name, getattr(columns, field.name))
-        escape = any(part.escaped["prompt"] for part in parts)
-        prompts, start = create_texts(group, "prompt", len(columns), escape), 0
-        for part in parts:
-            texts = part.prompts()
-            prompts[start : start + len(texts)] = text.pack(texts, escape)
-            start += len(texts)
-        shape = (len(columns), len(self.schema.layers), self.schema.hidden_size)
-        if parts:
-            shape = (len(columns), *parts[0].activations(np.empty(0, np.int64)).shape[1:])
-        rows = min(ROWS_A_CHUNK, len(columns))
-        chunks = (rows, 1, shape[2]) if rows else None
-        dataset = group.create_dataset("activations", shape=shape, dtype="<f2", chunks=chunks)
-        for index, block in enumerate(joined_blocks(parts, rows) if rows else ()):
-            padded = np.zeros((shape[1], rows, shape[2]), "<f2")
-            padded[:, : len(block)] = block.swapaxes(0, 1)
-            for layer in range(shape[1]):
-                dataset.id.write_direct_chunk((index * rows, layer, 0), padded[layer])
+
+def _create_texts(group: h5py.Group, name: str, rows: int, escape: bool) -> h5py.Dataset:
+    dataset = group.create_dataset(name, shape=(rows,), dtype=h5py.string_dtype("utf-8"))
+    if escape:
+        dataset.attrs[text.ESCAPED] = np.int8(1)
+    return dataset

@@ -1,80 +1,90 @@
-"""The arrays of a checked hierarchy, read from its files: columns, tables, texts by row."""
+"""The arrays of a checked Zarr hierarchy, every one read from its place on disk.
+
+Nothing of zarr's reads a file: it could be somebody else's, and the guard allows only what is read here.
+"""
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping
+import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from encyclo import text
-from encyclo.schema import TEXT, Array
-from encyclo_zarr.guard import check_tree, chunk_places
+from encyclo.schema import HIERARCHY, SAMPLES
+from encyclo.storage.raw_arrays import Chunks, Flat
+from encyclo.text import ESCAPED
+from encyclo_zarr.guard import check_tree, chunk_places, keys_of, shard_index
 from encyclo_zarr.layout import grid
 from encyclo_zarr.pieces import decode_texts
-from encyclo_zarr.tree import Tree, read
+from encyclo_zarr.tree import Folder, Zip, read
 
 
-class Arrays:
-    """What a tree holds. Raises ValueError for what the hierarchy does not justify; see `check_tree`."""
+class ZarrArrays:
+    """What a tree holds. Raises ValueError for what the schema does not justify; see `check_tree`."""
 
-    def __init__(self, tree: Tree, hierarchy: Mapping[str, Mapping[str, Array]], part: bool) -> None:
-        self._tree, self._part = tree, part
-        self._documents = check_tree(tree, hierarchy, part)
-        self._known = {
-            f"{group}/{name}".lstrip("/"): array
-            for group, arrays in hierarchy.items()
-            for name, array in arrays.items()
-        }
+    def __init__(self, path: Path, part: bool) -> None:
+        self._tree: Folder | Zip = Zip(path) if part else Folder(path)
+        self._part = part
+        self._documents = check_tree(self._tree, {"": SAMPLES} if part else HIERARCHY, part)
         self._places: dict[str, list[tuple[str, int, int]]] = {}
 
-    @property
     def attributes(self) -> dict[str, Any]:
-        """The attributes at the root."""
+        """Return the attributes at the root."""
         found: dict[str, Any] = self._documents[""]["attributes"]
         return found
 
-    def shape(self, path: str) -> Any:
-        """Return an array's shape."""
-        return tuple(self._documents[path]["shape"])
-
-    def is_escaped(self, path: str) -> bool:
-        """Return whether a column's texts are escaped."""
-        return text.ESCAPED in self._documents[path].get("attributes", {})
-
-    def read(self, path: str) -> Any:
-        """Return a whole column: an array, or a list of texts."""
-        shape = self.shape(path)
-        if self._known[path].dtype == TEXT:
-            return self.texts(path, np.arange(shape[0]))
+    def numbers(self, path: str) -> NDArray[Any]:
+        """Return a whole array."""
+        shape, dtype = self._shape(path), np.dtype(self._documents[path]["data_type"])
         if 0 in shape:
-            return np.empty(shape, self._known[path].dtype)
+            return np.empty(shape, dtype)
         data = b"".join(self._chunk(path, number) for number in range(len(self._chunks(path))))
-        values = np.frombuffer(data, np.dtype(self._known[path].dtype).newbyteorder("<"))
-        return values.reshape(-1, *shape[1:])[: shape[0]].astype(self._known[path].dtype)
+        values = np.frombuffer(data, dtype.newbyteorder("<"))
+        return values.reshape(-1, *shape[1:])[: shape[0]].astype(dtype)
 
-    def read_table(self, group: str, table: type[Any]) -> Any:
-        """Return a dataclass, a column a field."""
-        return table(**{f.name: self.read(f"{group}/{f.name}") for f in dataclasses.fields(table)})
-
-    def texts(self, path: str, rows: NDArray[np.int64]) -> list[str]:
-        """Return the texts of rising rows, a chunk of them at a time."""
-        if len(rows) == 0:
-            return []
-        rows_a_chunk = grid(path.rsplit("/", 1)[-1], self.shape(path), self._part)[0][0]
-        numbers, places = np.divmod(rows, rows_a_chunk)
+    def texts(self, path: str, rows: NDArray[np.int64] | None = None) -> list[str]:
+        """Return a column's texts as they are stored, a chunk of them at a time."""
+        shape = self._shape(path)
+        rows_a_chunk = grid(path, shape, self._part)[0][0]
+        numbers, places = np.divmod(np.arange(shape[0]) if rows is None else rows, rows_a_chunk)
         found: list[str] = []
         for number in np.unique(numbers).tolist():
             texts = decode_texts(self._chunk(path, number))
             found += [texts[place] for place in places[numbers == number].tolist()]
-        return text.unpack(found, self.is_escaped(path))
+        return found
+
+    def is_escaped(self, path: str) -> bool:
+        """Return whether a column's texts are escaped."""
+        return ESCAPED in self._documents[path].get("attributes", {})
+
+    def activations(self) -> Flat | Chunks:
+        """Return where the samples' activations lie: shard by shard, as their indices say."""
+        path = "activations" if self._part else "samples/activations"
+        shape = self._shape(path)
+        keys = keys_of(path, shape, self._part)
+        if self._part:
+            file, offset = self._tree.place(keys[0]) if keys else (self._tree.root, 0)
+            return Flat(file, offset, shape)
+        chunks, shards = grid("activations", shape, part=False)
+        assert shards is not None
+        blocks, in_shard = math.ceil(shape[0] / chunks[0]) if keys else 0, shards[0] // chunks[0]
+        tables = [shard_index(self._tree, path, key, shape)[:, 0] for key in keys]
+        offsets = np.array(tables, np.uint64).astype(np.int64).reshape(-1, max(1, shape[1]))[:blocks]
+        files = [self._tree.place(key)[0] for key in keys]
+        return Chunks(shape, chunks[0], offsets, files, np.arange(blocks) // in_shard)
+
+    def close(self) -> None:
+        """No file is open."""
+
+    def _shape(self, path: str) -> Any:
+        return tuple(self._documents[path]["shape"])
 
     def _chunk(self, path: str, number: int) -> bytes:
         return read(self._tree, *self._chunks(path)[number])
 
     def _chunks(self, path: str) -> list[tuple[str, int, int]]:
         if path not in self._places:
-            self._places[path] = chunk_places(self._tree, path, self.shape(path), self._part)
+            self._places[path] = chunk_places(self._tree, path, self._shape(path), self._part)
         return self._places[path]

@@ -49,7 +49,7 @@ def check_tree(tree: Tree, hierarchy: Mapping[str, Mapping[str, Array]], part: b
         for name, array in arrays.items():
             path = f"{group}/{name}".lstrip("/")
             documents[path] = _document(tree, f"{path}/zarr.json")
-            shape = _check_array(documents[path], path, name, array, part)
+            shape = _check_array(documents[path], path, array, part)
             found[path] = (array, shape)
             expected.add(f"{path}/zarr.json")
     check_shapes(found)
@@ -67,7 +67,7 @@ def check_tree(tree: Tree, hierarchy: Mapping[str, Mapping[str, Array]], part: b
 
 def shard_index(tree: Tree, path: str, key: str, shape: tuple[int, ...]) -> NDArray[np.uint64]:
     """Return (offset, bytes) of every chunk of a shard, uint64 [chunks in it, 2]; ABSENT where it has none."""
-    chunks, shards = grid(path.rsplit("/", 1)[-1], shape, part=False)
+    chunks, shards = grid(path, shape, part=False)
     assert shards is not None, path
     count = math.prod(s // c for s, c in zip(shards, chunks, strict=True))
     table = np.frombuffer(read(tree, key, -(16 * count + 4), 16 * count), "<u8").reshape(-1, 2)
@@ -87,7 +87,7 @@ def keys_of(path: str, shape: tuple[int, ...], part: bool) -> list[str]:
 
 
 def _places(path: str, shape: tuple[int, ...], part: bool) -> list[tuple[int, ...]]:
-    chunks, shards = grid(path.rsplit("/", 1)[-1], shape, part)
+    chunks, shards = grid(path, shape, part)
     files = shards or chunks
     return list(itertools.product(*(range(math.ceil(n / f)) for n, f in zip(shape, files, strict=True))))
 
@@ -128,7 +128,7 @@ def _check_group(document: dict[str, Any], path: str) -> None:
         raise ValueError(f"{path or 'its root'} has the unknown metadata {min(strangers)!r}")
 
 
-def _check_array(document: dict[str, Any], path: str, name: str, array: Array, part: bool) -> tuple[int, ...]:
+def _check_array(document: dict[str, Any], path: str, array: Array, part: bool) -> tuple[int, ...]:
     if document.get("node_type") != "array" or document.keys() - _ARRAY_KEYS:
         raise ValueError(f"{path} is no array, or has unknown metadata")
     shape = document.get("shape")
@@ -139,7 +139,7 @@ def _check_array(document: dict[str, Any], path: str, name: str, array: Array, p
         raise ValueError(f"{path} is of the type {document.get('data_type')!r}, not {kind}")
     if len(shape) != len(array.shape):
         raise ValueError(f"{path} has {len(shape)} dimensions, not {len(array.shape)}")
-    chunks, shards = grid(name, shape, part)
+    chunks, shards = grid(path, shape, part)
     regular = {"name": "regular", "configuration": {"chunk_shape": list(shards or chunks)}}
     if document.get("chunk_grid") != regular or document.get("chunk_key_encoding") != _KEYS:
         raise ValueError(f"{path} has another chunk grid than encyclo writes")
@@ -176,7 +176,7 @@ def _check_codecs(codecs: Any, path: str, array: Array, inner: tuple[int, ...] |
 
 def _check_chunks(tree: Tree, path: str, array: Array, shape: tuple[int, ...], part: bool) -> set[str]:
     """Compare the sizes of an array's files with its shape; return their names."""
-    chunks, shards = grid(path.rsplit("/", 1)[-1], shape, part)
+    chunks, shards = grid(path, shape, part)
     if 0 in shape:
         return set()
     count = math.prod(math.ceil(n / f) for n, f in zip(shape, shards or chunks, strict=True))
@@ -200,7 +200,7 @@ def _check_chunks(tree: Tree, path: str, array: Array, shape: tuple[int, ...], p
 def _check_shard(
     tree: Tree, path: str, key: str, shape: tuple[int, ...], place: tuple[int, ...], length: int
 ) -> None:
-    chunks, shards = grid(path.rsplit("/", 1)[-1], shape, part=False)
+    chunks, shards = grid(path, shape, part=False)
     assert shards is not None
     table = shard_index(tree, path, key, shape)
     rows = min(shards[0], shape[0] - place[0] * shards[0])
@@ -218,7 +218,7 @@ def _check_shard(
 
 def chunk_places(tree: Tree, path: str, shape: tuple[int, ...], part: bool) -> list[tuple[str, int, int]]:
     """Return (file, offset, bytes) of each chunk of rows of an array other than activations, in order."""
-    chunks, shards = grid(path.rsplit("/", 1)[-1], shape, part)
+    chunks, shards = grid(path, shape, part)
     found: list[tuple[str, int, int]] = []
     for key in keys_of(path, shape, part):
         if shards is None:

@@ -21,9 +21,9 @@ ROWS_A_SHARD = {"activations": 2_000, "prompt": 50_000}
 CONCEPTS_A_CHUNK = 250
 
 
-def grid(name: str, shape: Sequence[int], part: bool) -> tuple[tuple[int, ...], tuple[int, ...] | None]:
-    """Return the shapes of an array's chunks and, where it has them, shards."""
-    whole = tuple(max(1, length) for length in shape)
+def grid(path: str, shape: Sequence[int], part: bool) -> tuple[tuple[int, ...], tuple[int, ...] | None]:
+    """Return the shapes of an array's chunks and, where it has them, shards; of its path the name counts."""
+    whole, name = tuple(max(1, length) for length in shape), path.rsplit("/", 1)[-1]
     if part:
         return whole, None
     if name in ROWS_A_SHARD:

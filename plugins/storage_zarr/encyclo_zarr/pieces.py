@@ -34,7 +34,7 @@ def part_files(part: Part) -> dict[str, Any]:
     for field in dataclasses.fields(part):
         name, column = field.name, getattr(part, field.name)
         shape = (len(column),) if isinstance(column, list) else column.shape
-        if isinstance(column, list) and text.is_awkward(column):
+        if isinstance(column, list) and text.needs_escape(column):
             escaped.append(name)
         shapes.append((name, shape))
         if 0 not in shape:
@@ -50,7 +50,7 @@ def one_file(shape: tuple[int, ...]) -> str:
 def encode(column: Any, array: Array, escape: bool = False) -> Any:
     """Return the bytes of a column, an array or a list of texts, as one chunk."""
     if isinstance(column, list):
-        return _encode_texts(text.pack(column, escape))
+        return _encode_texts(text.escape(column, escape))
     whole = np.ascontiguousarray(column, np.dtype(array.dtype).newbyteorder("<"))
     return whole.reshape(-1).view(np.uint8).data
 

@@ -39,7 +39,7 @@ class Zip:
     """A zip file with uncompressed members. Raises ValueError for any other kind."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        self.root = path
         self.sizes: dict[str, int] = {}
         self._starts: dict[str, int] = {}
         size = path.stat().st_size
@@ -63,13 +63,13 @@ class Zip:
     def place(self, name: str) -> tuple[Path, int]:
         """Return where the bytes of `name` are: after the member's own header, whose length varies."""
         start = self._starts[name]
-        with self.path.open("rb") as file:
+        with self.root.open("rb") as file:
             file.seek(start)
             header = file.read(30)
         if len(header) < 30 or header[:4] != b"PK\x03\x04":
             raise ValueError(f"its member {name[:80]!r} is not where it should be")
         lengths = int.from_bytes(header[26:28], "little") + int.from_bytes(header[28:30], "little")
-        return self.path, start + 30 + lengths
+        return self.root, start + 30 + lengths
 
 
 def read(tree: Tree, name: str, start: int = 0, length: int | None = None) -> bytes:

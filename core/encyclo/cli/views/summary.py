@@ -14,6 +14,7 @@ from encyclo.pipeline.run import Outcome
 from encyclo.query.encyclopedia import Encyclopedia, open_run
 from encyclo.query.entry import confidence_text
 from encyclo.runs.metrics import Metrics, RunCalibration, Rung, StageFigures
+from encyclo.storage.checksums import read_seal
 
 EXAMPLES = 5
 
@@ -33,10 +34,9 @@ def print_summary(outcome: Outcome, console: Console) -> None:
         console.print(_examples(book))
         console.print()
         out = outcome.out
-        store_file = next(p.name for p in sorted(out.iterdir()) if p.stem == "encyclopedia")
         first = shlex.quote(book.book.concepts.name[0])
         lines = [
-            ("Written to", f"{out}: {store_file}, interpreter/, metrics.json, report.html"),
+            ("Written to", f"{out}: {read_seal(out).path}, interpreter/, metrics.json, report.html"),
             ("Next", f"open {out / 'report.html'} in a browser, or: encyclo show {out} {first}"),
         ]
         console.print(labelled(lines))

@@ -17,7 +17,7 @@ from encyclo.errors import DamagedError, StoreError
 from encyclo.schema import FORMAT, Attributes, Book, ConceptTable, Part, SignatureTable
 from encyclo.storage import files
 
-FILE = "encyclopedia.sqlite"
+FILE = "samples.sqlite"  # any name that isn't the run's own
 TABLE = "CREATE TABLE columns (name TEXT PRIMARY KEY, kind TEXT, shape TEXT, sha256 TEXT, data BLOB) STRICT"
 TYPES = ("<f2", "<f4", "<i4", "|i1", "|b1")
 
@@ -43,7 +43,7 @@ class SqliteStore:
         return build(Part, "", read(self._part(name)))
 
     def finalise(self, parts, book):
-        """Join the parts and the book into encyclopedia.sqlite, replacing an old one atomically."""
+        """Join the parts and the book into samples.sqlite, replacing an old one atomically."""
         samples = Part.join([self.read_part(name) for name in parts])
         columns = {"attributes": [json.dumps(dataclasses.asdict(book.attributes))]}
         for prefix, table in (
@@ -83,11 +83,7 @@ class SqliteReader:
 
     def samples(self, rows):
         """Return samples by row."""
-        chosen = np.arange(len(self._samples))[rows]
-        columns = {f.name: getattr(self._samples, f.name) for f in dataclasses.fields(Part)}
-        return Part(
-            **{n: [c[i] for i in chosen] if isinstance(c, list) else c[chosen] for n, c in columns.items()}
-        )
+        return self._samples.take(np.arange(len(self._samples))[rows])
 
     def close(self):
         """Do nothing: the database was read whole."""

@@ -46,6 +46,8 @@ def test_rows_and_layers_are_read(chunks, tmp_path_factory, rows, layers):
     flat = tmp_path_factory.getbasetemp() / "flat"
     flat.write_bytes(b"head" + VALUES.tobytes())
     np.testing.assert_array_equal(Flat(flat, 4, VALUES.shape).read(chosen, layers), expected)
+    assert Flat(flat, 4, VALUES.shape).bulk() == {flat: [(4, VALUES.nbytes)]}
+    assert Flat(flat, 4, (0, LAYERS, HIDDEN)).bulk() == {}
 
 
 def test_bulk_is_the_samples_bytes_and_nothing_else(chunks):

@@ -1,0 +1,201 @@
+"""Reads parts and encyclopedias that are named arrays with attributes, whichever format holds them.
+
+A format says how its arrays are read (`Arrays`); what they are is in `encyclo.schema`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from encyclo import text
+from encyclo.errors import DamagedError, StoreError
+from encyclo.schema import (
+    FORMAT,
+    HIERARCHY,
+    TEXT,
+    Attributes,
+    Book,
+    Columns,
+    ConceptTable,
+    Part,
+    SignatureTable,
+)
+from encyclo.storage.raw_arrays import Chunks, Flat
+
+
+class Arrays(Protocol):
+    """The arrays of one file or folder by path ("prompt", "samples/prompt"), checked before anything is read.
+
+    It may raise OSError, and ValueError and its like for what makes no sense: the readers explain them.
+    """
+
+    def attributes(self) -> Mapping[str, Any]:
+        """Return the attributes at the root as texts, whole numbers and lists of whole numbers."""
+        ...
+
+    def numbers(self, path: str) -> NDArray[Any]:
+        """Return a whole array."""
+        ...
+
+    def texts(self, path: str, rows: NDArray[np.int64] | None = None) -> list[str]:
+        """Return a column's texts as they are stored: all, or those of rising rows."""
+        ...
+
+    def is_escaped(self, path: str) -> bool:
+        """Return whether a column's texts are escaped."""
+        ...
+
+    def activations(self) -> Flat | Chunks:
+        """Return where the samples' activations lie."""
+        ...
+
+    def close(self) -> None:
+        """Close what is open; reading again opens it again."""
+        ...
+
+
+OpenArrays = Callable[[Path, bool], Arrays]
+"""Opens the arrays of a path, a part's or the encyclopedia's; refuses what the schema does not justify."""
+
+
+class StoredSamples:
+    """Samples by row, from the arrays of one group."""
+
+    def __init__(self, path: Path, arrays: Arrays, group: str) -> None:
+        self.path = path
+        self._arrays, self._group = arrays, group
+        self._activations = arrays.activations()
+        self._columns: Columns | None = None
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """The activations' shape: n, L, H."""
+        return self._activations.shape
+
+    def columns(self) -> Columns:
+        """Return every sample's small columns."""
+        if self._columns is None:
+            with explained("read", self.path):
+                self._columns = Columns.read(lambda name: _read_column(self._arrays, self._group, name))
+        return self._columns
+
+    def activations(
+        self, rows: NDArray[np.int64], layers: Sequence[int] | None = None
+    ) -> NDArray[np.float16]:
+        """Return activations as stored, float16 [k, len(layers), H], of rising rows."""
+        with explained("read", self.path):
+            return self._activations.read(rows, layers)
+
+    def prompts(self, rows: NDArray[np.int64] | None = None) -> list[str]:
+        """Return the prompts of rising rows (None: all)."""
+        with explained("read", self.path):
+            found: list[str] = _read_column(self._arrays, self._group, "prompt", rows)
+        return found
+
+    def samples(self, rows: slice | NDArray[np.int64]) -> Part:
+        """Return whole samples by row; an array of rows must rise."""
+        taken = np.arange(len(self.columns()))[rows]
+        prompts = self.prompts(taken)
+        return self.columns().samples(taken, self.activations(taken), prompts)
+
+    def close(self) -> None:
+        """Close what is open."""
+        self._arrays.close()
+
+
+class PartReader(StoredSamples):
+    """A part; no file stays open. Raises StoreError if it is missing, DamagedError."""
+
+    def __init__(self, path: Path, open_arrays: OpenArrays) -> None:
+        _require(path, "redo it")
+        with explained("read", path), closing(open_arrays(path, True)) as arrays:
+            super().__init__(path, arrays, "")
+            self.escaped = arrays.is_escaped("prompt")
+            self.columns()
+
+    def prompts(self, rows: NDArray[np.int64] | None = None) -> list[str]:
+        """Return the prompts of rising rows (None: all)."""
+        with closing(self._arrays):
+            return super().prompts(rows)
+
+
+class EncyclopediaReader(StoredSamples):
+    """A finalised encyclopedia. Raises StoreError if there is none, DamagedError."""
+
+    def __init__(self, path: Path, open_arrays: OpenArrays) -> None:
+        _require(path, "finish the run")
+        with explained("read", path):
+            arrays = open_arrays(path, False)
+            super().__init__(path, arrays, "samples")
+            check_format(path, arrays.attributes())
+            self.book = Book(
+                _read_attributes(arrays.attributes()),
+                _read_table(arrays, "concepts", ConceptTable),
+                _read_table(arrays, "signatures", SignatureTable),
+            )
+
+    def owners(self) -> NDArray[np.int32]:
+        """Return each sample's concept, a row of the concept table: int32 [n]."""
+        return self.columns().concept
+
+
+def check_format(path: Path, attributes: Mapping[str, Any]) -> None:
+    """Refuse a file that is no encyclopedia, or one of another version. Raises DamagedError."""
+    if attributes.get("format") != FORMAT:
+        raise DamagedError(f"{path} is not an encyclopedia of the format {FORMAT}.")
+
+
+@contextmanager
+def explained(verb: str, path: Path) -> Iterator[None]:
+    """Turn the system's errors and what makes no sense into one sentence that names the file.
+
+    `verb` is "read" or "write". Raises StoreError, or DamagedError for a file that is there and can't be read.
+    """
+    try:
+        yield
+    except OSError as error:
+        kind = DamagedError if verb == "read" and path.exists() else StoreError
+        raise kind(f"Can't {verb} {path}: {error}.") from error
+    except (KeyError, ValueError, TypeError, RuntimeError, IndexError) as error:
+        if verb == "write":
+            raise
+        # Also what a library raises about a file's content, such as text that is no UTF-8.
+        told = " ".join(str(error.args[0] if error.args else repr(error)).split())
+        raise DamagedError(f"{path} is damaged: {told}.") from error
+
+
+def _require(path: Path, purpose: str) -> None:
+    if not path.exists():
+        raise StoreError(f"There is no {path}; run the same `encyclo run` command again to {purpose}.")
+
+
+def _read_column(arrays: Arrays, group: str, name: str, rows: NDArray[np.int64] | None = None) -> Any:
+    """Return a column: an array (all of it), or a list of texts."""
+    path = f"{group}/{name}" if group else name
+    if HIERARCHY[group or "samples"][name].dtype != TEXT:
+        return arrays.numbers(path)
+    return text.unescape(arrays.texts(path, rows), arrays.is_escaped(path))
+
+
+def _read_table(arrays: Arrays, group: str, table: type[Any]) -> Any:
+    """Return a dataclass, a column a field."""
+    return table(**{f.name: _read_column(arrays, group, f.name) for f in dataclasses.fields(table)})
+
+
+def _read_attributes(values: Mapping[str, Any]) -> Attributes:
+    """Return the attributes at the root. Raises ValueError for one of another type."""
+    found: dict[str, Any] = {}
+    for field in dataclasses.fields(Attributes):
+        value: Any = values[field.name]
+        expected: Any = {"int": int, "str": str}.get(str(field.type), list)
+        if type(value) is not expected or (expected is list and not all(type(v) is int for v in value)):
+            raise ValueError(f"its attribute {field.name!r} is {value!r:.80}")
+        found[field.name] = tuple(value) if expected is list else value
+    return Attributes(**found)

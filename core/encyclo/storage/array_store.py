@@ -1,0 +1,106 @@
+"""What stores share that keep a part in one file and the encyclopedia in one file or folder, as named arrays.
+
+Nothing is ever opened in place for writing: each is written under a temporary name, flushed to the disk and put in
+place whole (see `encyclo.storage.files`).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from encyclo.schema import Book, Columns, Part, Schema
+from encyclo.storage import files
+from encyclo.storage.array_reader import Arrays, EncyclopediaReader, PartReader, explained
+from encyclo.storage.raw_arrays import joined_blocks
+from encyclo.types import Bulk
+
+
+class JoinedSamples:
+    """The samples of several parts one after another (at least one part), for a store that writes them."""
+
+    def __init__(self, parts: Sequence[PartReader]) -> None:
+        self._parts = parts
+        self.columns = Columns.join([part.columns() for part in parts])
+        self.escaped = any(part.escaped for part in parts)
+        """Whether the prompts must be written escaped."""
+        self.shape = (len(self.columns), *parts[0].shape[1:])
+        """The activations' shape: n, L, H."""
+
+    def prompts(self) -> Iterator[list[str]]:
+        """Yield the prompts, a part at a time."""
+        return (part.prompts() for part in self._parts)
+
+    def blocks(self, rows: int) -> Iterator[NDArray[np.float16]]:
+        """Yield the activations `rows` samples at a time, the last block maybe smaller."""
+        return joined_blocks(self._parts, rows)
+
+
+class ArrayStore(ABC):
+    """The store of one run directory; a format says how its arrays are opened and written."""
+
+    ENCYCLOPEDIA: ClassVar[str]
+    """The encyclopedia's name in the run directory."""
+    IS_FOLDER: ClassVar[bool] = False
+    PART_SUFFIX: ClassVar[str]
+
+    def __init__(self, location: Path, schema: Schema) -> None:
+        self.location = location
+        self.schema = schema
+
+    @abstractmethod
+    def open_arrays(self, path: Path, part: bool) -> Arrays:
+        """Open a part or an encyclopedia, refusing what the schema does not justify. Raises ValueError, OSError."""
+
+    @abstractmethod
+    def write_part_file(self, path: Path, part: Part) -> int:
+        """Write a part; return where its activations begin, in one piece, if there are any."""
+
+    @abstractmethod
+    def write_encyclopedia(self, path: Path, book: Book, samples: JoinedSamples) -> None:
+        """Write the encyclopedia; a folder is there already."""
+
+    def write_part(self, name: str, part: Part) -> Bulk:
+        """Write a part whole and durably; return where its activations lie. Raises StoreError."""
+        path = self.part_path(name)
+        with explained("write", path), files.replacing(path) as temporary:
+            start = self.write_part_file(temporary, part)
+        return {path.name: [(start, part.activations.nbytes)]} if part.activations.nbytes else {}
+
+    def read_part(self, name: str) -> Part:
+        """Read a part. Raises StoreError, DamagedError."""
+        return self.open_part(name).samples(slice(None))
+
+    def open_part(self, name: str) -> PartReader:
+        """Open a part for reading by row. Raises StoreError, DamagedError."""
+        return PartReader(self.part_path(name), self.open_arrays)
+
+    def finalise(self, parts: Sequence[str], book: Book) -> Path:
+        """Join the parts and the book into the encyclopedia, replacing an old one. Raises StoreError."""
+        path = self.location / self.ENCYCLOPEDIA
+        samples = JoinedSamples([self.open_part(name) for name in parts])
+        replacing = files.replacing_folder if self.IS_FOLDER else files.replacing
+        with explained("write", path), replacing(path) as temporary:
+            self.write_encyclopedia(temporary, book, samples)
+        return path
+
+    def open(self) -> EncyclopediaReader:
+        """Open the encyclopedia for reading. Raises StoreError, DamagedError."""
+        return EncyclopediaReader(self.location / self.ENCYCLOPEDIA, self.open_arrays)
+
+    def bulk_ranges(self) -> Bulk:
+        """Return where the encyclopedia's activations lie: opening need not read through them."""
+        path = self.location / self.ENCYCLOPEDIA
+        with explained("read", path), closing(self.open_arrays(path, False)) as arrays:
+            found = arrays.activations().bulk()
+        return {"" if file == path else file.relative_to(path).as_posix(): found[file] for file in found}
+
+    def part_path(self, name: str) -> Path:
+        """Return the file of a part."""
+        return self.location / "parts" / f"{name}{self.PART_SUFFIX}"

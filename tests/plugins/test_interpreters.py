@@ -15,12 +15,14 @@ import torch
 
 from encyclo.errors import DamagedError, UsageError
 from encyclo.types import Concept, Context, SampleSet, Split
-from encyclo_interpreters import centroid, logistic, meaning_training, training, transformer
-from encyclo_interpreters.checkpoint import PREFIX
-from encyclo_interpreters.crowding import Crowding
-from encyclo_interpreters.discriminant import fit_discriminants
-from encyclo_interpreters.meaning_training import meanings_of
-from encyclo_interpreters.statistics import BLOCK, layer_statistics, training_means
+from encyclo_interpreters import centroid, logistic
+from encyclo_interpreters.sample_statistics import BLOCK, layer_statistics, training_means
+from encyclo_interpreters.transformer import description_training, training
+from encyclo_interpreters.transformer import plugin as transformer
+from encyclo_interpreters.transformer.checkpoint import PREFIX
+from encyclo_interpreters.transformer.description_training import meanings_of
+from encyclo_interpreters.transformer.hubness import Crowding
+from encyclo_interpreters.transformer.lda import fit_discriminants
 
 LAYERS, HIDDEN, LATENT = 3, 24, 12
 PLUGINS = {"transformer": transformer, "centroid": centroid, "logistic": logistic}
@@ -273,8 +275,10 @@ def test_crowding_is_taken_off_descriptions_alone_and_comes_back_from_disk(tmp_p
 
 def test_large_batches_of_descriptions_read_them_better(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     losses = []
-    loss = meaning_training.described_loss
-    monkeypatch.setattr(meaning_training, "described_loss", lambda *a: losses.append(loss(*a)) or losses[-1])
+    loss = description_training.described_loss
+    monkeypatch.setattr(
+        description_training, "described_loss", lambda *a: losses.append(loss(*a)) or losses[-1]
+    )
     train("transformer", make_samples(600, named=5, described=2, noise=0.1), tmp_path)
     assert min(losses) < 0.95 * losses[0]
 
@@ -326,10 +330,10 @@ def test_discriminants_make_the_noise_round():
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from encyclo_interpreters import meaning_training, training
+from encyclo_interpreters.transformer import description_training, training
 from tests.plugins.test_interpreters import make_samples, saved, train
 
-module, name = (training, "validation_loss") if sys.argv[3] == "all" else (meaning_training, "described_loss")
+module, name = (training, "validation_loss") if sys.argv[3] == "all" else (description_training, "described_loss")
 loss, calls = getattr(module, name), 0
 
 def counting(*arguments):

@@ -16,8 +16,8 @@ from pydantic import BaseModel, ConfigDict
 
 from encyclo import hookimpl
 from encyclo.types import Concept, Context, SampleSet, Split
-from encyclo_interpreters.statistics import layer_statistics, training_means
-from encyclo_interpreters.trained_on import check_shape, trained_on
+from encyclo_interpreters.provenance import check_shape, trained_on
+from encyclo_interpreters.sample_statistics import layer_statistics, training_means
 
 
 class Options(BaseModel):

@@ -19,8 +19,8 @@ from encyclo import hookimpl
 from encyclo.errors import UsageError
 from encyclo.seeds import derive_seed
 from encyclo.types import Concept, Context, SampleSet, Split
-from encyclo_interpreters.statistics import blocks, layer_statistics, training_means
-from encyclo_interpreters.trained_on import check_shape, trained_on
+from encyclo_interpreters.provenance import check_shape, trained_on
+from encyclo_interpreters.sample_statistics import blocks, layer_statistics, training_means
 
 MOST_CONCEPTS = 5_000
 """Every step goes through all weights of all classes: its time grows with the square of the list. A run says so

@@ -15,11 +15,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from encyclo_interpreters.material import Material
-from encyclo_interpreters.meaning_training import meanings_of
-from encyclo_interpreters.network import LayerEncoder, Meaning
-from encyclo_interpreters.shared_space import DESCRIBED
-from encyclo_interpreters.statistics import blocks
+from encyclo_interpreters.sample_statistics import blocks
+from encyclo_interpreters.transformer.cca import DESCRIBED
+from encyclo_interpreters.transformer.description_training import meanings_of
+from encyclo_interpreters.transformer.network import LayerEncoder, Meaning
+from encyclo_interpreters.transformer.training_data import Material
 
 NEIGHBOURS = 10
 MOST = 16_384

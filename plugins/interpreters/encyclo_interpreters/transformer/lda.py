@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encyclo.types import SampleSet
-from encyclo_interpreters.statistics import blocks
+from encyclo_interpreters.sample_statistics import blocks
 
 # How far the within-concept correlations are drawn towards none, against noise in their estimate. From 0.05
 # to 0.5 the accuracy on held-out templates moved by less than 0.1 points.

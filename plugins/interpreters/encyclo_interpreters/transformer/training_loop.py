@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from encyclo.seeds import derive_seed
-from encyclo_interpreters.checkpoint import Checkpoint, State
+from encyclo_interpreters.transformer.checkpoint import Checkpoint, State
 
 CLIP = 1.0
 WARM_UP = 0.1

@@ -8,7 +8,6 @@ descriptions, each of which must find its own concept's signature among the batc
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -16,15 +15,13 @@ from numpy.typing import NDArray
 from torch.nn.functional import cross_entropy
 
 from encyclo.seeds import derive_seed
-from encyclo_interpreters.checkpoint import Checkpoint
-from encyclo_interpreters.courses import Course, distinct_batches, run_course
-from encyclo_interpreters.material import Material
-from encyclo_interpreters.network import LayerEncoder, Meaning
-from encyclo_interpreters.shared_space import DESCRIBED, NAMED
-from encyclo_interpreters.statistics import blocks
-
-if TYPE_CHECKING:
-    from encyclo_interpreters.transformer import Options
+from encyclo_interpreters.sample_statistics import blocks
+from encyclo_interpreters.transformer.cca import DESCRIBED, NAMED
+from encyclo_interpreters.transformer.checkpoint import Checkpoint
+from encyclo_interpreters.transformer.network import LayerEncoder, Meaning
+from encyclo_interpreters.transformer.options import Options
+from encyclo_interpreters.transformer.training_data import Material
+from encyclo_interpreters.transformer.training_loop import Course, distinct_batches, run_course
 
 FEWEST_STEPS = 60
 """A few descriptions are gone through more often, until so many steps are made."""

@@ -1,28 +1,16 @@
-"""Interpreter `transformer`: a sample's layers are a sequence; its embedding is compared with prototypes.
-
-Options are here; the network is in network.py, the training loop in training.py.
-"""
+"""The options of the interpreter `transformer`."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
-
-from encyclo import hookimpl
-from encyclo.types import Concept, Context, SampleSet
-
-if TYPE_CHECKING:
-    from encyclo_interpreters.reader import TransformerInterpreter
 
 PRESETS: dict[str, dict[str, int]] = {
     "default": {"width": 128, "heads": 4, "depth": 2},
     # The shape of the experiment that encyclo grew from.
     "seed-shape": {"width": 512, "heads": 8, "depth": 4},
 }
-MEANING, EXPAND = 512, 1024
 
 
 class Options(BaseModel):
@@ -36,9 +24,9 @@ class Options(BaseModel):
     heads: int = Field(0, ge=0)
     depth: int = Field(0, ge=0)
     """Attention blocks."""
-    meaning: int = Field(MEANING, ge=1)
+    meaning: int = Field(512, ge=1)
     """Dimensions that mentions and descriptions share; used where the samples hold descriptions."""
-    expand: int = Field(EXPAND, ge=1)
+    expand: int = Field(1024, ge=1)
     """Hidden units of the networks that correct the shared dimensions."""
     dropout: float = Field(0.0, ge=0, lt=1)
     meaning_dropout: float = Field(0.2, ge=0, lt=1)
@@ -76,22 +64,3 @@ class Options(BaseModel):
             return shape
         shared = {"meaning": self.meaning, "expand": self.expand, "meaning_dropout": self.meaning_dropout}
         return shape | shared
-
-
-@hookimpl
-def train_interpreter(
-    samples: SampleSet, concepts: Sequence[Concept], context: Context
-) -> TransformerInterpreter:
-    """Train on whole families of prompts, stop early on others."""
-    from encyclo_interpreters.training import train
-
-    assert isinstance(context.options, Options)
-    return train(samples, [concept.id for concept in concepts], context, context.options)
-
-
-@hookimpl
-def load_interpreter(folder: Path) -> TransformerInterpreter:
-    """Load what `TransformerInterpreter.save` wrote."""
-    from encyclo_interpreters.reader import TransformerInterpreter
-
-    return TransformerInterpreter.load(folder)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -18,21 +17,19 @@ from torch.nn.functional import cross_entropy
 
 from encyclo.seeds import derive_seed
 from encyclo.types import Context, SampleSet
-from encyclo_interpreters import checkpoint
-from encyclo_interpreters.checkpoint import Checkpoint, fingerprint
-from encyclo_interpreters.courses import Course, distinct_batches, run_course
-from encyclo_interpreters.crowding import fit_crowding
-from encyclo_interpreters.discriminant import fit_discriminants
-from encyclo_interpreters.material import Material, choose_rows
-from encyclo_interpreters.meaning_training import fit_meaning
-from encyclo_interpreters.network import LayerEncoder
-from encyclo_interpreters.reader import BATCH, TransformerInterpreter
-from encyclo_interpreters.shared_space import fit_shared_space
-from encyclo_interpreters.statistics import blocks, training_means
-from encyclo_interpreters.trained_on import trained_on
-
-if TYPE_CHECKING:
-    from encyclo_interpreters.transformer import Options
+from encyclo_interpreters.provenance import trained_on
+from encyclo_interpreters.sample_statistics import blocks, training_means
+from encyclo_interpreters.transformer import checkpoint
+from encyclo_interpreters.transformer.cca import fit_shared_space
+from encyclo_interpreters.transformer.checkpoint import Checkpoint, fingerprint
+from encyclo_interpreters.transformer.description_training import fit_meaning
+from encyclo_interpreters.transformer.hubness import fit_crowding
+from encyclo_interpreters.transformer.interpreter import BATCH, TransformerInterpreter
+from encyclo_interpreters.transformer.lda import fit_discriminants
+from encyclo_interpreters.transformer.network import LayerEncoder
+from encyclo_interpreters.transformer.options import Options
+from encyclo_interpreters.transformer.training_data import Material, choose_rows
+from encyclo_interpreters.transformer.training_loop import Course, distinct_batches, run_course
 
 NEAREST = 8
 """How many near concepts a hard negative is drawn from."""

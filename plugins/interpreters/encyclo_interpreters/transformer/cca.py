@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encyclo.types import SampleSet
-from encyclo_interpreters.statistics import blocks, safe_deviation
+from encyclo_interpreters.sample_statistics import blocks, safe_deviation
 
 NAMED, DESCRIBED = 0, 1
 # How much of the mean variance is added to every direction's, against noise in the estimate. Chosen on concepts

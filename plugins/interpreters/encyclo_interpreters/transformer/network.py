@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from encyclo_interpreters.shared_space import DESCRIBED, NAMED, SharedSpace
+from encyclo_interpreters.transformer.cca import DESCRIBED, NAMED, SharedSpace
 
 
 class LayerEncoder(nn.Module):

@@ -12,10 +12,10 @@ import torch
 from numpy.typing import NDArray
 
 from encyclo.errors import DamagedError
-from encyclo_interpreters.crowding import Crowding
-from encyclo_interpreters.meaning_training import meanings_of
-from encyclo_interpreters.network import LayerEncoder
-from encyclo_interpreters.trained_on import check_shape
+from encyclo_interpreters.provenance import check_shape
+from encyclo_interpreters.transformer.description_training import meanings_of
+from encyclo_interpreters.transformer.hubness import Crowding
+from encyclo_interpreters.transformer.network import LayerEncoder
 
 BATCH = 1024
 

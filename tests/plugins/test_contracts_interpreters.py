@@ -20,6 +20,10 @@ class TestTransformer(InterpreterContract):
     options = {"width": 32, "heads": 2, "depth": 1, "epochs": 2}  # noqa: RUF012
 
 
+class TestLogistic(InterpreterContract):
+    plugin = "logistic"
+
+
 class Means:
     """A right interpreter of a few lines, to be spoilt."""
 

@@ -31,22 +31,22 @@ class Options(BaseModel):
     dropout: float = Field(0.0, ge=0, lt=1)
     meaning_dropout: float = Field(0.2, ge=0, lt=1)
     meaning_batch: int = Field(2048, ge=2)
-    """Descriptions in a batch of the course that only descriptions take."""
+    """Descriptions in a batch of the phase that trains on descriptions alone."""
     meaning_epochs: int = Field(3, ge=1)
-    """Of that course; few descriptions are gone through more often."""
+    """Epochs of that phase; where descriptions are few there are more, until 60 steps are made."""
     meaning_rate: float = Field(1e-3, gt=0)
     epochs: int = Field(8, ge=1)
     """At most; training stops earlier when the validation loss no longer falls."""
     patience: int = Field(2, ge=1)
     epoch_steps: int = Field(400, ge=1)
-    """An epoch is at most so many batches, however many samples there are."""
+    """Batches in an epoch, at most; a larger set of samples is not gone through whole."""
     batch: int = Field(256, ge=2)
     learning_rate: float = Field(1e-3, gt=0)
     weight_decay: float = Field(0.01, ge=0)
     hard_negatives: bool = True
-    """Put the signatures of near concepts beside those of the batch."""
+    """Add signatures of near concepts to those that a sample is told from."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Of the training steps; auto is bfloat16 where it is faster."""
+    """Of the training steps; auto is bfloat16 on CUDA and float32 elsewhere."""
 
     @model_validator(mode="after")
     def _fill(self) -> Options:
@@ -57,10 +57,10 @@ class Options(BaseModel):
             raise ValueError(f"width {self.width} is no multiple of heads {self.heads}")
         return self
 
-    def shape(self, meaning: bool) -> dict[str, Any]:
-        """Return the network's shape, with the shared dimensions or without."""
+    def shape(self, shared_space: bool) -> dict[str, Any]:
+        """Return the network's shape, with the shared space or without it."""
         shape = {"width": self.width, "heads": self.heads, "depth": self.depth, "dropout": self.dropout}
-        if not meaning:
+        if not shared_space:
             return shape
         shared = {"meaning": self.meaning, "expand": self.expand, "meaning_dropout": self.meaning_dropout}
         return shape | shared

@@ -29,8 +29,8 @@ def train_interpreter(
 
 
 @hookimpl
-def load_interpreter(folder: Path) -> TransformerInterpreter:
-    """Load what `TransformerInterpreter.save` wrote."""
-    from encyclo_interpreters.transformer.interpreter import TransformerInterpreter
+def load_interpreter(folder: Path, context: Context) -> TransformerInterpreter:
+    """Load what `TransformerInterpreter.save` wrote, onto the device that was asked for."""
+    from encyclo_interpreters.transformer.interpreter import TransformerInterpreter, resolve_device
 
-    return TransformerInterpreter.load(folder)
+    return TransformerInterpreter.load(folder, resolve_device(context.device))

@@ -5,7 +5,7 @@ description tells of a concept is a part of what a mention does. Canonical corre
 1936; regularised as in Vinod, 1976) finds, in closed form, pairs of directions, one for each kind, along which the
 two go together most. Activations are standardised per layer and dimension and all layers joined.
 
-Which kind a sample is, nobody says when it is read. The two kinds are told apart by Fisher's discriminant.
+When a sample is read its kind is not known. Fisher's discriminant tells the two kinds apart.
 """
 
 from __future__ import annotations

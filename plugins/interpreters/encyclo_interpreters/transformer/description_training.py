@@ -24,7 +24,7 @@ from encyclo_interpreters.transformer.training_data import TrainingData
 from encyclo_interpreters.transformer.training_loop import TrainingPhase, distinct_batches, run_phase
 
 FEWEST_STEPS = 60
-"""A few descriptions are gone through more often, until so many steps are made."""
+"""Steps of the phase, at least; where descriptions are few there are more epochs."""
 
 
 def train_on_descriptions(

@@ -23,7 +23,7 @@ from encyclo_interpreters.transformer.training_data import TrainingData
 
 NEIGHBOURS = 10
 MOST = 16_384
-"""Descriptions that hubness is measured with; of more, so many are drawn."""
+"""Descriptions that hubness is measured with, at most; of more, this many are drawn."""
 PARTS = (0.0, 0.25, 0.5, 0.75, 1.0)
 _AT_ONCE = 512
 

@@ -89,8 +89,8 @@ def distinct_batches(
 ) -> Iterator[NDArray[np.int64]]:
     """Yield every row once, in shuffled batches of at most `size` rows of distinct concepts.
 
-    Round k holds the k-th row (in a random order) of every concept that has so many; rounds are cut into
-    batches. A batch of one row is left out: it has no other concept to be told from.
+    Round k holds the k-th row (in a random order) of every concept that has k; rounds are cut into batches.
+    A batch of one row is left out: it has no other concept to be told from.
     """
     order = generator.permutation(len(rows))
     by_concept = order[np.argsort(concept[rows][order], kind="stable")]

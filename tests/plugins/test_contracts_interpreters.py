@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from encyclo.testing.interpreters import InterpreterContract
 from encyclo.types import Split
@@ -18,6 +19,10 @@ class TestCentroid(InterpreterContract):
 class TestTransformer(InterpreterContract):
     plugin = "transformer"
     options = {"width": 32, "heads": 2, "depth": 1, "epochs": 2}  # noqa: RUF012
+
+
+class TestLogistic(InterpreterContract):
+    plugin = "logistic"
 
 
 class Means:
@@ -95,6 +100,46 @@ class Pickling(Means):
         np.save(folder / "extra.npy", self.means)
 
 
+class Nested(Means):
+    """Careful: keeps a part of itself in a sub-folder."""
+
+    def save(self, folder):
+        super().save(folder)
+        (folder / "parts" / "first").mkdir(parents=True)
+        super().save(folder / "parts" / "first")
+
+
+class NestedPickling(Means):
+    def save(self, folder):
+        super().save(folder)
+        (folder / "parts").mkdir()
+        np.save(folder / "parts" / "extra.npy", self.means)
+
+
+class Linking(Means):
+    def save(self, folder):
+        super().save(folder)
+        (folder / "more.json").symlink_to(folder / "config.json")
+
+
+class Unnamed(Means):
+    def save(self, folder):
+        super().save(folder)
+        (folder / "config.json").rename(folder / "settings.json")
+
+
+class Beside(Means):
+    def save(self, folder):
+        super().save(folder)
+        (folder.parent / "cache.json").write_text("{}")
+
+
+class WhereItStands(Means):
+    def save(self, folder):
+        super().save(folder)
+        Path("last.json").write_text("{}")
+
+
 class Closed(Means):
     def add_concepts(self, ids, signatures):
         raise NotImplementedError("a closed list of classes")
@@ -130,7 +175,16 @@ CARELESS = {
         lambda s, c: fit(s, c, kind=Forgetful),
         lambda s, c: fit(s, c, kind=Rounding),
     ],
-    "saves_safetensors_alone": [lambda s, c: fit(s, c, kind=Pickling)],
+    "saves_safetensors_alone": [
+        lambda s, c: fit(s, c, kind=Pickling),
+        lambda s, c: fit(s, c, kind=NestedPickling),
+        lambda s, c: fit(s, c, kind=Linking),
+        lambda s, c: fit(s, c, kind=Unnamed),
+    ],
+    "saves_into_its_folder_alone": [
+        lambda s, c: fit(s, c, kind=Beside),
+        lambda s, c: fit(s, c, kind=WhereItStands),
+    ],
     "adds_a_concept": [lambda s, c: fit(s, c, kind=Closed)],
     "memory_is_flat": [lambda s, c: fit(s, c, block=10**9)],
 }
@@ -149,6 +203,24 @@ def contract_of(train) -> InterpreterContract:
     return Given()
 
 
+def contract_on_a_device() -> InterpreterContract:
+    """Of an interpreter that hands its context's device to torch as it is."""
+
+    class Given(InterpreterContract):
+        plugin = "centroid"
+
+        def call(self, hook, **arguments):
+            torch.device(arguments["context"].device)
+            return super().call(hook, **arguments)
+
+    return Given()
+
+
+def test_a_device_that_is_not_resolved_is_found_out(tmp_path: Path):
+    problem = contract_on_a_device().find("takes_any_device", tmp_path).problem
+    assert problem is not None and "auto" in problem
+
+
 @pytest.mark.parametrize(("check", "index"), CASES, ids=[f"{c}-{i}" for c, i in CASES])
 def test_a_careless_interpreter_is_found_out(check: str, index: int, tmp_path: Path):
     problem = contract_of(CARELESS[check][index]).find(check, tmp_path).problem
@@ -158,3 +230,9 @@ def test_a_careless_interpreter_is_found_out(check: str, index: int, tmp_path: P
 @pytest.mark.parametrize("check", CARELESS)
 def test_a_careful_interpreter_is_not(check: str, tmp_path: Path):
     assert contract_of(fit).find(check, tmp_path).problem is None
+
+
+@pytest.mark.parametrize("check", ["saves_safetensors_alone", "saves_into_its_folder_alone"])
+def test_sub_folders_are_allowed(check: str, tmp_path: Path):
+    careful = contract_of(lambda s, c: fit(s, c, kind=Nested))
+    assert careful.find(check, tmp_path).problem is None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import json
 import os
 import signal
 import subprocess
@@ -12,15 +14,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import load_file
 
 from encyclo.errors import DamagedError, UsageError
 from encyclo.types import Concept, Context, SampleSet, Split
-from encyclo_interpreters import centroid, logistic, meaning_training, training, transformer
-from encyclo_interpreters.checkpoint import PREFIX
-from encyclo_interpreters.crowding import Crowding
-from encyclo_interpreters.discriminant import fit_discriminants
-from encyclo_interpreters.meaning_training import meanings_of
-from encyclo_interpreters.statistics import BLOCK, layer_statistics, training_means
+from encyclo_interpreters import centroid, logistic
+from encyclo_interpreters.sample_statistics import BLOCK, layer_statistics, training_means
+from encyclo_interpreters.transformer import description_training, training
+from encyclo_interpreters.transformer import plugin as transformer
+from encyclo_interpreters.transformer.checkpoint import PREFIX
+from encyclo_interpreters.transformer.hubness import Hubness
+from encyclo_interpreters.transformer.interpreter import resolve_device
+from encyclo_interpreters.transformer.lda import fit_discriminants
+from encyclo_interpreters.transformer.training_data import TrainingData, choose_rows
 
 LAYERS, HIDDEN, LATENT = 3, 24, 12
 PLUGINS = {"transformer": transformer, "centroid": centroid, "logistic": logistic}
@@ -75,6 +81,13 @@ def train(name: str, samples: SampleSet, folder: Path, seed: int = 0, **options:
     return PLUGINS[name].train_interpreter(samples, concepts, context_for(name, folder, seed, **options))
 
 
+def load(name: str, folder: Path, options: object = None, device: str = "cpu"):
+    """Call the hook as pluggy does: with the arguments that it takes."""
+    hook = PLUGINS[name].load_interpreter
+    offered = {"folder": folder, "context": Context(0, device, options, folder)}
+    return hook(**{key: offered[key] for key in inspect.signature(hook).parameters})
+
+
 def top1(interpreter, samples: SampleSet, rows: np.ndarray) -> float:
     return float((interpreter.read(samples.read(rows)).argmax(axis=1) == samples.concept[rows]).mean())
 
@@ -115,11 +128,21 @@ def test_what_was_saved_reads_the_same(name: str, tmp_path: Path):
     interpreter = train(name, samples, tmp_path)
     rows = np.arange(0, len(samples), 7)
     saved(interpreter, tmp_path / "saved")
-    loaded = PLUGINS[name].load_interpreter(tmp_path / "saved")
+    loaded = load(name, tmp_path / "saved")
     np.testing.assert_allclose(
         loaded.read(samples.read(rows)), interpreter.read(samples.read(rows)), rtol=1e-5, atol=1e-5
     )
     assert loaded.concepts == interpreter.concepts == [f"c{i}" for i in range(120)]
+
+
+@pytest.mark.parametrize("name", PLUGINS)
+def test_loading_takes_the_options_of_training_or_none(name: str, tmp_path: Path):
+    samples = make_samples(40)
+    interpreter, values = train(name, samples, tmp_path), samples.read(np.arange(40))
+    saved(interpreter, tmp_path / "saved")
+    for options in (None, context_for(name, tmp_path).options):
+        loaded = load(name, tmp_path / "saved", options)
+        np.testing.assert_array_equal(loaded.read(values), interpreter.read(values))
 
 
 @pytest.mark.parametrize("name", PLUGINS)
@@ -204,7 +227,7 @@ def test_the_kind_of_a_sample_is_found_out(tmp_path: Path):
     samples = make_samples(300, described=2)
     interpreter = train("transformer", samples, tmp_path)
     values = torch.from_numpy(samples.read(np.arange(len(samples))))
-    found = interpreter.encoder.meaning.describes(values).numpy()
+    found = interpreter.encoder.shared_space.describes(values).numpy()
     assert (found == ~samples.named).mean() > 0.99
 
 
@@ -219,41 +242,44 @@ def hub_among(count: int) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.nn.functional.normalize(meant, dim=1), told
 
 
-def test_crowding_finds_the_concept_that_every_description_is_near_to():
+def test_hubness_finds_the_concept_that_every_description_is_near_to():
     meant, told = hub_among(200)
-    crowding = Crowding(told, torch.arange(200), 0.75)
-    crowded = crowding.of(meant, first=0)
-    assert crowded.argmax() == 0
+    hubness = Hubness(told, torch.arange(200), 0.75)
+    hubs = hubness.of(meant, first=0)
+    assert hubs.argmax() == 0
 
     def right(scores: torch.Tensor) -> float:
         return float((scores[1:].argmax(1) == torch.arange(1, 200)).float().mean())
 
     cosine = told @ meant.T
-    assert right(cosine - 0.75 * crowded) > right(cosine) + 0.05
+    assert right(cosine - 0.75 * hubs) > right(cosine) + 0.05
 
 
-def test_a_concepts_own_descriptions_do_not_crowd_it():
+def test_a_concepts_own_descriptions_make_it_no_hub():
     meant, told = hub_among(30)
-    everything = Crowding(told, torch.arange(30), 1.0)
+    everything = Hubness(told, torch.arange(30), 1.0)
     for concept in (3, 17):
         others = torch.arange(30) != concept
-        without = Crowding(told[others], torch.arange(30)[others], 1.0)
+        without = Hubness(told[others], torch.arange(30)[others], 1.0)
         alone = meant[concept : concept + 1]
         torch.testing.assert_close(everything.of(alone, concept), without.of(alone, concept))
         # As one that joins later it has none of its own.
         assert not torch.equal(everything.of(alone, 30), without.of(alone, 30))
-    only = Crowding(told[:1], torch.zeros(1, dtype=torch.long), 1.0)
+    only = Hubness(told[:1], torch.zeros(1, dtype=torch.long), 1.0)
     assert only.of(meant[:1], 0) == 0
 
 
-def test_crowding_is_taken_off_descriptions_alone_and_comes_back_from_disk(tmp_path: Path):
+def test_hubness_is_taken_off_descriptions_alone_and_comes_back_from_disk(tmp_path: Path):
     samples = make_samples(300, described=2)
     interpreter = train("transformer", samples, tmp_path)
-    assert interpreter.crowding is not None
-    meaning, means = interpreter.encoder.meaning, training_means(samples, samples.rows(Split.TRAIN), 300)[0]
+    assert interpreter.hubness is not None
+    space, means = (
+        interpreter.encoder.shared_space,
+        training_means(samples, samples.rows(Split.TRAIN), 300)[0],
+    )
     with torch.inference_mode():
-        crowded = interpreter.crowding.of(meanings_of(meaning, means), 0)
-    interpreter.crowding = replace(interpreter.crowding, part=0.5)
+        hubs = interpreter.hubness.of(space.embed_signatures(means), 0)
+    interpreter.hubness = replace(interpreter.hubness, part=0.5)
     interpreter.concepts, interpreter.prototypes = [], interpreter.prototypes[:0]
     interpreter.add_concepts([str(n) for n in range(300)], means)
     plain = interpreter.prototypes.clone()
@@ -261,10 +287,10 @@ def test_crowding_is_taken_off_descriptions_alone_and_comes_back_from_disk(tmp_p
     for named in (True, False):
         embedded = interpreter.embed(samples.read(np.flatnonzero(samples.named == named)), named)
         taken = (embedded @ plain.T - embedded @ interpreter.prototypes.T).detach()
-        expected = torch.zeros(300) if named else 0.5 * crowded * meaning.describing.detach()
+        expected = torch.zeros(300) if named else 0.5 * hubs * space.description_scale.detach()
         torch.testing.assert_close(taken, expected.expand(len(taken), 300), atol=1e-5, rtol=1e-4)
     saved(interpreter, tmp_path / "saved")
-    loaded = transformer.load_interpreter(tmp_path / "saved")
+    loaded = load("transformer", tmp_path / "saved")
     fresh = samples.read(np.arange(40))
     for one in (interpreter, loaded):
         one.add_concepts(["late"], means[:1] + 1)
@@ -273,15 +299,17 @@ def test_crowding_is_taken_off_descriptions_alone_and_comes_back_from_disk(tmp_p
 
 def test_large_batches_of_descriptions_read_them_better(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     losses = []
-    loss = meaning_training.described_loss
-    monkeypatch.setattr(meaning_training, "described_loss", lambda *a: losses.append(loss(*a)) or losses[-1])
+    loss = description_training.described_loss
+    monkeypatch.setattr(
+        description_training, "described_loss", lambda *a: losses.append(loss(*a)) or losses[-1]
+    )
     train("transformer", make_samples(600, named=5, described=2, noise=0.1), tmp_path)
     assert min(losses) < 0.95 * losses[0]
 
 
 def test_a_few_descriptions_make_no_shared_space(tmp_path: Path):
     samples = make_samples(50, described=1)
-    assert train("transformer", samples, tmp_path).encoder.meaning is None
+    assert train("transformer", samples, tmp_path).encoder.shared_space is None
 
 
 # --- closed forms ------------------------------------------------------------------------------------------
@@ -312,7 +340,8 @@ def test_discriminants_make_the_noise_round():
     samples = make_samples(400, named=12)
     rows = samples.rows(Split.TRAIN)
     means, count = training_means(samples, rows, 400)
-    centre, project = fit_discriminants(samples, rows, means, count, width=LATENT)
+    data = TrainingData(samples, rows, rows[:0], means, count)
+    centre, project = fit_discriminants(data, width=LATENT)
     within = samples.read(rows) - means[samples.concept[rows]]
     seen = np.einsum("nlh,lhw->lnw", within, project)
     for layer in seen:
@@ -326,10 +355,10 @@ def test_discriminants_make_the_noise_round():
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from encyclo_interpreters import meaning_training, training
+from encyclo_interpreters.transformer import description_training, training
 from tests.plugins.test_interpreters import make_samples, saved, train
 
-module, name = (training, "validation_loss") if sys.argv[3] == "all" else (meaning_training, "described_loss")
+module, name = (training, "validation_loss") if sys.argv[3] == "all" else (description_training, "described_loss")
 loss, calls = getattr(module, name), 0
 
 def counting(*arguments):
@@ -346,9 +375,9 @@ print(calls)
 """
 
 
-def run_killed(folder: Path, at_call: int, course: str) -> int:
+def run_killed(folder: Path, at_call: int, phase: str) -> int:
     """Train in a process that kills itself at the call; return the losses it took, or minus the signal."""
-    command = [sys.executable, "-c", KILLED, str(folder), str(at_call), course]
+    command = [sys.executable, "-c", KILLED, str(folder), str(at_call), phase]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         command, cwd=Path(__file__).parents[2], env=environment, capture_output=True, text=True
@@ -356,15 +385,15 @@ def run_killed(folder: Path, at_call: int, course: str) -> int:
     return done.returncode or int(done.stdout)
 
 
-@pytest.mark.parametrize("course", ["meaning", "all"])
-def test_a_training_that_was_killed_goes_on_to_the_same_weights(course: str, tmp_path: Path):
-    whole = run_killed(tmp_path / "whole", 0, course)
+@pytest.mark.parametrize("phase", ["descriptions", "all"])
+def test_a_training_that_was_killed_goes_on_to_the_same_weights(phase: str, tmp_path: Path):
+    whole = run_killed(tmp_path / "whole", 0, phase)
     assert whole > 4
     assert not list((tmp_path / "whole").glob(f"{PREFIX}*"))
-    assert run_killed(tmp_path / "killed", 4, course) == -signal.SIGKILL
+    assert run_killed(tmp_path / "killed", 4, phase) == -signal.SIGKILL
     left = {path.name.split("-")[1] for path in (tmp_path / "killed").glob(f"{PREFIX}*")}
-    assert left == {"meaning", course}
-    assert run_killed(tmp_path / "killed", 0, course) == whole - 3  # it does not begin anew
+    assert left == {"descriptions", phase}
+    assert run_killed(tmp_path / "killed", 0, phase) == whole - 3  # it does not begin anew
     expected, found = (tmp_path / name / "saved" / "model.safetensors" for name in ("whole", "killed"))
     assert found.read_bytes() == expected.read_bytes()
 
@@ -426,15 +455,8 @@ def test_training_never_ends_with_a_higher_validation_loss(tmp_path: Path):
     assert min(losses) == losses[0] and len(losses) == 3  # ruined by the rate, stopped after two epochs
     rows = samples.rows(Split.TRAIN)
     means, _ = training_means(samples, rows, 60)
-    material = training.Material(
-        samples,
-        rows,
-        samples.rows(Split.VALIDATION),
-        means,
-        np.ones(60, np.int64),
-        np.empty((60, 0), np.int32),
-    )
-    assert loss(interpreter.encoder, material) == pytest.approx(losses[0], rel=1e-5)
+    data = TrainingData(samples, rows, samples.rows(Split.VALIDATION), means, np.ones(60, np.int64))
+    assert loss(interpreter.encoder, data) == pytest.approx(losses[0], rel=1e-5)
 
 
 def test_training_lowers_the_validation_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -445,23 +467,14 @@ def test_training_lowers_the_validation_loss(tmp_path: Path, monkeypatch: pytest
     assert min(losses) < 0.95 * losses[0]
 
 
-def test_an_earlier_stages_weights_are_taken_where_they_lose_less(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    samples = make_samples(300, noise=1.0)
+def test_an_earlier_interpreter_in_the_context_changes_nothing(tmp_path: Path):
+    samples, concepts = make_samples(300, noise=1.0), make_concepts(300)
     before = train("transformer", samples, tmp_path / "before", epochs=6)
-    starts = []
-    fit = training.fit
-    monkeypatch.setattr(
-        training,
-        "fit",
-        lambda encoder, material, *rest: starts.append(training.validation_loss(encoder, material)),
-    )
-    concepts = make_concepts(300)
+    trained = []
     for known in (None, before):
-        context = replace(context_for("transformer", tmp_path / "x"), interpreter=known)
-        transformer.train_interpreter(samples, concepts, context)
-    assert fit is not training.fit and starts[1] < starts[0]
+        context = replace(context_for("transformer", tmp_path / "x", epochs=1), interpreter=known)
+        trained.append(transformer.train_interpreter(samples, concepts, context))
+    assert saved(trained[0], tmp_path / "a") == saved(trained[1], tmp_path / "b")
 
 
 def test_batches_hold_distinct_concepts_and_every_row_once():
@@ -475,7 +488,7 @@ def test_batches_hold_distinct_concepts_and_every_row_once():
 
 def test_watched_descriptions_are_of_concepts_whose_descriptions_never_train():
     samples = make_samples(300, described=2)
-    rows, watched = training.choose_rows(samples, np.random.default_rng(0))
+    rows, watched = choose_rows(samples, np.random.default_rng(0))
     descriptions = [r[~samples.named[r]] for r in (rows, watched)]
     trained, kept = (set(samples.concept[r].tolist()) for r in descriptions)
     assert len(kept) == 15 and len(trained) == 285 and not kept & trained
@@ -508,12 +521,71 @@ def test_bfloat16_steps_learn_as_well(tmp_path: Path):
     assert top1(interpreter, samples, samples.rows(Split.TEST)) > 0.9
 
 
+@pytest.mark.parametrize("found", [True, False])
+def test_auto_is_cuda_where_torch_sees_it(found: bool, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: found)
+    assert resolve_device("auto") == ("cuda" if found else "cpu")
+    assert [resolve_device(device) for device in ("cpu", "cuda", "cuda:1")] == ["cpu", "cuda", "cuda:1"]
+
+
+def test_auto_trains_and_loads_as_the_device_that_it_stands_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    samples, concepts = make_samples(120, described=2), make_concepts(120)
+    written = []
+    for device in ("cpu", "auto"):
+        context = replace(context_for("transformer", tmp_path / f"{device} work", epochs=1), device=device)
+        interpreter = transformer.train_interpreter(samples, concepts, context)
+        written.append(saved(interpreter, tmp_path / device))
+        loaded = load("transformer", tmp_path / device, context.options, device)
+        values = samples.read(np.arange(40))
+        np.testing.assert_array_equal(loaded.read(values), interpreter.read(values))
+    assert written[0] == written[1]
+
+
+@pytest.mark.cuda
+def test_on_cuda_it_trains_loads_and_reads(tmp_path: Path):
+    if not torch.cuda.is_available():
+        pytest.skip("torch sees no CUDA device")
+    samples, concepts = make_samples(120, described=2), make_concepts(120)
+    context = replace(context_for("transformer", tmp_path), device="auto")
+    interpreter = transformer.train_interpreter(samples, concepts, context)
+    saved(interpreter, tmp_path / "saved")
+    values = samples.read(samples.rows(Split.TEST))
+    loaded = load("transformer", tmp_path / "saved", context.options, "auto")
+    assert loaded.prototypes.device.type == interpreter.prototypes.device.type == "cuda"
+    loaded.add_concepts(["late"], values[:1])
+    np.testing.assert_allclose(loaded.read(values)[:, :-1], interpreter.read(values), atol=1e-4)
+    on_cpu = load("transformer", tmp_path / "saved")
+    np.testing.assert_allclose(on_cpu.read(values), interpreter.read(values), atol=0.05)
+    assert top1(interpreter, samples, samples.rows(Split.TEST)) > 0.9
+
+
 def test_weights_of_another_shape_are_refused(tmp_path: Path):
     saved(train("transformer", make_samples(20), tmp_path), tmp_path / "saved")
     config = tmp_path / "saved" / "config.json"
     config.write_text(config.read_text().replace('"width": 16', '"width": 32'))
     with pytest.raises(DamagedError, match="does not fit"):
-        transformer.load_interpreter(tmp_path / "saved")
+        load("transformer", tmp_path / "saved")
+
+
+def test_an_interpreter_of_an_earlier_encyclo_loads(tmp_path: Path):
+    """Names in the two files are older than those in the code."""
+    interpreter = train("transformer", make_samples(120, described=2), tmp_path)
+    saved(interpreter, tmp_path / "saved")
+    names = set(load_file(tmp_path / "saved" / "model.safetensors"))
+    assert {"encoder.meaning.describing", "encoder.meaning.share", "encoder.meaning.correct.0.1.hidden.bias",
+            "encoder.blocks.layers.0.linear1.weight", "crowding.bank", "crowding.owner", "prototypes"} <= names  # fmt: skip
+    config = json.loads((tmp_path / "saved" / "config.json").read_text())
+    assert list(config) == ["interpreter", "shape", "crowding", "trained_on", "concepts"]
+    assert {"width", "meaning", "expand", "meaning_dropout", "layers", "hidden"} <= set(config["shape"])
+
+
+def test_finding_the_plugin_imports_no_torch():
+    code = "import sys, encyclo_interpreters.transformer.plugin; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
 
 
 # --- logistic ------------------------------------------------------------------------------------------------

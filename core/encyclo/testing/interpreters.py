@@ -10,7 +10,9 @@ An interpreter with a closed list of classes lists `adds_a_concept` among its `k
 
 from __future__ import annotations
 
+import contextlib
 import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -24,6 +26,7 @@ from encyclo.testing.hooked import HookContract
 from encyclo.types import Interpreter, SampleSet, Split
 
 FILES = {"model.safetensors", "config.json"}
+SUFFIXES = {".safetensors", ".json"}
 
 
 class InterpreterContract(HookContract):
@@ -81,6 +84,19 @@ class InterpreterContract(HookContract):
         strange = sorted({Split(s).name for s in samples.split[read]} - {"TRAIN", "VALIDATION"})
         require(not strange, f"It read samples of {', '.join(strange)}, which judge it.")
 
+    def check_takes_any_device(self, folder: Path) -> None:
+        """`context.device` is what the user asked for: given `auto`, it chooses itself where to train and load."""
+        planted = PlantedSamples()
+        values = planted.make().read(np.arange(30))
+        context = replace(self.context(folder), device="auto")
+        interpreter = self.call(
+            "train_interpreter", samples=planted.make(), concepts=planted.ids(), context=context
+        )
+        loaded = self.call("load_interpreter", folder=_saved(interpreter, folder), context=context)
+        for one in (interpreter, loaded):
+            scores = one.read(values)
+            require(scores.shape == (30, planted.concepts), "On the device `auto` it does not read.")
+
     def check_scores_have_their_shape(self, folder: Path) -> None:
         """`read` takes one or many samples and gives float32 [n, C], every score finite."""
         planted = PlantedSamples()
@@ -134,13 +150,30 @@ class InterpreterContract(HookContract):
         require(np.array_equal(interpreter.read(values), promised), "Saving changed what was saved.")
 
     def check_saves_safetensors_alone(self, folder: Path) -> None:
-        """It writes model.safetensors and config.json, nothing that could be code."""
-        saved = _saved(self.train(PlantedSamples(), folder), folder)
-        names = {path.relative_to(saved).as_posix() for path in saved.rglob("*")}
-        require(names == FILES, f"It saved {sorted(names)}, not {sorted(FILES)}.")
+        """It writes model.safetensors and config.json, and into sub-folders only such files: nothing that is code."""
         from safetensors.numpy import load_file
 
-        load_file(saved / "model.safetensors")
+        saved = _saved(self.train(PlantedSamples(), folder), folder)
+        paths = [path for path in saved.rglob("*") if path.is_symlink() or not path.is_dir()]
+        names = {path.name for path in paths if path.parent == saved}
+        require(names == FILES, f"It saved {sorted(names)}, not {sorted(FILES)}.")
+        strange = [path.name for path in paths if path.is_symlink() or path.suffix not in SUFFIXES]
+        require(not strange, f"It saved {strange}, which are neither safetensors nor JSON files.")
+        for path in paths:
+            if path.suffix == ".safetensors":
+                load_file(path)
+
+    def check_saves_into_its_folder_alone(self, folder: Path) -> None:
+        """What `save` writes lies in the folder that it is given: nothing beside it, nor where the process stands."""
+        interpreter, folder = self.train(PlantedSamples(), folder), folder.resolve()
+        saved, stands = folder / "given" / "interpreter", folder / "stands"
+        saved.mkdir(parents=True)
+        stands.mkdir()
+        before = _written(folder, saved)
+        with contextlib.chdir(stands):
+            interpreter.save(saved)
+        outside = sorted(str(path.relative_to(folder)) for path, _ in _written(folder, saved) ^ before)
+        require(not outside, f"Saving wrote {outside}, which lie outside of the folder that it was given.")
 
     def check_adds_a_concept(self, folder: Path) -> None:
         """Concepts join by their signatures alone: they are read, and the old ones are read as before."""
@@ -207,3 +240,9 @@ def _saved(interpreter: Interpreter, folder: Path) -> Path:
     saved.mkdir(parents=True)
     interpreter.save(saved)
     return saved
+
+
+def _written(folder: Path, apart: Path) -> set[tuple[Path, int]]:
+    """Return the files and links below `folder`, but not below `apart`, each with the time of its last change."""
+    paths = (path for path in folder.rglob("*") if apart not in path.parents)
+    return {(path, path.lstat().st_mtime_ns) for path in paths if path.is_symlink() or not path.is_dir()}

@@ -1,1 +1,1 @@
-"""Interpreters that encyclo ships: one a file."""
+"""Interpreters that encyclo ships: two baselines, one file each, and the transformer."""

@@ -6,7 +6,6 @@ standardised mean, averaged over layers.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,8 +15,9 @@ from pydantic import BaseModel, ConfigDict
 
 from encyclo import hookimpl
 from encyclo.types import Concept, Context, SampleSet, Split
-from encyclo_interpreters.statistics import layer_statistics, training_means
-from encyclo_interpreters.trained_on import check_shape, trained_on
+from encyclo_interpreters.provenance import check_shape, trained_on
+from encyclo_interpreters.sample_statistics import layer_statistics, standardised, training_means
+from encyclo_interpreters.saved_model import load_model, save_model
 
 
 class Options(BaseModel):
@@ -59,16 +59,12 @@ class CentroidInterpreter:
 
     def save(self, folder: Path) -> None:
         """Write model.safetensors and config.json."""
-        from safetensors.numpy import save_file
-
-        save_file(
-            {"mean": self.mean, "std": self.std, "centroids": self.centroids}, folder / "model.safetensors"
-        )
+        arrays = {"mean": self.mean, "std": self.std, "centroids": self.centroids}
         config = {"interpreter": "centroid", "trained_on": self.origin, "concepts": self.concepts}
-        (folder / "config.json").write_text(json.dumps(config, ensure_ascii=False), encoding="utf-8")
+        save_model(folder, arrays, config)
 
     def _directions(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
-        standard = (values - self.mean) / self.std
+        standard = standardised(values, self.mean, self.std)
         lengths = np.linalg.norm(standard, axis=-1, keepdims=True)
         return (standard / np.maximum(lengths, 1e-12)).astype(np.float32)
 
@@ -91,10 +87,5 @@ def train_interpreter(
 @hookimpl
 def load_interpreter(folder: Path) -> CentroidInterpreter:
     """Load what `CentroidInterpreter.save` wrote."""
-    from safetensors.numpy import load_file
-
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    tensors = load_file(folder / "model.safetensors")
-    return CentroidInterpreter(
-        config["concepts"], tensors["mean"], tensors["std"], tensors["centroids"], config["trained_on"]
-    )
+    arrays, config = load_model(folder)
+    return CentroidInterpreter(config["concepts"], origin=config["trained_on"], **arrays)

@@ -7,7 +7,6 @@ its standardised signature as weights, as long as the others' are on average, an
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,8 +18,9 @@ from encyclo import hookimpl
 from encyclo.errors import UsageError
 from encyclo.seeds import derive_seed
 from encyclo.types import Concept, Context, SampleSet, Split
-from encyclo_interpreters.statistics import blocks, layer_statistics, training_means
-from encyclo_interpreters.trained_on import check_shape, trained_on
+from encyclo_interpreters.provenance import check_shape, trained_on
+from encyclo_interpreters.sample_statistics import blocks, layer_statistics, standardised, training_means
+from encyclo_interpreters.saved_model import load_model, save_model
 
 MOST_CONCEPTS = 5_000
 """Every step goes through all weights of all classes: its time grows with the square of the list. A run says so
@@ -63,11 +63,11 @@ class LogisticInterpreter:
     def read(self, activations: NDArray[np.float32]) -> NDArray[np.float32]:
         """Score every concept: float32 [n, L, H] -> float32 [n, C], logits."""
         check_shape(activations, self.mean.shape, self.origin)
-        return standardised(activations, self.mean, self.std) @ self.weights + self.bias
+        return flattened(activations, self.mean, self.std) @ self.weights + self.bias
 
     def add_concepts(self, ids: Sequence[str], signatures: NDArray[np.float32]) -> None:
         """Add concepts by their signatures, float32 [k, L, H]."""
-        fresh = standardised(signatures, self.mean, self.std).T
+        fresh = flattened(signatures, self.mean, self.std).T
         fresh = fresh / np.maximum(np.linalg.norm(fresh, axis=0), 1e-12)
         fresh = fresh * np.linalg.norm(self.weights, axis=0).mean()
         self.concepts = [*self.concepts, *ids]
@@ -77,21 +77,16 @@ class LogisticInterpreter:
 
     def save(self, folder: Path) -> None:
         """Write model.safetensors and config.json."""
-        from safetensors.numpy import save_file
-
-        tensors = {"mean": self.mean, "std": self.std, "bias": self.bias}
-        # safetensors writes memory as it lies: a transposed view would come back scrambled.
-        save_file(tensors | {"weights": np.ascontiguousarray(self.weights)}, folder / "model.safetensors")
+        arrays = {"mean": self.mean, "std": self.std, "weights": self.weights, "bias": self.bias}
         config = {"interpreter": "logistic", "trained_on": self.origin, "concepts": self.concepts}
-        (folder / "config.json").write_text(json.dumps(config, ensure_ascii=False), encoding="utf-8")
+        save_model(folder, arrays, config)
 
 
-def standardised(
+def flattened(
     values: NDArray[np.float32], mean: NDArray[np.float32], std: NDArray[np.float32]
 ) -> NDArray[np.float32]:
-    """Return samples with their layers joined, float32 [n, L * H]."""
-    flat: NDArray[np.float32] = ((values - mean) / std).reshape(len(values), mean.size).astype(np.float32)
-    return flat
+    """Return samples standardised and with their layers joined, float32 [n, L * H]."""
+    return standardised(values, mean, std).reshape(len(values), mean.size)
 
 
 @hookimpl
@@ -155,9 +150,7 @@ def _fit(
         for some in blocks(generator.permutation(rows)):
             if len(some) < options.batch:
                 model.set_params(batch_size=len(some))
-            model.partial_fit(
-                standardised(samples.read(some), mean, std), samples.concept[some], classes=seen
-            )
+            model.partial_fit(flattened(samples.read(some), mean, std), samples.concept[some], classes=seen)
             model.set_params(batch_size=options.batch)
     weights, bias = model.coefs_[0], model.intercepts_[0]
     if len(seen) == 2:  # one logit, of the second class
@@ -168,10 +161,7 @@ def _fit(
 @hookimpl
 def load_interpreter(folder: Path) -> LogisticInterpreter:
     """Load what `LogisticInterpreter.save` wrote."""
-    from safetensors.numpy import load_file
-
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    t = load_file(folder / "model.safetensors")
-    return LogisticInterpreter(
-        config["concepts"], t["mean"], t["std"], t["weights"], t["bias"], config["trained_on"]
-    )
+    arrays, config = load_model(folder)
+    # As training leaves them: in another order of memory a product's last bit may differ.
+    arrays["weights"] = np.asfortranarray(arrays["weights"])
+    return LogisticInterpreter(config["concepts"], origin=config["trained_on"], **arrays)

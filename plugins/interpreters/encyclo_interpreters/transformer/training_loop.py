@@ -1,7 +1,7 @@
 """The training loop: batches, loss, step, early stopping, a checkpoint after each epoch.
 
-A training is one or more courses, one after another; each changes some of the encoder's weights by a loss of its
-own, and leaves those of the epoch, none included, in which the watched samples lost least.
+A training has one or more phases, one after another; each changes some of the encoder's weights by a loss of its
+own, and keeps those of the epoch (none is one of them) in which the watched samples lost least.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ import torch
 from numpy.typing import NDArray
 
 from encyclo.seeds import derive_seed
-from encyclo_interpreters.checkpoint import Checkpoint, State
+from encyclo_interpreters.transformer.checkpoint import Checkpoint, State
 
 CLIP = 1.0
 WARM_UP = 0.1
 
 
 @dataclass(frozen=True)
-class Course:
-    """What one course changes, by which loss, on which batches, and how long.
+class TrainingPhase:
+    """What one phase changes, by which loss, on which batches, and how long.
 
     batches: an epoch's batches of rows, int64, in an order that depends on the epoch alone
     loss: a batch's, given a generator of the epoch's
@@ -41,38 +41,36 @@ class Course:
     precision: str
 
 
-def run_course(encoder: torch.nn.Module, course: Course, seed: int, checkpoint: Checkpoint) -> None:
-    """Change the encoder in place; where a checkpoint of this very course lies in the folder, go on from it.
+def run_phase(encoder: torch.nn.Module, phase: TrainingPhase, seed: int, checkpoint: Checkpoint) -> None:
+    """Change the encoder in place; where a checkpoint of this very phase lies in the folder, go on from it.
 
     Every epoch draws from its own seed, so that the result is the same.
     """
-    epoch_steps = min(sum(1 for _ in course.batches(0)), course.epoch_steps)
+    epoch_steps = min(sum(1 for _ in phase.batches(0)), phase.epoch_steps)
     if epoch_steps == 0:
         return
-    optimiser = torch.optim.AdamW(
-        course.parameters, lr=course.learning_rate, weight_decay=course.weight_decay
-    )
+    optimiser = torch.optim.AdamW(phase.parameters, lr=phase.learning_rate, weight_decay=phase.weight_decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, course.learning_rate, total_steps=course.epochs * epoch_steps + 1, pct_start=WARM_UP
+        optimiser, phase.learning_rate, total_steps=phase.epochs * epoch_steps + 1, pct_start=WARM_UP
     )
     state = checkpoint.load(encoder, optimiser, schedule)
     if state is None:
-        state = State(0, 0, course.watched(), checkpoint.copy(encoder))
-    device = course.parameters[0].device.type
-    while state.epoch < course.epochs and state.waited < course.patience:
+        state = State(0, 0, phase.watched(), checkpoint.copy(encoder))
+    device = phase.parameters[0].device.type
+    while state.epoch < phase.epochs and state.waited < phase.patience:
         epoch = state.epoch
         torch.manual_seed(derive_seed(seed, "epoch", epoch) % 2**63)
         generator = np.random.default_rng([seed, epoch, 1])
         encoder.train()
-        for _, batch in zip(range(epoch_steps), course.batches(epoch), strict=False):
-            with autocast(course.precision, device):
-                loss = course.loss(batch, generator)
+        for _, batch in zip(range(epoch_steps), phase.batches(epoch), strict=False):
+            with autocast(phase.precision, device):
+                loss = phase.loss(batch, generator)
             optimiser.zero_grad()
             loss.backward()
-            torch.nn.utils.clip_grad_norm_(course.parameters, CLIP)
+            torch.nn.utils.clip_grad_norm_(phase.parameters, CLIP)
             optimiser.step()
             schedule.step()
-        state = state.after(epoch + 1, course.watched(), encoder)
+        state = state.after(epoch + 1, phase.watched(), encoder)
         checkpoint.save(state, encoder, optimiser, schedule)
     encoder.load_state_dict(state.best)
 
@@ -91,8 +89,8 @@ def distinct_batches(
 ) -> Iterator[NDArray[np.int64]]:
     """Yield every row once, in shuffled batches of at most `size` rows of distinct concepts.
 
-    Round k holds the k-th row (in a random order) of every concept that has so many; rounds are cut into
-    batches. A batch of one row is left out: it has no other concept to be told from.
+    Round k holds the k-th row (in a random order) of every concept that has k; rounds are cut into batches.
+    A batch of one row is left out: it has no other concept to be told from.
     """
     order = generator.permutation(len(rows))
     by_concept = order[np.argsort(concept[rows][order], kind="stable")]

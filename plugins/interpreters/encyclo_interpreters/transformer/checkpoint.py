@@ -41,7 +41,7 @@ class State:
 
 
 class Checkpoint:
-    """The checkpoint of the course `name` of the training `key`, in a folder."""
+    """The checkpoint of the phase `name` of the training `key`, in a folder."""
 
     def __init__(self, folder: Path, name: str, key: str) -> None:
         self.folder, self.key = folder, key
@@ -99,7 +99,7 @@ class Checkpoint:
                 path.unlink()
 
 
-def clear(folder: Path) -> None:
+def clear_checkpoints(folder: Path) -> None:
     """Remove every checkpoint: the training is over."""
     for path in folder.glob(f"{PREFIX}*.safetensors"):
         path.unlink()
@@ -115,7 +115,8 @@ def fingerprint(
 ) -> str:
     """Return a hash of all that determines a training: samples (through the closed form), options, seed."""
     digest = hashlib.sha256(json.dumps([options, seed, list(ids), list(samples.layers)]).encode())
-    for value in encoder.state_dict().values():
+    for name, value in encoder.state_dict().items():
+        digest.update(name.encode())
         digest.update(value.cpu().contiguous().numpy().data)
     for column in (rows, samples.concept, samples.split, samples.named):
         digest.update(np.ascontiguousarray(column).data)

@@ -1,4 +1,4 @@
-"""What a training reads, and what is kept aside to say when it should stop."""
+"""What training reads, and what is kept aside to say when it should stop."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encyclo.types import SampleSet, Split
+from encyclo_interpreters.sample_statistics import training_means
 
 FEWEST_DESCRIBED = 100
 """Described concepts below which no shared space is fitted: it would be noise."""
@@ -18,11 +19,11 @@ MOST_WATCHED = 4096
 
 
 @dataclass(frozen=True)
-class Material:
-    """What training reads.
+class TrainingData:
+    """The samples, which of them train, and the concepts' means.
 
     rows train, `watched` say when to stop: int64. means float32 [C, L, H] and count [C] are the concepts' over
-    their named training samples; nearest int32 [C, k] each concept's nearest ones (k may be 0).
+    their named training samples.
     """
 
     samples: SampleSet
@@ -30,7 +31,25 @@ class Material:
     watched: NDArray[np.int64]
     means: NDArray[np.float32]
     count: NDArray[np.int64]
-    nearest: NDArray[np.int32]
+
+    @classmethod
+    def choose(cls, samples: SampleSet, concepts: int, generator: np.random.Generator) -> TrainingData:
+        """Choose what trains and what is watched, and average it."""
+        rows, watched = choose_rows(samples, generator)
+        means, count = training_means(samples, rows, concepts)
+        # A description of a concept that no training sample names has no signature to find.
+        rows, watched = (some[count[samples.concept[some]] > 0] for some in (rows, watched))
+        return cls(samples, rows, watched, means, count)
+
+    @property
+    def described_rows(self) -> NDArray[np.int64]:
+        """Return the descriptions that train."""
+        return self.rows[~self.samples.named[self.rows]]
+
+    @property
+    def described_watched(self) -> NDArray[np.int64]:
+        """Return the descriptions that are watched."""
+        return self.watched[~self.samples.named[self.watched]]
 
 
 def choose_rows(

@@ -7,20 +7,23 @@ long as the list of concepts; nothing here grows with the number of samples.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from encyclo.types import SampleSet
 
+Scalar = TypeVar("Scalar", bound=np.generic)
+
 BLOCK = 2048
 """Rows that are read at once: 26 MB for five layers of 640."""
 
 
-def blocks(rows: NDArray[np.int64], size: int = BLOCK) -> Iterator[NDArray[np.int64]]:
-    """Cut rows into the pieces that are read at once."""
-    for start in range(0, len(rows), size):
-        yield rows[start : start + size]
+def blocks(array: NDArray[Scalar], size: int = BLOCK) -> Iterator[NDArray[Scalar]]:
+    """Cut row numbers (or the samples themselves) into the pieces that are read at once."""
+    for start in range(0, len(array), size):
+        yield array[start : start + size]
 
 
 def layer_statistics(
@@ -41,6 +44,13 @@ def safe_deviation(variance: NDArray[np.floating]) -> NDArray[np.float32]:
     """Return the root, but for dead dimensions, which dividing by it must not blow up."""
     std = np.sqrt(np.maximum(variance, 0))
     return np.maximum(std, max(float(std.mean()) * 1e-3, 1e-12)).astype(np.float32)
+
+
+def standardised(
+    values: NDArray[np.float32], mean: NDArray[np.float32], std: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Return samples, float32 [n, L, H], with each layer and dimension centred and scaled."""
+    return ((values - mean) / std).astype(np.float32, copy=False)
 
 
 def training_means(

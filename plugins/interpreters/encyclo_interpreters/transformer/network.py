@@ -1,28 +1,34 @@
 """The network: a sample's layers in, one embedding out.
 
     sample [L, H] ─┬─ LayerEncoder.words: layers as a sequence, attention across them   → L * width
-                   └─ Meaning: what mentions and descriptions share, in `meaning` dimensions  → meaning
+                   └─ SharedSpace: what mentions and descriptions have in common  → meaning
 
-A sample that names its concept is embedded by both; one that describes it by its meaning alone, since a
-description does not know the word. Which of the two a sample is, a closed-form gate reads off the sample.
+A sample that names its concept is embedded by both; one that describes it by the shared space alone, since
+a description does not know the word. Which of the two a sample is, a closed-form gate reads off the sample.
 """
 
 from __future__ import annotations
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from encyclo_interpreters.shared_space import DESCRIBED, NAMED, SharedSpace
+from encyclo_interpreters.sample_statistics import blocks
+from encyclo_interpreters.transformer.cca import DESCRIBED, NAMED, CanonicalSpace
+
+BATCH = 1024
+"""Samples that are embedded at once."""
 
 
 class LayerEncoder(nn.Module):
     """Embeds samples: float [n, L, H] -> float32 [n, L * width + meaning]; length 1 where they name.
 
-    Each layer is projected on its linear discriminants (fixed, see discriminant.py) and becomes a token of
+    Each layer is projected on its linear discriminants (fixed, see lda.py) and becomes a token of
     length sqrt(width); attention blocks, pre-norm and residual, let the layers correct each other. The
     blocks start as the identity, so that an untrained encoder is the closed-form discriminant reader and
-    training can only move away from it where that lowers the validation loss. `meaning` 0 leaves out the
-    shared space: an encoder that never met a description.
+    training can only move away from it where that lowers the validation loss. `meaning` is the size of the
+    shared space; 0 leaves it out, for an encoder that never met a description.
     """
 
     centre: Tensor
@@ -55,15 +61,28 @@ class LayerEncoder(nn.Module):
             nn.init.zeros_(layer.self_attn.out_proj.weight)
             nn.init.zeros_(layer.linear2.weight)
             nn.init.zeros_(layer.linear2.bias)
-        self.meaning = Meaning(layers, hidden, meaning, expand, meaning_dropout) if meaning else None
+        self.shared_space = SharedSpace(layers, hidden, meaning, expand, meaning_dropout) if meaning else None
+
+    @property
+    def device(self) -> torch.device:
+        """Return where the encoder computes."""
+        return self.centre.device
 
     def forward(self, values: Tensor, named: Tensor | None = None) -> Tensor:
         """Return embeddings. `named` bool [n] says which samples name; without it the gate does."""
-        if self.meaning is None:
+        if self.shared_space is None:
             return self.words(values)
         if named is None:
-            named = ~self.meaning.describes(values)
-        return self.meaning.join(self.words(values), values, named)
+            named = ~self.shared_space.describes(values)
+        return self.shared_space.join(self.words(values), values, named)
+
+    def embed_signatures(self, signatures: NDArray[np.float32]) -> Tensor:
+        """Return the prototypes of signatures, float32 [C, L, H] -> [C, L * width + meaning]."""
+        pieces = []
+        for some in blocks(signatures, BATCH):
+            values = torch.from_numpy(some).to(self.device)
+            pieces.append(self(values, torch.ones(len(values), dtype=torch.bool, device=self.device)))
+        return torch.cat(pieces)
 
     def words(self, values: Tensor) -> Tensor:
         """Return the unit embeddings of the word: float32 [n, L * width]."""
@@ -79,8 +98,8 @@ class LayerEncoder(nn.Module):
         return self.log_scale.exp().clamp(max=100.0)
 
 
-class Meaning(nn.Module):
-    """The shared space: canonical coordinates (fixed) and, for each kind, a network that corrects them."""
+class SharedSpace(nn.Module):
+    """Where mentions meet descriptions: canonical coordinates (fixed), and a correcting network for each kind."""
 
     gate_weight: Tensor
     gate_offset: Tensor
@@ -99,9 +118,9 @@ class Meaning(nn.Module):
         self.register_buffer("stretch", torch.ones(width))
         self.correct = nn.ModuleList(_correction(width, expand, dropout) for _ in (NAMED, DESCRIBED))
         self.share = nn.Parameter(torch.tensor(-2.0))
-        self.describing = nn.Parameter(torch.tensor(1.0))
+        self.description_scale = nn.Parameter(torch.tensor(1.0))
 
-    def set_space(self, space: SharedSpace) -> None:
+    def set_canonical(self, space: CanonicalSpace) -> None:
         """Take over what was fitted in closed form."""
         self.gate_weight.copy_(torch.from_numpy(space.gate))
         self.gate_offset.fill_(space.offset)
@@ -115,14 +134,14 @@ class Meaning(nn.Module):
         return values.flatten(1) @ self.gate_weight + self.gate_offset > 0
 
     def join(self, words: Tensor, values: Tensor, named: Tensor) -> Tensor:
-        """Return words and meaning side by side; a description has no word, and a weight of its own."""
-        found = torch.empty(len(values), self.stretch.shape[0], device=values.device)
+        """Return word and shared space side by side; a description has no word, and a scale of its own."""
+        shared = torch.empty(len(values), self.stretch.shape[0], device=values.device)
         for kind, chosen in ((NAMED, named), (DESCRIBED, ~named)):
-            found[chosen] = self.embed(values[chosen], kind).float()
+            shared[chosen] = self.embed(values[chosen], kind).float()
         share = torch.sigmoid(self.share)
         word_weight = torch.where(named, (1 - share).sqrt(), 0.0)
-        meaning_weight = torch.where(named, share.sqrt(), self.describing / share.sqrt())
-        return torch.cat([words * word_weight[:, None], found * meaning_weight[:, None]], dim=1)
+        shared_weight = torch.where(named, share.sqrt(), self.description_scale / share.sqrt())
+        return torch.cat([words * word_weight[:, None], shared * shared_weight[:, None]], dim=1)
 
     def embed(self, values: Tensor, kind: int) -> Tensor:
         """Return the unit embeddings of samples of one kind: float32 [n, width]."""
@@ -131,17 +150,25 @@ class Meaning(nn.Module):
         corrected: Tensor = canonical * self.stretch + self.correct[kind](canonical)
         return nn.functional.normalize(corrected, dim=-1)
 
+    def embed_array(self, values: NDArray[np.float32], kind: int) -> Tensor:
+        """Return the unit embeddings of samples in memory, float32 [n, L, H] -> [n, width]."""
+        return self.embed(torch.from_numpy(values).to(self.stretch.device), kind).float()
+
+    def embed_signatures(self, signatures: NDArray[np.float32]) -> Tensor:
+        """Return the unit embeddings of signatures, float32 [C, L, H] -> [C, width]."""
+        return torch.cat([self.embed_array(some, NAMED) for some in blocks(signatures)])
+
 
 def _correction(width: int, expand: int, dropout: float) -> nn.Sequential:
     """Return a linear map and a hidden layer that together start at zero."""
     last = nn.Linear(width + expand, width)
     nn.init.zeros_(last.weight)
     nn.init.zeros_(last.bias)
-    return nn.Sequential(nn.Dropout(dropout), _Beside(width, expand), nn.Dropout(dropout), last)
+    return nn.Sequential(nn.Dropout(dropout), _WithHidden(width, expand), nn.Dropout(dropout), last)
 
 
-class _Beside(nn.Module):
-    """Puts a hidden layer's output beside its input."""
+class _WithHidden(nn.Module):
+    """Appends a hidden layer's output to its input."""
 
     def __init__(self, width: int, expand: int) -> None:
         super().__init__()

@@ -5,19 +5,20 @@ description tells of a concept is a part of what a mention does. Canonical corre
 1936; regularised as in Vinod, 1976) finds, in closed form, pairs of directions, one for each kind, along which the
 two go together most. Activations are standardised per layer and dimension and all layers joined.
 
-Which kind a sample is, nobody says when it is read. The two kinds are told apart by Fisher's discriminant.
+When a sample is read its kind is not known. Fisher's discriminant tells the two kinds apart.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from encyclo.types import SampleSet
-from encyclo_interpreters.statistics import blocks, safe_deviation
+from encyclo_interpreters.sample_statistics import blocks, safe_deviation
+from encyclo_interpreters.transformer.training_data import TrainingData
 
 NAMED, DESCRIBED = 0, 1
 # How much of the mean variance is added to every direction's, against noise in the estimate. Chosen on concepts
@@ -28,7 +29,7 @@ MOST_ROWS = 200_000
 
 
 @dataclass(frozen=True)
-class SharedSpace:
+class CanonicalSpace:
     """scale and centre float32 [2, L, H] standardise each kind; 0 is named, 1 described.
 
     project:     float32 [2, L * H, K], onto the canonical directions, of unit variance along each
@@ -44,85 +45,63 @@ class SharedSpace:
     offset: float
 
 
-def fit_shared_space(
-    samples: SampleSet,
-    described: NDArray[np.int64],
-    means: NDArray[np.float32],
-    count: NDArray[np.int64],
-    width: int,
-    seed: int,
-) -> SharedSpace:
-    """Fit to the `described` rows and their concepts' means over named samples.
+def fit_canonical_space(data: TrainingData, width: int, seed: int) -> CanonicalSpace:
+    """Fit to the descriptions that train and to their concepts' means over named samples.
 
-    means float32 [C, L, H], count [C] (concepts without named samples play no part). Where the data have fewer
-    directions than `width` the last columns are zero.
+    Where the data have fewer directions than `width` the last columns are zero.
     """
     generator = np.random.default_rng(seed)
-    described = described[count[samples.concept[described]] > 0]
+    described = data.described_rows
     if len(described) > MOST_ROWS:
         described = np.sort(generator.choice(described, MOST_ROWS, replace=False))
-    seen = np.flatnonzero(count > 0)
-    moments = _Moments(means[0].shape)
-    for some in blocks(seen):
-        moments.add(NAMED, means[some])
-    for some in blocks(described):
-        moments.add(DESCRIBED, samples.read(some))
-    scale = moments.scale()
-    named, other, across = moments.scatters(scale, samples, described, means)
+    of_named = _moments(data.means[some] for some in blocks(np.flatnonzero(data.count > 0)))
+    of_described = _moments(data.samples.read(some) for some in blocks(described))
+    centre, scale = (np.stack(both) for both in zip(of_named, of_described, strict=True))
+    named, other, across = _scatters(data, described, centre, scale)
     factors = {NAMED: _factor(named, RIDGE[NAMED]), DESCRIBED: _factor(other, RIDGE[DESCRIBED])}
     project, correlation = _canonical(factors, across, width, seed)
-    gate, offset = _gate(moments.centre(), scale, named, other)
-    return SharedSpace(scale, moments.centre(), project, correlation, gate, offset)
+    gate, offset = _gate(centre, scale, named, other)
+    return CanonicalSpace(scale, centre, project, correlation, gate, offset)
 
 
-class _Moments:
-    """Sums of each kind, and the scatter matrices that follow once the scale is known."""
+def _moments(pieces: Iterable[NDArray[np.float32]]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return (mean, standard deviation), float32 [L, H] each, of samples that come in pieces [n, L, H].
 
-    def __init__(self, shape: tuple[int, ...]) -> None:
-        self._sum = np.zeros((2, *shape))
-        self._squares = np.zeros((2, *shape))
-        self._n = [0, 0]
+    In one pass, unlike `layer_statistics`: the rows are not read from the store twice.
+    """
+    total, squares, count = 0.0, 0.0, 0
+    for values in pieces:
+        total = total + values.sum(axis=0, dtype=np.float64)
+        squares = squares + (values.astype(np.float64) ** 2).sum(axis=0)
+        count += len(values)
+    mean = np.asarray(total) / count
+    return mean.astype(np.float32), safe_deviation(np.asarray(squares) / count - mean**2)
 
-    def add(self, kind: int, values: NDArray[np.float32]) -> None:
-        """Take in samples, float32 [n, L, H]."""
-        self._sum[kind] += values.sum(axis=0, dtype=np.float64)
-        self._squares[kind] += (values.astype(np.float64) ** 2).sum(axis=0)
-        self._n[kind] += len(values)
 
-    def centre(self) -> NDArray[np.float32]:
-        """Return the means, float32 [2, L, H]."""
-        return np.stack([self._sum[k] / self._n[k] for k in (NAMED, DESCRIBED)]).astype(np.float32)
+def _scatters(
+    data: TrainingData, described: NDArray[np.int64], centre: NDArray[np.float32], scale: NDArray[np.float32]
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+    """Return the scatter of the described concepts' means, of descriptions, and across: float32 [LH, LH]."""
 
-    def scale(self) -> NDArray[np.float32]:
-        """Return the standard deviations, float32 [2, L, H]."""
-        kinds = (NAMED, DESCRIBED)
-        variances = [self._squares[k] / self._n[k] - (self._sum[k] / self._n[k]) ** 2 for k in kinds]
-        return np.stack([safe_deviation(variance) for variance in variances])
+    def standardised(values: NDArray[np.float32], kind: int) -> NDArray[np.float32]:
+        flat: NDArray[np.float32] = ((values - centre[kind]) / scale[kind]).reshape(len(values), -1)
+        return flat
 
-    def scatters(
-        self,
-        scale: NDArray[np.float32],
-        samples: SampleSet,
-        described: NDArray[np.int64],
-        means: NDArray[np.float32],
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
-        """Return the scatter of the described concepts' means, of descriptions, and across: float32 [LH, LH]."""
-        size = scale[NAMED].size
-        named, other, across = (np.zeros((size, size), np.float32) for _ in range(3))
-        centre = self.centre()
-        for some in blocks(described):
-            x = ((samples.read(some) - centre[DESCRIBED]) / scale[DESCRIBED]).reshape(len(some), size)
-            y = ((means[samples.concept[some]] - centre[NAMED]) / scale[NAMED]).reshape(len(some), size)
-            other += x.T @ x
-            across += x.T @ y
-        met = np.unique(samples.concept[described]).astype(np.int64)
-        for some in blocks(met):
-            y = ((means[some] - centre[NAMED]) / scale[NAMED]).reshape(len(some), size)
-            named += y.T @ y
-        named /= len(met)
-        other /= len(described)
-        across /= len(described)
-        return named, other, across
+    size = scale[NAMED].size
+    named, other, across = (np.zeros((size, size), np.float32) for _ in range(3))
+    owner = data.samples.concept
+    for some in blocks(described):
+        x = standardised(data.samples.read(some), DESCRIBED)
+        other += x.T @ x
+        across += x.T @ standardised(data.means[owner[some]], NAMED)
+    concepts = np.unique(owner[described]).astype(np.int64)
+    for some in blocks(concepts):
+        y = standardised(data.means[some], NAMED)
+        named += y.T @ y
+    named /= len(concepts)
+    other /= len(described)
+    across /= len(described)
+    return named, other, across
 
 
 def _factor(scatter: NDArray[np.float32], ridge: float) -> NDArray[np.float64]:

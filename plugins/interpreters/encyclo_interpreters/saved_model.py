@@ -1,0 +1,29 @@
+"""The two files of an interpreter: model.safetensors holds its arrays, config.json all else."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def save_model(folder: Path, arrays: Mapping[str, NDArray[Any]], config: Mapping[str, Any]) -> None:
+    """Write both files into `folder`, which exists."""
+    from safetensors.numpy import save_file
+
+    # safetensors writes memory as it lies: a transposed view would come back scrambled.
+    in_order = {name: np.asarray(array, order="C") for name, array in arrays.items()}
+    save_file(in_order, folder / "model.safetensors")
+    (folder / "config.json").write_text(json.dumps(config, ensure_ascii=False), encoding="utf-8")
+
+
+def load_model(folder: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+    """Return the arrays and the configuration that `save_model` wrote."""
+    from safetensors.numpy import load_file
+
+    config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    return load_file(folder / "model.safetensors"), config

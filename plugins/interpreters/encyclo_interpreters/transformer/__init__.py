@@ -1,0 +1,1 @@
+"""The interpreter `transformer`; its hooks are in plugin.py."""

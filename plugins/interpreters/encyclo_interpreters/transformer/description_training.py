@@ -1,0 +1,79 @@
+"""The training phase of descriptions: the shared space's corrections, trained on large batches.
+
+A description has to be told from every concept of the list, and a batch of 256 shows it few of them. Comparing in
+the shared space is cheap, since words and the attention across layers play no part, so that a batch holds thousands
+of descriptions, each of which must find its own concept's signature among the batch's, and the other way round.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from encyclo.seeds import derive_seed
+from encyclo_interpreters.sample_statistics import blocks
+from encyclo_interpreters.transformer.cca import DESCRIBED, NAMED
+from encyclo_interpreters.transformer.checkpoint import Checkpoint
+from encyclo_interpreters.transformer.losses import summed_cross_entropy, symmetric_cross_entropy
+from encyclo_interpreters.transformer.network import LayerEncoder, SharedSpace
+from encyclo_interpreters.transformer.options import Options
+from encyclo_interpreters.transformer.training_data import TrainingData
+from encyclo_interpreters.transformer.training_loop import TrainingPhase, distinct_batches, run_phase
+
+FEWEST_STEPS = 60
+"""Steps of the phase, at least; where descriptions are few there are more epochs."""
+
+
+def train_on_descriptions(
+    encoder: LayerEncoder,
+    space: SharedSpace,
+    data: TrainingData,
+    options: Options,
+    seed: int,
+    checkpoint: Checkpoint,
+) -> None:
+    """Train the corrections of `space`, the encoder's own, in place."""
+    samples, rows = data.samples, data.described_rows
+    if not len(data.described_watched):
+        return
+
+    def batches(epoch: int) -> Iterator[NDArray[np.int64]]:
+        generator = np.random.default_rng([seed, epoch])
+        return distinct_batches(samples.concept, rows, options.meaning_batch, generator)
+
+    def loss(batch: NDArray[np.int64], generator: np.random.Generator) -> torch.Tensor:
+        descriptions = space.embed_array(samples.read(batch), DESCRIBED)
+        signatures = space.embed_array(data.means[samples.concept[batch]], NAMED)
+        cosine = descriptions @ signatures.T
+        return symmetric_cross_entropy(cosine * space.description_scale * encoder.scale().detach())
+
+    steps = max(1, sum(1 for _ in batches(0)))
+    phase = TrainingPhase(
+        parameters=[*space.correct.parameters(), space.description_scale],
+        batches=batches,
+        loss=loss,
+        watched=lambda: described_loss(encoder, space, data),
+        epochs=max(options.meaning_epochs, -(-FEWEST_STEPS // steps)),
+        epoch_steps=steps,
+        patience=options.patience,
+        learning_rate=options.meaning_rate,
+        weight_decay=options.weight_decay,
+        precision=options.precision,
+    )
+    run_phase(encoder, phase, derive_seed(seed, "meaning") % 2**63, checkpoint)
+
+
+def described_loss(encoder: LayerEncoder, space: SharedSpace, data: TrainingData) -> float:
+    """Return the mean cross-entropy of finding the watched descriptions' concepts among all concepts."""
+    encoder.eval()
+    rows, total = data.described_watched, 0.0
+    with torch.inference_mode():
+        prototypes = space.embed_signatures(data.means)
+        for some in blocks(rows, 512):
+            cosine = space.embed_array(data.samples.read(some), DESCRIBED) @ prototypes.T
+            logits = cosine * space.description_scale * encoder.scale()
+            total += summed_cross_entropy(logits, data.samples.concept[some])
+    return total / len(rows)

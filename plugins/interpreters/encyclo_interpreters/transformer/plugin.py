@@ -1,0 +1,36 @@
+"""Interpreter `transformer`: a sample's layers are a sequence; its embedding is compared with prototypes.
+
+The hooks alone, so that finding them imports no torch: the network is in network.py, training in training.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from encyclo import hookimpl
+from encyclo.types import Concept, Context, SampleSet
+from encyclo_interpreters.transformer.options import Options
+
+if TYPE_CHECKING:
+    from encyclo_interpreters.transformer.interpreter import TransformerInterpreter
+
+
+@hookimpl
+def train_interpreter(
+    samples: SampleSet, concepts: Sequence[Concept], context: Context
+) -> TransformerInterpreter:
+    """Train on whole families of prompts, stop early on others."""
+    from encyclo_interpreters.transformer.training import train
+
+    assert isinstance(context.options, Options)
+    return train(samples, [concept.id for concept in concepts], context, context.options)
+
+
+@hookimpl
+def load_interpreter(folder: Path, context: Context) -> TransformerInterpreter:
+    """Load what `TransformerInterpreter.save` wrote, onto the device that was asked for."""
+    from encyclo_interpreters.transformer.interpreter import TransformerInterpreter, resolve_device
+
+    return TransformerInterpreter.load(folder, resolve_device(context.device))

@@ -1,0 +1,195 @@
+"""Training, straight down: closed forms, a phase for descriptions, a phase for all samples, prototypes.
+
+A batch holds samples of distinct concepts. Each must find its own concept among the batch's prototypes and
+those of near concepts: the embeddings of the concepts' signatures, from which the sample itself is left out
+(else it would find itself). Samples that describe their concept stand in the same batches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from encyclo.seeds import derive_seed
+from encyclo.types import Context, SampleSet
+from encyclo_interpreters.provenance import trained_on
+from encyclo_interpreters.sample_statistics import blocks
+from encyclo_interpreters.transformer.cca import fit_canonical_space
+from encyclo_interpreters.transformer.checkpoint import Checkpoint, clear_checkpoints, fingerprint
+from encyclo_interpreters.transformer.description_training import train_on_descriptions
+from encyclo_interpreters.transformer.hubness import fit_hubness
+from encyclo_interpreters.transformer.interpreter import TransformerInterpreter, resolve_device
+from encyclo_interpreters.transformer.lda import fit_discriminants
+from encyclo_interpreters.transformer.losses import summed_cross_entropy, symmetric_cross_entropy
+from encyclo_interpreters.transformer.network import BATCH, LayerEncoder
+from encyclo_interpreters.transformer.options import Options
+from encyclo_interpreters.transformer.training_data import TrainingData
+from encyclo_interpreters.transformer.training_loop import TrainingPhase, distinct_batches, run_phase
+
+NEAREST = 8
+"""How many near concepts a hard negative is drawn from."""
+
+
+def train(samples: SampleSet, ids: list[str], context: Context, options: Options) -> TransformerInterpreter:
+    """Train an interpreter; the same samples and seed give the same weights on the same machine.
+
+    No earlier stage's weights play a part, so that a resumed run and `encyclo evaluate` train the same.
+    """
+    seed = derive_seed(context.seed, "transformer") % 2**63
+    generator = np.random.default_rng(seed)
+    data = TrainingData.choose(samples, len(ids), generator)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        encoder, shape = closed_form(data, options, seed, resolve_device(context.device))
+        # Without anything to watch, nothing would say when to stop: the closed form stays as it is.
+        if len(data.watched):
+            run_phases(encoder, data, ids, context, options, seed)
+    space = encoder.shared_space
+    hubness = fit_hubness(encoder, space, data, generator) if space else None
+    interpreter = TransformerInterpreter(encoder, shape, trained_on(samples, context), hubness)
+    interpreter.add_concepts(ids, data.means)
+    return interpreter
+
+
+def closed_form(
+    data: TrainingData, options: Options, seed: int, device: str
+) -> tuple[LayerEncoder, dict[str, int | float]]:
+    """Return the encoder before any training, and its shape."""
+    centre, project = fit_discriminants(data, options.width)
+    layers, hidden = centre.shape
+    described = len(data.described_rows) > 0
+    shape = {"layers": layers, "hidden": hidden, **options.shape(shared_space=described)}
+    encoder = LayerEncoder(**shape)
+    encoder.centre.copy_(torch.from_numpy(centre))
+    encoder.project.copy_(torch.from_numpy(project))
+    if encoder.shared_space is not None:
+        encoder.shared_space.set_canonical(fit_canonical_space(data, options.meaning, seed))
+    return encoder.to(device), shape
+
+
+def run_phases(
+    encoder: LayerEncoder,
+    data: TrainingData,
+    ids: list[str],
+    context: Context,
+    options: Options,
+    seed: int,
+) -> None:
+    """Train the encoder in place: descriptions first, where there are any, then all samples together.
+
+    A training of the same encoder, samples and options that was killed goes on where it was.
+    """
+
+    def checkpoint(name: str) -> Checkpoint:
+        key = fingerprint(encoder, data.samples, ids, data.rows, options.model_dump_json(), seed)
+        return Checkpoint(context.folder, name, key)
+
+    if encoder.shared_space is not None:
+        train_on_descriptions(encoder, encoder.shared_space, data, options, seed, checkpoint("descriptions"))
+    near = nearest_concepts(encoder, data.means, data.count, NEAREST if options.hard_negatives else 0)
+    train_on_all(encoder, data, near, options, seed, checkpoint("all"))
+    clear_checkpoints(context.folder)
+
+
+def train_on_all(
+    encoder: LayerEncoder,
+    data: TrainingData,
+    near: NDArray[np.int32],
+    options: Options,
+    seed: int,
+    checkpoint: Checkpoint,
+) -> None:
+    """Train the whole encoder in place on all samples; `near` int32 [C, k] are each concept's nearest ones."""
+
+    def batches(epoch: int) -> Iterator[NDArray[np.int64]]:
+        return distinct_batches(
+            data.samples.concept, data.rows, options.batch, np.random.default_rng([seed, epoch])
+        )
+
+    phase = TrainingPhase(
+        parameters=list(encoder.parameters()),
+        batches=batches,
+        loss=lambda batch, generator: batch_loss(encoder, data, near, batch, generator),
+        watched=lambda: validation_loss(encoder, data),
+        epochs=options.epochs,
+        epoch_steps=options.epoch_steps,
+        patience=options.patience,
+        learning_rate=options.learning_rate,
+        weight_decay=options.weight_decay,
+        precision=options.precision,
+    )
+    run_phase(encoder, phase, seed, checkpoint)
+
+
+def batch_loss(
+    encoder: LayerEncoder,
+    data: TrainingData,
+    near: NDArray[np.int32],
+    batch: NDArray[np.int64],
+    generator: np.random.Generator,
+) -> torch.Tensor:
+    """Return the cross-entropy of finding each sample's concept among the batch's prototypes and near ones."""
+    samples, means, count = data.samples, data.means, data.count
+    own, named = samples.concept[batch], samples.named[batch]
+    values = samples.read(batch)
+    # Leave the sample out of its concept's mean; a sample that names nothing was never in it.
+    inside = named & (count[own] > 1)
+    weight = np.where(inside, 1 / np.maximum(count[own] - 1, 1), 0).astype(np.float32)[:, None, None]
+    signatures = means[own] + (means[own] - values) * weight
+    if near.shape[1]:
+        drawn = near[own, generator.integers(near.shape[1], size=len(own))]
+        signatures = np.concatenate([signatures, means[np.setdiff1d(drawn, own)]])
+    kinds = torch.from_numpy(np.concatenate([named, np.ones(len(signatures), bool)])).to(encoder.device)
+    both = torch.from_numpy(np.concatenate([values, signatures])).to(encoder.device)
+    embedded = encoder(both, kinds).float()
+    return symmetric_cross_entropy(embedded[: len(batch)] @ embedded[len(batch) :].T * encoder.scale())
+
+
+def validation_loss(encoder: LayerEncoder, data: TrainingData) -> float:
+    """Return the cross-entropy over the watched rows among all concepts; named and described weigh the same."""
+    encoder.eval()
+    samples, rows = data.samples, data.watched
+    losses = []
+    with torch.inference_mode():
+        prototypes = encoder.embed_signatures(data.means)
+        for kind in (True, False):
+            chosen = rows[samples.named[rows] == kind]
+            total = sum(_summed_loss(encoder, prototypes, samples, some) for some in blocks(chosen))
+            losses += [total / len(chosen)] if len(chosen) else []
+    return float(np.mean(losses))
+
+
+def _summed_loss(
+    encoder: LayerEncoder, prototypes: torch.Tensor, samples: SampleSet, rows: NDArray[np.int64]
+) -> float:
+    values, named = (
+        torch.from_numpy(a).to(encoder.device) for a in (samples.read(rows), samples.named[rows])
+    )
+    logits = encoder(values, named) @ prototypes.T * encoder.scale()
+    return summed_cross_entropy(logits, samples.concept[rows])
+
+
+def nearest_concepts(
+    encoder: LayerEncoder, means: NDArray[np.float32], count: NDArray[np.int64], nearest: int
+) -> NDArray[np.int32]:
+    """Return each concept's nearest ones that have samples: int32 [C, at most `nearest`].
+
+    As the untrained encoder has it; once, since a look through 50,000 concepts costs as much as an epoch.
+    """
+    encoder.eval()
+    nearest = min(nearest, int((count > 0).sum()) - 1)
+    if nearest <= 0:
+        return np.empty((len(means), 0), np.int32)
+    with torch.inference_mode():
+        prototypes = encoder.embed_signatures(means)
+        without = torch.from_numpy(count == 0).to(prototypes.device)
+        found = []
+        for start in range(0, len(prototypes), BATCH):
+            cosine = prototypes[start : start + BATCH] @ prototypes.T
+            cosine[:, without] = -torch.inf
+            cosine[torch.arange(len(cosine)), torch.arange(start, start + len(cosine))] = -torch.inf
+            found.append(cosine.topk(nearest, dim=1).indices.cpu().numpy().astype(np.int32))
+    return np.concatenate(found)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from encyclo.errors import DamagedError
+from encyclo.runs.calibration_file import load_calibrator, save_calibrator
 from encyclo.statistics import calibration, confidence
 from encyclo.statistics.accuracy import true_ranks
 from encyclo.statistics.confidence import Calibrator, Readings, TrainingDistribution

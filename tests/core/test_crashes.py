@@ -16,8 +16,8 @@ import encyclo
 from encyclo.cli import run_command
 from encyclo.errors import DamagedError
 from encyclo.plugins.manager import Plugins
-from encyclo.runs.interpreter_folder import check_sums
 from encyclo.runs.directory import read_record as record_of
+from encyclo.runs.interpreter_folder import check_sums
 from encyclo.schema import Schema
 from encyclo.storage import files
 from encyclo.storage.ledger import Ledger

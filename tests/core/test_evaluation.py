@@ -139,7 +139,10 @@ def test_a_shuffle_leaves_no_concept_in_its_place(candidates):
 
 def test_accuracy_by_category():
     found = evaluation.by_category(np.array([1, 20, 1]), np.array([0, 1, 2], np.int32), ["a", "a", ""])
-    assert {name: row.as_json() for name, row in found.items()} == {"none": {"top1": 1.0, "top10": 1.0, "n": 1}, "a": {"top1": 0.5, "top10": 0.5, "n": 2}}
+    assert {name: row.as_json() for name, row in found.items()} == {
+        "none": {"top1": 1.0, "top10": 1.0, "n": 1},
+        "a": {"top1": 0.5, "top10": 0.5, "n": 2},
+    }
 
 
 def test_the_commonest_confusions_come_first():

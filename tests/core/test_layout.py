@@ -144,6 +144,10 @@ def test_no_two_classes_of_a_package_share_a_name():
         seen: dict[str, str] = {}
         for name, path in modules(package).items():
             for node in ast.parse(path.read_text(encoding="utf-8")).body:
-                if isinstance(node, ast.ClassDef) and not node.name.startswith("_") and node.name != "Options":
+                if (
+                    isinstance(node, ast.ClassDef)
+                    and not node.name.startswith("_")
+                    and node.name != "Options"
+                ):
                     assert node.name not in seen, f"{node.name} stands in {seen[node.name]} and in {name}"
                     seen[node.name] = name

@@ -177,10 +177,16 @@ def test_what_a_round_found_survives_its_file(tmp_path: Path):
         np.array([0.5, np.nan], np.float32), np.array([0.1, np.nan], np.float32),
         np.array([0.9, np.nan], np.float32), {"ece": 0.25},
     )  # fmt: skip
-    rounds.end(0, Result(StageFigures(stage=1), scores, None, None, np.array([True, False]), np.array([False, True])))
+    rounds.end(
+        0, Result(StageFigures(stage=1), scores, None, None, np.array([True, False]), np.array([False, True]))
+    )
     found = rounds.result(0)
     assert rounds.plan(0) == plan and rounds.plan(1) is None and rounds.result(1) is None
-    assert found is not None and found.row.as_json() == {"stage": 1} and found.scores.calibration == {"ece": 0.25}
+    assert (
+        found is not None
+        and found.row.as_json() == {"stage": 1}
+        and found.scores.calibration == {"ece": 0.25}
+    )
     for name in ("confidence", "low", "high"):
         np.testing.assert_array_equal(getattr(found.scores, name), getattr(scores, name))
     assert found.converged.tolist() == [True, False] and found.settled.tolist() == [False, True]

@@ -88,10 +88,22 @@ def test_the_seed_decides_which_families_are_held_out():
 
 
 def test_stages_are_shuffled_independently():
-    names = [f"f{i}" for i in range(28)]
-    assigned = split_families({1: names, 2: names}, 0)
-    by_stage = [[assigned[stage, name] for name in names] for stage in (1, 2)]
+    assigned = split_families({s: [f"{s}.f{i}" for i in range(28)] for s in (1, 2)}, 0)
+    by_stage = [[assigned[f"{s}.f{i}"] for i in range(28)] for s in (1, 2)]
     assert by_stage[0] != by_stage[1]
+
+
+@given(family_lists, st.integers(0, 2**63 - 1))
+def test_a_name_has_one_split_in_all_stages_that_of_the_first(families, seed):
+    first = min(families)
+    assert split_families({first: families[first]}, seed).items() <= split_families(families, seed).items()
+
+
+def test_a_name_that_an_attack_has_as_well_only_trains():
+    families = {1: [f"f{i}" for i in range(28)], 3: ["f3", "f7", "a"]}
+    assigned = split_families(families, 0, chosen={3})
+    assert all(assigned[name] is Split.TRAIN for name in families[3])
+    assert {split for name, split in assigned.items() if name.startswith("f")} == set(Split)
 
 
 CONCEPTS = [Concept(id=f"c{i}", name=f"name{i}") for i in range(50)]

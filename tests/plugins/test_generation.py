@@ -10,9 +10,9 @@ import torch
 
 from encyclo.errors import CaptureError, UsageError
 from encyclo.types import Opening
-from encyclo_capture import generation, rows
+from encyclo_capture.generation import engine, prefix_attention
+from encyclo_capture.loading.silence import quiet_transformers
 from encyclo_capture.model import TransformersModel
-from encyclo_capture.quiet import quiet_transformers
 from tests import tiny_models
 
 PREFIX = (
@@ -67,7 +67,7 @@ def plain_greedy(model: TransformersModel, opening: Opening, tokens: int) -> lis
 
 @pytest.mark.parametrize("family", tiny_models.CAUSAL)
 def test_the_likeliest_tokens_are_those_of_a_plain_loop(tiny, family, monkeypatch):
-    monkeypatch.setattr(generation, "END_GROWS", 0.0)
+    monkeypatch.setattr(engine, "END_GROWS", 0.0)
     model = tiny(family)
     asked = openings(0.0)
     texts = model.generate(PREFIX, asked, 8)
@@ -94,14 +94,18 @@ def test_rows_are_bitwise_the_same_wherever_they_stand(tiny):
     ids = model.tokenizer(" ".join(NAMES), add_special_tokens=False)["input_ids"][:8]
     states = {}
     for place in (0, 5, 127):
-        tokens = torch.randint(10, 1000, (generation.ROWS, 8), generator=torch.Generator().manual_seed(place))
+        tokens = torch.randint(10, 1000, (engine.ROWS, 8), generator=torch.Generator().manual_seed(place))
         tokens[place] = torch.tensor(ids)
-        own = rows.Rows(torch.zeros(generation.ROWS, dtype=torch.int64), 8)
-        with torch.inference_mode(), rows.even_threads(), rows.attending(model.network, own):
+        own = prefix_attention.Rows(torch.zeros(engine.ROWS, dtype=torch.int64), 8)
+        with (
+            torch.inference_mode(),
+            prefix_attention.even_threads(),
+            prefix_attention.attending(model.network, own),
+        ):
             model.network(input_ids=torch.tensor([[2, 9, 8]]), use_cache=False)
             own.reading_prefix = False
             for step in range(8):
-                own.place = torch.full((generation.ROWS,), step)
+                own.place = torch.full((engine.ROWS,), step)
                 positions = (own.place + 3)[:, None]
                 out = model.network(
                     input_ids=tokens[:, step : step + 1], position_ids=positions, use_cache=False
@@ -130,7 +134,7 @@ def test_global_random_state_is_left_alone(tiny):
     assert model.generate(PREFIX, openings(1.0), 4) == first
     torch.manual_seed(3)
     assert torch.equal(torch.get_rng_state(), before) and torch.get_num_threads() == threads
-    assert model.network.config._attn_implementation != rows.NAME
+    assert model.network.config._attn_implementation != prefix_attention.NAME
 
 
 def test_stop_cuts_the_text_and_ends_it(tiny):
@@ -177,8 +181,8 @@ def test_a_wish_comes_true_more_often(tiny):
     model = tiny("gemma3")
     names = [f"entry {n}" for n in range(60)]
 
-    def wished(*wishes: str) -> int:
-        texts = model.generate(PREFIX, openings(1.0, names, wishes=wishes), 16)
+    def wished(*required_words: str) -> int:
+        texts = model.generate(PREFIX, openings(1.0, names, required_words=required_words), 16)
         return sum("water" in text for text in texts)
 
     assert wished("water") > wished() + 10
@@ -187,7 +191,7 @@ def test_a_wish_comes_true_more_often(tiny):
 def test_only_text_is_generated(tiny):
     head = tiny("gemma3").scoring_head
     for token in head.allowed - {head.end}:
-        assert generation.TEXT.fullmatch(head.pieces[token])
+        assert engine.TEXT.fullmatch(head.pieces[token])
     assert not head.allowed & (set(head._tokenizer.all_special_ids) - {head.end})
     pieces = {head.pieces[token] for token in head.allowed}
     assert {".", ",", "?", "!", "'", '"', " the", "\n"} <= pieces
@@ -195,14 +199,14 @@ def test_only_text_is_generated(tiny):
 
 def test_a_rare_token_of_the_opening_can_be_generated(tiny, monkeypatch):
     """The head is cut down to frequent tokens; a name made of rare ones must stay sayable."""
-    monkeypatch.setattr(generation, "FREQUENT", 700)
+    monkeypatch.setattr(engine, "FREQUENT", 700)
     model = TransformersModel(str(tiny("gemma3").weights.folder), "cpu", "float32")
     rare = next(i for i in range(700, 1100) if model.scoring_head.pieces[i].startswith(" "))
     assert rare not in model.scoring_head.allowed
     word = model.scoring_head.pieces[rare].strip()
     texts = model.generate(PREFIX, [Opening(f"{word} {word}", 2.0, n, (word,)) for n in range(30)], 12)
     assert any(word in text for text in texts)
-    begun = generation._begin(0, Opening(word, 1.0, 0), [rare, 9], 16, model.scoring_head, 4)
+    begun = engine._begin(0, Opening(word, 1.0, 0), [rare, 9], 16, model.scoring_head, 4)
     assert rare in begun.rare
 
 
@@ -235,7 +239,7 @@ def test_scores_that_are_not_finite_stop_generation(tiny):
 
 
 def test_a_soft_cap_and_a_bias_reach_the_scores(tiny):
-    head = generation.Head(tiny("llama"))
+    head = engine.Head(tiny("llama"))
     hidden = torch.from_numpy(np.random.default_rng(0).normal(size=(3, tiny_models.HIDDEN))).float()
     rare = torch.tensor([[5, -1], [6, 7], [-1, -1]])
     often, seldom = head.score(hidden, rare)

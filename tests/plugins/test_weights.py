@@ -17,13 +17,13 @@ from pathlib import Path
 import pytest
 
 from encyclo.errors import ModelNotFoundError
-from encyclo_capture import weights
+from encyclo_capture.loading import weights
 
 # A process that prepares argv[1]; its conversion writes half, says so, then waits for the file argv[2] to go on.
 PREPARES = """
 import sys, time, uuid
 from pathlib import Path
-from encyclo_capture import weights
+from encyclo_capture.loading import weights
 
 def convert(gguf, target):
     target.mkdir()

@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 from encyclo.errors import CaptureError
 from encyclo.types import Prompt
 from encyclo_capture.capture import capture
-from encyclo_capture.crew import run_jobs
-from encyclo_capture.forward import run_padded
+from encyclo_capture.cpu.workers import worker_count
+from encyclo_capture.forward.passes import run_padded
 from encyclo_capture.model import TransformersModel
-from encyclo_capture.tokens import TokenisedPrompt, tokenise
+from encyclo_capture.tokenization import TokenisedPrompt, tokenise
 
 PROMPTS = 8
 # Largest error of one vector, and of a layer's mean over the prompts, relative to the vector's length.
@@ -58,7 +58,7 @@ def check(
     tokenised = tokenise(model, chosen, pooling)
     found = {"mentions": _mentions(model, chosen, tokenised, pooling)}
     passes = [partial(_plain, model.device, layers, prompt) for prompt in tokenised]
-    plain = np.stack(list(run_jobs(passes, model)))
+    plain = np.stack(list(model.replicas.run(passes, worker_count(model.device))))
     found["finite"] = _finite(model, chosen, layers, plain)
     alone = _captured(model, chosen, layers, pooling, batch_tokens=1)
     together = _captured(model, chosen, layers, pooling, batch_tokens)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from encyclo_capture.tokens import TokenisedPrompt
+from encyclo_capture.tokenization import TokenisedPrompt
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def count_nodes(prompts: Sequence[TokenisedPrompt]) -> int:
     return sum(map(len, paths)) - shared
 
 
-def grow(prompts: Sequence[TokenisedPrompt]) -> TokenTree:
+def build_tree(prompts: Sequence[TokenisedPrompt]) -> TokenTree:
     """Return the tree of prompts that are sorted by their tokens."""
     tokens: list[int] = []
     depth: list[int] = []

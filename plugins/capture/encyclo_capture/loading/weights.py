@@ -136,7 +136,7 @@ def _convert(gguf: Path, target: Path) -> None:
     import torch
     from transformers import AutoModel, AutoTokenizer
 
-    from encyclo_capture.quiet import quiet_transformers
+    from encyclo_capture.loading.silence import quiet_transformers
 
     with quiet_transformers():
         tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)

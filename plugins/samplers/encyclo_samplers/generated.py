@@ -64,6 +64,23 @@ class Recipe:
         return kinds[number % len(kinds)]
 
 
+_told: set[Path] = set()
+"""Folders of runs whose model can't write, where that has been said."""
+
+
+def can_write(context: Context) -> bool:
+    """Return whether the run's model writes sentences; say once a run that it doesn't."""
+    if isinstance(context.model, TextGenerator):
+        return True
+    if context.progress is not None and context.folder not in _told and context.model is not None:
+        _told.add(context.folder)
+        context.progress.stage(
+            f"The model {context.model.name!r} can't write sentences: written frames stand in for them; "
+            "-o diverse.generated=0 asks for none"
+        )
+    return False
+
+
 def generate(
     concepts: Sequence[Concept], wanted: Mapping[str, int], stage: int, context: Context, recipe: Recipe
 ) -> dict[str, Yield]:

@@ -1,10 +1,10 @@
 """A network's blocks made ready for bfloat16 on a CPU: fewer passes over memory, the same numbers.
 
-Four kinds of module are replaced, whatever the architecture: linear layers (their weights laid out once for
-oneDNN's product), gated MLPs (activation and multiplication done by the products themselves), RMS norms
-(three passes instead of seven) and rotary attention on token trees (see fused_rotary_attention.py). A replacement must agree
-with its original on random rows before it takes its place; where it doesn't, or torch lacks what it needs, the
-original stays.
+Four kinds of module are replaced, whatever the architecture: linear layers (their weights laid out once for oneDNN's
+product), gated MLPs (activation and multiplication done by the products themselves), RMS norms (three passes instead
+of seven) and rotary attention on token trees (see fused_rotary_attention.py). A replacement must agree with its
+original on random rows before it takes its place; where it doesn't, or torch lacks what it needs, the original stays.
+These are torch's private operations: `-o transformers.fused=false` does without.
 """
 
 from __future__ import annotations

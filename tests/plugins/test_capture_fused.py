@@ -223,15 +223,19 @@ def test_attention_that_is_otherwise_is_left_alone(monkeypatch, broken):
 
 
 @needs_onednn
+@pytest.mark.parametrize("fused", [True, False])
 @pytest.mark.parametrize("family", ["gemma3", "gpt_neox", "bert"])
-def test_the_model_handle_is_prepared_and_captures(tmp_path, family):
-    from encyclo.types import Prompt
+def test_one_option_switches_the_private_operations_off(tmp_path, family, fused):
+    """Through the plugin's own hooks; captures are as near to float32 with the fused modules as without."""
+    from encyclo.plugins.manager import Plugins
+    from encyclo.types import Context, Prompt
     from encyclo_capture.capture import capture
-    from encyclo_capture.model import TransformersModel
 
     write_model(tmp_path, family, build_tokenizer(*FAMILIES[family]))
-    model = TransformersModel(str(tmp_path), "cpu", "bfloat16")
-    assert kinds(model.network) == tuple(LAYERS * count for count in REPLACED[family])
+    options = Plugins().options("transformers", {"dtype": "bfloat16"} | ({} if fused else {"fused": "false"}))
+    context = Context(0, "cpu", options, tmp_path)
+    model = Plugins().call("load_model", "transformers", name=str(tmp_path), context=context)
+    assert kinds(model.network) == tuple(LAYERS * count * fused for count in REPLACED[family])
     texts = ["The cat sat on the mat.", "The cat was gone.", "A house"]
     asked = [Prompt("c", text, None, "f") for text in texts]
     found = np.empty((3, LAYERS, model.hidden_size), np.float32)

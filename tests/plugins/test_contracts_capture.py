@@ -157,3 +157,15 @@ def test_a_text_that_does_not_stop_is_found_out(written: Path, tmp_path: Path):
 
     problem = contract_of(written, model=model).find("generates_for_a_seed", tmp_path).problem
     assert problem is not None and "should stop" in problem
+
+
+@pytest.mark.parametrize("lacking", ["forward", "tokens"])
+def test_a_handle_that_can_not_be_read_is_no_model(lacking: str, written: Path, tmp_path: Path):
+    from encyclo.plugins.validation import HANDLES, result_fault
+
+    true = contract_of(written).model(tmp_path)
+    handle = SimpleNamespace(
+        **{name: getattr(true, name) for name in HANDLES["load_model"][1] if name != lacking}
+    )
+    assert result_fault("load_model", true, {}) is None
+    assert f"is no model: it has no {lacking}" in str(result_fault("load_model", handle, {}))

@@ -37,8 +37,10 @@ def capture(
     in_tree = [t for t in tokenised if len(t.needed) <= LONGEST_IN_TREE] if model.shares_prefixes else []
     chosen = {t.position for t in in_tree}
     rest = sorted((t for t in tokenised if t.position not in chosen), key=lambda t: (len(t.ids), t.ids))
-    most = most_nodes(model, in_tree, batch_tokens)
-    jobs = [partial(_compute, model.device, layers, _run_tree, group) for group in tree_groups(in_tree, most)]
+    limit = max_nodes(model, in_tree, batch_tokens)
+    jobs = [
+        partial(_compute, model.device, layers, _run_tree, group) for group in tree_groups(in_tree, limit)
+    ]
     jobs += [
         partial(_compute, model.device, layers, _run_padded, group)
         for group in padded_batches(rest, batch_tokens)
@@ -63,7 +65,7 @@ class Captured:
 Runner = Callable[[Any, str, Sequence[int], Sequence[TokenisedPrompt]], tuple[Tensor, int]]
 
 
-def most_nodes(model: TransformersModel, prompts: Sequence[TokenisedPrompt], batch_tokens: int) -> int:
+def max_nodes(model: TransformersModel, prompts: Sequence[TokenisedPrompt], batch_tokens: int) -> int:
     """Return how many nodes a tree may have: `batch_tokens`, or less, so that all workers end at about one time."""
     workers = worker_count(model.device)
     total, longest = count_nodes(prompts), max((len(p.needed) for p in prompts), default=0)

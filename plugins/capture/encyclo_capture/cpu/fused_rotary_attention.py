@@ -1,6 +1,6 @@
 """Rotary attention on token trees with fewer passes over memory.
 
-From the products on, queries and keys stay in float32: normed, turned by their positions and compared without being
+From the products on, queries and keys stay in float32: normed, rotated by their positions and compared without being
 rounded in between. Outside a tree the original computes.
 """
 
@@ -49,13 +49,13 @@ class FusedRotaryAttention(nn.Module):
         keys = self.rotated("k", hidden_states, position_embeddings)
         values = self.original.v_proj(hidden_states)[0].unflatten(-1, (-1, self.size))
         if state.stops:
-            state.known = keys, values
+            state.keys_values = keys, values
             raise KeysKnown
         found = attend(state, self.rotated("q", hidden_states, position_embeddings), keys, values, self.spec)
         return self.original.o_proj(found.flatten(1)[None]), None
 
     def rotated(self, which: str, hidden_states: Tensor, position_embeddings: Any) -> Tensor:
-        """Return queries or keys, normed and turned: float32 [n, heads, d]."""
+        """Return queries or keys, normed and rotated: float32 [n, heads, d]."""
         cosine, sine = (table[0].float()[:, None] for table in position_embeddings)
         states = (
             getattr(self.original, f"{which}_proj")(hidden_states)[0].unflatten(-1, (-1, self.size)).float()
@@ -63,10 +63,10 @@ class FusedRotaryAttention(nn.Module):
         norm = getattr(self.original, f"{which}_norm", None)
         states = states if norm is None else norm.scale_(states)
         half = self.size // 2
-        turned = states * cosine
-        turned[..., :half].addcmul_(states[..., half:], sine[..., :half], value=-1)
-        turned[..., half:].addcmul_(states[..., :half], sine[..., half:])
-        return turned
+        rotated = states * cosine
+        rotated[..., :half].addcmul_(states[..., half:], sine[..., :half], value=-1)
+        rotated[..., half:].addcmul_(states[..., :half], sine[..., half:])
+        return rotated
 
 
 def fuse_rotary_attention(
@@ -93,10 +93,10 @@ def fuse_rotary_attention(
     state = TreeState(layout, stops=True)
     with suppress(KeysKnown):
         answer(module, state)
-    if state.spec is None or state.asked is None or state.known is None:
+    if state.spec is None or state.queries is None or state.keys_values is None:
         raise TypeError(f"{type(module).__name__} has its own way of attention.")
     fresh = FusedRotaryAttention(module, state.spec)
     values = module.v_proj(x)[0].unflatten(-1, (-1, fresh.size))
     ours = (fresh.rotated("q", x, positions), fresh.rotated("k", x, positions), values)
-    pairs = list(zip(ours, (state.asked, *state.known), strict=True))
+    pairs = list(zip(ours, (state.queries, *state.keys_values), strict=True))
     return fresh, pairs, (answer(fresh, TreeState(layout)), answer(module, TreeState(layout)))

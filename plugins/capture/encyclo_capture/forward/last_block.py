@@ -17,27 +17,27 @@ from encyclo_capture.batch_sizes import even_size
 from encyclo_capture.forward.token_tree import TokenTree
 from encyclo_capture.forward.tree_attention import KeysKnown, TreeState, lay_out
 
-# Going twice costs about a fifth of a block.
-MOST = 0.75
+MAX_SHARE = 0.75
+"""Pruning pays up to this share of pooled nodes: going through a block twice costs about a fifth of it."""
 # What a block is given a token each: [1, nodes, ...].
 PER_TOKEN = {"hidden_states", "position_ids", "position_embeddings"}
 
 
 class LastBlockPruning:
-    """Two hooks on a block: the pooled nodes alone go in, and what comes out stands in their places again."""
+    """Two hooks on a block: only the pooled nodes go in, and their states come out in their old places."""
 
     def __init__(self, state: TreeState, tree: TokenTree, network: Any, device: str) -> None:
         chosen = np.unique(tree.pooled)
         chosen = np.pad(chosen, (0, even_size(network, len(chosen)) - len(chosen)), mode="edge")
         self._size = len(tree)
-        self.pays = len(chosen) <= MOST * self._size
+        self.pays = len(chosen) <= MAX_SHARE * self._size
         self._state, self._happened = state, False
         if self.pays:
             self._chosen = torch.from_numpy(chosen).to(device)
             self._layout = lay_out(tree, device, chosen)
 
     def hook(self, block: nn.Module) -> list[RemovableHandle]:
-        """Narrow `block` in the passes to come; return the handles that end it."""
+        """Prune `block` in the passes to come; return the handles that end it."""
         return [
             block.register_forward_pre_hook(self._before, with_kwargs=True),
             block.register_forward_hook(self._after),

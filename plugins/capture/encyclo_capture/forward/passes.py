@@ -23,7 +23,7 @@ class LayerTap:
 
     `layers` are hidden_states indices: 0 is the first block's input, i the i-th block's output, and the last
     index the network's own output, after its final norm. `rows` int64 [k] picks pooled rows of the flattened
-    states and `counts` int64 [n] says how many of them belong to each prompt. `pruning`, on a tree, may narrow
+    states and `counts` int64 [n] says how many of them belong to each prompt. `pruning`, on a tree, may prune
     the deepest block to the pooled nodes.
     """
 
@@ -44,7 +44,7 @@ class LayerTap:
         """Run the network on `inputs`; return the pooled layers, float32 [n, L, H]."""
         deepest, depth = max(self._layers), len(self._blocks)
         handles: list[RemovableHandle] = []
-        # Hooks run in the order in which they come: a block's input is kept before it is narrowed.
+        # Hooks run in the order in which they come: a block's input is kept before it is pruned.
         if 0 in self._layers:
             hook = self._before(deepest)
             handles.append(self._blocks[0].register_forward_pre_hook(hook, with_kwargs=True))

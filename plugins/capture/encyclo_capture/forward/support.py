@@ -48,5 +48,5 @@ def _agrees(network: Any, device: str, texts: list[tuple[int, ...]]) -> bool:
         # The network takes no position ids, or its attention goes another way than transformers' interface.
         return False
     error = (shared - plain).norm(dim=-1) / plain.norm(dim=-1).clamp_min(1e-12)
-    most = torch.tensor(TOLERANCE.get(network.dtype, TOLERANCE[torch.bfloat16]))
-    return bool((error.cpu() <= most).all())
+    bounds = torch.tensor(TOLERANCE.get(network.dtype, TOLERANCE[torch.bfloat16]))
+    return bool((error.cpu() <= bounds).all())

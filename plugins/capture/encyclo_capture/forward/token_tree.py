@@ -58,8 +58,8 @@ class TokenTree:
         )
 
 
-def tree_groups(prompts: Sequence[TokenisedPrompt], most_nodes: int) -> Iterator[list[TokenisedPrompt]]:
-    """Yield the prompts in groups whose trees have at most `most_nodes` nodes (or hold one prompt).
+def tree_groups(prompts: Sequence[TokenisedPrompt], max_nodes: int) -> Iterator[list[TokenisedPrompt]]:
+    """Yield the prompts in groups whose trees have at most `max_nodes` nodes (or hold one prompt).
 
     Prompts are taken in the order of their tokens, so that those with a common prefix meet in one tree.
     """
@@ -69,7 +69,7 @@ def tree_groups(prompts: Sequence[TokenisedPrompt], most_nodes: int) -> Iterator
     for prompt in sorted(prompts, key=lambda p: (p.needed, p.position)):
         path = prompt.needed
         fresh = len(path) - common_prefix(path, before)
-        if group and nodes + fresh > most_nodes:
+        if group and nodes + fresh > max_nodes:
             yield group
             group, nodes, fresh = [], 0, len(path)
         group.append(prompt)

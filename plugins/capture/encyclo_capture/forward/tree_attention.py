@@ -69,7 +69,7 @@ class Layout:
 
 @dataclass(frozen=True)
 class AttentionSpec:
-    """What a model's attention does with its scores: the factor, the sliding window, the bend."""
+    """What a model's attention does with its scores: scale, sliding window, soft cap."""
 
     scale: float
     window: int | None
@@ -78,20 +78,20 @@ class AttentionSpec:
 
 @dataclass
 class TreeState:
-    """How far a network has come along a tree: who asks, and the keys and values of all nodes where only some ask.
+    """What attention over a tree needs: which nodes query, and all nodes' keys and values where only some query.
 
-    Where `stops` is set, the next attention keeps what it was given and ends there.
+    Where `stops` is set, the next attention keeps what it was given and raises KeysKnown.
     """
 
     layout: Layout
     stops: bool = False
-    known: tuple[Tensor, Tensor] | None = None
-    asked: Tensor | None = None
+    keys_values: tuple[Tensor, Tensor] | None = None
+    queries: Tensor | None = None
     spec: AttentionSpec | None = None
 
 
 class KeysKnown(Exception):
-    """Raised by the attention of a state that stops: its keys and values are known."""
+    """Raised by attention where its state stops: keys and values are known."""
 
 
 _state: ContextVar[TreeState] = ContextVar("encyclo_tree_state")
@@ -192,10 +192,10 @@ def attend(state: TreeState, queries: Tensor, keys: Tensor, values: Tensor, spec
     Raises KeysKnown where the state stops.
     """
     if state.stops:
-        state.known, state.asked, state.spec = (keys, values), queries, spec
+        state.keys_values, state.queries, state.spec = (keys, values), queries, spec
         raise KeysKnown
-    if state.known is not None:
-        keys, values = state.known
+    if state.keys_values is not None:
+        keys, values = state.keys_values
     dtype = values.dtype
     if queries.device.type == "cpu":
         # oneDNN would compile a bfloat16 product for each of the many shapes; and float32 rounds less.

@@ -249,7 +249,7 @@ def block_parameters(model: Any) -> int:
     import torch
     from transformers import AutoModel
 
-    from encyclo_capture.forward import find_blocks
+    from encyclo_capture.forward.passes import find_blocks
 
     with torch.device("meta"):
         network = AutoModel.from_config(model.config)

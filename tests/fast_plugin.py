@@ -33,6 +33,12 @@ class FastModel:
     name, source, depth, hidden_size, dtype, device = "fast", "numbers from a hash", 1, 16, "float32", "cpu"
     weights_sha256 = "0" * 64
 
+    def forward(self, texts, layers):
+        return [np.zeros((len(self.tokens(text)), len(layers), 16), np.float32) for text in texts]
+
+    def tokens(self, text):
+        return [(0, len(text))]
+
 
 @hookimpl
 def load_concepts():

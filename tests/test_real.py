@@ -86,7 +86,7 @@ def test_one_prompt_agrees_with_transformers_itself(real_run: Path):
     code = """
 import h5py, numpy as np, sys, torch
 from transformers import AutoModel, AutoTokenizer
-from encyclo_capture.weights import find_weights
+from encyclo_capture.loading.weights import find_weights
 folder = find_weights("gemma-3-270m", None).folder
 tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModel.from_pretrained(folder, dtype=torch.float32)
 with h5py.File(sys.argv[1]) as book:

@@ -131,7 +131,7 @@ def write_model(
     """
     import torch
 
-    from encyclo_capture.quiet import quiet_transformers
+    from encyclo_capture.loading.silence import quiet_transformers
 
     starts, ends = FAMILIES[family]
     tokenizer = tokenizer or build_tokenizer(starts, ends, "right" if family == "bert" else "left")

@@ -181,20 +181,21 @@ class Interpreter(Protocol):
 class Opening:
     """How a generated text begins; what comes next is drawn by a random generator of its own.
 
-    At temperature 0 the likeliest token comes next, whatever the seed. `wishes` are words that the text should
-    hold: a model may make them likelier until one of them stands in it.
+    At temperature 0 the likeliest token comes next, whatever the seed. The text should hold one of the
+    `required_words`: a model may make them likelier until one of them stands in it.
     """
 
     text: str
     temperature: float
     seed: int
-    wishes: tuple[str, ...] = ()
+    required_words: tuple[str, ...] = ()
 
 
 class Model(Protocol):
     """A language model, loaded on first use; reading its description loads no weights.
 
-    One that knows the terms of its weights has them as `licence`, a text, which run.json records.
+    One that knows the terms of its weights has them as `licence`, a text, which run.json records. One that can
+    write text is a `TextGenerator` as well; samplers do without where it isn't.
     """
 
     name: str
@@ -219,22 +220,19 @@ class Model(Protocol):
         """Return the character range of each token that `forward` gives states for; (0, 0) for special ones."""
         ...
 
+
+@runtime_checkable
+class TextGenerator(Protocol):
+    """What a model has that can write text; a model need not be one."""
+
     def generate(
-        self,
-        prefix: str,
-        openings: Sequence[Opening],
-        max_new_tokens: int,
-        stop: Callable[[str], int | None] | None = None,
-        more: Callable[[int, str], Sequence[Opening]] | None = None,
+        self, prefix: str, openings: Sequence[Opening], max_new_tokens: int, stop: str | None = None
     ) -> list[str]:
         """Continue `prefix` followed by each opening's text; the continuations alone are returned.
 
-        Each ends where `stop` says (it gets the text so far and returns where to cut it, or None), at the
-        model's own end, or after `max_new_tokens`. It depends on the prefix, its own opening, `max_new_tokens`
-        and `stop`, never on the other openings.
-
-        `more` gets the place and the text of every continuation as it ends, in any order; the openings that it
-        returns are continued as well and take the places that follow.
+        `stop` is a regular expression: a continuation ends at the end of its first match, at the model's own
+        end, or after `max_new_tokens`. It depends on the prefix, its own opening, `max_new_tokens` and `stop`,
+        never on the other openings.
         """
         ...
 

@@ -185,8 +185,8 @@ def test_the_sidecar_says_what_it_is_of(exported: Path, metadata: dict, book):
 def test_licences_that_are_known_are_recorded(tmp_path: Path, tiny_gemma: Path, tiny_run: Path):
     from encyclo.plugins.manager import Plugins
     from encyclo.runs.directory import read_record
+    from encyclo_capture.loading.weights import PACKAGED, find_licence
     from encyclo_capture.model import TransformersModel
-    from encyclo_capture.weights import PACKAGED, find_licence
 
     assert read_record(tiny_run)["provenance"]["licences"]["concepts"] == Plugins().traits("core").licence
     assert "Princeton" in Plugins().traits("wordnet").licence and Plugins().traits("file").licence is None

@@ -284,7 +284,7 @@ def test_the_command_line_shows_the_sentence_and_no_traceback(tiny_gemma, tmp_pa
 
 def test_an_error_keeps_its_cause():
     """--debug shows what the hub said."""
-    from encyclo_capture.weights import find_weights
+    from encyclo_capture.loading.weights import find_weights
 
     with pytest.raises(ModelNotFoundError) as error:
         find_weights("nobody/no-such-model", None)

@@ -26,7 +26,7 @@ def capture(model, asked, pooling="span", batch_tokens=100_000, layers=(1, 4)):
 
 def read_tokens(model, one: Prompt, pooling: str) -> str:
     """The text of the tokens that are pooled, special ones included."""
-    from encyclo_capture.tokens import tokenise
+    from encyclo_capture.tokenization import tokenise
 
     (tokenised,) = tokenise(model, [one], pooling)
     return model.tokenizer.decode([tokenised.ids[place] for place in tokenised.pooled])

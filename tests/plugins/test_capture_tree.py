@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 @st.composite
 def prompts(draw: st.DrawFn):
     """Tokenised prompts over few tokens, so that prefixes coincide; each pools one run of its tokens."""
-    from encyclo_capture.tokens import TokenisedPrompt
+    from encyclo_capture.tokenization import TokenisedPrompt
 
     found = []
     texts = st.lists(st.integers(0, 2), min_size=1, max_size=7).map(tuple)
@@ -26,9 +26,9 @@ def prompts(draw: st.DrawFn):
 
 def cut_into_trees(asked, limit: int):
     """Groups of at most `limit` nodes, each with its tree."""
-    from encyclo_capture.tree import grow, tree_groups
+    from encyclo_capture.forward.token_tree import build_tree, tree_groups
 
-    return ((group, grow(group)) for group in tree_groups(asked, limit))
+    return ((group, build_tree(group)) for group in tree_groups(asked, limit))
 
 
 def prefixes(group) -> set[tuple[int, ...]]:
@@ -108,7 +108,7 @@ def test_the_order_of_the_prompts_changes_no_tree(asked, limit, random):
 
 @given(st.lists(st.integers(0, 2)), st.lists(st.integers(0, 2)))
 def test_common_prefix(a, b):
-    from encyclo_capture.tree import common_prefix
+    from encyclo_capture.forward.token_tree import common_prefix
 
     shared = common_prefix(a, b)
     assert a[:shared] == b[:shared]
@@ -120,16 +120,16 @@ def test_common_prefix(a, b):
 @pytest.mark.parametrize("filling", [0, 5])
 @given(asked=prompts(), some=st.sets(st.integers(0, 100), min_size=1) | st.none())
 def test_blocks_show_each_node_its_path_and_nothing_else(span, window, filling, asked, some):
-    from encyclo_capture import attention
+    from encyclo_capture.forward import tree_attention
 
     ((_, tree),) = cut_into_trees(asked, 10_000)
     size = len(tree)
     tree = tree.filled(size + filling)
     asking = None if some is None else np.array(sorted({node % size for node in some}))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(attention, "SPAN", span)
-        patch.setattr(attention, "POOLED_SPAN", 2 * span)
-        layout = attention.lay_out(tree, "cpu", asking)
+        patch.setattr(tree_attention, "SPAN", span)
+        patch.setattr(tree_attention, "POOLED_SPAN", 2 * span)
+        layout = tree_attention.lay_out(tree, "cpu", asking)
     nodes, shown = range(len(tree)) if asking is None else asking, []
     for block in layout.blocks:
         mask = block.mask(window, 2)
@@ -162,7 +162,7 @@ def test_tree_attention_equals_attention_along_each_path(span, asked):
     """Against sums written out by hand, for one block and for many, whole and cut into small gathers."""
     import torch
 
-    from encyclo_capture import attention
+    from encyclo_capture.forward import tree_attention
 
     ((_, tree),) = cut_into_trees(asked, 10_000)
     assume(len(tree) > 1)
@@ -171,11 +171,15 @@ def test_tree_attention_equals_attention_along_each_path(span, asked):
     query = torch.randn(1, heads, len(tree), size)
     key, value = torch.randn(2, 1, key_heads, len(tree), size).unbind()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(attention, "SPAN", span)
-        patch.setattr(attention, "GATHERED_AT_ONCE", 64 if span == 3 else attention.GATHERED_AT_ONCE)
-        token = attention._walk.set(attention.Walk(attention.lay_out(tree, "cpu")))
-        found, _ = attention.tree_attention(None, query, key, value, None, sliding_window=window, softcap=2.0)
-        attention._walk.reset(token)
+        patch.setattr(tree_attention, "SPAN", span)
+        patch.setattr(
+            tree_attention, "GATHERED_AT_ONCE", 64 if span == 3 else tree_attention.GATHERED_AT_ONCE
+        )
+        token = tree_attention._state.set(tree_attention.TreeState(tree_attention.lay_out(tree, "cpu")))
+        found, _ = tree_attention.tree_attention(
+            None, query, key, value, None, sliding_window=window, softcap=2.0
+        )
+        tree_attention._state.reset(token)
     for node, whole in ancestors(tree).items():
         path = whole[max(0, len(whole) - window) :]
         for head in range(heads):

@@ -98,6 +98,8 @@ def test_a_capture_that_swallows_what_is_wrong_is_found_out(check: str, written:
         ("describes_the_model", {"source": ""}),
         ("describes_the_model", {"weights_sha256": "0" * 64}),
         ("forward_is_a_plain_forward", {"forward": lambda texts, layers: [np.ones((3, 4, 32))] * len(texts)}),
+        ("tokens_match_the_states", {"tokens": lambda text: [(0, len(text))]}),
+        ("tokens_match_the_states", {"tokens": lambda text: []}),
         ("generates_for_a_seed", {"generate": lambda *a, **k: ["same", "same"]}),
         ("generates_for_a_seed", {"generate": lambda *a, **k: ["one"]}),
     ],
@@ -114,8 +116,56 @@ def test_a_handle_that_says_what_is_not_so_is_found_out(check, change, written: 
             "device",
             "weights_sha256",
             "forward",
+            "tokens",
             "generate",
         )
         return SimpleNamespace(**{**{name: getattr(true, name) for name in names}, **change})
 
     assert "Error" in contract_of(written, model=model).find(check, tmp_path).problem
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda ranges: ranges[::-1],
+        lambda ranges: ranges[:1] * len(ranges),
+        lambda ranges: [(start + 1, end + 1) for start, end in ranges],
+        lambda ranges: [(start, min(end, start + 1)) for start, end in ranges],
+    ],
+    ids=["falling", "all special", "shifted", "cut"],
+)
+def test_ranges_that_are_not_the_tokens_own_are_found_out(change, written: Path, tmp_path: Path):
+    def model(self, folder, broken=False):
+        true = CaptureContract.model(self, folder, broken)
+        return SimpleNamespace(forward=true.forward, tokens=lambda text: change(true.tokens(text)))
+
+    problem = contract_of(written, model=model).find("tokens_match_the_states", tmp_path).problem
+    assert problem is not None and problem.startswith("ContractError"), problem
+
+
+def test_a_model_need_not_generate(written: Path, tmp_path: Path):
+    def model(self, folder, broken=False):
+        return SimpleNamespace(forward=CaptureContract.model(self, folder, broken).forward)
+
+    assert contract_of(written, model=model).find("generates_for_a_seed", tmp_path).problem is None
+
+
+def test_a_text_that_does_not_stop_is_found_out(written: Path, tmp_path: Path):
+    def model(self, folder, broken=False):
+        true = CaptureContract.model(self, folder, broken)
+        return SimpleNamespace(generate=lambda *given: true.generate(*given[:3]))
+
+    problem = contract_of(written, model=model).find("generates_for_a_seed", tmp_path).problem
+    assert problem is not None and "should stop" in problem
+
+
+@pytest.mark.parametrize("lacking", ["forward", "tokens"])
+def test_a_handle_that_can_not_be_read_is_no_model(lacking: str, written: Path, tmp_path: Path):
+    from encyclo.plugins.validation import HANDLES, result_fault
+
+    true = contract_of(written).model(tmp_path)
+    handle = SimpleNamespace(
+        **{name: getattr(true, name) for name in HANDLES["load_model"][1] if name != lacking}
+    )
+    assert result_fault("load_model", true, {}) is None
+    assert f"is no model: it has no {lacking}" in str(result_fault("load_model", handle, {}))

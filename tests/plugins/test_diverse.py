@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from encyclo.cli import run_command
 from encyclo.errors import UsageError
@@ -38,23 +40,15 @@ class Parrot:
 
     weights_sha256, dtype = "0" * 64, "float32"
 
-    def __init__(self, say: str | None = None, useless: Sequence[str] = (), order: int = 0) -> None:
-        self.say, self.useless, self.order = say, useless, order
+    def __init__(self, say: str | None = None, useless: Sequence[str] = ()) -> None:
+        self.say, self.useless = say, useless
         self.asked: list[Opening] = []
         self.largest = 0
 
-    def generate(self, prefix, openings, max_new_tokens, stop=None, more=None) -> list[str]:
+    def generate(self, prefix, openings, max_new_tokens, stop=None) -> list[str]:
         self.largest = max(self.largest, len(openings))
-        waiting, texts = list(enumerate(openings)), [""] * len(openings)
-        while waiting:
-            chance = random.Random(self.order + len(waiting))
-            place, opening = waiting.pop(chance.randrange(len(waiting)))
-            self.asked.append(opening)
-            texts[place] = self._answer(opening)
-            for further in more(place, texts[place]) if more else ():
-                waiting.append((len(texts), further))
-                texts.append("")
-        return texts
+        self.asked += openings
+        return [self._answer(opening) for opening in openings]
 
     def _answer(self, opening: Opening) -> str:
         word = opening.text.rpartition(",")[0]
@@ -298,19 +292,72 @@ def test_too_few_usable_sentences_are_told_and_made_up_from_frames(tmp_path):
     assert written == {"wanted": 5, "asked": 15, "dropped": {"no mention": 15}, "kept": []}
 
 
-def test_what_is_kept_does_not_depend_on_which_sentence_ends_first(tmp_path):
-    """Many here are near-duplicates: of two that are alike, the one that was asked for first stays."""
-
+def test_of_two_that_are_alike_the_one_asked_for_first_is_kept(tmp_path):
     class Poor(Parrot):
         def _answer(self, opening: Opening) -> str:
             draw, word = random.Random(opening.seed), opening.text.rpartition(",")[0]
             return f" The {draw.choice(('old', 'new'))} {word} {draw.choice(('went', 'stayed'))} where it was then."
 
-    found = [drawn(CONCEPTS[:20], tmp_path / str(n), model=Poor(order=n), wanted=8) for n in range(5)]
-    assert all(other == found[0] for other in found)
-    records = [json.loads(next((tmp_path / str(n) / "generated").iterdir()).read_text()) for n in range(5)]
-    assert all(other == records[0] for other in records)
-    assert any(own["dropped"].get("near-duplicate") and own["kept"] for own in records[0].values())
+    model = Poor()
+    drawn(CONCEPTS[:20], tmp_path, model=model, wanted=8)
+    records = json.loads(next((tmp_path / "generated").iterdir()).read_text())
+    for concept in CONCEPTS[:20]:
+        kept: list[str] = []
+        for opening in (o for o in model.asked if o.text.startswith(f"{concept.name}, ")):
+            text = model._answer(opening).strip()
+            if usable.fault(text, concept, kept) is None:
+                kept.append(text)
+        assert [text for text, *_ in records[concept.id]["kept"]] == kept
+    assert any(own["dropped"].get("near-duplicate") and own["kept"] for own in records.values())
+
+
+def test_a_text_that_goes_on_behind_its_sentence_is_cut(tmp_path):
+    """A model may stop later than it could."""
+    prompts = drawn([DOG], tmp_path, model=Parrot(" Everyone in the street had seen the {}. Then it"))
+    (own,) = [p.text for p in prompts if source(p) == "generated"]
+    assert own == "Everyone in the street had seen the dog."
+
+
+TEXTS = st.lists(
+    st.sampled_from([*"aB.!?\"')( \n,3", "Dr.", " No. ", "e.g.", " It rained. ", '"', '." ', "Mrs. ", "\t"]),
+    max_size=25,
+).map("".join)
+
+
+@settings(max_examples=1500, deadline=None)
+@given(TEXTS)
+def test_no_model_is_told_to_stop_before_the_sentence_ends(text):
+    found = re.search(usable.STOP, text)
+    if found:
+        end = usable.sentence_end(text[: found.end()])
+        assert end is not None and end == usable.sentence_end(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [" It rained. ", ' "Yes," he said. ', ' He said: "It rained." ', " Why? ", " no end\n", "\n It rained. ", " Dr. Brown came! "],
+)  # fmt: skip
+def test_a_model_is_told_to_stop_as_soon_as_the_sentence_has_ended(text):
+    assert re.search(usable.STOP, text) and not re.search(usable.STOP, text[:-1])
+    assert usable.sentence_end(text) is not None and usable.sentence_end(text[:-1]) is None
+
+
+def test_a_model_that_can_not_write_leaves_it_to_the_frames_and_that_is_said_once(tmp_path):
+    told: list[str] = []
+
+    class Mute:
+        name = "mute"
+
+    class Progress:
+        stage = staticmethod(told.append)
+
+    asked = dataclasses.replace(context(tmp_path, Mute()), progress=Progress())
+    prompts = [p for some in (CONCEPTS[:5], CONCEPTS[5:9]) for p in sample_prompts(some, 2, asked)]
+    assert len(prompts) == 90 and {source(p) for p in prompts} <= {"definition", "relation", "frame"}
+    (line,) = told
+    assert "'mute' can't write" in line and "-o diverse.generated=0" in line
+    silent = dataclasses.replace(asked, options=Options(generated=0), folder=tmp_path / "other")
+    assert list(sample_prompts(CONCEPTS[:9], 2, silent)) == prompts and len(told) == 1
 
 
 def test_no_more_is_asked_for_than_is_lacking(tmp_path):
@@ -505,7 +552,7 @@ def test_a_resumed_run_generates_nothing_again(
     (diverse_run / "metrics.json").unlink()
     for commit in (diverse_run / "commits").iterdir():
         commit.unlink()
-    monkeypatch.setattr("encyclo_capture.generation.continue_texts", fail)
+    monkeypatch.setattr("encyclo_capture.model.continue_texts", fail)
     assert run_command(["run", *run_flags, "--out", str(diverse_run)]) == 0
     assert len((diverse_run / "encyclopedia.h5").read_bytes()) == len(before)
     (record,) = (diverse_run / "plugins" / "diverse" / "generated").iterdir()

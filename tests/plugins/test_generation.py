@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache
 
 import numpy as np
@@ -10,9 +11,9 @@ import torch
 
 from encyclo.errors import CaptureError, UsageError
 from encyclo.types import Opening
-from encyclo_capture import generation, rows
+from encyclo_capture.generation import engine, prefix_attention, scoring_head
+from encyclo_capture.loading.silence import quiet_transformers
 from encyclo_capture.model import TransformersModel
-from encyclo_capture.quiet import quiet_transformers
 from tests import tiny_models
 
 PREFIX = (
@@ -67,7 +68,7 @@ def plain_greedy(model: TransformersModel, opening: Opening, tokens: int) -> lis
 
 @pytest.mark.parametrize("family", tiny_models.CAUSAL)
 def test_the_likeliest_tokens_are_those_of_a_plain_loop(tiny, family, monkeypatch):
-    monkeypatch.setattr(generation, "END_GROWS", 0.0)
+    monkeypatch.setattr(engine, "END_GROWTH", 0.0)
     model = tiny(family)
     asked = openings(0.0)
     texts = model.generate(PREFIX, asked, 8)
@@ -94,14 +95,18 @@ def test_rows_are_bitwise_the_same_wherever_they_stand(tiny):
     ids = model.tokenizer(" ".join(NAMES), add_special_tokens=False)["input_ids"][:8]
     states = {}
     for place in (0, 5, 127):
-        tokens = torch.randint(10, 1000, (generation.ROWS, 8), generator=torch.Generator().manual_seed(place))
+        tokens = torch.randint(10, 1000, (engine.ROWS, 8), generator=torch.Generator().manual_seed(place))
         tokens[place] = torch.tensor(ids)
-        own = rows.Rows(torch.zeros(generation.ROWS, dtype=torch.int64), 8)
-        with torch.inference_mode(), rows.even_threads(), rows.attending(model.network, own):
+        own = prefix_attention.Rows(torch.zeros(engine.ROWS, dtype=torch.int64), 8)
+        with (
+            torch.inference_mode(),
+            prefix_attention.even_threads(),
+            prefix_attention.attending(model.network, own),
+        ):
             model.network(input_ids=torch.tensor([[2, 9, 8]]), use_cache=False)
             own.reading_prefix = False
             for step in range(8):
-                own.place = torch.full((generation.ROWS,), step)
+                own.place = torch.full((engine.ROWS,), step)
                 positions = (own.place + 3)[:, None]
                 out = model.network(
                     input_ids=tokens[:, step : step + 1], position_ids=positions, use_cache=False
@@ -130,55 +135,49 @@ def test_global_random_state_is_left_alone(tiny):
     assert model.generate(PREFIX, openings(1.0), 4) == first
     torch.manual_seed(3)
     assert torch.equal(torch.get_rng_state(), before) and torch.get_num_threads() == threads
-    assert model.network.config._attn_implementation != rows.NAME
+    assert model.network.config._attn_implementation != prefix_attention.NAME
 
 
-def test_stop_cuts_the_text_and_ends_it(tiny):
-    model = tiny("gemma3")
-    seen = []
-
-    def stop(text: str) -> int | None:
-        seen.append(text)
-        return 4 if len(text) > 6 else None
-
-    texts = model.generate(PREFIX, openings(1.0), 20, stop)
+def test_a_text_ends_at_the_end_of_the_first_match(tiny, monkeypatch):
+    model, drawn = tiny("gemma3"), []
+    draw = engine._draw
+    monkeypatch.setattr(engine, "_draw", lambda *given: drawn.append(len(given[-1])) or draw(*given))
     whole = model.generate(PREFIX, openings(1.0), 20)
-    assert all(len(text) == 4 and other.startswith(text) for text, other in zip(texts, whole, strict=True))
-    assert max(len(text) for text in seen) < 30
+    drawn_whole = sum(drawn)
+    drawn.clear()
+    texts = model.generate(PREFIX, openings(1.0), 20, r"[aeiou][^aeiou]")
+    for text, other in zip(texts, whole, strict=True):
+        match = re.search(r"[aeiou][^aeiou]", other)
+        assert text == (other[: match.end()] if match else other)
+    assert any(text != other for text, other in zip(texts, whole, strict=True))
+    assert sum(drawn) < drawn_whole / 2  # nothing is drawn behind a match
 
 
-def test_what_comes_up_on_the_way_is_continued_too(tiny):
-    """A text that was asked for late, in another length class even, is what it is when asked for alone."""
+def test_openings_of_any_length_are_answered_in_their_order(tiny):
+    """Length classes are continued one after the other; a text is what it is when asked for alone."""
     model = tiny("gemma3")
-    asked = openings(1.0, NAMES[:3])
-    told: dict[int, str] = {}
-
-    def more(place: int, text: str) -> list[Opening]:
-        told[place] = text
-        if place > 0:
-            return []
-        for number in (7, 8, 9):
-            asked.append(Opening("story " * number, 1.0, 50 + number))
-        return asked[3:]
-
-    texts = model.generate(PREFIX, asked[:3], 8, None, more)
-    assert len(texts) == 6 and told == dict(enumerate(texts))
-    assert texts == model.generate(PREFIX, asked, 8)
+    asked = [Opening("story " * number, 1.0, 50 + number) for number in (9, 1, 20, 2, 7)]
+    texts = model.generate(PREFIX, asked, 8)
+    assert texts == [model.generate(PREFIX, [opening], 8)[0] for opening in asked]
+    assert len(set(texts)) == len(asked)
 
 
-def test_max_new_tokens_bounds_a_text(tiny):
-    model = tiny("gemma3")
-    drawn: list[str] = []
-    model.generate(PREFIX, openings(1.0), 3, lambda text: drawn.append(text))
-    assert 2 * len(NAMES) < len(drawn) <= 4 * len(NAMES)  # one a token, and one at the end
+def test_max_new_tokens_bounds_a_text(tiny, monkeypatch):
+    model, drawn = tiny("gemma3"), []
+    draw = engine._draw
+    monkeypatch.setattr(engine, "_draw", lambda *given: drawn.append(len(given[-1])) or draw(*given))
+    texts = model.generate(PREFIX, openings(1.0), 3)
+    assert 2 * len(NAMES) < sum(drawn) <= 3 * len(NAMES)
+    longer = model.generate(PREFIX, openings(1.0), 9)
+    assert all(other.startswith(text) for text, other in zip(texts, longer, strict=True))
 
 
-def test_a_wish_comes_true_more_often(tiny):
+def test_a_required_word_comes_more_often(tiny):
     model = tiny("gemma3")
     names = [f"entry {n}" for n in range(60)]
 
-    def wished(*wishes: str) -> int:
-        texts = model.generate(PREFIX, openings(1.0, names, wishes=wishes), 16)
+    def wished(*required_words: str) -> int:
+        texts = model.generate(PREFIX, openings(1.0, names, required_words=required_words), 16)
         return sum("water" in text for text in texts)
 
     assert wished("water") > wished() + 10
@@ -187,7 +186,7 @@ def test_a_wish_comes_true_more_often(tiny):
 def test_only_text_is_generated(tiny):
     head = tiny("gemma3").scoring_head
     for token in head.allowed - {head.end}:
-        assert generation.TEXT.fullmatch(head.pieces[token])
+        assert scoring_head.TEXT.fullmatch(head.pieces[token])
     assert not head.allowed & (set(head._tokenizer.all_special_ids) - {head.end})
     pieces = {head.pieces[token] for token in head.allowed}
     assert {".", ",", "?", "!", "'", '"', " the", "\n"} <= pieces
@@ -195,14 +194,14 @@ def test_only_text_is_generated(tiny):
 
 def test_a_rare_token_of_the_opening_can_be_generated(tiny, monkeypatch):
     """The head is cut down to frequent tokens; a name made of rare ones must stay sayable."""
-    monkeypatch.setattr(generation, "FREQUENT", 700)
+    monkeypatch.setattr(scoring_head, "FREQUENT", 700)
     model = TransformersModel(str(tiny("gemma3").weights.folder), "cpu", "float32")
     rare = next(i for i in range(700, 1100) if model.scoring_head.pieces[i].startswith(" "))
     assert rare not in model.scoring_head.allowed
     word = model.scoring_head.pieces[rare].strip()
     texts = model.generate(PREFIX, [Opening(f"{word} {word}", 2.0, n, (word,)) for n in range(30)], 12)
     assert any(word in text for text in texts)
-    begun = generation._begin(0, Opening(word, 1.0, 0), [rare, 9], 16, model.scoring_head, 4)
+    begun = engine._begin(Opening(word, 1.0, 0), [rare, 9], 16, model.scoring_head, 4)
     assert rare in begun.rare
 
 
@@ -235,7 +234,7 @@ def test_scores_that_are_not_finite_stop_generation(tiny):
 
 
 def test_a_soft_cap_and_a_bias_reach_the_scores(tiny):
-    head = generation.Head(tiny("llama"))
+    head = scoring_head.ScoringHead(tiny("llama"))
     hidden = torch.from_numpy(np.random.default_rng(0).normal(size=(3, tiny_models.HIDDEN))).float()
     rare = torch.tensor([[5, -1], [6, 7], [-1, -1]])
     often, seldom = head.score(hidden, rare)

@@ -84,24 +84,24 @@ def test_no_prompt_gives_no_check(tiny_family):
 @pytest.mark.parametrize("family", ["gemma3", "gpt2", "bert"])
 def test_a_wrong_layer_fails(broken, family, monkeypatch):
     """Blocks counted from one too many: every layer is its neighbour."""
-    from encyclo_capture import forward
+    from encyclo_capture.forward import passes
 
-    model, find = broken(family), forward.find_blocks
-    monkeypatch.setattr(forward, "find_blocks", lambda network: [*find(network)[1:], find(network)[0]])
+    model, find = broken(family), passes.find_blocks
+    monkeypatch.setattr(passes, "find_blocks", lambda network: [*find(network)[1:], find(network)[0]])
     assert "of 4" in assert_check_fails("layers", model, layers=(1, 2))
 
 
 def test_a_last_layer_without_the_final_norm_fails(broken, monkeypatch):
-    from encyclo_capture import forward
+    from encyclo_capture.forward import passes
 
     model = broken("gemma3")
-    keep = forward.LayerTap._keep
+    keep = passes.LayerTap._keep
     states = {}  # by thread: prompts are captured side by side
     model.network.norm.register_forward_pre_hook(
         lambda _, args: states.update({threading.get_ident(): args[0]})
     )
     monkeypatch.setattr(
-        forward.LayerTap,
+        passes.LayerTap,
         "_keep",
         lambda tap, index, hidden: keep(tap, index, states[threading.get_ident()] if index == 4 else hidden),
     )
@@ -110,25 +110,26 @@ def test_a_last_layer_without_the_final_norm_fails(broken, monkeypatch):
 
 
 def test_attention_that_sees_beyond_the_window_fails(broken, monkeypatch):
-    from encyclo_capture import attention
+    from encyclo_capture.forward import tree_attention
 
     model = broken("mistral")
-    whole = attention.Block.mask
-    monkeypatch.setattr(attention.Block, "mask", lambda block, window, group: whole(block, None, group))
+    whole = tree_attention.Block.mask
+    monkeypatch.setattr(tree_attention.Block, "mask", lambda block, window, group: whole(block, None, group))
     assert_check_fails("layers", model)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_attention_that_leaks_between_prompts_fails(broken, monkeypatch, dtype):
     """Each node gets a tenth of the others at its depth: nothing changes for a prompt alone."""
-    from encyclo_capture import attention, turning
+    from encyclo_capture.cpu import fused_rotary_attention
+    from encyclo_capture.forward import tree_attention
 
-    whole = attention.attend
+    whole = tree_attention.attend
 
-    def leaking(walk, *arguments):
-        result = whole(walk, *arguments)
-        nodes = torch.cat([block.queries.flatten() for block in walk.layout.blocks])
-        depths = torch.cat([block.distance.amax(dim=-1).flatten() for block in walk.layout.blocks])
+    def leaking(state, *arguments):
+        result = whole(state, *arguments)
+        nodes = torch.cat([block.queries.flatten() for block in state.layout.blocks])
+        depths = torch.cat([block.distance.amax(dim=-1).flatten() for block in state.layout.blocks])
         for depth in depths.unique():
             rows = nodes[depths == depth].unique()
             result[rows] = 0.1 * result[rows] + 0.9 * result[rows].mean(dim=0, keepdim=True)
@@ -136,7 +137,7 @@ def test_attention_that_leaks_between_prompts_fails(broken, monkeypatch, dtype):
 
     model = broken("llama", dtype)
     check(model)
-    for module in (attention, turning):
+    for module in (tree_attention, fused_rotary_attention):
         monkeypatch.setattr(module, "attend", leaking)
     message = assert_check_fails("batch", model)
     assert "with others and alone" in message and dtype in message
@@ -210,15 +211,15 @@ def test_offsets_that_are_wrong_fail(broken, shift):
 @pytest.mark.parametrize(("more_before", "more_after"), [(1, 0), (0, 1), (2, 2)])
 def test_tokens_beside_the_mention_fail(broken, monkeypatch, more_before, more_after):
     """They hold the mention; and something else, which would be averaged into it."""
-    from encyclo_capture import tokens
+    from encyclo_capture import tokenization
 
-    pooled = tokens._pooled
+    pooled = tokenization.pooled_tokens
 
     def wider(*arguments):
         own = pooled(*arguments)
         return tuple(range(own[0] - more_before, own[-1] + more_after + 1))
 
-    monkeypatch.setattr(tokens, "_pooled", wider)
+    monkeypatch.setattr(tokenization, "pooled_tokens", wider)
     assert_check_fails(
         "mentions", broken("llama"), prompts=[Prompt("c", "In the old house nobody spoke", (7, 16), "f")]
     )

@@ -17,13 +17,13 @@ from pathlib import Path
 import pytest
 
 from encyclo.errors import ModelNotFoundError
-from encyclo_capture import weights
+from encyclo_capture.loading import weights
 
 # A process that prepares argv[1]; its conversion writes half, says so, then waits for the file argv[2] to go on.
 PREPARES = """
 import sys, time, uuid
 from pathlib import Path
-from encyclo_capture import weights
+from encyclo_capture.loading import weights
 
 def convert(gguf, target):
     target.mkdir()
@@ -205,3 +205,96 @@ def test_the_hash_of_shards_does_not_depend_on_a_listing(tmp_path, tiny_gemma):
             (folder / f"model-{number}.safetensors").write_bytes(bytes([number]))
     hashes = {weights.find_weights(str(tmp_path / name), None).sha256 for name in "ab"}
     assert hashes == {"107d1e090795701676e9c635df8ebead933aa94201b8a5329398653c4ab03bd7"}
+
+
+@pytest.fixture
+def hub(tmp_path, tiny_gemma, monkeypatch):
+    """files -> a handle of the tiny model as a hub's client downloads it: the files that it is asked for."""
+    import huggingface_hub
+    from huggingface_hub.utils import filter_repo_objects
+
+    def download(files: dict[str, str]):
+        repository = Path(shutil.copytree(tiny_gemma, tmp_path / "repository"))
+        for name, text in files.items():
+            (repository / name).write_text(text)
+        cache = tmp_path / "hub" / "models--someone--tiny"
+        snapshot = cache / "snapshots" / ("0" * 40)
+
+        def snapshot_download(name: str, allow_patterns: list[str]) -> str:
+            assert name == "someone/tiny"
+            (cache / "blobs").mkdir(parents=True)
+            snapshot.mkdir(parents=True)
+            names = [file.name for file in repository.iterdir()]
+            for file in filter_repo_objects(names, allow_patterns=allow_patterns):
+                shutil.copy(repository / file, cache / "blobs" / file)
+                (snapshot / file).symlink_to(cache / "blobs" / file)
+            return str(snapshot)
+
+        monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
+        from encyclo_capture.model import TransformersModel
+
+        return TransformersModel("someone/tiny", "cpu", "float32")
+
+    return download
+
+
+APACHE = "\n      Apache License\n   Version 2.0, January 2004\n\n  TERMS AND CONDITIONS"
+CARD = "---\nlanguage: en\nlicense: {}\n---\n# Tiny\n\nlicense: none of these\n"
+
+
+@pytest.mark.parametrize(
+    ("files", "licence"),
+    [
+        ({"README.md": CARD.format("mit")}, "mit, says its model card"),
+        ({"README.md": CARD.format("'apache-2.0'"), "LICENSE": "MIT"}, "apache-2.0, says its model card"),
+        ({"README.md": CARD.format("other\nlicense_name: tiny-terms")}, "tiny-terms, says its model card"),
+        ({"README.md": CARD.format("\n- mit\n- cc0-1.0")}, "mit, cc0-1.0, says its model card"),
+        ({"LICENSE": APACHE}, "Apache License Version 2.0, January 2004, says its LICENSE file"),
+        (
+            {"README.md": CARD.format("other"), "LICENSE.md": "# Tiny terms"},
+            "# Tiny terms, says its LICENSE.md file",
+        ),
+        ({"README.md": "---\na: [b\n---\n", "LICENSE": "MIT License"}, "MIT License, says its LICENSE file"),
+        ({"README.md": "license: mit"}, None),
+        ({}, None),
+    ],
+)
+def test_a_hub_models_licence_is_read(hub, files, licence):
+    model = hub(files)
+    assert model.source == "someone/tiny from the hub" and model.licence == licence
+
+
+@pytest.fixture
+def cached_hub_model(tmp_path, tiny_gemma, monkeypatch) -> Path:
+    """The snapshot of someone/tiny in the hub's own cache, where there is no network."""
+    from huggingface_hub import constants
+
+    repository = tmp_path / "models--someone--tiny"
+    snapshot = Path(shutil.copytree(tiny_gemma, repository / "snapshots" / ("0" * 40)))
+    (snapshot / "README.md").write_text(CARD.format("mit"))
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("0" * 40)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    return snapshot
+
+
+def test_a_run_records_its_hub_models_licence(cached_hub_model, tmp_path, encyclo):
+    flags = [
+        "--model",
+        "someone/tiny",
+        "--layers",
+        "1",
+        "--sampler",
+        "raw",
+        "--limit",
+        "20",
+        "--device",
+        "cpu",
+    ]
+    result = encyclo("run", *flags, "--out", tmp_path / "run")
+    assert result.returncode == 0, result.stderr
+    provenance = json.loads((tmp_path / "run" / "run.json").read_text())["provenance"]
+    assert provenance["model_source"] == "someone/tiny from the hub"
+    assert provenance["licences"]["model"] == "mit, says its model card"
+    assert weights.find_weights("someone/tiny", None).folder == cached_hub_model

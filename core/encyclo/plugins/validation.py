@@ -20,7 +20,10 @@ GROUP = "encyclo"
 ITERABLES = {"load_concepts": "Concepts", "sample_prompts": "Prompts", "capture_layers": "Samples"}
 """Hooks that return something to iterate, and what of."""
 HANDLES = {
-    "load_model": ("model", ("name", "source", "depth", "hidden_size", "dtype", "device", "weights_sha256")),
+    "load_model": (
+        "model",
+        ("name", "source", "depth", "hidden_size", "dtype", "device", "weights_sha256", "forward", "tokens"),
+    ),
     "store_activations": ("store", ("write_part", "read_part", "finalise", "open")),
     "train_interpreter": ("interpreter", ("concepts", "read", "add_concepts", "save")),
     "load_interpreter": ("interpreter", ("concepts", "read", "add_concepts", "save")),

@@ -12,7 +12,9 @@ a tiny random model that is written on the spot. A plugin for models of another 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -24,7 +26,7 @@ from encyclo.plugins.manager import Plugins
 from encyclo.testing.contract import require
 from encyclo.testing.fixtures.plain_forward import PlainModel, write_tiny_model
 from encyclo.testing.hooked import HookContract
-from encyclo.types import POOLINGS, Context, Model, Opening, Prompt, Samples
+from encyclo.types import POOLINGS, Context, Model, Opening, Prompt, Samples, TextGenerator
 
 FRAMES = (
     ("", "The ", "The concept of ", "Nobody had ever seen such a thing as a "),
@@ -170,19 +172,42 @@ class CaptureContract(HookContract):
             return
         require(False, "It captured a mention that has no token.")
 
-    def check_generates_for_a_seed(self, folder: Path) -> None:
-        """`generate` gives one continuation an opening, the same for its seed whatever is beside it."""
+    def check_tokens_match_the_states(self, folder: Path) -> None:
+        """`tokens` gives a range a token of `forward`: (0, 0) for a special one, the others rise over the text."""
         model = self.model(folder)
+        for text in ("The dog", "Nobody had ever seen such a café.", "ice cream is in the old city"):
+            ranges, states = model.tokens(text), model.forward([text], self.layers[:1])[0]
+            require(len(ranges) == len(states), f"{text!r}: {len(ranges)} ranges, {len(states)} states.")
+            own = [(start, end) for start, end in ranges if (start, end) != (0, 0)]
+            require(
+                all(0 <= start <= end <= len(text) for start, end in own), f"{text!r}: {own} go beyond it."
+            )
+            for before, after in pairwise(own):
+                rises = before[0] <= after[0] and before[1] <= after[1]
+                require(rises, f"{text!r}: the range {after} comes behind {before}.")
+            covered = {place for start, end in own for place in range(start, end)}
+            lost = [c for place, c in enumerate(text) if place not in covered and not c.isspace()]
+            require(not lost, f"{text!r}: no token covers {lost[:1]}.")
+
+    def check_generates_for_a_seed(self, folder: Path) -> None:
+        """Where it has `generate`: one continuation an opening, the same for its seed whatever is beside it."""
+        model = self.model(folder)
+        if not isinstance(model, TextGenerator):
+            return
         texts = ["The dog", "She had ever seen a small"]
 
-        def say(seed: int, chosen: Sequence[str] = texts) -> list[str]:
-            return model.generate("", [Opening(text, 1.0, seed) for text in chosen], 6)
+        def say(seed: int, chosen: Sequence[str] = texts, stop: str | None = None) -> list[str]:
+            openings = [Opening(text, 1.0, seed) for text in chosen]
+            return list(model.generate("The old city.", openings, 6, stop))
 
         first = say(1)
         require(len(first) == 2 and all(isinstance(text, str) for text in first), "Not one text an opening.")
         require(say(1) == first, "One seed gives two continuations.")
         require(say(1, texts[1:]) == first[1:], "A continuation depends on what else is generated.")
         require(any(say(seed) != first for seed in range(2, 5)), "Every seed gives the same continuation.")
+        for text in say(1, stop="[a-z]"):
+            found = re.search("[a-z]", text)
+            require(not found or found.end() == len(text), f"{text!r} goes on behind what should stop it.")
 
     def _same(
         self, found: NDArray[Any], wanted: NDArray[np.float64], asked: Sequence[Prompt], how: str

@@ -14,12 +14,12 @@ from torch import Tensor
 
 from encyclo.errors import CaptureError
 from encyclo.types import Prompt, Samples
-from encyclo_capture.crew import crew_size, run_jobs
-from encyclo_capture.forward import run_padded, run_tree
+from encyclo_capture.batch_sizes import even_size
+from encyclo_capture.cpu.workers import worker_count
+from encyclo_capture.forward.passes import run_padded, run_tree
+from encyclo_capture.forward.token_tree import build_tree, count_nodes, tree_groups
 from encyclo_capture.model import TransformersModel
-from encyclo_capture.sizes import even_size
-from encyclo_capture.tokens import TokenisedPrompt, tokenise
-from encyclo_capture.tree import count_nodes, grow, tree_groups
+from encyclo_capture.tokenization import TokenisedPrompt, tokenise
 
 # Long prompts have little to share beside their length; padded batches take them through the model's own attention.
 LONGEST_IN_TREE = 192
@@ -37,15 +37,17 @@ def capture(
     in_tree = [t for t in tokenised if len(t.needed) <= LONGEST_IN_TREE] if model.shares_prefixes else []
     chosen = {t.position for t in in_tree}
     rest = sorted((t for t in tokenised if t.position not in chosen), key=lambda t: (len(t.ids), t.ids))
-    most = most_nodes(model, in_tree, batch_tokens)
-    jobs = [partial(_compute, model.device, layers, _run_tree, group) for group in tree_groups(in_tree, most)]
+    limit = max_nodes(model, in_tree, batch_tokens)
+    jobs = [
+        partial(_compute, model.device, layers, _run_tree, group) for group in tree_groups(in_tree, limit)
+    ]
     jobs += [
         partial(_compute, model.device, layers, _run_padded, group)
         for group in padded_batches(rest, batch_tokens)
     ]
     # While the device computes a batch, the one before is on its way to the host.
     before: list[Captured] = []
-    for batches in run_jobs(jobs, model):
+    for batches in model.replicas.run(jobs, worker_count(model.device)):
         yield from (_samples(model, prompts, layers, batch) for batch in before)
         before = batches
     yield from (_samples(model, prompts, layers, batch) for batch in before)
@@ -63,9 +65,9 @@ class Captured:
 Runner = Callable[[Any, str, Sequence[int], Sequence[TokenisedPrompt]], tuple[Tensor, int]]
 
 
-def most_nodes(model: TransformersModel, prompts: Sequence[TokenisedPrompt], batch_tokens: int) -> int:
+def max_nodes(model: TransformersModel, prompts: Sequence[TokenisedPrompt], batch_tokens: int) -> int:
     """Return how many nodes a tree may have: `batch_tokens`, or less, so that all workers end at about one time."""
-    workers = crew_size(model.device)
+    workers = worker_count(model.device)
     total, longest = count_nodes(prompts), max((len(p.needed) for p in prompts), default=0)
     if workers == 1 or total <= batch_tokens or 2 * longest > batch_tokens:
         return batch_tokens
@@ -84,7 +86,7 @@ def _compute(
 def _run_tree(
     network: Any, device: str, layers: Sequence[int], group: Sequence[TokenisedPrompt]
 ) -> tuple[Tensor, int]:
-    tree = grow(group)
+    tree = build_tree(group)
     return run_tree(network, device, tree, layers), even_size(network, len(tree))
 
 

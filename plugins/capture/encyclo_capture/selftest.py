@@ -1,7 +1,7 @@
 """A run's self-test: a handful of its own prompts, captured in every way, must agree with a plain pass.
 
 The plain pass is transformers' own forward, attention included, over the same modules; those that were replaced on
-a CPU have been compared with their originals one by one when they were (see prepared.py). Passes of one prompt
+a CPU have been compared with their originals one by one when they were (see fused_modules.py). Passes of one prompt
 run side by side, as a run's batches do.
 """
 
@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 from encyclo.errors import CaptureError
 from encyclo.types import Prompt
 from encyclo_capture.capture import capture
-from encyclo_capture.crew import run_jobs
-from encyclo_capture.forward import run_padded
+from encyclo_capture.cpu.workers import worker_count
+from encyclo_capture.forward.passes import run_padded
 from encyclo_capture.model import TransformersModel
-from encyclo_capture.tokens import TokenisedPrompt, tokenise
+from encyclo_capture.tokenization import TokenisedPrompt, tokenise
 
 PROMPTS = 8
 # Largest error of one vector, and of a layer's mean over the prompts, relative to the vector's length.
@@ -58,7 +58,7 @@ def check(
     tokenised = tokenise(model, chosen, pooling)
     found = {"mentions": _mentions(model, chosen, tokenised, pooling)}
     passes = [partial(_plain, model.device, layers, prompt) for prompt in tokenised]
-    plain = np.stack(list(run_jobs(passes, model)))
+    plain = np.stack(list(model.replicas.run(passes, worker_count(model.device))))
     found["finite"] = _finite(model, chosen, layers, plain)
     alone = _captured(model, chosen, layers, pooling, batch_tokens=1)
     together = _captured(model, chosen, layers, pooling, batch_tokens)
@@ -115,23 +115,23 @@ def _equal(
     lengths = np.linalg.norm(theirs, axis=-1)
     # Not "error > tolerance" below: a NaN must fail too.
     error = np.linalg.norm(ours - theirs, axis=-1) / np.maximum(lengths, 1e-12)
-    most, most_mean = TOLERANCE[model.dtype]
+    bound, mean_bound = TOLERANCE[model.dtype]
     prompt, layer = np.unravel_index(np.nan_to_num(error, nan=np.inf).argmax(), error.shape)
-    if not error.max() <= most:
+    if not error.max() <= bound:
         raise CaptureError(
             f"The self-test's check {name!r} failed: the vector of {prompts[prompt].text!r} at layer "
             f"{layers[layer]} of {model.depth} differs by {error[prompt, layer]:.2g} of its length {how} "
             f"(lengths {np.linalg.norm(ours[prompt, layer]):.6g} and {lengths[prompt, layer]:.6g}), "
-            f"where {model.dtype} allows {most:g}."
+            f"where {model.dtype} allows {bound:g}."
         )
     mean = error.mean(axis=0)
     layer = mean.argmax()
-    if not mean[layer] <= most_mean:
+    if not mean[layer] <= mean_bound:
         raise CaptureError(
             f"The self-test's check {name!r} failed: vectors at layer {layers[layer]} of {model.depth} differ by "
             f"{mean[layer]:.2g} of their length in the mean over {len(prompts)} prompts {how} (lengths "
             f"{np.linalg.norm(ours[:, layer], axis=-1).mean():.6g} and {lengths[:, layer].mean():.6g}), "
-            f"where {model.dtype} allows {most_mean:g}."
+            f"where {model.dtype} allows {mean_bound:g}."
         )
     return float(error.max())
 

@@ -23,6 +23,8 @@ class Options(BaseModel):
     """Compute type; auto is bfloat16 where the processor is fast at it, else float32. float16 overflows."""
     batch_tokens: int | None = Field(None, ge=1)
     """About how many tokens go through the model at once: 2,048 on a CPU (a thread each), else 4,096."""
+    fused: bool = True
+    """Whether bfloat16 on a CPU may use torch's private operations (fused modules); false keeps transformers' own."""
 
     def batch_for(self, device: str) -> int:
         """Return the batch asked for, or the device's default."""
@@ -35,7 +37,8 @@ def load_model(name: str, context: Context) -> TransformersModel:
     from encyclo_capture.model import TransformersModel
 
     assert isinstance(context.options, Options)
-    return TransformersModel(name, context.device, context.options.dtype, context.progress)
+    options = context.options
+    return TransformersModel(name, context.device, options.dtype, context.progress, options.fused)
 
 
 @hookimpl

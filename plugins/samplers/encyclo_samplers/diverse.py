@@ -53,11 +53,10 @@ def sample_prompts(concepts: Sequence[Concept], stage: int, context: Context) ->
     options = context.options
     assert isinstance(options, Options)
     recipe = generated.Recipe(tuple(options.temperatures), options.attempts)
+    share = options.generated if options.generated and generated.can_write(context) else 0.0
     for some in _slices(concepts):
         described = {c.id: _described(c, stage, context, options) for c in some}
-        wanted = {
-            c.id: _share(options.generated, context.prompts_for(c.id), len(described[c.id])) for c in some
-        }
+        wanted = {c.id: _share(share, context.prompts_for(c.id), len(described[c.id])) for c in some}
         written = generated.generate(some, wanted, stage, context, recipe) if any(wanted.values()) else {}
         for concept in some:
             own = [*described[concept.id], *(written[concept.id].kept if written else ())]

@@ -19,9 +19,9 @@ from typing import Any
 
 from encyclo.seeds import derive_seed
 from encyclo.storage import files
-from encyclo.types import Concept, Context, Opening, Prompt
+from encyclo.types import Concept, Context, Opening, Prompt, TextGenerator
 from encyclo_samplers.inflection import forms
-from encyclo_samplers.usable import fault, find_mention, sentence_end
+from encyclo_samplers.usable import STOP, fault, find_mention, sentence_end
 
 REGISTERS = ("news", "dialogue", "novel", "advice", "question", "history", "letter")
 PREFIX = """\
@@ -64,6 +64,23 @@ class Recipe:
         return kinds[number % len(kinds)]
 
 
+_told: set[Path] = set()
+"""Folders of runs whose model can't write, where that has been said."""
+
+
+def can_write(context: Context) -> bool:
+    """Return whether the run's model writes sentences; say once a run that it doesn't."""
+    if isinstance(context.model, TextGenerator):
+        return True
+    if context.progress is not None and context.folder not in _told and context.model is not None:
+        _told.add(context.folder)
+        context.progress.stage(
+            f"The model {context.model.name!r} can't write sentences: written frames stand in for them; "
+            "-o diverse.generated=0 asks for none"
+        )
+    return False
+
+
 def generate(
     concepts: Sequence[Concept], wanted: Mapping[str, int], stage: int, context: Context, recipe: Recipe
 ) -> dict[str, Yield]:
@@ -75,12 +92,9 @@ def generate(
     found = _recorded(record)
     if found is not None:
         return found
-    assert context.model is not None
+    assert isinstance(context.model, TextGenerator)
     begun = time.perf_counter()
-    desk = _Desk(concepts, wanted, stage, context, recipe)
-    if openings := desk.first():
-        context.model.generate(PREFIX, openings, LONGEST, sentence_end, desk.answer)
-    found = {concept.id: desk.drafts[concept.id].found for concept in concepts}
+    found = _in_rounds(concepts, wanted, stage, context, recipe, context.model)
     _keep(record, found, wanted)
     _tell(context, concepts, found, wanted, time.perf_counter() - begun)
     return found
@@ -91,85 +105,49 @@ def is_word(name: str) -> bool:
     return any(character.isalnum() for character in name)
 
 
-@dataclass
-class _Draft:
-    """A concept's sentences on their way. Number n + wanted stands in for number n, should that be refused."""
+def _in_rounds(
+    concepts: Sequence[Concept],
+    wanted: Mapping[str, int],
+    stage: int,
+    context: Context,
+    recipe: Recipe,
+    model: TextGenerator,
+) -> dict[str, Yield]:
+    """Ask for all sentences, judge them in order, then ask for others in place of those refused, and so on.
 
-    concept: Concept
-    wanted: int
-    found: Yield = field(default_factory=Yield)
-    asked: set[int] = field(default_factory=set)
-    ended: dict[int, Prompt | None] = field(default_factory=dict)
-    """What has ended and waits for earlier ones to be judged; None what was refused at once."""
-    judged: int = 0
-
-
-class _Desk:
-    """Asks for sentences, judges them as they end and asks at once for others in place of those it refuses.
-
-    Sentences end in any order. Whether one is too much like those kept before is judged in the order of their
-    numbers, so that what is kept never depends on which ended first.
+    A concept's sentence number n + wanted stands in for number n, until each has had its attempts. What is kept
+    depends on nothing but the numbers: a round's sentences are judged beside those kept so far.
     """
+    found = {concept.id: Yield() for concept in concepts}
+    asked = [(concept, n) for concept in concepts if is_word(concept.name) for n in range(wanted[concept.id])]
+    while asked:
+        openings, families = zip(*(_opening(*one, stage, context, recipe) for one in asked), strict=True)
+        texts = model.generate(PREFIX, openings, LONGEST, STOP)
+        refused = []
+        for (concept, number), family, text in zip(asked, families, texts, strict=True):
+            own = found[concept.id]
+            own.asked += 1
+            text = " ".join(text[: sentence_end(text)].split())
+            reason = fault(text, concept, [*EXAMPLES, *(prompt.text for prompt in own.kept)])
+            if reason is None:
+                own.kept.append(Prompt(concept.id, text, find_mention(text, concept), family))
+                continue
+            own.dropped[reason] += 1
+            if number + wanted[concept.id] < recipe.attempts * wanted[concept.id]:
+                refused.append((concept, number + wanted[concept.id]))
+        asked = refused
+    return found
 
-    def __init__(
-        self,
-        concepts: Sequence[Concept],
-        wanted: Mapping[str, int],
-        stage: int,
-        context: Context,
-        recipe: Recipe,
-    ) -> None:
-        self.stage, self.context, self.recipe = stage, context, recipe
-        self.drafts = {c.id: _Draft(c, wanted[c.id] if is_word(c.name) else 0) for c in concepts}
-        self.places: list[tuple[_Draft, int, str]] = []
-        """By place: whose sentence it is, its number there, its family."""
 
-    def first(self) -> list[Opening]:
-        """Return the openings of what is wanted."""
-        return [self._ask(draft, n) for draft in self.drafts.values() for n in range(draft.wanted)]
-
-    def answer(self, place: int, text: str) -> list[Opening]:
-        """Judge the continuation at `place`; return the openings that it makes necessary."""
-        draft, number, family = self.places[place]
-        text, concept = " ".join(text.split()), draft.concept
-        reason = fault(text, concept, EXAMPLES)
-        if reason:
-            draft.ended[number] = None
-            return [*self._refuse(draft, number, reason), *self._judge(draft)]
-        draft.ended[number] = Prompt(concept.id, text, find_mention(text, concept), family)
-        return self._judge(draft)
-
-    def _judge(self, draft: _Draft) -> list[Opening]:
-        """Keep what has ended, in the order of the numbers, unless it repeats what is kept."""
-        openings: list[Opening] = []
-        while draft.judged < self.recipe.attempts * draft.wanted:
-            number = draft.judged
-            if number in draft.asked:
-                if number not in draft.ended:
-                    break
-                prompt = draft.ended.pop(number)
-                kept = draft.found.kept
-                if prompt and (reason := fault(prompt.text, draft.concept, [other.text for other in kept])):
-                    openings += self._refuse(draft, number, reason)
-                elif prompt:
-                    kept.append(prompt)
-            draft.judged += 1
-        return openings
-
-    def _refuse(self, draft: _Draft, number: int, reason: str) -> list[Opening]:
-        draft.found.dropped[reason] += 1
-        following = number + draft.wanted
-        return [self._ask(draft, following)] if following < self.recipe.attempts * draft.wanted else []
-
-    def _ask(self, draft: _Draft, number: int) -> Opening:
-        concept = draft.concept
-        register, temperature = self.recipe.kind(concept, self.stage, self.context, number)
-        draft.asked.add(number)
-        draft.found.asked += 1
-        self.places.append((draft, number, f"generated.{register}.T{temperature:g}"))
-        seed = derive_seed(self.context.seed, self.stage, concept.id, "generated", number)
-        wishes = forms(concept.name, concept.part_of_speech)
-        return Opening(f"{concept.name}, {register}:", temperature, seed, wishes)
+def _opening(
+    concept: Concept, number: int, stage: int, context: Context, recipe: Recipe
+) -> tuple[Opening, str]:
+    """Return how a concept's sentence `number` begins, and its family."""
+    register, temperature = recipe.kind(concept, stage, context, number)
+    seed = derive_seed(context.seed, stage, concept.id, "generated", number)
+    words = forms(concept.name, concept.part_of_speech)
+    opening = Opening(f"{concept.name}, {register}:", temperature, seed, words)
+    return opening, f"generated.{register}.T{temperature:g}"
 
 
 def _key(

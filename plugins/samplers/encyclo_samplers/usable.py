@@ -29,6 +29,13 @@ ABBREVIATION = re.compile(r"(?:^|[\s(\"])(?:Mr|Mrs|Ms|Dr|St|Prof|No|vs|etc|e\.g|
 MARKUP = re.compile(
     r"[<>{}\[\]|\\*_#=~^@/+]|https?|www\.|\w\.(?:com|org|net)\b|\w+ ?\([^)]*\), \w+:|\.{2,}|--"
 )
+STOP = (
+    r"""\A(?:\s*\S[^\n]*\n"""  # a line's end
+    r"""|(?:[^"]|"[^"]*")*?"""  # or, where no quote is open,
+    r"""(?:(?<=[.!?])|(?<=[.!?]["')])|(?<=[.!?]["')]{2}))"""  # the end of a sentence
+    r"""(?<!\b(?:Mr|Ms|Dr|St|No|vs)\.)(?<!\b(?:Mrs|etc|e\.g|i\.e)\.)(?<!\bProf\.)(?<!\b[A-Z]\.)\s)"""
+)
+"""Where a model may stop writing: never before `sentence_end` finds an end, and hardly ever after."""
 WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)?")
 
 

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from encyclo_capture.tree import TokenTree
+from encyclo_capture.forward.token_tree import TokenTree
 
 NAME = "encyclo_tree"
 # Gathered keys (or queries) of one product, in numbers: bounds memory, and keeps a product in the cache.
@@ -68,8 +68,8 @@ class Layout:
 
 
 @dataclass(frozen=True)
-class Manner:
-    """What a model's attention does with its scores: the factor, the sliding window, the bend."""
+class AttentionSpec:
+    """What a model's attention does with its scores: scale, sliding window, soft cap."""
 
     scale: float
     window: int | None
@@ -77,29 +77,29 @@ class Manner:
 
 
 @dataclass
-class Walk:
-    """How far a network has come along a tree: who asks, and the keys and values of all nodes where only some ask.
+class TreeState:
+    """What attention over a tree needs: which nodes query, and all nodes' keys and values where only some query.
 
-    Where `stops` is set, the next attention keeps what it was given and ends there.
+    Where `stops` is set, the next attention keeps what it was given and raises KeysKnown.
     """
 
     layout: Layout
     stops: bool = False
-    known: tuple[Tensor, Tensor] | None = None
-    asked: Tensor | None = None
-    manner: Manner | None = None
+    keys_values: tuple[Tensor, Tensor] | None = None
+    queries: Tensor | None = None
+    spec: AttentionSpec | None = None
 
 
 class KeysKnown(Exception):
-    """Raised by the attention of a walk that stops: its keys and values are known."""
+    """Raised by attention where its state stops: keys and values are known."""
 
 
-_walk: ContextVar[Walk] = ContextVar("encyclo_tree_walk")
+_state: ContextVar[TreeState] = ContextVar("encyclo_tree_state")
 
 
-def current_walk() -> Walk | None:
-    """Return the walk that attention follows here; None outside `attending_to`."""
-    return _walk.get(None)
+def current_state() -> TreeState | None:
+    """Return the state that attention follows here; None outside `attending_to`."""
+    return _state.get(None)
 
 
 def lay_out(tree: TokenTree, device: str, asking: NDArray[np.int64] | None = None) -> Layout:
@@ -153,16 +153,16 @@ def _seen(
 
 
 @contextmanager
-def attending_to(network: Any, walk: Walk) -> Iterator[None]:
-    """Let the network's attention follow `walk` in the block."""
+def attending_to(network: Any, state: TreeState) -> Iterator[None]:
+    """Let the network's attention follow `state` in the block."""
     before = network.config._attn_implementation
-    token = _walk.set(walk)
+    token = _state.set(state)
     network.config._attn_implementation_internal = NAME
     try:
         yield
     finally:
         network.config._attn_implementation_internal = before
-        _walk.reset(token)
+        _state.reset(token)
 
 
 def tree_attention(
@@ -180,30 +180,30 @@ def tree_attention(
 
     The same sums as eager attention, scores and softmax in float32; `sliding_window` counts tokens, the node included.
     """
-    walk = _walk.get()
+    state = _state.get()
     queries, keys, values = (states[0].transpose(0, 1).contiguous() for states in (query, key, value))
-    manner = Manner(query.shape[-1] ** -0.5 if scaling is None else scaling, sliding_window, softcap)
-    return attend(walk, queries, keys, values, manner)[None], None
+    spec = AttentionSpec(query.shape[-1] ** -0.5 if scaling is None else scaling, sliding_window, softcap)
+    return attend(state, queries, keys, values, spec)[None], None
 
 
-def attend(walk: Walk, queries: Tensor, keys: Tensor, values: Tensor, manner: Manner) -> Tensor:
+def attend(state: TreeState, queries: Tensor, keys: Tensor, values: Tensor, spec: AttentionSpec) -> Tensor:
     """Attend: queries [n, heads, d], keys and values [nodes, key heads, d] -> [n, heads, d].
 
-    Raises KeysKnown where the walk stops.
+    Raises KeysKnown where the state stops.
     """
-    if walk.stops:
-        walk.known, walk.asked, walk.manner = (keys, values), queries, manner
+    if state.stops:
+        state.keys_values, state.queries, state.spec = (keys, values), queries, spec
         raise KeysKnown
-    if walk.known is not None:
-        keys, values = walk.known
+    if state.keys_values is not None:
+        keys, values = state.keys_values
     dtype = values.dtype
     if queries.device.type == "cpu":
         # oneDNN would compile a bfloat16 product for each of the many shapes; and float32 rounds less.
         queries, keys, values = queries.float(), keys.float(), values.float()
     heads, size = queries.shape[1:]
     found = []
-    for block in walk.layout.blocks:
-        window = manner.window
+    for block in state.layout.blocks:
+        window = spec.window
         if window is not None and block.keys.shape[1] <= window:
             window = None  # hides nothing
         mask = block.mask(window, heads // keys.shape[1])
@@ -212,10 +212,10 @@ def attend(walk: Walk, queries: Tensor, keys: Tensor, values: Tensor, manner: Ma
         for start in range(0, runs, step):
             part = slice(start, start + step)
             found.append(
-                _attend(queries, keys, values, block.queries[part], block.keys[part], mask[part], manner)
+                _attend(queries, keys, values, block.queries[part], block.keys[part], mask[part], spec)
             )
     whole = torch.cat(found) if len(found) > 1 else found[0]
-    return (whole if walk.layout.rows is None else whole.index_select(0, walk.layout.rows)).to(dtype)
+    return (whole if state.layout.rows is None else whole.index_select(0, state.layout.rows)).to(dtype)
 
 
 def _attend(
@@ -225,7 +225,7 @@ def _attend(
     asking: Tensor,
     asked: Tensor,
     mask: Tensor,
-    manner: Manner,
+    spec: AttentionSpec,
 ) -> Tensor:
     """Attend from the queries `asking` [runs, own] to `asked` [runs, length]: [runs * own, heads, d]."""
     (runs, own), length = asking.shape, asked.shape[1]
@@ -238,9 +238,9 @@ def _attend(
     k = keys.index_select(0, asked.reshape(-1)).view(runs, length, key_heads, size).permute(0, 2, 3, 1)
     v = values.index_select(0, asked.reshape(-1)).view(runs, length, key_heads, size).transpose(1, 2)
     # In float32 before the product is rounded: bfloat16 would move a score of 100 by up to 0.25.
-    scores = torch.matmul(q.float(), k.float()).mul_(manner.scale)
-    if manner.softcap is not None:
-        scores = torch.tanh(scores / manner.softcap) * manner.softcap
+    scores = torch.matmul(q.float(), k.float()).mul_(spec.scale)
+    if spec.softcap is not None:
+        scores = torch.tanh(scores / spec.softcap) * spec.softcap
     weights = torch.softmax(scores.add_(mask), dim=-1).to(values.dtype)
     result = torch.matmul(weights, v).view(runs, key_heads, own, group, size)
     return result.transpose(1, 2).reshape(runs * own, heads, size)

@@ -27,18 +27,18 @@ def threads(request) -> Iterator[int]:
     torch.set_num_threads(before)
 
 
-def run_jobs(jobs, model):
-    from encyclo_capture.crew import run_jobs
+def replicas():
+    """A small network's replicas."""
+    from encyclo_capture.cpu.workers import Replicas
 
-    return run_jobs(jobs, model)
+    return Replicas(nn.Linear(2, 2))
 
 
-def handle() -> SimpleNamespace:
-    """What the crew needs of a model."""
-    from encyclo_capture.crew import Twins
+def run(jobs, some=None):
+    """The jobs' results, computed by as many workers as there are cores."""
+    from encyclo_capture.cpu.workers import worker_count
 
-    network = nn.Linear(2, 2)
-    return SimpleNamespace(device="cpu", network=network, twins=Twins(network))
+    return (some or replicas()).run(jobs, worker_count("cpu"))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -62,20 +62,20 @@ def test_results_come_in_the_jobs_order(threads):
         return place
 
     jobs = [first, *(partial(later, place) for place in range(1, 20))]
-    assert list(run_jobs(jobs, handle())) == list(range(20))
+    assert list(run(jobs)) == list(range(20))
 
 
 def test_each_worker_has_a_network_and_a_share_of_the_cores(threads):
-    model, seen = handle(), set()
+    some, seen = replicas(), set()
     together = threading.Barrier(threads, timeout=5)
 
     def job(network):
         together.wait()
         seen.add((id(network), torch.get_num_threads()))
 
-    list(run_jobs([job] * threads, model))
+    list(run([job] * threads, some))
     assert len(seen) == threads and {cores for _, cores in seen} == {1}
-    assert (id(model.network) in {network for network, _ in seen}) is (threads == 1)
+    assert (id(some._network) in {network for network, _ in seen}) is (threads == 1)
 
 
 def test_an_error_comes_where_its_batch_would_and_stops_the_rest(threads):
@@ -87,7 +87,7 @@ def test_an_error_comes_where_its_batch_would_and_stops_the_rest(threads):
             raise CaptureError("the fourth")
         return place
 
-    given = run_jobs([partial(job, place) for place in range(100)], handle())
+    given = run([partial(job, place) for place in range(100)])
     found = []
     with pytest.raises(CaptureError, match="the fourth"):
         for place in given:
@@ -96,28 +96,28 @@ def test_an_error_comes_where_its_batch_would_and_stops_the_rest(threads):
 
 
 def test_a_run_that_is_given_up_leaves_nothing_behind(threads):
-    model = handle()
+    some = replicas()
     for _ in range(3):
-        given = run_jobs([lambda network: network] * 50, model)
+        given = run([lambda network: network] * 50, some)
         next(given)
         given.close()
     assert torch.get_num_threads() == threads
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("capture")]
-    assert len(model.twins._idle) == (threads if threads > 1 else 0)  # and the same ones serve every run
+    assert len(some._idle) == (threads if threads > 1 else 0)  # and the same ones serve every run
 
 
-def test_twins_share_weights_and_nothing_else():
-    from encyclo_capture.crew import twin_of
+def test_replicas_share_weights_and_nothing_else():
+    from encyclo_capture.cpu.workers import replica_of
 
     network = build_network("gemma3", 1200)
-    twin = twin_of(network)
-    for one, other in zip(network.state_dict().values(), twin.state_dict().values(), strict=True):
+    replica = replica_of(network)
+    for one, other in zip(network.state_dict().values(), replica.state_dict().values(), strict=True):
         assert one.data_ptr() == other.data_ptr()
-    assert not {id(module) for module in network.modules()} & {id(module) for module in twin.modules()}
-    twin.config._attn_implementation_internal = "eager"
-    twin.layers[0].register_forward_hook(lambda *_: pytest.fail("a twin's hook"))
+    assert not {id(module) for module in network.modules()} & {id(module) for module in replica.modules()}
+    replica.config._attn_implementation_internal = "eager"
+    replica.layers[0].register_forward_hook(lambda *_: pytest.fail("a replica's hook"))
     network.config._attn_implementation_internal = "sdpa"
-    assert twin.layers[0].self_attn.config._attn_implementation == "eager"
+    assert replica.layers[0].self_attn.config._attn_implementation == "eager"
     network(torch.tensor([[1, 2, 3]]))
 
 
@@ -163,22 +163,22 @@ def test_the_deepest_block_is_computed_for_the_pooled_tokens_alone(tiny_family, 
 
 def test_a_block_that_is_given_a_mask_is_computed_whole():
     """What else has a row a token can't be known."""
-    from encyclo_capture.attention import Walk
-    from encyclo_capture.deepest import Narrowing
-    from encyclo_capture.tokens import TokenisedPrompt
-    from encyclo_capture.tree import grow
+    from encyclo_capture.forward.last_block import LastBlockPruning
+    from encyclo_capture.forward.token_tree import build_tree
+    from encyclo_capture.forward.tree_attention import TreeState
+    from encyclo_capture.tokenization import TokenisedPrompt
 
     network = build_network("llama", 1200)
-    tree = grow([TokenisedPrompt(0, (1, 2, 3, 4, 5), (4,))])
-    narrowing = Narrowing(Walk(None), tree, network, "cpu")
+    tree = build_tree([TokenisedPrompt(0, (1, 2, 3, 4, 5), (4,))])
+    pruning = LastBlockPruning(TreeState(None), tree, network, "cpu")
     x = torch.randn(1, 5, 32)
-    assert narrowing.pays
-    assert narrowing._before(network.layers[3], (x,), {"attention_mask": torch.zeros(1, 1, 5, 5)}) is None
-    assert narrowing._before(network.layers[3], (x[:, :3],), {}) is None
+    assert pruning.pays
+    assert pruning._before(network.layers[3], (x,), {"attention_mask": torch.zeros(1, 1, 5, 5)}) is None
+    assert pruning._before(network.layers[3], (x[:, :3],), {}) is None
 
 
 def test_sizes_are_few_and_near():
-    from encyclo_capture.sizes import even_size
+    from encyclo_capture.batch_sizes import even_size
 
     coarse = SimpleNamespace(device=torch.device("cpu"), dtype=torch.bfloat16)
     sizes = {rows: even_size(coarse, rows) for rows in range(1, 4097)}

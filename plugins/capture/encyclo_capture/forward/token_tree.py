@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from encyclo_capture.tokens import TokenisedPrompt
+from encyclo_capture.tokenization import TokenisedPrompt
 
 
 @dataclass(frozen=True)
@@ -58,8 +58,8 @@ class TokenTree:
         )
 
 
-def tree_groups(prompts: Sequence[TokenisedPrompt], most_nodes: int) -> Iterator[list[TokenisedPrompt]]:
-    """Yield the prompts in groups whose trees have at most `most_nodes` nodes (or hold one prompt).
+def tree_groups(prompts: Sequence[TokenisedPrompt], max_nodes: int) -> Iterator[list[TokenisedPrompt]]:
+    """Yield the prompts in groups whose trees have at most `max_nodes` nodes (or hold one prompt).
 
     Prompts are taken in the order of their tokens, so that those with a common prefix meet in one tree.
     """
@@ -69,7 +69,7 @@ def tree_groups(prompts: Sequence[TokenisedPrompt], most_nodes: int) -> Iterator
     for prompt in sorted(prompts, key=lambda p: (p.needed, p.position)):
         path = prompt.needed
         fresh = len(path) - common_prefix(path, before)
-        if group and nodes + fresh > most_nodes:
+        if group and nodes + fresh > max_nodes:
             yield group
             group, nodes, fresh = [], 0, len(path)
         group.append(prompt)
@@ -85,7 +85,7 @@ def count_nodes(prompts: Sequence[TokenisedPrompt]) -> int:
     return sum(map(len, paths)) - shared
 
 
-def grow(prompts: Sequence[TokenisedPrompt]) -> TokenTree:
+def build_tree(prompts: Sequence[TokenisedPrompt]) -> TokenTree:
     """Return the tree of prompts that are sorted by their tokens."""
     tokens: list[int] = []
     depth: list[int] = []

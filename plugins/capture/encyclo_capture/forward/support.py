@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 
-from encyclo_capture.attention import register
-from encyclo_capture.forward import find_blocks, run_padded, run_tree
-from encyclo_capture.tokens import TokenisedPrompt
-from encyclo_capture.tree import grow
+from encyclo_capture.forward.passes import find_blocks, run_padded, run_tree
+from encyclo_capture.forward.token_tree import build_tree
+from encyclo_capture.forward.tree_attention import register
+from encyclo_capture.tokenization import TokenisedPrompt
 
 # Trees must agree with a plain pass as two orders of summation do, relative to the vector's length: after the
 # first block, and after the last (gemma-3-270m in bfloat16: up to 0.6% and 7%, on tokens that make no sense).
@@ -43,10 +43,10 @@ def _agrees(network: Any, device: str, texts: list[tuple[int, ...]]) -> bool:
     prompts = [TokenisedPrompt(place, ids, (len(ids) - 1,)) for place, ids in enumerate(texts)]
     plain = torch.cat([run_padded(network, device, [prompt], layers) for prompt in prompts])
     try:
-        shared = run_tree(network, device, grow(prompts), layers)
+        shared = run_tree(network, device, build_tree(prompts), layers)
     except (TypeError, ValueError, RuntimeError):
         # The network takes no position ids, or its attention goes another way than transformers' interface.
         return False
     error = (shared - plain).norm(dim=-1) / plain.norm(dim=-1).clamp_min(1e-12)
-    most = torch.tensor(TOLERANCE.get(network.dtype, TOLERANCE[torch.bfloat16]))
-    return bool((error.cpu() <= most).all())
+    bounds = torch.tensor(TOLERANCE.get(network.dtype, TOLERANCE[torch.bfloat16]))
+    return bool((error.cpu() <= bounds).all())

@@ -11,45 +11,51 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-if TYPE_CHECKING:
-    from encyclo_capture.model import TransformersModel
-
-# More threads than this would wait for the interpreter's lock.
-MOST = 8
+MAX_WORKERS = 8
+"""More threads than this would wait for the interpreter's lock."""
 
 T = TypeVar("T")
 
 
-def crew_size(device: str) -> int:
+def worker_count(device: str) -> int:
     """Return how many batches to compute at once."""
-    return min(MOST, torch.get_num_threads()) if device == "cpu" else 1
+    return min(MAX_WORKERS, torch.get_num_threads()) if device == "cpu" else 1
 
 
-class Twins:
+class Replicas:
     """Copies of a network that share its weights: each may have hooks and a way of attention of its own."""
 
     def __init__(self, network: nn.Module) -> None:
         self._network = network
         self._idle: deque[nn.Module] = deque()
 
-    def take(self) -> nn.Module:
-        """Return a copy that nobody else uses."""
+    def run(self, jobs: Sequence[Callable[[Any], T]], workers: int) -> Iterator[T]:
+        """Hand each job a network that nobody else uses; yield what they return, in the jobs' order.
+
+        Up to `workers` jobs run at once. One worker gets the network itself, several get a replica each.
+        """
+        if min(workers, len(jobs)) <= 1:
+            yield from run_jobs(jobs, [self._network])
+            return
+        taken = [self._take() for _ in range(min(workers, len(jobs)))]
+        try:
+            yield from run_jobs(jobs, taken)
+        finally:
+            self._idle.extend(taken)
+
+    def _take(self) -> nn.Module:
         try:
             return self._idle.pop()
         except IndexError:
-            return twin_of(self._network)
-
-    def give_back(self, twin: nn.Module) -> None:
-        """Let others use a copy that was taken."""
-        self._idle.append(twin)
+            return replica_of(self._network)
 
 
-def twin_of(network: nn.Module) -> nn.Module:
+def replica_of(network: nn.Module) -> nn.Module:
     """Return a copy of the network's modules and configuration over the same tensors."""
     shared: dict[int, Any] = {}
     for module in network.modules():
@@ -58,19 +64,18 @@ def twin_of(network: nn.Module) -> nn.Module:
     return copy.deepcopy(network, shared)
 
 
-def run_jobs(jobs: Sequence[Callable[[Any], T]], model: TransformersModel) -> Iterator[T]:
-    """Hand each job a network of the model; yield what they return, in the jobs' order."""
-    workers = min(crew_size(model.device), len(jobs))
-    if workers > 1:
-        return _side_by_side(jobs, model.twins, workers)
-    return (job(model.network) for job in jobs)
+def run_jobs(jobs: Sequence[Callable[[Any], T]], networks: Sequence[nn.Module]) -> Iterator[T]:
+    """Run each job with one of `networks`, a thread a network; yield what the jobs return, in their order.
 
-
-def _side_by_side(jobs: Sequence[Callable[[Any], T]], twins: Twins, workers: int) -> Iterator[T]:
+    With one network the jobs run in the caller's thread, each when its result is asked for.
+    """
+    if len(networks) == 1:
+        yield from (job(networks[0]) for job in jobs)
+        return
     threads = torch.get_num_threads()
     free: SimpleQueue[nn.Module] = SimpleQueue()
-    for _ in range(workers):
-        free.put(twins.take())
+    for network in networks:
+        free.put(network)
 
     def work(job: Callable[[Any], T]) -> T:
         network = free.get()
@@ -79,6 +84,7 @@ def _side_by_side(jobs: Sequence[Callable[[Any], T]], twins: Twins, workers: int
         finally:
             free.put(network)
 
+    workers = len(networks)
     share = max(1, threads // workers)
     pool = ThreadPoolExecutor(workers, "capture", initializer=torch.set_num_threads, initargs=(share,))
     waiting: deque[Future[T]] = deque()
@@ -92,5 +98,3 @@ def _side_by_side(jobs: Sequence[Callable[[Any], T]], twins: Twins, workers: int
     finally:
         pool.shutdown(cancel_futures=True)
         torch.set_num_threads(threads)  # what a thread sets holds for every thread that begins later
-        while not free.empty():
-            twins.give_back(free.get())

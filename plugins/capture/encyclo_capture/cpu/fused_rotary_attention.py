@@ -1,6 +1,6 @@
 """Rotary attention on token trees with fewer passes over memory.
 
-From the products on, queries and keys stay in float32: normed, turned by their positions and compared without being
+From the products on, queries and keys stay in float32: normed, rotated by their positions and compared without being
 rounded in between. Outside a tree the original computes.
 """
 
@@ -13,49 +13,49 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from encyclo_capture.attention import (
+from encyclo_capture.forward.token_tree import build_tree
+from encyclo_capture.forward.tree_attention import (
+    AttentionSpec,
     KeysKnown,
-    Manner,
-    Walk,
+    TreeState,
     attend,
     attending_to,
-    current_walk,
+    current_state,
     lay_out,
     register,
 )
-from encyclo_capture.tokens import TokenisedPrompt
-from encyclo_capture.tree import grow
+from encyclo_capture.tokenization import TokenisedPrompt
 
 PARTS = {"q_proj", "k_proj", "v_proj", "o_proj"}
 NORMS = {"q_norm", "k_norm"}
 
 
-class TurningAttention(nn.Module):
+class FusedRotaryAttention(nn.Module):
     """Attention with rotary positions, over `original`'s own products and norms."""
 
-    def __init__(self, original: Any, manner: Manner) -> None:
+    def __init__(self, original: Any, spec: AttentionSpec) -> None:
         super().__init__()
-        self.original, self.manner = original, manner
+        self.original, self.spec = original, spec
         self.size = int(original.head_dim)
 
     def forward(
         self, hidden_states: Tensor, position_embeddings: Any = None, *more: Any, **kwargs: Any
     ) -> tuple[Tensor, Any]:
         """Return the attention's output [1, n, hidden], and None for its weights."""
-        walk = current_walk()
-        if walk is None:
+        state = current_state()
+        if state is None:
             result: tuple[Tensor, Any] = self.original(hidden_states, position_embeddings, *more, **kwargs)
             return result
-        keys = self.turned("k", hidden_states, position_embeddings)
+        keys = self.rotated("k", hidden_states, position_embeddings)
         values = self.original.v_proj(hidden_states)[0].unflatten(-1, (-1, self.size))
-        if walk.stops:
-            walk.known = keys, values
+        if state.stops:
+            state.keys_values = keys, values
             raise KeysKnown
-        found = attend(walk, self.turned("q", hidden_states, position_embeddings), keys, values, self.manner)
+        found = attend(state, self.rotated("q", hidden_states, position_embeddings), keys, values, self.spec)
         return self.original.o_proj(found.flatten(1)[None]), None
 
-    def turned(self, which: str, hidden_states: Tensor, position_embeddings: Any) -> Tensor:
-        """Return queries or keys, normed and turned: float32 [n, heads, d]."""
+    def rotated(self, which: str, hidden_states: Tensor, position_embeddings: Any) -> Tensor:
+        """Return queries or keys, normed and rotated: float32 [n, heads, d]."""
         cosine, sine = (table[0].float()[:, None] for table in position_embeddings)
         states = (
             getattr(self.original, f"{which}_proj")(hidden_states)[0].unflatten(-1, (-1, self.size)).float()
@@ -63,15 +63,15 @@ class TurningAttention(nn.Module):
         norm = getattr(self.original, f"{which}_norm", None)
         states = states if norm is None else norm.scale_(states)
         half = self.size // 2
-        turned = states * cosine
-        turned[..., :half].addcmul_(states[..., half:], sine[..., :half], value=-1)
-        turned[..., half:].addcmul_(states[..., :half], sine[..., half:])
-        return turned
+        rotated = states * cosine
+        rotated[..., :half].addcmul_(states[..., half:], sine[..., :half], value=-1)
+        rotated[..., half:].addcmul_(states[..., :half], sine[..., half:])
+        return rotated
 
 
-def turning(
+def fuse_rotary_attention(
     module: Any, rows: int
-) -> tuple[TurningAttention, list[tuple[Tensor, Tensor]], tuple[Tensor, Tensor]]:
+) -> tuple[FusedRotaryAttention, list[tuple[Tensor, Tensor]], tuple[Tensor, Tensor]]:
     """Return what may stand in for an attention module, and what both give for `rows` random rows.
 
     The module's linear layers and norms are replaced already. (stand-in, pairs of (its, the module's) queries, keys
@@ -81,22 +81,22 @@ def turning(
     if {name for name, _ in module.named_children()} not in (PARTS, PARTS | NORMS):
         raise TypeError(f"{type(module).__name__} has other parts than rotary attention has.")
     register()
-    layout = lay_out(grow([TokenisedPrompt(0, tuple(range(rows)), (rows - 1,))]), "cpu")
+    layout = lay_out(build_tree([TokenisedPrompt(0, tuple(range(rows)), (rows - 1,))]), "cpu")
     x = torch.randn(1, rows, module.q_proj.weight_packed.shape[1]).bfloat16()
     positions = torch.randn(2, 1, rows, module.head_dim).bfloat16().unbind()
 
-    def answer(one: nn.Module, walk: Walk) -> Tensor:
-        with attending_to(SimpleNamespace(config=module.config), walk):
+    def answer(one: nn.Module, state: TreeState) -> Tensor:
+        with attending_to(SimpleNamespace(config=module.config), state):
             output: Tensor = one(x, position_embeddings=positions, attention_mask=None)[0]
         return output
 
-    walk = Walk(layout, stops=True)
+    state = TreeState(layout, stops=True)
     with suppress(KeysKnown):
-        answer(module, walk)
-    if walk.manner is None or walk.asked is None or walk.known is None:
+        answer(module, state)
+    if state.spec is None or state.queries is None or state.keys_values is None:
         raise TypeError(f"{type(module).__name__} has its own way of attention.")
-    fresh = TurningAttention(module, walk.manner)
+    fresh = FusedRotaryAttention(module, state.spec)
     values = module.v_proj(x)[0].unflatten(-1, (-1, fresh.size))
-    ours = (fresh.turned("q", x, positions), fresh.turned("k", x, positions), values)
-    pairs = list(zip(ours, (walk.asked, *walk.known), strict=True))
-    return fresh, pairs, (answer(fresh, Walk(layout)), answer(module, Walk(layout)))
+    ours = (fresh.rotated("q", x, positions), fresh.rotated("k", x, positions), values)
+    pairs = list(zip(ours, (state.queries, *state.keys_values), strict=True))
+    return fresh, pairs, (answer(fresh, TreeState(layout)), answer(module, TreeState(layout)))

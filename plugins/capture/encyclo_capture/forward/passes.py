@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from encyclo.errors import CaptureError
-from encyclo_capture.attention import Walk, attending_to, lay_out
-from encyclo_capture.deepest import Narrowing
-from encyclo_capture.sizes import even_size
-from encyclo_capture.tokens import TokenisedPrompt
-from encyclo_capture.tree import TokenTree
+from encyclo_capture.batch_sizes import even_size
+from encyclo_capture.forward.last_block import LastBlockPruning
+from encyclo_capture.forward.token_tree import TokenTree
+from encyclo_capture.forward.tree_attention import TreeState, attending_to, lay_out
+from encyclo_capture.tokenization import TokenisedPrompt
 
 
 class LayerTap:
@@ -23,7 +23,7 @@ class LayerTap:
 
     `layers` are hidden_states indices: 0 is the first block's input, i the i-th block's output, and the last
     index the network's own output, after its final norm. `rows` int64 [k] picks pooled rows of the flattened
-    states and `counts` int64 [n] says how many of them belong to each prompt. `narrowing`, on a tree, may narrow
+    states and `counts` int64 [n] says how many of them belong to each prompt. `pruning`, on a tree, may prune
     the deepest block to the pooled nodes.
     """
 
@@ -33,10 +33,10 @@ class LayerTap:
         layers: Sequence[int],
         rows: Tensor,
         counts: Tensor,
-        narrowing: Narrowing | None = None,
+        pruning: LastBlockPruning | None = None,
     ) -> None:
         self._network, self._layers = network, layers
-        self._rows, self._counts, self._narrowing = rows, counts, narrowing
+        self._rows, self._counts, self._pruning = rows, counts, pruning
         self._found: dict[int, Tensor] = {}
         self._blocks = find_blocks(network)
 
@@ -44,12 +44,12 @@ class LayerTap:
         """Run the network on `inputs`; return the pooled layers, float32 [n, L, H]."""
         deepest, depth = max(self._layers), len(self._blocks)
         handles: list[RemovableHandle] = []
-        # Hooks run in the order in which they come: a block's input is kept before it is narrowed.
+        # Hooks run in the order in which they come: a block's input is kept before it is pruned.
         if 0 in self._layers:
             hook = self._before(deepest)
             handles.append(self._blocks[0].register_forward_pre_hook(hook, with_kwargs=True))
-        if self._narrowing is not None and self._narrowing.pays and deepest > 0:
-            handles += self._narrowing.hook(self._blocks[deepest - 1])
+        if self._pruning is not None and self._pruning.pays and deepest > 0:
+            handles += self._pruning.hook(self._blocks[deepest - 1])
         for index in sorted({layer for layer in self._layers if 0 < layer < depth}):
             handles.append(self._blocks[index - 1].register_forward_hook(self._after(index, deepest)))
         try:
@@ -105,9 +105,9 @@ def run_tree(network: Any, device: str, tree: TokenTree, layers: Sequence[int]) 
     """Return the pooled layers of a tree's prompts: float32 [n, L, H] on the device."""
     rows, counts = (torch.from_numpy(array).to(device) for array in (tree.pooled, tree.counts))
     tree = tree.filled(even_size(network, len(tree)))
-    walk = Walk(lay_out(tree, device))
-    tap = LayerTap(network, layers, rows, counts, Narrowing(walk, tree, network, device))
-    with attending_to(network, walk):
+    state = TreeState(lay_out(tree, device))
+    tap = LayerTap(network, layers, rows, counts, LastBlockPruning(state, tree, network, device))
+    with attending_to(network, state):
         return tap.run(
             input_ids=torch.from_numpy(tree.tokens)[None].to(device),
             position_ids=torch.from_numpy(tree.depth)[None].to(device),

@@ -1,16 +1,30 @@
-"""Prompts as tokens: which tokens each pooling reads."""
+"""Prompts as tokens, and which of them the pooling reads."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 from encyclo.errors import CaptureError
+from encyclo.pooling import pooled_tokens
 from encyclo.types import Prompt
 
-if TYPE_CHECKING:
-    from encyclo_capture.model import TransformersModel
+
+class TokenisingModel(Protocol):
+    """What tokenising needs of a model."""
+
+    name: str
+
+    @property
+    def tokenizer(self) -> Any:
+        """A fast tokenizer of transformers."""
+        ...
+
+    @property
+    def max_tokens(self) -> int | None:
+        """The most tokens a text may have, where the model says so."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +42,7 @@ class TokenisedPrompt:
         return self.ids[: self.pooled[-1] + 1]
 
 
-def tokenise(model: TransformersModel, prompts: Sequence[Prompt], pooling: str) -> list[TokenisedPrompt]:
+def tokenise(model: TokenisingModel, prompts: Sequence[Prompt], pooling: str) -> list[TokenisedPrompt]:
     """Tokenise whole prompts, with the special tokens that the model expects.
 
     Raises CaptureError naming a prompt that is too long for the model or whose mention has no token.
@@ -53,7 +67,7 @@ def tokenise(model: TransformersModel, prompts: Sequence[Prompt], pooling: str) 
             raise CaptureError(
                 f"The prompt {_shown(prompt)} has {len(ids)} tokens, more than the {limit} that {model.name} takes."
             )
-        pooled = _pooled(prompt, pooling, offsets, special)
+        pooled = pooled_tokens(offsets, special, prompt.span, pooling)
         if not pooled:
             raise CaptureError(
                 f"No token of the prompt {_shown(prompt)} can be read with the pooling {pooling}: "
@@ -61,21 +75,6 @@ def tokenise(model: TransformersModel, prompts: Sequence[Prompt], pooling: str) 
             )
         found.append(TokenisedPrompt(position, tuple(ids), pooled))
     return found
-
-
-def _pooled(
-    prompt: Prompt, pooling: str, offsets: Sequence[tuple[int, int]], special: Sequence[int]
-) -> tuple[int, ...]:
-    if pooling == "mean-all":
-        return tuple(range(len(offsets)))
-    own = [place for place, flag in enumerate(special) if not flag]
-    if pooling == "mean":
-        return tuple(own)
-    if pooling == "last" or prompt.span is None:
-        return tuple(own[-1:])
-    start, end = prompt.span
-    # A token may hold the blank before the mention, so overlap decides, not containment.
-    return tuple(p for p in own if max(offsets[p][0], start) < min(offsets[p][1], end))
 
 
 def _lost(prompt: Prompt, pooling: str) -> str:

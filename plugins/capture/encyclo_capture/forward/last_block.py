@@ -13,31 +13,31 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from encyclo_capture.attention import KeysKnown, Walk, lay_out
-from encyclo_capture.sizes import even_size
-from encyclo_capture.tree import TokenTree
+from encyclo_capture.batch_sizes import even_size
+from encyclo_capture.forward.token_tree import TokenTree
+from encyclo_capture.forward.tree_attention import KeysKnown, TreeState, lay_out
 
-# Going twice costs about a fifth of a block.
-MOST = 0.75
+MAX_SHARE = 0.75
+"""Pruning pays up to this share of pooled nodes: going through a block twice costs about a fifth of it."""
 # What a block is given a token each: [1, nodes, ...].
 PER_TOKEN = {"hidden_states", "position_ids", "position_embeddings"}
 
 
-class Narrowing:
-    """Two hooks on a block: the pooled nodes alone go in, and what comes out stands in their places again."""
+class LastBlockPruning:
+    """Two hooks on a block: only the pooled nodes go in, and their states come out in their old places."""
 
-    def __init__(self, walk: Walk, tree: TokenTree, network: Any, device: str) -> None:
+    def __init__(self, state: TreeState, tree: TokenTree, network: Any, device: str) -> None:
         chosen = np.unique(tree.pooled)
         chosen = np.pad(chosen, (0, even_size(network, len(chosen)) - len(chosen)), mode="edge")
         self._size = len(tree)
-        self.pays = len(chosen) <= MOST * self._size
-        self._walk, self._happened = walk, False
+        self.pays = len(chosen) <= MAX_SHARE * self._size
+        self._state, self._happened = state, False
         if self.pays:
             self._chosen = torch.from_numpy(chosen).to(device)
             self._layout = lay_out(tree, device, chosen)
 
     def hook(self, block: nn.Module) -> list[RemovableHandle]:
-        """Narrow `block` in the passes to come; return the handles that end it."""
+        """Prune `block` in the passes to come; return the handles that end it."""
         return [
             block.register_forward_pre_hook(self._before, with_kwargs=True),
             block.register_forward_hook(self._after),
@@ -51,14 +51,14 @@ class Narrowing:
             return None  # a mask, or whatever else may hold something a token
         if any(tensor.shape[:2] != (1, self._size) for n in PER_TOKEN for tensor in _tensors(named.get(n))):
             return None
-        self._walk.stops = True
+        self._state.stops = True
         try:
             block.forward(*args, **kwargs)
             return None
         except KeysKnown:
-            self._walk.layout, self._happened = self._layout, True
+            self._state.layout, self._happened = self._layout, True
         finally:
-            self._walk.stops = False
+            self._state.stops = False
         kept = {name: self._keep(value) if name in PER_TOKEN else value for name, value in kwargs.items()}
         return tuple(self._keep(value) if not place else value for place, value in enumerate(args)), kept
 

@@ -11,13 +11,13 @@ from typing import Any
 
 import torch
 
-LEAST = 16
-AN_OCTAVE = 8
+SMALLEST_STEP = 16
+SIZES_PER_OCTAVE = 8
 
 
 def even_size(network: Any, rows: int) -> int:
     """Return the size to which so many rows are filled up for this network: `rows` itself where that is no gain."""
     if network.device.type != "cpu" or network.dtype != torch.bfloat16:
         return rows
-    step = max(LEAST, 2 ** (rows.bit_length() - 1) // AN_OCTAVE)
+    step = max(SMALLEST_STEP, 2 ** (rows.bit_length() - 1) // SIZES_PER_OCTAVE)
     return -(-rows // step) * step

@@ -1,0 +1,1 @@
+"""What makes a CPU faster: fused modules, and batches side by side."""

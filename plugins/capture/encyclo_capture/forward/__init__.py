@@ -1,0 +1,1 @@
+"""Passes through a network: token trees and padded batches, pooled at once."""

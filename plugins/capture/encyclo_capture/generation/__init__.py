@@ -1,0 +1,1 @@
+"""Continues texts that share a prefix."""

@@ -1,0 +1,1 @@
+"""Finds weights and loads models."""

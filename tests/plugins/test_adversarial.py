@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from encyclo.types import Concept, Context, Prompt, Signatures
 from encyclo_samplers import adversarial
 from encyclo_samplers.adversarial import Options
-from encyclo_samplers.attacks import Arena, related, truly_about
-from encyclo_samplers.frames import OTHERS, SLOT, fill, frames
+from encyclo_samplers.attack_frames import OTHERS, SLOT, fill, frames
+from encyclo_samplers.attack_search import Arena, related, truly_about
 from encyclo_samplers.templates import slot_forms
 from tests.commands import one_sentence
 

@@ -19,7 +19,7 @@ from encyclo.errors import UsageError
 from encyclo.plugins.manager import Plugins
 from encyclo.types import Concept, Context, Opening, Prompt
 from encyclo_concepts import core
-from encyclo_samplers import definitions, diverse, generated, templates, usable
+from encyclo_samplers import definitions, diverse, generated_sentences, sentence_filter, templates
 from encyclo_samplers.diverse import Options, sample_prompts
 from encyclo_samplers.templates import load_templates
 
@@ -92,7 +92,7 @@ def test_families_are_sources_genres_registers_and_temperatures(tmp_path):
     families = {p.family for p in drawn(CONCEPTS[:200], tmp_path, wanted=20)}
     for prefix in (
         "definition.1", "relation.1", *(f"frame.noun.{g}." for g in GENRES), *(f"frame.verb.{g}." for g in GENRES),
-        *(f"generated.{r}.T{t}" for r in generated.REGISTERS for t in ("0.7", "1", "1.3")),
+        *(f"generated.{r}.T{t}" for r in generated_sentences.REGISTERS for t in ("0.7", "1", "1.3")),
     ):  # fmt: skip
         assert any(family.startswith(prefix) for family in families), prefix
 
@@ -107,7 +107,9 @@ def test_no_prompt_is_repeated_and_every_span_holds_a_mention(tmp_path):
         else:
             said = prompt.text[slice(*prompt.span)]
             concept = by_id[prompt.concept]
-            assert usable.find_mention(said, concept) == (0, len(said)) or said in templates_forms(concept)
+            assert sentence_filter.find_mention(said, concept) == (0, len(said)) or said in templates_forms(
+                concept
+            )
 
 
 def templates_forms(concept: Concept) -> set[str]:
@@ -241,13 +243,13 @@ def test_frames_of_every_genre_are_sentences_with_a_slot(part):
     ],
 )
 def test_what_is_dropped_and_why(text, reason):
-    assert usable.fault(text, DOG, ()) == reason
+    assert sentence_filter.fault(text, DOG, ()) == reason
 
 
 def test_near_duplicates_are_dropped_whatever_the_form_of_the_word():
     kept = ["The old dog slept in the warm sun."]
-    assert usable.fault("The old dogs slept in the sun.", DOG, kept) == "near-duplicate"
-    assert usable.fault("Nobody had fed the dogs that night.", DOG, kept) is None
+    assert sentence_filter.fault("The old dogs slept in the sun.", DOG, kept) == "near-duplicate"
+    assert sentence_filter.fault("Nobody had fed the dogs that night.", DOG, kept) is None
 
 
 @pytest.mark.parametrize(
@@ -261,7 +263,7 @@ def test_near_duplicates_are_dropped_whatever_the_form_of_the_word():
     ],
 )  # fmt: skip
 def test_inflected_forms_count_as_mentions(name, part, text, said):
-    span = usable.find_mention(text, Concept("x", name, part_of_speech=part))
+    span = sentence_filter.find_mention(text, Concept("x", name, part_of_speech=part))
     assert (span and text[slice(*span)]) == said
 
 
@@ -274,7 +276,7 @@ def test_inflected_forms_count_as_mentions(name, part, text, said):
     ],
 )  # fmt: skip
 def test_a_sentence_ends_where_a_reader_would_say(text, sentence):
-    end = usable.sentence_end(text)
+    end = sentence_filter.sentence_end(text)
     assert (None if end is None else text[:end]) == sentence
 
 
@@ -331,9 +333,9 @@ def test_a_model_that_always_says_the_same_yields_it_once(tmp_path):
 
 def test_the_dictionarys_own_examples_are_no_sentences(tmp_path):
     river = Concept("river", "river", countable=True)
-    prompts = drawn([river], tmp_path, model=Parrot(" " + generated.EXAMPLES[0]))
+    prompts = drawn([river], tmp_path, model=Parrot(" " + generated_sentences.EXAMPLES[0]))
     assert not [p for p in prompts if source(p) == "generated"]
-    assert len(generated.EXAMPLES) == len(generated.REGISTERS)
+    assert len(generated_sentences.EXAMPLES) == len(generated_sentences.REGISTERS)
 
 
 def test_a_concepts_prompts_are_the_same_whatever_else_is_in_the_run(tmp_path):

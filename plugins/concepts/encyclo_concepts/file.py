@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from encyclo import hookimpl
 from encyclo.errors import UsageError
 from encyclo.types import Concept
-from encyclo_concepts.reading import FORMATS, Record, fault, read_records
+from encyclo_concepts.table_files import FORMATS, Record, fault, read_records
 
 PARTS_OF_SPEECH = ("noun", "verb", "adjective", "adverb")
 UNPRINTABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff]")

@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from encyclo import hookimpl
 from encyclo.storage import files
 from encyclo.types import Concept, Context, Prompt
-from encyclo_samplers.attacks import Arena, Attack
+from encyclo_samplers.attack_search import Arena, Attack
 
 STAGE = 3
 NEEDS_INTERPRETER = True

@@ -88,7 +88,7 @@ def grouped_templates(concept: Concept, options: Options) -> list[list[Template]
 
 
 def kind_of(concept: Concept) -> str:
-    """Return the table of templates.toml (and frames.toml) that fits the concept."""
+    """Return the table of templates.toml (and diverse.toml) that fits the concept."""
     if concept.part_of_speech == "noun" and is_proper(concept.name):
         return "name"
     known = load_templates()

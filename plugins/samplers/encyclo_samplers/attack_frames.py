@@ -36,7 +36,7 @@ class Frame:
 @cache
 def frames(part_of_speech: str, judging: bool) -> tuple[Frame, ...]:
     """Return the frames for a part of speech: those that make samples, or those that only judge."""
-    text = files("encyclo_samplers").joinpath("adversarial.toml").read_text(encoding="utf-8")
+    text = files("encyclo_samplers").joinpath("attack_frames.toml").read_text(encoding="utf-8")
     role = "test" if judging else "train"
     group = "noun" if part_of_speech == "noun" else "other"
     return tuple(

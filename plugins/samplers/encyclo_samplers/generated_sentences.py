@@ -21,7 +21,7 @@ from encyclo.seeds import derive_seed
 from encyclo.storage import files
 from encyclo.types import Concept, Context, Opening, Prompt
 from encyclo_samplers.inflection import forms
-from encyclo_samplers.usable import fault, find_mention, sentence_end
+from encyclo_samplers.sentence_filter import fault, find_mention, sentence_end
 
 REGISTERS = ("news", "dialogue", "novel", "advice", "question", "history", "letter")
 PREFIX = """\

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encyclo.types import Concept, Context, Prompt
-from encyclo_samplers.frames import CONFUSED, Frame, fill, frames
+from encyclo_samplers.attack_frames import CONFUSED, Frame, fill, frames
 
 NEIGHBOURS = 8
 """A concept's most confused others, from which attacks draw."""

@@ -17,13 +17,13 @@ import random
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
+from encyclo.english import find_mention
 from encyclo.plugins.manager import Plugins
 from encyclo.testing.contract import require
 from encyclo.testing.fixtures.planted import NAMES, PlantedConcepts
@@ -212,26 +212,8 @@ def by_concept(prompts: Iterator[Prompt]) -> dict[str, list[Prompt]]:
 
 
 def is_form(text: str, name: str) -> bool:
-    """Return whether `text` is `name`, capitalised or inflected, word for word."""
+    """Return whether `text` is `name`, capitalised or inflected, as any part of speech."""
     if text.casefold() == name.casefold():
         return True
-    words, wanted = text.casefold().split(), name.casefold().split()
-    if text != text.strip() or len(words) != len(wanted):
-        return False
-    return all(a == b or a in forms(b) for a, b in zip(words, wanted, strict=True))
-
-
-@cache
-def forms(word: str) -> frozenset[str]:
-    """Return the inflected forms of one word, of each part of a hyphenated one too (mothers-in-law)."""
-    import inflect
-    from lemminflect import getAllInflections, getAllInflectionsOOV
-
-    found = {form for forms in getAllInflections(word).values() for form in forms}
-    for part in ("NOUN", "VERB", "ADJ"):
-        found |= {form for forms in getAllInflectionsOOV(word, part).values() for form in forms}
-    found.add(inflect.engine().plural_noun(word) or word)
-    head, hyphen, rest = word.partition("-")
-    if hyphen:
-        found |= {f"{form}-{rest}" for form in forms(head)} | {f"{head}-{form}" for form in forms(rest)}
-    return frozenset(found)
+    as_each = (Concept(name, name, part_of_speech=part) for part in ("noun", "verb", "adjective", "adverb"))
+    return any(find_mention(text, concept) == (0, len(text)) for concept in as_each)

@@ -5,11 +5,10 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Sequence
-from functools import lru_cache
 from itertools import pairwise
 
+from encyclo import english
 from encyclo.types import Concept
-from encyclo_samplers.inflection import forms, is_proper
 
 FEWEST_WORDS = 4
 ALIKE = 0.6
@@ -44,19 +43,11 @@ def sentence_end(text: str) -> int | None:
     return None if line < 0 else line
 
 
-@lru_cache(maxsize=1024)
-def _mention(name: str, part_of_speech: str) -> re.Pattern[str]:
-    every = sorted(forms(name, part_of_speech), key=len, reverse=True)
-    pattern = "|".join(r"[\s-]+".join(re.escape(word) for word in form.split()) for form in every)
-    # A name keeps its capitals ("Turkey", "US"); another word may begin a sentence.
-    same_case = part_of_speech == "noun" and is_proper(name)
-    return re.compile(rf"(?<!\w)(?:{pattern})(?!\w)", 0 if same_case else re.IGNORECASE)
-
-
 def find_mention(text: str, concept: Concept) -> tuple[int, int] | None:
-    """Return the span of the text's first mention of the concept, inflected or not; None without one."""
-    found = _mention(concept.name, concept.part_of_speech).search(text)
-    return found.span() if found else None
+    """Return the span of a generated text's first mention of the concept, inflected or not; None without one."""
+    return english.find_mention(
+        text, concept, by_rule=False, any_case=False, hyphen_joins=False, drop_qualifier=False
+    )
 
 
 def fault(text: str, concept: Concept, kept: Sequence[str]) -> str | None:

@@ -19,6 +19,7 @@ from random import Random
 from pydantic import BaseModel, ConfigDict, field_validator
 
 from encyclo import hookimpl
+from encyclo.english import is_proper
 from encyclo.types import Concept, Context, Prompt
 from encyclo_samplers.inflection import (
     compare,
@@ -26,7 +27,6 @@ from encyclo_samplers.inflection import (
     has_plural,
     inflect_noun,
     inflect_verb,
-    is_proper,
     takes_the,
 )
 

@@ -50,9 +50,9 @@ def find_mention(
 ) -> tuple[int, int] | None:
     """Return the character span `[start, end)` of a text's first mention of a concept, inflected or not; or None.
 
-    The defaults suit sentences by other authors (`evaluation.rungs`, the concept list core) and the contract of
-    samplers, which has to accept whatever form a plugin writes. The sampler `diverse` turns all four off for
-    sentences that the model writes: a wrong one costs more there than a lost one.
+    The defaults suit sentences by other authors (`evaluation.rungs`, the concept list core). The contract of
+    samplers takes them too, for it accepts whatever form a plugin writes, but keeps the qualifier. The sampler
+    `diverse` turns all four off for sentences that the model writes: there a wrong one costs more than a lost one.
 
     by_rule: forms that no lexicon has count too (`inflections`).
     any_case: a proper noun may lose its capitals ("turkey" mentions Turkey).

@@ -15,7 +15,7 @@ from encyclo.types import Concept, Context, Prompt, Signatures
 from encyclo_samplers import adversarial
 from encyclo_samplers.adversarial import Options
 from encyclo_samplers.attack_frames import OTHERS, SLOT, fill, frames
-from encyclo_samplers.attack_search import Arena, related, truly_about
+from encyclo_samplers.attack_search import AttackSearch, related, truly_about
 from encyclo_samplers.templates import slot_forms
 from tests.commands import one_sentence
 
@@ -136,10 +136,10 @@ def test_what_is_misread_is_found_and_recorded_with_its_margin(tmp_path: Path):
 def test_the_search_finds_the_word_that_misleads(tmp_path: Path):
     """`purrs` stands in the definition of a neighbour only; no written frame names it without its definition."""
     context = trapped("purrs", tmp_path)
-    arena = Arena(context, beam=2, words=50, steps=1)
-    found = [a for a in arena.attack([DOG], 3)["dog"] if ".search." in a.prompt.family]
+    search = AttackSearch(context, beam=2, words=50, steps=1)
+    found = [a for a in search.attack([DOG], 3)["dog"] if ".search." in a.prompt.family]
     assert found and found[0].margin < 0 and "purrs" in found[0].prompt.text
-    blind = Arena(trapped("nothing like it", tmp_path), beam=2, words=50, steps=1)
+    blind = AttackSearch(trapped("nothing like it", tmp_path), beam=2, words=50, steps=1)
     assert all(a.margin > 0 for a in blind.attack([DOG], 3)["dog"])
 
 

@@ -72,6 +72,18 @@ class SamplerContract(HookContract):
             order == [c.id for c in concepts] and runs == len(concepts), "Not concept by concept, in order."
         )
 
+    def check_gives_no_more_than_a_concept_was_asked_for(self, folder: Path) -> None:
+        """Where the run asks a number of its own of each concept (`context.prompts_for`), none gets more."""
+        concepts = list(PlantedConcepts(len(NAMES)))
+        wanted = {concept.id: 1 + number % self.wanted for number, concept in enumerate(concepts)}
+        count = Counter(p.concept for p in self.sample(concepts, folder, wanted=wanted))
+        for concept in concepts:
+            given, asked = count[concept.id], wanted[concept.id]
+            require(
+                given <= asked,
+                f"{concept.id!r} has {given} prompts, {asked} were wanted; ask context.prompts_for(concept.id).",
+            )
+
     def check_no_prompt_is_repeated(self, folder: Path) -> None:
         """A concept's prompts differ from each other, also where many are wanted."""
         prompts = Counter(
@@ -216,4 +228,5 @@ def is_form(text: str, name: str) -> bool:
     if text.casefold() == name.casefold():
         return True
     as_each = (Concept(name, name, part_of_speech=part) for part in ("noun", "verb", "adjective", "adverb"))
-    return any(find_mention(text, concept) == (0, len(text)) for concept in as_each)
+    whole = (0, len(text))
+    return any(find_mention(text, concept, drop_qualifier=False) == whole for concept in as_each)

@@ -53,15 +53,10 @@ def load_concepts(options: Options) -> Iterator[Concept]:
     if options.examples == "wordnet":
         yield from from_wordnet(concepts)
     elif options.examples:
-        yield from from_file(
-            concepts, Path(options.examples), {name for c in CATEGORIES for name in _names(c)}
-        )
+        names = {concept.name for category in CATEGORIES for concept in read_category(category)}
+        yield from from_file(concepts, Path(options.examples), names)
     else:
         yield from concepts
-
-
-def _names(category: str) -> list[str]:
-    return [concept.name for concept in read_category(category)]
 
 
 def read_category(category: str) -> list[Concept]:

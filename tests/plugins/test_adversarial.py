@@ -149,6 +149,13 @@ def test_escapes_fill_up_and_the_worst_come_first(tmp_path: Path):
     assert none == [] and len(some) == 6
 
 
+def test_no_concept_gets_more_than_the_run_asks_of_it(tmp_path: Path):
+    context = trapped("cat", tmp_path)
+    context.wanted = {"dog": 1, "wolf": 3}
+    prompts = list(adversarial.sample_prompts([DOG, WOLF], 3, context))
+    assert [p.concept for p in prompts] == ["dog", "wolf", "wolf", "wolf"]
+
+
 def test_judging_gives_every_attack_from_other_frames_and_writes_nothing(tmp_path: Path):
     making = list(adversarial.sample_prompts([DOG], 3, trapped("cat", tmp_path / "a")))
     judging = list(adversarial.sample_prompts([DOG], 3, trapped("cat", tmp_path / "b", judging=True)))

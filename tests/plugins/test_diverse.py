@@ -438,6 +438,13 @@ def test_every_concept_is_named_by_at_least_one_prompt(tmp_path, wanted):
     assert any(p.span for p in prompts) and len(prompts) <= wanted
 
 
+def test_no_concept_gets_more_than_the_run_asks_of_it(tmp_path):
+    wanted = {concept.id: number % 9 for number, concept in enumerate(CONCEPTS[:60])}
+    asked = dataclasses.replace(context(tmp_path), wanted=wanted)
+    given = Counter(prompt.concept for prompt in sample_prompts(CONCEPTS[:60], 2, asked))
+    assert all(given[concept] <= number for concept, number in wanted.items()) and given.total() > 200
+
+
 @pytest.mark.parametrize(
     "options", [{"definitions": 1.5}, {"temperatures": []}, {"attempts": 0}, {"frames": 1}]
 )

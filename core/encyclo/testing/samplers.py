@@ -64,8 +64,8 @@ class SamplerContract(HookContract):
         require(all(isinstance(p, Prompt) for p in prompts), "It gave something that is no Prompt.")
         count = Counter(p.concept for p in prompts)
         require(set(count) == {c.id for c in concepts}, "It left out a concept, or made one up.")
-        most = max(count, key=lambda concept: count[concept])
-        require(count[most] <= self.wanted, f"{most!r} has {count[most]} prompts, {self.wanted} were wanted.")
+        concept, given = count.most_common(1)[0]
+        require(given <= self.wanted, f"{concept!r} has {given} prompts, {self.wanted} were wanted.")
         order = list(dict.fromkeys(p.concept for p in prompts))
         runs = 1 + sum(a.concept != b.concept for a, b in pairwise(prompts))
         require(

@@ -49,28 +49,30 @@ class Options(BaseModel):
 
 @hookimpl
 def sample_prompts(concepts: Sequence[Concept], stage: int, context: Context) -> Iterator[Prompt]:
-    """Yield at most as many prompts a concept as the run wants, no two alike, a slice of concepts at a time."""
+    """Yield at most as many prompts a concept as the run wants, no two alike, a batch of concepts at a time."""
     options = context.options
     assert isinstance(options, Options)
     recipe = generated_sentences.Recipe(tuple(options.temperatures), options.attempts)
-    for some in _slices(concepts):
-        described = {c.id: _described(c, stage, context, options) for c in some}
+    for batch in _batches(concepts):
+        described = {c.id: _described(c, stage, context, options) for c in batch}
         wanted = {
-            c.id: _share(options.generated, context.prompts_for(c.id), len(described[c.id])) for c in some
+            c.id: _share(options.generated, context.prompts_for(c.id), len(described[c.id])) for c in batch
         }
         written = (
-            generated_sentences.generate(some, wanted, stage, context, recipe) if any(wanted.values()) else {}
+            generated_sentences.generate(batch, wanted, stage, context, recipe)
+            if any(wanted.values())
+            else {}
         )
-        for concept in some:
-            own = [*described[concept.id], *(written[concept.id].kept if written else ())]
-            yield from own
-            yield from _frames(concept, context.prompts_for(concept.id) - len(own), stage, context)
+        for concept in batch:
+            prompts = [*described[concept.id], *(written[concept.id].kept if written else ())]
+            yield from prompts
+            yield from _frames(concept, context.prompts_for(concept.id) - len(prompts), stage, context)
 
 
-def _slices(concepts: Sequence[Concept]) -> Iterator[list[Concept]]:
-    rest = iter(concepts)
-    while some := list(islice(rest, CONCEPTS_AT_ONCE)):
-        yield [dataclasses.replace(c, name=" ".join(c.name.split())) for c in some]
+def _batches(concepts: Sequence[Concept]) -> Iterator[list[Concept]]:
+    remaining = iter(concepts)
+    while batch := list(islice(remaining, CONCEPTS_AT_ONCE)):
+        yield [dataclasses.replace(c, name=" ".join(c.name.split())) for c in batch]
 
 
 def _share(share: float, wanted: int, taken: int) -> int:

@@ -59,16 +59,16 @@ def fault(text: str, concept: Concept, kept: Sequence[str]) -> str | None:
     if not (last and last.end() == len(text)) or text[:1].islower():
         return "unfinished"
     words = [word.lower() for word in WORD.findall(text)]
-    own = [word.lower() for word in WORD.findall(text[slice(*mention)])]
-    if len(words) - len(own) < FEWEST_WORDS:
+    mention_words = [word.lower() for word in WORD.findall(text[slice(*mention)])]
+    if len(words) - len(mention_words) < FEWEST_WORDS:
         return "too short"
     if MARKUP.search(text):
         return "markup"
     if text.count('"') % 2 or text.count("(") != text.count(")"):
         return "unbalanced quotes or brackets"
-    if is_loop(words, own):
+    if is_loop(words, mention_words):
         return "loop"
-    if any(alike(text, other, own) for other in kept):
+    if any(alike(text, other, mention_words) for other in kept):
         return "near-duplicate"
     return None
 

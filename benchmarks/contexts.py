@@ -18,7 +18,7 @@ import torch
 from encyclo.types import Concept, Context, Prompt
 from encyclo_capture.model import TransformersModel
 from encyclo_concepts import core
-from encyclo_samplers import diverse, generated, templates
+from encyclo_samplers import diverse, generated_sentences, templates
 
 SHOWN = ("dog", "patience", "railway station", "borrow", "honest")
 EACH = 4
@@ -80,11 +80,13 @@ def _marked(prompt: Prompt) -> str:
 def measure(model: TransformersModel, count: int) -> None:
     """Print what share of generated sentences is kept, why the rest is dropped, and the rate."""
     concepts = list(core.load_concepts(core.Options()))[:count]
-    recipe = generated.Recipe((0.7, 1.0, 1.3), 3)
+    recipe = generated_sentences.Recipe((0.7, 1.0, 1.3), 3)
     wanted = dict.fromkeys((c.id for c in concepts), WANTED)
-    generated.generate(concepts[:1], {concepts[0].id: 1}, 2, _context(model), recipe)  # loads and warms up
+    generated_sentences.generate(
+        concepts[:1], {concepts[0].id: 1}, 2, _context(model), recipe
+    )  # loads and warms up
     begun, worked = time.perf_counter(), time.process_time()
-    found = generated.generate(concepts, wanted, 2, _context(model), recipe)
+    found = generated_sentences.generate(concepts, wanted, 2, _context(model), recipe)
     seconds, worked = time.perf_counter() - begun, time.process_time() - worked
     kept = [prompt for own in found.values() for prompt in own.kept]
     asked = sum(own.asked for own in found.values())

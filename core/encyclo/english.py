@@ -19,7 +19,7 @@ _LISTED = """a an the this that these those some any each every no none all both
     much many few only also too just even there here etc eg ie"""
 _FUNCTION_WORDS = frozenset(_LISTED.split())
 _WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
-_PARTS = {"noun": "NOUN", "verb": "VERB", "adjective": "ADJ", "adverb": "ADV"}
+_TAGS = {"noun": "NOUN", "verb": "VERB", "adjective": "ADJ", "adverb": "ADV"}
 _QUALIFIER = re.compile(r"\s*\([^()]*\)\s*$")
 
 
@@ -39,39 +39,114 @@ def content_stems(text: str) -> frozenset[str]:
     return frozenset().union(*stems)
 
 
-def find_mention(text: str, concept: Concept) -> tuple[int, int] | None:
-    """Return the character span `[start, end)` where a text mentions a concept by its name, inflected or not.
+def find_mention(
+    text: str,
+    concept: Concept,
+    *,
+    by_rule: bool = True,
+    any_case: bool = True,
+    hyphen_joins: bool = True,
+    drop_qualifier: bool = True,
+) -> tuple[int, int] | None:
+    """Return the character span `[start, end)` of a text's first mention of a concept, inflected or not; or None.
 
-    None where it doesn't. A word inside a hyphenated one is no mention of its own.
+    The defaults suit sentences by other authors (`evaluation.rungs`, the concept list core). The contract of
+    samplers takes them too, for it accepts whatever form a plugin writes, but keeps the qualifier. The sampler
+    `diverse` turns all four off for sentences that the model writes: there a wrong one costs more than a lost one.
+
+    by_rule: forms that no lexicon has count too (`inflections`).
+    any_case: a proper noun may lose its capitals ("turkey" mentions Turkey).
+    hyphen_joins: a word inside a hyphenated one is no mention ("time-consuming"), and a blank may stand for a
+        hyphen of the name. A hyphen may stand for a blank of the name either way.
+    drop_qualifier: brackets at the end of a name are left aside: "bank" mentions "bank (slope)".
     """
-    found = _mention(_QUALIFIER.sub("", concept.name), concept.part_of_speech).search(text)
+    name = _QUALIFIER.sub("", concept.name) if drop_qualifier else concept.name
+    found = _mention(name, concept.part_of_speech, by_rule, any_case, hyphen_joins).search(text)
     return found.span() if found else None
 
 
-def inflections(name: str, part_of_speech: str) -> list[str]:
-    """Return a name's forms, itself first: a verb's first word inflects, any other name's last."""
-    from lemminflect import getAllInflections, getAllInflectionsOOV
+@lru_cache(maxsize=4096)
+def inflections(name: str, part_of_speech: str, *, by_rule: bool = True) -> tuple[str, ...]:
+    """Return a name's forms, itself first: a verb's first word inflects, any other name's last.
 
+    Without `by_rule` only forms that a text may well hold: of adjectives those that a lexicon has, of nouns also
+    one plural (`plural`), of proper nouns and of other parts of speech none.
+    """
     words = name.split()
     if not words:
-        return [name]
-    place = 0 if part_of_speech == "verb" else -1
-    tag = _PARTS.get(part_of_speech, "NOUN")
-    known = getAllInflections(words[place], tag) or getAllInflectionsOOV(words[place], tag)
-    forms = {name: None}
-    for _, variants in sorted(known.items()):
-        for variant in variants:
-            forms[" ".join([variant, *words[1:]] if place == 0 else [*words[:-1], variant])] = None
-    if tag == "NOUN":  # the lexicon lacks a few plurals, such as oxen
-        forms[_plural(" ".join(words))] = None
-    return list(forms)
+        return (name,)
+    if part_of_speech == "verb":
+        forms = {" ".join([form, *words[1:]]) for form in _verb_forms(words[0])}
+    elif by_rule:
+        tag = _TAGS.get(part_of_speech, "NOUN")
+        forms = {" ".join([*words[:-1], form]) for form in _lexicon_forms(words[-1], tag, by_rule=True)}
+        if tag == "NOUN":  # the lexicon lacks a few plurals, such as oxen
+            forms.add(str(inflect_engine().plural_noun(" ".join(words)) or name))
+    elif part_of_speech == "noun" and not is_proper(name):
+        forms = {" ".join([*words[:-1], form]) for form in _lexicon_forms(words[-1], "NOUN")}
+        forms.add(plural(name))
+    else:
+        forms = _lexicon_forms(name, "ADJ") if part_of_speech == "adjective" else set()
+    return (name, *sorted(forms - {name}))
+
+
+def is_proper(name: str) -> bool:
+    """Return whether a noun is a name, by its spelling: "Mount Fuji" and "DNA", not "German shepherd"."""
+    last = name.rpartition(" ")[2]
+    return last[:1].isupper() and not (last[1:2] == "-" and last[2:3].islower())
+
+
+@cache
+def plural(name: str) -> str:
+    """Return the plural of a noun or a noun compound (its last word inflects); a plural ("scissors") as it is."""
+    from lemminflect import getInflection, getLemma
+
+    head, blank, last = name.rpartition(" ")
+    lemmas = getLemma(last, "NOUN", lemmatize_oov=False)
+    if last.endswith("s") and lemmas and last not in lemmas:
+        return name
+    regular = str(inflect_engine().plural_noun(name))
+    # inflect goes by rules and invents "thiefs" and "monarches": there a form from a lexicon is better. Its
+    # irregular plurals (people, sheep, mothers-in-law) stand.
+    known = getInflection(last, "NNS", inflect_oov=False)
+    if regular.endswith("s") and known and regular.rpartition(" ")[2] not in known:
+        return head + blank + str(known[0])
+    return regular
+
+
+@cache
+def inflect_engine() -> Any:
+    """Return the library inflect's engine, for articles and plurals."""
+    import inflect
+
+    return inflect.engine()
 
 
 @lru_cache(maxsize=4096)
-def _mention(name: str, part_of_speech: str) -> re.Pattern[str]:
-    forms = sorted(inflections(name, part_of_speech), key=len, reverse=True)
-    patterns = (r"[\s-]+".join(map(re.escape, re.split(r"[\s-]+", form))) for form in forms)
-    return re.compile(rf"(?<![\w-])(?:{'|'.join(patterns)})(?![\w-])", re.IGNORECASE)
+def _mention(
+    name: str, part_of_speech: str, by_rule: bool, any_case: bool, hyphen_joins: bool
+) -> re.Pattern[str]:
+    forms = sorted(inflections(name, part_of_speech, by_rule=by_rule), key=len, reverse=True)
+    gap, edge = (r"[\s-]+", r"[\w-]") if hyphen_joins else (r"\s+", r"\w")
+    pattern = "|".join(r"[\s-]+".join(map(re.escape, re.split(gap, form))) for form in forms)
+    same_case = not any_case and part_of_speech == "noun" and is_proper(name)
+    return re.compile(rf"(?<!{edge})(?:{pattern})(?!{edge})", 0 if same_case else re.IGNORECASE)
+
+
+def _lexicon_forms(word: str, tag: str, by_rule: bool = False) -> set[str]:
+    """Return the forms that the lexicon has of a word; with `by_rule`, of a word it lacks those by rule."""
+    from lemminflect import getAllInflections, getAllInflectionsOOV
+
+    known = getAllInflections(word, tag) or (getAllInflectionsOOV(word, tag) if by_rule else {})
+    return {form for forms in known.values() for form in forms}
+
+
+def _verb_forms(word: str) -> set[str]:
+    """Return a verb's forms, by rule where the lexicon lacks one ("blogged")."""
+    from lemminflect import getInflection
+
+    regular = {form for tag in ("VBG", "VBD", "VBN", "VBZ") for form in getInflection(word, tag)}
+    return _lexicon_forms(word, "VERB") | regular
 
 
 @lru_cache(maxsize=65536)
@@ -80,18 +155,6 @@ def _stems(word: str) -> frozenset[str]:
 
     lemmas = {lemma for found in getAllLemmas(word).values() for lemma in found}
     return frozenset(_stemmer().stemWords(sorted({word, *lemmas})))
-
-
-def _plural(name: str) -> str:
-    """Return a noun's plural by rule; the name itself where there is none. The name holds a word."""
-    return str(_engine().plural_noun(name) or name)
-
-
-@cache
-def _engine() -> Any:
-    import inflect
-
-    return inflect.engine()
 
 
 @cache

@@ -88,6 +88,15 @@ def test_claiming_writes_configuration_provenance_and_versions(tmp_path):
     assert {"run_id", "created", "command", "platform"} <= record.keys()
 
 
+def test_an_option_that_a_plugin_has_since_got_is_at_its_default_in_an_older_run(tmp_path):
+    begin(tmp_path / "run")
+    now = {**CONFIG, "options": {**CONFIG["options"], "templates": {"groups": [], "new": 1}}}
+    with rundir.claimed(tmp_path / "run", now, {}, {"templates": {"groups": None, "new": 1}}):
+        pass
+    with pytest.raises(RunDirectoryError, match=r"templates\.new: 2 there, 1 now"):
+        rundir.check_same(tmp_path / "run", now, {"templates": {"new": 2}})
+
+
 def test_the_directory_is_held_while_claimed_and_let_go_after(tmp_path):
     out = tmp_path / "run"
     with rundir.claimed(out, CONFIG, {}):

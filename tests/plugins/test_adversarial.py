@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from encyclo.types import Concept, Context, Prompt, Signatures
 from encyclo_samplers import adversarial
 from encyclo_samplers.adversarial import Options
-from encyclo_samplers.attacks import Arena, related, truly_about
-from encyclo_samplers.frames import OTHERS, SLOT, fill, frames
+from encyclo_samplers.attack_frames import OTHERS, SLOT, fill, frames
+from encyclo_samplers.attack_search import AttackSearch, related, truly_about
 from encyclo_samplers.templates import slot_forms
 from tests.commands import one_sentence
 
@@ -136,10 +136,10 @@ def test_what_is_misread_is_found_and_recorded_with_its_margin(tmp_path: Path):
 def test_the_search_finds_the_word_that_misleads(tmp_path: Path):
     """`purrs` stands in the definition of a neighbour only; no written frame names it without its definition."""
     context = trapped("purrs", tmp_path)
-    arena = Arena(context, beam=2, words=50, steps=1)
-    found = [a for a in arena.attack([DOG], 3)["dog"] if ".search." in a.prompt.family]
+    search = AttackSearch(context, beam=2, words=50, steps=1)
+    found = [a for a in search.attack([DOG], 3)["dog"] if ".search." in a.prompt.family]
     assert found and found[0].margin < 0 and "purrs" in found[0].prompt.text
-    blind = Arena(trapped("nothing like it", tmp_path), beam=2, words=50, steps=1)
+    blind = AttackSearch(trapped("nothing like it", tmp_path), beam=2, words=50, steps=1)
     assert all(a.margin > 0 for a in blind.attack([DOG], 3)["dog"])
 
 
@@ -147,6 +147,13 @@ def test_escapes_fill_up_and_the_worst_come_first(tmp_path: Path):
     none = list(adversarial.sample_prompts([DOG], 3, trapped("nothing like it", tmp_path, escapes=False)))
     some = list(adversarial.sample_prompts([DOG], 3, trapped("nothing like it", tmp_path)))
     assert none == [] and len(some) == 6
+
+
+def test_no_concept_gets_more_than_the_run_asks_of_it(tmp_path: Path):
+    context = trapped("cat", tmp_path)
+    context.wanted = {"dog": 1, "wolf": 3}
+    prompts = list(adversarial.sample_prompts([DOG, WOLF], 3, context))
+    assert [p.concept for p in prompts] == ["dog", "wolf", "wolf", "wolf"]
 
 
 def test_judging_gives_every_attack_from_other_frames_and_writes_nothing(tmp_path: Path):

@@ -9,7 +9,7 @@ import pytest
 
 from encyclo.errors import UsageError
 from encyclo_concepts import file, wordnet
-from encyclo_concepts.reading import FORMATS
+from encyclo_concepts.table_files import FORMATS
 
 TEXT = (Path(__file__).parents[2] / "docs" / "concepts.md").read_text(encoding="utf-8")
 

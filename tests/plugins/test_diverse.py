@@ -21,7 +21,7 @@ from encyclo.errors import UsageError
 from encyclo.plugins.manager import Plugins
 from encyclo.types import Concept, Context, Opening, Prompt
 from encyclo_concepts import core
-from encyclo_samplers import definitions, diverse, generated, templates, usable
+from encyclo_samplers import definitions, diverse, generated_sentences, sentence_filter, templates
 from encyclo_samplers.diverse import Options, sample_prompts
 from encyclo_samplers.templates import load_templates
 
@@ -86,7 +86,7 @@ def test_families_are_sources_genres_registers_and_temperatures(tmp_path):
     families = {p.family for p in drawn(CONCEPTS[:200], tmp_path, wanted=20)}
     for prefix in (
         "definition.1", "relation.1", *(f"frame.noun.{g}." for g in GENRES), *(f"frame.verb.{g}." for g in GENRES),
-        *(f"generated.{r}.T{t}" for r in generated.REGISTERS for t in ("0.7", "1", "1.3")),
+        *(f"generated.{r}.T{t}" for r in generated_sentences.REGISTERS for t in ("0.7", "1", "1.3")),
     ):  # fmt: skip
         assert any(family.startswith(prefix) for family in families), prefix
 
@@ -101,7 +101,9 @@ def test_no_prompt_is_repeated_and_every_span_holds_a_mention(tmp_path):
         else:
             said = prompt.text[slice(*prompt.span)]
             concept = by_id[prompt.concept]
-            assert usable.find_mention(said, concept) == (0, len(said)) or said in templates_forms(concept)
+            assert sentence_filter.find_mention(said, concept) == (0, len(said)) or said in templates_forms(
+                concept
+            )
 
 
 def templates_forms(concept: Concept) -> set[str]:
@@ -235,13 +237,13 @@ def test_frames_of_every_genre_are_sentences_with_a_slot(part):
     ],
 )
 def test_what_is_dropped_and_why(text, reason):
-    assert usable.fault(text, DOG, ()) == reason
+    assert sentence_filter.fault(text, DOG, ()) == reason
 
 
 def test_near_duplicates_are_dropped_whatever_the_form_of_the_word():
     kept = ["The old dog slept in the warm sun."]
-    assert usable.fault("The old dogs slept in the sun.", DOG, kept) == "near-duplicate"
-    assert usable.fault("Nobody had fed the dogs that night.", DOG, kept) is None
+    assert sentence_filter.fault("The old dogs slept in the sun.", DOG, kept) == "near-duplicate"
+    assert sentence_filter.fault("Nobody had fed the dogs that night.", DOG, kept) is None
 
 
 @pytest.mark.parametrize(
@@ -255,7 +257,7 @@ def test_near_duplicates_are_dropped_whatever_the_form_of_the_word():
     ],
 )  # fmt: skip
 def test_inflected_forms_count_as_mentions(name, part, text, said):
-    span = usable.find_mention(text, Concept("x", name, part_of_speech=part))
+    span = sentence_filter.find_mention(text, Concept("x", name, part_of_speech=part))
     assert (span and text[slice(*span)]) == said
 
 
@@ -268,7 +270,7 @@ def test_inflected_forms_count_as_mentions(name, part, text, said):
     ],
 )  # fmt: skip
 def test_a_sentence_ends_where_a_reader_would_say(text, sentence):
-    end = usable.sentence_end(text)
+    end = sentence_filter.sentence_end(text)
     assert (None if end is None else text[:end]) == sentence
 
 
@@ -305,7 +307,7 @@ def test_of_two_that_are_alike_the_one_asked_for_first_is_kept(tmp_path):
         kept: list[str] = []
         for opening in (o for o in model.asked if o.text.startswith(f"{concept.name}, ")):
             text = model._answer(opening).strip()
-            if usable.fault(text, concept, kept) is None:
+            if sentence_filter.fault(text, concept, kept) is None:
                 kept.append(text)
         assert [text for text, *_ in records[concept.id]["kept"]] == kept
     assert any(own["dropped"].get("near-duplicate") and own["kept"] for own in records.values())
@@ -327,10 +329,10 @@ TEXTS = st.lists(
 @settings(max_examples=1500, deadline=None)
 @given(TEXTS)
 def test_no_model_is_told_to_stop_before_the_sentence_ends(text):
-    found = re.search(usable.STOP, text)
+    found = re.search(sentence_filter.STOP, text)
     if found:
-        end = usable.sentence_end(text[: found.end()])
-        assert end is not None and end == usable.sentence_end(text)
+        end = sentence_filter.sentence_end(text[: found.end()])
+        assert end is not None and end == sentence_filter.sentence_end(text)
 
 
 @pytest.mark.parametrize(
@@ -338,8 +340,8 @@ def test_no_model_is_told_to_stop_before_the_sentence_ends(text):
     [" It rained. ", ' "Yes," he said. ', ' He said: "It rained." ', " Why? ", " no end\n", "\n It rained. ", " Dr. Brown came! "],
 )  # fmt: skip
 def test_a_model_is_told_to_stop_as_soon_as_the_sentence_has_ended(text):
-    assert re.search(usable.STOP, text) and not re.search(usable.STOP, text[:-1])
-    assert usable.sentence_end(text) is not None and usable.sentence_end(text[:-1]) is None
+    assert re.search(sentence_filter.STOP, text) and not re.search(sentence_filter.STOP, text[:-1])
+    assert sentence_filter.sentence_end(text) is not None and sentence_filter.sentence_end(text[:-1]) is None
 
 
 def test_a_model_that_can_not_write_leaves_it_to_the_frames_and_that_is_said_once(tmp_path):
@@ -378,9 +380,9 @@ def test_a_model_that_always_says_the_same_yields_it_once(tmp_path):
 
 def test_the_dictionarys_own_examples_are_no_sentences(tmp_path):
     river = Concept("river", "river", countable=True)
-    prompts = drawn([river], tmp_path, model=Parrot(" " + generated.EXAMPLES[0]))
+    prompts = drawn([river], tmp_path, model=Parrot(" " + generated_sentences.EXAMPLES[0]))
     assert not [p for p in prompts if source(p) == "generated"]
-    assert len(generated.EXAMPLES) == len(generated.REGISTERS)
+    assert len(generated_sentences.EXAMPLES) == len(generated_sentences.REGISTERS)
 
 
 def test_a_concepts_prompts_are_the_same_whatever_else_is_in_the_run(tmp_path):
@@ -481,6 +483,13 @@ def test_generation_can_be_switched_off_and_needs_no_model_then(tmp_path):
 def test_every_concept_is_named_by_at_least_one_prompt(tmp_path, wanted):
     prompts = drawn([DOG], tmp_path, wanted=wanted, definitions=1.0)
     assert any(p.span for p in prompts) and len(prompts) <= wanted
+
+
+def test_no_concept_gets_more_than_the_run_asks_of_it(tmp_path):
+    wanted = {concept.id: number % 9 for number, concept in enumerate(CONCEPTS[:60])}
+    asked = dataclasses.replace(context(tmp_path), wanted=wanted)
+    given = Counter(prompt.concept for prompt in sample_prompts(CONCEPTS[:60], 2, asked))
+    assert all(given[concept] <= number for concept, number in wanted.items()) and given.total() > 200
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from encyclo.errors import UsageError
 from encyclo.plugins.manager import Plugins
 from encyclo.types import Concept
 from encyclo_concepts.file import Options, Row, load_concepts
-from encyclo_concepts.reading import LONGEST_LINE
+from encyclo_concepts.table_files import LONGEST_LINE
 from tests.commands import one_sentence
 
 TABLE = (

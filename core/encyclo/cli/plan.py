@@ -46,7 +46,7 @@ def plan(
         check_usable(out)
     session = flags.make_session(locals())
     if out is not None:
-        check_same(out, session.resolved())
+        check_same(out, session.resolved(), session.default_options())
     costs = asdict(estimate_cost(session))
     if as_json:
         print(json.dumps(costs))

@@ -35,7 +35,7 @@ class Outcome:
 def run(session: Session, out: Path) -> Outcome:
     """Write the encyclopedia into `out`, or go on where an earlier process stopped."""
     check_usable(out)
-    with claimed(out, session.resolved(), session.provenance()) as directory:
+    with claimed(out, session.resolved(), session.provenance(), session.default_options()) as directory:
         if (out / FILE).exists():
             return Outcome(out, directory.record, read_metrics(out), was_finished=True)
         opened = OpenRun.of(session, directory)

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encyclo.errors import DamagedError, UsageError
+from encyclo.pooling import pooled_tokens
 from encyclo.query.readings import Candidate, TokenReading
 from encyclo.statistics.confidence import Calibrator, best_scores
 from encyclo.types import Interpreter, Model
@@ -199,22 +200,15 @@ def _context(text: str) -> str:
 def _pooled(
     states: NDArray[np.float32], spans: Sequence[tuple[int, int]], text: str, pooling: str
 ) -> NDArray[np.float32]:
-    """Return what is read at each token, float32 [tokens, L, H]: see the module."""
-    if pooling == "last":
-        return states
-    begins = np.arange(len(spans))
-    if pooling == "span":
-        words = [match.span() for match in _WORD.finditer(text)]
-        owner = [next((n for n, (a, b) in enumerate(words) if max(a, s) < min(b, e)), -1) for s, e in spans]
-        for place in range(1, len(spans)):
-            if owner[place] >= 0 and owner[place] == owner[place - 1]:
-                begins[place] = begins[place - 1]
-    else:
-        own = [place for place, (a, b) in enumerate(spans) if b > a] if pooling == "mean" else [0]
-        begins[:] = min(own, default=0)
+    """Return what is read at each token, float32 [tokens, L, H]: as if the text ended there, see the module."""
+    special = [start == end for start, end in spans]
+    words = [match.span() for match in _WORD.finditer(text)]
     total = np.concatenate([np.zeros((1, *states.shape[1:])), np.cumsum(states, axis=0, dtype=np.float64)])
-    ends = np.arange(len(spans)) + 1
-    begins = np.minimum(begins, ends - 1)
-    means = (total[ends] - total[begins]) / (ends - begins)[:, None, None]
-    result: NDArray[np.float32] = means.astype(np.float32)
-    return result
+    means = np.empty_like(states)
+    for place, (start, end) in enumerate(spans):
+        begin = next((a for a, b in words if max(a, start) < min(b, end)), start)
+        until = place + 1
+        read = pooled_tokens(spans[:until], special[:until], (begin, end), pooling) or (place,)
+        first, last = read[0], read[-1] + 1  # tokens of one text that are read lie together
+        means[place] = (total[last] - total[first]) / (last - first)
+    return means

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from packaging.requirements import Requirement
@@ -92,12 +93,21 @@ def check_usable(out: Path) -> None:
         )
 
 
-def check_same(out: Path, resolved: Mapping[str, Any]) -> None:
-    """Refuse a used --out with another configuration, saying what differs. Raises RunDirectoryError."""
+Options = Mapping[str, Mapping[str, Any]]
+"""Plugins' options, by plugin and key."""
+
+
+def check_same(out: Path, resolved: Mapping[str, Any], defaults: Options = MappingProxyType({})) -> None:
+    """Refuse a used --out with another configuration, saying what differs. Raises RunDirectoryError.
+
+    An option that the run does not record, since its plugin had none such, was at its default of `defaults`.
+    """
     if not (out / "run.json").exists():
         return
     there = read_record(out)["config"]
     here = json.loads(json.dumps(resolved))
+    for name, recorded in there.get("options", {}).items():
+        there["options"][name] = {**defaults.get(name, {}), **recorded}
     if (name := _concept_source(there, here)) is not None:
         there["options"][name] = here["options"][name]
     fixed = [{k: v for k, v in c.items() if k not in GROWS} for c in (there, here)]
@@ -132,10 +142,15 @@ def _concept_source(there: Mapping[str, Any], here: Mapping[str, Any]) -> str | 
 
 
 @contextmanager
-def claimed(out: Path, resolved: Mapping[str, Any], provenance: Mapping[str, Any]) -> Iterator[RunDirectory]:
+def claimed(
+    out: Path,
+    resolved: Mapping[str, Any],
+    provenance: Mapping[str, Any],
+    defaults: Options = MappingProxyType({}),
+) -> Iterator[RunDirectory]:
     """Make or reopen the run directory `out`, hold it, and give it. Raises RunDirectoryError."""
     check_usable(out)
-    check_same(out, resolved)
+    check_same(out, resolved, defaults)
     try:
         files.make_folder(out)
     except StoreError as error:
@@ -143,7 +158,7 @@ def claimed(out: Path, resolved: Mapping[str, Any], provenance: Mapping[str, Any
             f"--out {out} can't be made: {error.__cause__}; choose another --out."
         ) from error
     with locked(out):
-        check_same(out, resolved)
+        check_same(out, resolved, defaults)
         if (out / "run.json").exists():
             record = read_record(out)
             if (name := _concept_source(record["config"], resolved)) is not None:

@@ -92,6 +92,18 @@ class Session:
         record["device"] = self.model.device
         return record
 
+    def default_options(self) -> dict[str, dict[str, Any]]:
+        """Return the plugins' options at their defaults, by plugin, those that have one."""
+        return {
+            name: {
+                key: json.loads(json.dumps(field.get_default(call_default_factory=True), default=str))
+                for key, field in type(options).model_fields.items()
+                if not field.is_required()
+            }
+            for name, options in self.options.items()
+            if options
+        }
+
     def provenance(self) -> dict[str, Any]:
         """Return where model, concepts and plugins come from, as run.json records it."""
         return {

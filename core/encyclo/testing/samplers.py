@@ -17,13 +17,13 @@ import random
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
+from encyclo.english import find_mention
 from encyclo.plugins.manager import Plugins
 from encyclo.testing.contract import require
 from encyclo.testing.fixtures.planted import NAMES, PlantedConcepts
@@ -64,13 +64,25 @@ class SamplerContract(HookContract):
         require(all(isinstance(p, Prompt) for p in prompts), "It gave something that is no Prompt.")
         count = Counter(p.concept for p in prompts)
         require(set(count) == {c.id for c in concepts}, "It left out a concept, or made one up.")
-        most = max(count, key=lambda concept: count[concept])
-        require(count[most] <= self.wanted, f"{most!r} has {count[most]} prompts, {self.wanted} were wanted.")
+        concept, given = count.most_common(1)[0]
+        require(given <= self.wanted, f"{concept!r} has {given} prompts, {self.wanted} were wanted.")
         order = list(dict.fromkeys(p.concept for p in prompts))
         runs = 1 + sum(a.concept != b.concept for a, b in pairwise(prompts))
         require(
             order == [c.id for c in concepts] and runs == len(concepts), "Not concept by concept, in order."
         )
+
+    def check_gives_no_more_than_a_concept_was_asked_for(self, folder: Path) -> None:
+        """Where the run asks a number of its own of each concept (`context.prompts_for`), none gets more."""
+        concepts = list(PlantedConcepts(len(NAMES)))
+        wanted = {concept.id: 1 + number % self.wanted for number, concept in enumerate(concepts)}
+        count = Counter(p.concept for p in self.sample(concepts, folder, wanted=wanted))
+        for concept in concepts:
+            given, asked = count[concept.id], wanted[concept.id]
+            require(
+                given <= asked,
+                f"{concept.id!r} has {given} prompts, {asked} were wanted; ask context.prompts_for(concept.id).",
+            )
 
     def check_no_prompt_is_repeated(self, folder: Path) -> None:
         """A concept's prompts differ from each other, also where many are wanted."""
@@ -212,26 +224,9 @@ def by_concept(prompts: Iterator[Prompt]) -> dict[str, list[Prompt]]:
 
 
 def is_form(text: str, name: str) -> bool:
-    """Return whether `text` is `name`, capitalised or inflected, word for word."""
+    """Return whether `text` is `name`, capitalised or inflected, as any part of speech."""
     if text.casefold() == name.casefold():
         return True
-    words, wanted = text.casefold().split(), name.casefold().split()
-    if text != text.strip() or len(words) != len(wanted):
-        return False
-    return all(a == b or a in forms(b) for a, b in zip(words, wanted, strict=True))
-
-
-@cache
-def forms(word: str) -> frozenset[str]:
-    """Return the inflected forms of one word, of each part of a hyphenated one too (mothers-in-law)."""
-    import inflect
-    from lemminflect import getAllInflections, getAllInflectionsOOV
-
-    found = {form for forms in getAllInflections(word).values() for form in forms}
-    for part in ("NOUN", "VERB", "ADJ"):
-        found |= {form for forms in getAllInflectionsOOV(word, part).values() for form in forms}
-    found.add(inflect.engine().plural_noun(word) or word)
-    head, hyphen, rest = word.partition("-")
-    if hyphen:
-        found |= {f"{form}-{rest}" for form in forms(head)} | {f"{head}-{form}" for form in forms(rest)}
-    return frozenset(found)
+    as_each = (Concept(name, name, part_of_speech=part) for part in ("noun", "verb", "adjective", "adverb"))
+    whole = (0, len(text))
+    return any(find_mention(text, concept, drop_qualifier=False) == whole for concept in as_each)

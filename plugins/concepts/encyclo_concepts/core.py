@@ -2,7 +2,7 @@
 
 One CSV file a category lies in core_lists/, with the columns name, part_of_speech, countable, broader and
 definition. A concept's id is its name, which no other concept has. Sentences by other authors, which judge the
-interpreter, come from elsewhere, if they are asked for (sentences.py).
+interpreter, come from elsewhere, if they are asked for (example_sentences.py).
 """
 
 import csv
@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, field_validator
 
 from encyclo import hookimpl
 from encyclo.types import Concept
-from encyclo_concepts.sentences import from_file, from_wordnet
+from encyclo_concepts.example_sentences import from_file, from_wordnet
 
 LICENCE = "written for encyclo, whose own terms apply"
 CATEGORIES = (
@@ -53,15 +53,10 @@ def load_concepts(options: Options) -> Iterator[Concept]:
     if options.examples == "wordnet":
         yield from from_wordnet(concepts)
     elif options.examples:
-        yield from from_file(
-            concepts, Path(options.examples), {name for c in CATEGORIES for name in _names(c)}
-        )
+        names = {concept.name for category in CATEGORIES for concept in read_category(category)}
+        yield from from_file(concepts, Path(options.examples), names)
     else:
         yield from concepts
-
-
-def _names(category: str) -> list[str]:
-    return [concept.name for concept in read_category(category)]
 
 
 def read_category(category: str) -> list[Concept]:

@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from encyclo import hookimpl
 from encyclo.errors import UsageError
 from encyclo.types import Concept
-from encyclo_concepts.reading import FORMATS, Record, fault, read_records
+from encyclo_concepts.table_files import FORMATS, Record, fault, read_records, shown
 
 PARTS_OF_SPEECH = ("noun", "verb", "adjective", "adverb")
 UNPRINTABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff]")
@@ -125,7 +125,7 @@ class Row(BaseModel):
             raise ValueError("the name is empty: it has no character that shows")
         if _bare(self.name) and _bare(self.definition) == _bare(self.name):
             raise ValueError(
-                f"the definition of {_shown(self.name)} is only its name; say what it means or leave it empty"
+                f"the definition of {shown(self.name)} is only its name; say what it means or leave it empty"
             )
         return self
 
@@ -144,10 +144,9 @@ def load_concepts(options: Options) -> Iterator[Concept]:
         raise UsageError(
             f"The name of {path} doesn't say how the list is written; add -o file.format=csv (or tsv, jsonl, names)."
         )
-    delimiter = options.delimiter or ("\t" if kind == "tsv" else ",")
     rows = [
         (record[0], parse_row(path, record, options.separator))
-        for record in read_records(path, kind, tuple(Row.model_fields), delimiter, options.encoding)
+        for record in read_records(path, kind, tuple(Row.model_fields), options.delimiter, options.encoding)
     ]
     if not rows:
         raise UsageError(f"{path} holds no concept; put at least one name into it.")
@@ -175,7 +174,7 @@ def parse_row(path: Path, record: Record, separator: str) -> Row:
         reason = first["msg"].removeprefix("Value error, ")
         if not first["loc"]:
             raise fault(path, line, reason) from None
-        given = _shown(first["input"])
+        given = shown(first["input"])
         raise fault(
             path, line, f"its {first['loc'][0]} can't be {given}: {reason[0].lower()}{reason[1:]}"
         ) from None
@@ -185,14 +184,14 @@ def _concepts(path: Path, rows: list[tuple[int, Row]]) -> Iterator[Concept]:
     """Check what concerns several rows, and return an iterator over the concepts."""
     names = _distinct(path, "name", [(line, row.name) for line, row in rows])
     ids = _distinct(path, "id", [(line, row.id or row.name) for line, row in rows])
-    above: dict[int, int] = {}
+    broader: dict[int, int] = {}
     for place, (_, row) in enumerate(rows):
-        found = ids.get(_key(row.broader), names.get(_key(row.broader))) if row.broader else None
-        if found is not None:
-            above[place] = found
-    _refuse_circles(path, rows, above)
+        broader_place = ids.get(_key(row.broader), names.get(_key(row.broader))) if row.broader else None
+        if broader_place is not None:
+            broader[place] = broader_place
+    _refuse_circles(path, rows, broader)
     return (
-        _concept(row, rows[above[place]][1] if place in above else None)
+        _concept(row, rows[broader[place]][1] if place in broader else None)
         for place, (_, row) in enumerate(rows)
     )
 
@@ -221,26 +220,26 @@ def _distinct(path: Path, what: str, values: list[tuple[int, str]]) -> dict[str,
             raise fault(
                 path,
                 line,
-                f"the {what} {_shown(value)} is there twice, first in line {values[first][0]}; keep one or change it",
+                f"the {what} {shown(value)} is there twice, first in line {values[first][0]}; keep one or change it",
             )
     return places
 
 
-def _refuse_circles(path: Path, rows: list[tuple[int, Row]], above: dict[int, int]) -> None:
-    """Refuse a concept that is broader than itself, over however many others."""
+def _refuse_circles(path: Path, rows: list[tuple[int, Row]], broader: dict[int, int]) -> None:
+    """Refuse a concept that is broader than itself, over any number of steps."""
     cleared: set[int] = set()
-    for start in above:
-        way: dict[int, None] = {}
+    for start in broader:
+        chain: set[int] = set()
         place = start
-        while place in above and place not in cleared:
-            if place in way:
+        while place in broader and place not in cleared:
+            if place in chain:
                 line, row = rows[place]
                 raise fault(
-                    path, line, f"{_shown(row.name)} is its own broader concept in the end; break the circle"
+                    path, line, f"{shown(row.name)} is its own broader concept in the end; break the circle"
                 )
-            way[place] = None
-            place = above[place]
-        cleared.update(way)
+            chain.add(place)
+            place = broader[place]
+        cleared |= chain
 
 
 def _tidied(text: str) -> str:
@@ -260,8 +259,3 @@ def _bare(text: str) -> str:
 
 def _shows(character: str) -> bool:
     return unicodedata.category(character)[0] not in "CZ"
-
-
-def _shown(value: Any) -> str:
-    shown = repr(value)
-    return shown if len(shown) <= 60 else f"{shown[:57]}..."

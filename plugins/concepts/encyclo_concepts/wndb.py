@@ -285,14 +285,14 @@ def _count(synset: Synset, senses: list[str], counts: dict[str, int] | None) -> 
             synset.tag_counts, synset.frequency = found, frequency
 
 
-def _check_index(folder: Folder, part: str, there: set[str]) -> None:
+def _check_index(folder: Folder, part: str, offsets: set[str]) -> None:
     """Check that data file and index name the same synsets: a line lost at the end shows nowhere else."""
     ending = PARTS_OF_SPEECH[part]
     named = set(_OFFSET.findall(folder.read(f"index.{ending}").decode("latin-1")))
-    if lost := named - there:
+    if lost := named - offsets:
         what = f"the synset {min(lost)}, which index.{ending} names, is missing"
         raise foreign(folder.place / f"data.{ending}", what)
-    if lost := there - named:
+    if lost := offsets - named:
         what = f"the synset {min(lost)} of data.{ending} is missing"
         raise foreign(folder.place / f"index.{ending}", what)
 

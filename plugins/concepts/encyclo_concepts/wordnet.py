@@ -46,7 +46,7 @@ class Options(BaseModel):
     part_of_speech: list[str] = Field(list(PARTS_OF_SPEECH), min_length=1)
     """Any of noun, verb, adjective, adverb: a list, or names separated by commas."""
     min_frequency: int = Field(0, ge=0)
-    """Only synsets that were met at least so often in WordNet's tagged texts."""
+    """Only synsets that were met at least this often in WordNet's tagged texts."""
     all_senses: bool = False
     """Keep synsets whose lemmas more frequent ones have taken, under qualified names."""
 
@@ -74,12 +74,14 @@ def load_concepts(options: Options) -> Iterator[Concept]:
     """
     with _no_garbage_collection():
         version, synsets = read_synsets(find_database(options.path), options.part_of_speech)
-        every = {part: {s.offset: s for s in synsets if s.part_of_speech == part} for part in PARTS_OF_SPEECH}
+        by_offset: Synsets = {part: {} for part in PARTS_OF_SPEECH}
+        for synset in synsets:
+            by_offset[synset.part_of_speech][synset.offset] = synset
         chosen = [synset for synset in synsets if synset.frequency >= options.min_frequency]
         order = list(PARTS_OF_SPEECH)
         chosen.sort(key=lambda s: (-s.frequency, s.offset, order.index(s.part_of_speech)))
-        entries = _named(chosen, every, options.all_senses)
-    return _concepts(f"wordnet-{version}" if version else "wordnet", entries, every)
+        entries = _named(chosen, by_offset, options.all_senses)
+    return _concepts(f"wordnet-{version}" if version else "wordnet", entries, by_offset)
 
 
 def find_database(path: Path | None) -> Folder:
@@ -136,11 +138,11 @@ class _Entry:
     name: str
 
 
-Every = dict[str, dict[int, Synset]]
+Synsets = dict[str, dict[int, Synset]]
 """All synsets by part of speech and offset, whether or not the list has them."""
 
 
-def _named(synsets: list[Synset], every: Every, all_senses: bool) -> list[_Entry]:
+def _named(synsets: list[Synset], by_offset: Synsets, all_senses: bool) -> list[_Entry]:
     """Name the synsets, in this order; those that find no name are left out or come under a qualified one.
 
     Names are compared without regard to case, as WordNet looks its lemmas up.
@@ -159,18 +161,19 @@ def _named(synsets: list[Synset], every: Every, all_senses: bool) -> list[_Entry
                 nameless.append(_Entry(synset, ""))
                 entries.append(nameless[-1])
     if nameless:  # after the others, so that no qualified name takes another synset's lemma
-        _qualify(nameless, {entry.name.lower() for entry in entries}, every)
+        _qualify(nameless, {entry.name.lower() for entry in entries}, by_offset)
     return entries
 
 
-def _qualify(nameless: list[_Entry], taken: set[str], every: Every) -> None:
+def _qualify(nameless: list[_Entry], taken: set[str], by_offset: Synsets) -> None:
     """Name synsets by lemma and broader concept (an adjective: what it is similar to), or lemma and category, or,
     where those are taken, with a number."""
     for entry in nameless:
         synset = entry.synset
         lemma = _best_name(synset)
-        near = [every[synset.part_of_speech].get(offset) for offset in (*synset.hypernyms(), *synset.heads())]
-        qualifiers = [_best_name(other) for other in near if other is not None]
+        known = by_offset[synset.part_of_speech]
+        above = (*synset.hypernyms(), *synset.heads())
+        qualifiers = [_best_name(known[offset]) for offset in above if offset in known]
         qualifiers.append(LEXICOGRAPHER_FILES[synset.lexicographer_file])
         names = (f"{lemma} ({qualifier})" for qualifier in qualifiers)
         numbered = (f"{lemma} ({qualifiers[0]} {number})" for number in count(2))
@@ -178,7 +181,7 @@ def _qualify(nameless: list[_Entry], taken: set[str], every: Every) -> None:
         taken.add(entry.name.lower())
 
 
-def _concepts(prefix: str, entries: list[_Entry], every: Every) -> Iterator[Concept]:
+def _concepts(prefix: str, entries: list[_Entry], by_offset: Synsets) -> Iterator[Concept]:
     """Yield the entries as concepts; glosses are read as they are asked for, so that a small --limit is quick."""
     listed: dict[str, set[int]] = {part: set() for part in PARTS_OF_SPEECH}
     for entry in entries:
@@ -187,7 +190,7 @@ def _concepts(prefix: str, entries: list[_Entry], every: Every) -> Iterator[Conc
         synset = entry.synset
         part = synset.part_of_speech
         above = next(iter(synset.hypernyms()), -1)
-        broader = every[part].get(above)
+        broader = by_offset[part].get(above)
         definition, examples = split_gloss(synset.gloss)
         if definition == entry.name:  # says nothing that the name does not say
             definition = ""
@@ -205,7 +208,7 @@ def _concepts(prefix: str, entries: list[_Entry], every: Every) -> Iterator[Conc
 
 
 def _best_name(synset: Synset) -> str:
-    """Return a synset's most frequent lemma, whoever has it as name."""
+    """Return a synset's most frequent lemma, whether or not another synset has it as its name."""
     return _spelt(synset.words_by_count()[0])
 
 

@@ -21,11 +21,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from encyclo import hookimpl
 from encyclo.storage import files
 from encyclo.types import Concept, Context, Prompt
-from encyclo_samplers.attacks import Arena, Attack
+from encyclo_samplers.attack_search import Attack, AttackSearch
 
 STAGE = 3
 NEEDS_INTERPRETER = True
-AT_ONCE = 64
+CONCEPTS_AT_ONCE = 64
 """Concepts whose attacks are read together: enough to fill the capture's batches, little memory."""
 
 
@@ -53,20 +53,17 @@ def sample_prompts(concepts: Sequence[Concept], stage: int, context: Context) ->
     """
     options = context.options
     assert isinstance(options, Options)
-    arena = Arena(context, options.beam, options.words, options.steps)
+    search = AttackSearch(context, options.beam, options.words, options.steps)
     tried: dict[str, list[Attack]] = {}
-    for start in range(0, len(concepts), AT_ONCE):
-        some = concepts[start : start + AT_ONCE]
-        attacks = arena.attack(some, stage)
-        for concept in some:
-            own = attacks[concept.id]
+    for start in range(0, len(concepts), CONCEPTS_AT_ONCE):
+        for concept, attacks in search.attack(concepts[start : start + CONCEPTS_AT_ONCE], stage).items():
             if context.judging:
-                yield from (attack.prompt for attack in own)
+                yield from (attack.prompt for attack in attacks)
                 continue
-            tried[concept.id] = own
-            kept = own if options.escapes else [a for a in own if a.margin < 0]
-            worst = sorted(kept, key=lambda a: (a.margin, a.prompt.text))
-            yield from (attack.prompt for attack in worst[: context.prompts_for(concept.id)])
+            tried[concept] = attacks
+            candidates = attacks if options.escapes else [a for a in attacks if a.margin < 0]
+            worst_first = sorted(candidates, key=lambda a: (a.margin, a.prompt.text))
+            yield from (attack.prompt for attack in worst_first[: context.prompts_for(concept)])
     if not context.judging:
         _record(context.folder / "attacks", tried)
 
@@ -75,7 +72,7 @@ def _record(folder: Path, tried: dict[str, list[Attack]]) -> None:
     """Write what was tried on these concepts; the same concepts' earlier record is replaced."""
     folder.mkdir(parents=True, exist_ok=True)
     name = hashlib.sha256(json.dumps(list(tried)).encode()).hexdigest()[:16]
-    found = {
+    record = {
         concept: {
             "tried": len(attacks),
             "succeeded": [
@@ -86,4 +83,4 @@ def _record(folder: Path, tried: dict[str, list[Attack]]) -> None:
         }
         for concept, attacks in tried.items()
     }
-    files.write_json(folder / f"{name}.json", found)
+    files.write_json(folder / f"{name}.json", record)

@@ -22,8 +22,8 @@ _STOP_WORDS = (
 STOP_WORDS = frozenset(_STOP_WORDS.split())
 # WordNet's lexicographer files that gather what has no subject in common.
 NO_SUBJECTS = ("all", "pert", "ppl", "tops")
-# Words are taken for relatives ("science", "scientific") from so many common first letters on.
 COMMON_LETTERS = 5
+"""Two words with at least this many first letters in common are taken for relatives ("science", "scientific")."""
 
 
 def describe(concept: Concept, wanted: int, random: Random) -> list[Prompt]:
@@ -62,17 +62,17 @@ def load_frames() -> dict[str, list[Template]]:
 def nameless_definition(concept: Concept) -> str:
     """Return the parts of the definition, between semicolons, that don't name the concept; "" if none is left."""
     parts = [" ".join(part.split()).rstrip(".") for part in concept.definition.split(";")]
-    kept = "; ".join(part for part in parts if part and not names(concept, part))
-    own = [word for word in WORD.findall(kept.lower()) if word not in STOP_WORDS]
-    return kept if len(own) >= FEWEST_WORDS else ""
+    definition = "; ".join(part for part in parts if part and not names(concept, part))
+    content_words = [word for word in WORD.findall(definition.lower()) if word not in STOP_WORDS]
+    return definition if len(content_words) >= FEWEST_WORDS else ""
 
 
 def names(concept: Concept, text: str) -> bool:
     """Return whether a text holds a content word of the concept's name or aliases, inflected or derived."""
-    own = {w for name in (concept.name, *concept.aliases) for w in _content_words(name)}
+    name_words = {w for name in (concept.name, *concept.aliases) for w in _content_words(name)}
     # A name of stop words alone ("to be") is looked for among all words.
-    words = WORD.findall(text.lower()) if own & STOP_WORDS else _content_words(text)
-    return any(_related(word, other) for word in words for other in own)
+    words = WORD.findall(text.lower()) if name_words & STOP_WORDS else _content_words(text)
+    return any(_related(word, name_word) for word in words for name_word in name_words)
 
 
 def _fits(frame: Template, values: dict[str, str]) -> bool:

@@ -1,8 +1,8 @@
 """Stage 2: sentences as people write them, from three sources.
 
 definition.*, relation.*   the concept described, never named (definitions.py)
-frame.PART.GENRE.*         written frames: situations, registers, genres (frames.toml)
-generated.REGISTER.T*      sentences that the model writes (generated.py)
+frame.PART.GENRE.*         written frames: situations, registers, genres (diverse.toml)
+generated.REGISTER.T*      sentences that the model writes (generated_sentences.py)
 A concept's examples by other authors are never touched: they judge the interpreter.
 """
 
@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from encyclo import hookimpl
 from encyclo.types import Concept, Context, Prompt
-from encyclo_samplers import definitions, generated
+from encyclo_samplers import definitions, generated_sentences
 from encyclo_samplers.templates import (
     draw,
     fill,
@@ -28,7 +28,7 @@ from encyclo_samplers.templates import (
 )
 
 STAGE = 2
-FILE = "frames.toml"
+FILE = "diverse.toml"
 CONCEPTS_AT_ONCE = 200
 
 
@@ -49,25 +49,29 @@ class Options(BaseModel):
 
 @hookimpl
 def sample_prompts(concepts: Sequence[Concept], stage: int, context: Context) -> Iterator[Prompt]:
-    """Yield at most as many prompts a concept as the run wants, no two alike, a slice of concepts at a time."""
+    """Yield at most as many prompts a concept as the run wants, no two alike, a batch of concepts at a time."""
     options = context.options
     assert isinstance(options, Options)
-    recipe = generated.Recipe(tuple(options.temperatures), options.attempts)
-    share = options.generated if options.generated and generated.can_write(context) else 0.0
-    for some in _slices(concepts):
-        described = {c.id: _described(c, stage, context, options) for c in some}
-        wanted = {c.id: _share(share, context.prompts_for(c.id), len(described[c.id])) for c in some}
-        written = generated.generate(some, wanted, stage, context, recipe) if any(wanted.values()) else {}
-        for concept in some:
-            own = [*described[concept.id], *(written[concept.id].kept if written else ())]
-            yield from own
-            yield from _frames(concept, context.prompts_for(concept.id) - len(own), stage, context)
+    recipe = generated_sentences.Recipe(tuple(options.temperatures), options.attempts)
+    share = options.generated if options.generated and generated_sentences.can_write(context) else 0.0
+    for batch in _batches(concepts):
+        described = {c.id: _described(c, stage, context, options) for c in batch}
+        wanted = {c.id: _share(share, context.prompts_for(c.id), len(described[c.id])) for c in batch}
+        written = (
+            generated_sentences.generate(batch, wanted, stage, context, recipe)
+            if any(wanted.values())
+            else {}
+        )
+        for concept in batch:
+            prompts = [*described[concept.id], *(written[concept.id].kept if written else ())]
+            yield from prompts
+            yield from _frames(concept, context.prompts_for(concept.id) - len(prompts), stage, context)
 
 
-def _slices(concepts: Sequence[Concept]) -> Iterator[list[Concept]]:
-    rest = iter(concepts)
-    while some := list(islice(rest, CONCEPTS_AT_ONCE)):
-        yield [dataclasses.replace(c, name=" ".join(c.name.split())) for c in some]
+def _batches(concepts: Sequence[Concept]) -> Iterator[list[Concept]]:
+    remaining = iter(concepts)
+    while batch := list(islice(remaining, CONCEPTS_AT_ONCE)):
+        yield [dataclasses.replace(c, name=" ".join(c.name.split())) for c in batch]
 
 
 def _share(share: float, wanted: int, taken: int) -> int:
@@ -88,4 +92,4 @@ def _frames(concept: Concept, wanted: int, stage: int, context: Context) -> list
     return [dataclasses.replace(fill(t, concept), family=f"frame.{t.family}") for t in chosen]
 
 
-FINGERPRINT = fingerprint(packaged(FILE), packaged(definitions.FILE), generated.PREFIX)
+FINGERPRINT = fingerprint(packaged(FILE), packaged(definitions.FILE), generated_sentences.PREFIX)

@@ -6,7 +6,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+
+from encyclo.english import inflect_engine, inflections, plural
 
 
 @dataclass(frozen=True)
@@ -40,21 +41,7 @@ THE = frozenset(_THE.split())
 @cache
 def inflect_noun(name: str) -> Noun:
     """Return article and plural of a noun or a noun compound (its last word inflects)."""
-    from lemminflect import getInflection, getLemma
-
-    engine = _engine()
-    article = engine.a(name).split(" ", 1)[0]
-    head, blank, last = name.rpartition(" ")
-    lemmas = getLemma(last, "NOUN", lemmatize_oov=False)
-    if last.endswith("s") and lemmas and last not in lemmas:
-        return Noun(article, name)  # a plural already ("scissors") stays as it is
-    plural = engine.plural_noun(name)
-    # inflect goes by rules and invents "thiefs" and "monarches": there a form from a lexicon is better. Its
-    # irregular plurals (people, sheep, mothers-in-law) stand.
-    known = getInflection(last, "NNS", inflect_oov=False)
-    if plural.endswith("s") and known and plural.rpartition(" ")[2] not in known:
-        plural = head + blank + known[0]
-    return Noun(article, plural)
+    return Noun(inflect_engine().a(name).split(" ", 1)[0], plural(name))
 
 
 @cache
@@ -79,12 +66,6 @@ def has_plural(name: str) -> bool:
 
     last = name.rpartition(" ")[2]
     return any(plural != last for plural in getInflection(last, "NNS", inflect_oov=False))
-
-
-def is_proper(name: str) -> bool:
-    """Return whether a noun is a name, by its spelling: "Mount Fuji" and "DNA", not "German shepherd"."""
-    last = name.rpartition(" ")[2]
-    return last[:1].isupper() and not (last[1:2] == "-" and last[2:3].islower())
 
 
 def takes_the(name: str) -> bool:
@@ -117,27 +98,6 @@ def compare(name: str) -> tuple[str, str] | None:
     return (found[0][0], found[1][0]) if all(found) else None
 
 
-@cache
 def forms(name: str, part_of_speech: str) -> tuple[str, ...]:
-    """Return every form of the name by which a text may mention it, itself first."""
-    from lemminflect import getAllInflections
-
-    if part_of_speech == "verb":
-        head, blank, rest = name.partition(" ")
-        verb = inflect_verb(name)
-        found = {verb.ing, verb.past, verb.done, verb.does}
-        found |= {w + blank + rest for ws in getAllInflections(head, "VERB").values() for w in ws}
-    elif part_of_speech == "noun" and not is_proper(name):
-        found = {inflect_noun(name).plural}
-        head, blank, last = name.rpartition(" ")
-        found |= {head + blank + w for ws in getAllInflections(last, "NOUN").values() for w in ws}
-    else:
-        found = set(compare(name) or ()) if part_of_speech == "adjective" else set()
-    return (name, *sorted(found - {name}))
-
-
-@cache
-def _engine() -> Any:
-    import inflect
-
-    return inflect.engine()
+    """Return the forms of a name that a sentence by the model may mention it by, itself first."""
+    return inflections(name, part_of_speech, by_rule=False)

@@ -19,6 +19,7 @@ from random import Random
 from pydantic import BaseModel, ConfigDict, field_validator
 
 from encyclo import hookimpl
+from encyclo.english import is_proper
 from encyclo.types import Concept, Context, Prompt
 from encyclo_samplers.inflection import (
     compare,
@@ -26,7 +27,6 @@ from encyclo_samplers.inflection import (
     has_plural,
     inflect_noun,
     inflect_verb,
-    is_proper,
     takes_the,
 )
 
@@ -88,7 +88,7 @@ def grouped_templates(concept: Concept, options: Options) -> list[list[Template]
 
 
 def kind_of(concept: Concept) -> str:
-    """Return the table of templates.toml (and frames.toml) that fits the concept."""
+    """Return the table of templates.toml (and diverse.toml) that fits the concept."""
     if concept.part_of_speech == "noun" and is_proper(concept.name):
         return "name"
     known = load_templates()
@@ -137,13 +137,23 @@ def fill(template: Template, concept: Concept) -> Prompt:
     slot = SLOT.search(template.text)
     if slot is None:
         raise ValueError(f"template {template.family} has no slot")
-    name = slot.group(1)
-    article, word = slot_forms(concept)[name.lower()]
-    if name[0].isupper():
-        article, word = (capital(article), word) if article else ("", capital(word))
+    article, word = written_form(concept, slot.group(1))
     before = template.text[: slot.start()] + article
     text = before + word + template.text[slot.end() :]
     return Prompt(concept.id, text, (len(before), len(before) + len(word)), template.family)
+
+
+def written_form(concept: Concept, slot: str) -> tuple[str, str]:
+    """Return (article with its blank or nothing, word) as a slot wants them: {The} begins a sentence, {THE} shouts.
+
+    A form that the concept lacks (a proper name has no plural) is its plain name.
+    """
+    article, word = slot_forms(concept).get(slot.lower(), ("", concept.name))
+    if slot.isupper():
+        return article.upper(), word.upper()
+    if slot[0].isupper():
+        return (capital(article), word) if article else ("", capital(word))
+    return article, word
 
 
 def slot_forms(concept: Concept) -> dict[str, tuple[str, str]]:

@@ -30,7 +30,7 @@ def sample_prompts(concepts, stage, context):
     for concept in concepts:
         numbers = list(range(len(QUESTIONS)))
         context.random(stage, concept.id).shuffle(numbers)
-        for number in numbers[: context.prompts_wanted]:
+        for number in numbers[: context.prompts_for(concept.id)]:
             before, after = QUESTIONS[number].split("{}")
             span = len(before), len(before) + len(concept.name)
             text = before + concept.name + after + context.options.ending

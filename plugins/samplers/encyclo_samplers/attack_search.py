@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from random import Random
 
 import numpy as np
 from numpy.typing import NDArray
 
 from encyclo.types import Concept, Context, Prompt
-from encyclo_samplers.frames import CONFUSED, Frame, fill, frames
+from encyclo_samplers.attack_frames import CONFUSED, Frame, fill, frames
 
 NEIGHBOURS = 8
 """A concept's most confused others, from which attacks draw."""
@@ -31,7 +32,7 @@ class Attack:
 
 @dataclass(frozen=True)
 class Target:
-    """A concept under attack: its most confused others, words of their surroundings, its own chance."""
+    """A concept under attack: its most confused others, words from their definitions, its random generator."""
 
     concept: Concept
     others: tuple[Concept, ...]
@@ -39,31 +40,32 @@ class Target:
     random: Random
 
 
-class Arena:
-    """The run's capture and interpreter, and attacks on them."""
+class AttackSearch:
+    """Finds attacks on a run's interpreter, which reads them through the run's capture."""
 
     def __init__(self, context: Context, beam: int, words: int, steps: int) -> None:
+        """`beam` sentences survive each of the search's `steps`, which tries `words` words on each of them."""
         assert (
             context.interpreter is not None and context.capture is not None and context.signatures is not None
         )
         self.context, self.beam, self.words, self.steps = context, beam, words, steps
         self.interpreter, self.capture = context.interpreter, context.capture
         self.signatures = context.signatures
-        known = {concept.id: concept for concept in context.all_concepts}
-        self.concepts = [known[name] for name in self.interpreter.concepts]
+        by_id = {concept.id: concept for concept in context.all_concepts}
+        self.concepts = [by_id[name] for name in self.interpreter.concepts]
         self.place = {concept.id: index for index, concept in enumerate(self.concepts)}
 
     def attack(self, concepts: Sequence[Concept], stage: int) -> dict[str, list[Attack]]:
         """Return by concept id every attack on it, read; those truly about what they are read as are left out."""
         targets = self._targets(concepts, stage)
-        written = [prompt for target in targets for prompt in self._written(target)]
-        prompts = list(dict.fromkeys([*written, *self._searched(targets)]))
-        found: dict[str, list[Attack]] = {concept.id: [] for concept in concepts}
+        framed = [prompt for target in targets for prompt in self._fill_frames(target)]
+        prompts = list(dict.fromkeys([*framed, *self._beam_search(targets)]))
+        attacks: dict[str, list[Attack]] = {concept.id: [] for concept in concepts}
         for attack, other in self._read(prompts):
-            own = self.concepts[self.place[attack.prompt.concept]]
-            if attack.margin >= 0 or not truly_about(attack.prompt, own, other):
-                found[own.id].append(attack)
-        return found
+            concept = self.concepts[self.place[attack.prompt.concept]]
+            if attack.margin >= 0 or not truly_about(attack.prompt, concept, other):
+                attacks[concept.id].append(attack)
+        return attacks
 
     def _targets(self, concepts: Sequence[Concept], stage: int) -> list[Target]:
         rows = [self.place[concept.id] for concept in concepts]
@@ -81,14 +83,14 @@ class Arena:
         return self.context.random(stage + 100 if self.context.judging else stage, concept.id)
 
     def _vocabulary(self, concept: Concept, others: Sequence[Concept]) -> tuple[str, ...]:
-        """Return words of the others' surroundings, none of them the concept's own name or in it."""
-        own = {word.lower() for name in (concept.name, *concept.aliases) for word in WORD.findall(name)}
+        """Return the words of the others' names and definitions that the concept's own names don't hold."""
+        excluded = {word.lower() for name in (concept.name, *concept.aliases) for word in WORD.findall(name)}
         names = [other.name for other in others]
         meanings = [word for other in others for word in WORD.findall(other.definition)]
-        words = dict.fromkeys(word for word in (*names, *meanings) if word.lower() not in own)
+        words = dict.fromkeys(word for word in (*names, *meanings) if word.lower() not in excluded)
         return tuple(words)
 
-    def _written(self, target: Target) -> list[Prompt]:
+    def _fill_frames(self, target: Target) -> list[Prompt]:
         """Return each frame once, filled with others drawn from the most confused."""
         prompts = []
         for frame in self._frames(target, search=False):
@@ -99,47 +101,44 @@ class Arena:
         return prompts
 
     def _frames(self, target: Target, search: bool) -> list[Frame]:
-        known = frames(target.concept.part_of_speech, self.context.judging)
-        return [frame for frame in known if (frame.kind == "search") == search]
+        every_frame = frames(target.concept.part_of_speech, self.context.judging)
+        return [frame for frame in every_frame if (frame.kind == "search") == search]
 
-    def _searched(self, targets: Sequence[Target]) -> list[Prompt]:
+    def _beam_search(self, targets: Sequence[Target]) -> list[Prompt]:
         """Return what a beam search over context words ends in: `beam` sentences a concept.
 
         All concepts take a step together, so that the capture's batches are full.
         """
         if self.beam == 0:
             return []
-        beams: dict[str, list[tuple[str, ...]]] = {}
         frame = {t.concept.id: t.random.choice(self._frames(t, search=True)) for t in targets}
-        best: dict[str, list[Prompt]] = {}
+        chosen: dict[str, list[tuple[str, ...]]] = {}
+        beams: dict[str, list[Prompt]] = {}
         for _ in range(self.steps):
             tried: dict[Prompt, tuple[str, ...]] = {}
             for target in targets:
                 name = target.concept.id
                 words = target.random.sample(target.words, min(self.words, len(target.words)))
-                for chosen in beams.get(name, [()]):
-                    for word in words:
-                        prompt = fill(frame[name], target.concept, (), (*chosen, word))
-                        if word not in chosen and prompt is not None:
-                            tried[prompt] = (*chosen, word)
-            ranked = sorted(
-                (attack for attack, _ in self._read(list(tried))), key=lambda a: (a.margin, a.prompt.text)
-            )
-            best = {}
-            for attack in ranked:
-                kept = best.setdefault(attack.prompt.concept, [])
-                if len(kept) < self.beam:
-                    kept.append(attack.prompt)
-            beams = {name: [tried[prompt] for prompt in kept] for name, kept in best.items()}
-        return [prompt for target in targets for prompt in best.get(target.concept.id, [])]
+                for start, word in product(chosen.get(name, [()]), words):
+                    prompt = fill(frame[name], target.concept, (), (*start, word))
+                    if word not in start and prompt is not None:
+                        tried[prompt] = (*start, word)
+            attacks = (attack for attack, _ in self._read(list(tried)))
+            beams = {}
+            for attack in sorted(attacks, key=lambda a: (a.margin, a.prompt.text)):
+                beam = beams.setdefault(attack.prompt.concept, [])
+                if len(beam) < self.beam:
+                    beam.append(attack.prompt)
+            chosen = {name: [tried[prompt] for prompt in beam] for name, beam in beams.items()}
+        return [prompt for target in targets for prompt in beams.get(target.concept.id, [])]
 
     def _read(self, prompts: Sequence[Prompt]) -> list[tuple[Attack, Concept]]:
         """Return each prompt read, with the best other concept."""
         if not prompts:
             return []
         scores = self.interpreter.read(self.capture(prompts))
-        own = np.array([self.place[prompt.concept] for prompt in prompts])
-        best, margins = _margins(scores, own)
+        columns = np.array([self.place[prompt.concept] for prompt in prompts])
+        best, margins = _margins(scores, columns)
         return [
             (Attack(prompt, float(margin), self.concepts[other].name), self.concepts[other])
             for prompt, margin, other in zip(prompts, margins, best.tolist(), strict=True)
@@ -147,15 +146,14 @@ class Arena:
 
 
 def _margins(
-    scores: NDArray[np.float32], own: NDArray[np.int64]
+    scores: NDArray[np.float32], columns: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Return each row's best other column and the margin to it: [n] each, from scores [n, C]."""
-    rows = np.arange(len(own))
-    mine = scores[rows, own]
+    """Return each row's best other column and the margin to it: [n] each, from scores [n, C] and true columns."""
+    rows = np.arange(len(columns))
     others = scores.copy()
-    others[rows, own] = -np.inf
+    others[rows, columns] = -np.inf
     best = others.argmax(axis=1)
-    return best, mine - others[rows, best]
+    return best, scores[rows, columns] - others[rows, best]
 
 
 def related(concept: Concept, other: Concept) -> bool:

@@ -21,7 +21,7 @@ from encyclo.seeds import derive_seed
 from encyclo.storage import files
 from encyclo.types import Concept, Context, Opening, Prompt, TextGenerator
 from encyclo_samplers.inflection import forms
-from encyclo_samplers.usable import STOP, fault, find_mention, sentence_end
+from encyclo_samplers.sentence_filter import STOP, fault, find_mention, sentence_end
 
 REGISTERS = ("news", "dialogue", "novel", "advice", "question", "history", "letter")
 PREFIX = """\
@@ -160,7 +160,7 @@ def _key(
         REGISTERS,
         LONGEST,
         dataclasses.asdict(recipe),
-        [context.model.weights_sha256, context.model.dtype, context.device],
+        [context.model.weights_sha256, context.model.dtype, context.model.device],
         [context.seed, stage],
         [[c.id, c.name, c.part_of_speech, wanted[c.id]] for c in concepts],
     ]

@@ -35,26 +35,33 @@ def fault(path: Path, line: int, what: str) -> UsageError:
     return UsageError(f"{path} line {line}: {what}.")
 
 
+def shown(value: Any) -> str:
+    """Return a value as an error names it: at most 60 characters."""
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
 def read_records(
     path: Path,
     kind: str,
     columns: Sequence[str],
-    delimiter: str,
-    encoding: str | None,
+    delimiter: str | None = None,
+    encoding: str | None = None,
     option: str = "file.path",
     encoding_option: str = "file.encoding",
 ) -> Iterator[Record]:
     """Yield a list's records, each with some of `columns`, the first of them among them.
 
-    Errors name the options that say which file it is and (where there is one) in which encoding. Raises
-    UsageError naming the file and the line that can't be read.
+    Without a `delimiter` a comma stands between cells, in a tsv file a tab. Errors name the options that say which
+    file it is and (where there is one) in which encoding. Raises UsageError naming the file and the line that
+    can't be read.
     """
     text = decode(path, _content(path, option), encoding, encoding_option)
     if kind == "names":
         return ((line, {"name": name}) for line, name in _lines(path, text) if name.strip())
     if kind == "jsonl":
         return _objects(path, text, columns)
-    return _rows(path, text, columns, delimiter)
+    return _rows(path, text, columns, delimiter or ("\t" if kind == "tsv" else ","))
 
 
 def decode(path: Path, content: bytes, encoding: str | None, encoding_option: str = "file.encoding") -> str:
@@ -121,13 +128,9 @@ def _lines(path: Path, text: str) -> Iterator[tuple[int, str]]:
 def _check_columns(path: Path, line: int, names: Sequence[str], columns: Sequence[str], hint: str) -> None:
     known = f"the columns are {', '.join(columns)}{hint}"
     if unknown := [name for name in names if name not in columns]:
-        raise fault(path, line, f"there is no column {_clipped(unknown[0])}; {known}")
+        raise fault(path, line, f"there is no column {shown(unknown[0])}; {known}")
     if columns[0] not in names:
         raise fault(path, line, f"the column {columns[0]!r} is missing; {known}")
-
-
-def _clipped(text: str) -> str:
-    return repr(text if len(text) <= 60 else f"{text[:57]}...")
 
 
 def _rows(path: Path, text: str, columns: Sequence[str], delimiter: str) -> Iterator[Record]:
@@ -141,7 +144,7 @@ def _rows(path: Path, text: str, columns: Sequence[str], delimiter: str) -> Iter
         except StopIteration:
             return
         except csv.Error as error:
-            raise fault(path, begin, _told(error, reader.line_num, begin)) from None
+            raise fault(path, begin, _csv_fault(error, reader.line_num, begin)) from None
         if any(cell.strip() for cell in cells):
             if header is None:
                 header = _header(path, begin, cells)
@@ -158,7 +161,7 @@ def _rows(path: Path, text: str, columns: Sequence[str], delimiter: str) -> Iter
         begin = reader.line_num + 1
 
 
-def _told(error: csv.Error, end: int, begin: int) -> str:
+def _csv_fault(error: csv.Error, end: int, begin: int) -> str:
     """Return the csv module's error as the end of a sentence."""
     mark = 'a quotation mark that opens in this row is not closed; write a quotation mark in a cell as ""'
     if "field limit" in str(error):
@@ -178,7 +181,7 @@ def _header(path: Path, line: int, cells: list[str]) -> list[str]:
         if not name:
             raise fault(path, line, f"column {place + 1} has no name")
         if name in names[:place]:
-            raise fault(path, line, f"the column {_clipped(name)} is there twice")
+            raise fault(path, line, f"the column {shown(name)} is there twice")
     return names
 
 
@@ -205,5 +208,5 @@ def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) < len(pairs):
         keys = [key for key, _ in pairs]
         twice = next(key for key in keys if keys.count(key) > 1)
-        raise ValueError(f"it has the key {_clipped(twice)} twice")
+        raise ValueError(f"it has the key {shown(twice)} twice")
     return found

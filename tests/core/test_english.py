@@ -37,10 +37,39 @@ def test_a_mention_is_found_in_any_form_and_only_as_a_word(text, name, part, fou
     assert mention(text, name, part) == found
 
 
+@pytest.mark.parametrize(
+    ("rule", "text", "name", "part", "found"),
+    [
+        ("by_rule", "Bacons sizzled.", "bacon", "noun", "Bacons"),
+        ("by_rule", "The muffledest cry.", "muffled", "adjective", "muffledest"),
+        ("any_case", "A turkey crossed the road.", "Turkey", "noun", "turkey"),
+        ("drop_qualifier", "The bank of a river.", "bank (slope)", "noun", "bank"),
+    ],
+)
+def test_each_rule_can_be_turned_off(rule, text, name, part, found):
+    concept = Concept("x", name, part_of_speech=part)
+    strict = {"by_rule": False, "any_case": False, "hyphen_joins": False, "drop_qualifier": False}
+    assert find_mention(text, concept, **strict) is None
+    start, end = find_mention(text, concept, **{**strict, rule: True})
+    assert text[start:end] == found
+
+
+def test_a_hyphen_joins_words_or_parts_them():
+    time, shirt = Concept("x", "time"), Concept("y", "t-shirt")
+    assert find_mention("A time-consuming job", time, hyphen_joins=False) == (2, 6)
+    assert find_mention("A time-consuming job", time) is None
+    assert find_mention("A t shirt", shirt) == (2, 9)
+    assert find_mention("A t shirt", shirt, hyphen_joins=False) is None
+
+
+def test_a_verb_has_the_forms_that_the_lexicon_lacks():
+    assert {"blogs", "blogged", "blogging"} <= set(inflections("blog", "verb"))
+
+
 def test_the_first_form_is_the_name_itself():
     assert inflections("ox", "noun")[0] == "ox"
     assert "oxen" in inflections("ox", "noun")
-    assert inflections("", "noun") == [""]
+    assert inflections("", "noun") == ("",)
 
 
 def test_stems_join_the_forms_of_a_word_and_leave_function_words_out():

@@ -14,7 +14,7 @@ from encyclo.english import find_mention
 from encyclo.errors import UsageError
 from encyclo.types import Concept
 from encyclo_concepts.gloss import split_gloss
-from encyclo_concepts.reading import FORMATS, fault, read_records
+from encyclo_concepts.table_files import FORMATS, fault, read_records
 from encyclo_concepts.wndb import first_senses, read_synsets
 from encyclo_concepts.wordnet import find_database
 
@@ -54,18 +54,17 @@ def from_file(concepts: Sequence[Concept], path: Path, known: Collection[str]) -
             f"The name of {path} doesn't say how its sentences are written; give -o {OPTION}= a .csv, .tsv or "
             ".jsonl file with the columns concept and sentence, or the word wordnet."
         )
-    own: dict[str, dict[str, None]] = {concept.name: {} for concept in concepts}
+    sentences: dict[str, dict[str, None]] = {concept.name: {} for concept in concepts}
     by_name = {concept.name: concept for concept in concepts}
-    delimiter = "\t" if kind == "tsv" else ","
-    for line, record in read_records(path, kind, COLUMNS, delimiter, None, OPTION, ""):
+    for line, record in read_records(path, kind, COLUMNS, option=OPTION, encoding_option=""):
         name, sentence = (" ".join(str(record.get(column, "")).split()) for column in COLUMNS)
         if name not in known:
             raise fault(
                 path, line, f"there is no concept {name!r} in the list; correct the name or delete the line"
             )
-        if name not in own:
+        if name not in by_name:
             continue
         if find_mention(sentence, by_name[name]) is None:
             raise fault(path, line, f"its sentence doesn't mention {name!r}; correct it or delete the line")
-        own[name][sentence] = None
-    return (dataclasses.replace(concept, examples=tuple(own[concept.name])) for concept in concepts)
+        sentences[name][sentence] = None
+    return (dataclasses.replace(concept, examples=tuple(sentences[concept.name])) for concept in concepts)

@@ -5,11 +5,10 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Sequence
-from functools import lru_cache
 from itertools import pairwise
 
+from encyclo import english
 from encyclo.types import Concept
-from encyclo_samplers.inflection import forms, is_proper
 
 FEWEST_WORDS = 4
 ALIKE = 0.6
@@ -51,19 +50,11 @@ def sentence_end(text: str) -> int | None:
     return None if line < 0 else line
 
 
-@lru_cache(maxsize=1024)
-def _mention(name: str, part_of_speech: str) -> re.Pattern[str]:
-    every = sorted(forms(name, part_of_speech), key=len, reverse=True)
-    pattern = "|".join(r"[\s-]+".join(re.escape(word) for word in form.split()) for form in every)
-    # A name keeps its capitals ("Turkey", "US"); another word may begin a sentence.
-    same_case = part_of_speech == "noun" and is_proper(name)
-    return re.compile(rf"(?<!\w)(?:{pattern})(?!\w)", 0 if same_case else re.IGNORECASE)
-
-
 def find_mention(text: str, concept: Concept) -> tuple[int, int] | None:
-    """Return the span of the text's first mention of the concept, inflected or not; None without one."""
-    found = _mention(concept.name, concept.part_of_speech).search(text)
-    return found.span() if found else None
+    """Return the span of a generated text's first mention of the concept, inflected or not; None without one."""
+    return english.find_mention(
+        text, concept, by_rule=False, any_case=False, hyphen_joins=False, drop_qualifier=False
+    )
 
 
 def fault(text: str, concept: Concept, kept: Sequence[str]) -> str | None:
@@ -75,16 +66,16 @@ def fault(text: str, concept: Concept, kept: Sequence[str]) -> str | None:
     if not (last and last.end() == len(text)) or text[:1].islower():
         return "unfinished"
     words = [word.lower() for word in WORD.findall(text)]
-    own = [word.lower() for word in WORD.findall(text[slice(*mention)])]
-    if len(words) - len(own) < FEWEST_WORDS:
+    mention_words = [word.lower() for word in WORD.findall(text[slice(*mention)])]
+    if len(words) - len(mention_words) < FEWEST_WORDS:
         return "too short"
     if MARKUP.search(text):
         return "markup"
     if text.count('"') % 2 or text.count("(") != text.count(")"):
         return "unbalanced quotes or brackets"
-    if is_loop(words, own):
+    if is_loop(words, mention_words):
         return "loop"
-    if any(alike(text, other, own) for other in kept):
+    if any(alike(text, other, mention_words) for other in kept):
         return "near-duplicate"
     return None
 

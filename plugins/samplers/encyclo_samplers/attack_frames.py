@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from importlib.resources import files
 
 from encyclo.types import Concept, Prompt
-from encyclo_samplers.templates import capital, slot_forms
+from encyclo_samplers.templates import SLOT, capital, packaged, written_form
 
-SLOT = re.compile(r"\{(\w+)\}")
 OTHERS = ("other", "second", "third")
 NOT_OWN = frozenset({*OTHERS, "meaning", "list"})
 CONFUSED = 3
@@ -36,12 +33,11 @@ class Frame:
 @cache
 def frames(part_of_speech: str, judging: bool) -> tuple[Frame, ...]:
     """Return the frames for a part of speech: those that make samples, or those that only judge."""
-    text = files("encyclo_samplers").joinpath("adversarial.toml").read_text(encoding="utf-8")
     role = "test" if judging else "train"
     group = "noun" if part_of_speech == "noun" else "other"
     return tuple(
         Frame(kind, f"adversarial.{kind}.{group}.{role}.{number}", line)
-        for kind, groups in tomllib.loads(text).items()
+        for kind, groups in tomllib.loads(packaged("attack_frames.toml")).items()
         for number, line in groups[group][role].items()
     )
 
@@ -60,15 +56,10 @@ def fill(
         values["list"] = ", ".join(words)
     if not frame.needs <= values.keys():
         return None
-    own = next(match for match in SLOT.finditer(frame.text) if match[1] not in NOT_OWN)
-    # A form that the concept lacks (a proper name has no plural) is its plain name.
-    article, word = slot_forms(concept).get(own[1].lower(), ("", concept.name))
-    if own[1].isupper():
-        article, word = article.upper(), word.upper()
-    elif own[1][0].isupper():
-        article, word = (capital(article), word) if article else ("", capital(word))
-    before = capital(_put(frame.text[: own.start()], values)) + article
-    text = before + word + _put(frame.text[own.end() :], values)
+    slot = next(match for match in SLOT.finditer(frame.text) if match[1] not in NOT_OWN)
+    article, word = written_form(concept, slot[1])
+    before = capital(_put(frame.text[: slot.start()], values)) + article
+    text = before + word + _put(frame.text[slot.end() :], values)
     return Prompt(concept.id, text, (len(before), len(before) + len(word)), frame.family)
 
 

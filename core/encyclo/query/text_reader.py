@@ -207,8 +207,13 @@ def _pooled(
     means = np.empty_like(states)
     for place, (start, end) in enumerate(spans):
         begin = next((a for a, b in words if max(a, start) < min(b, end)), start)
-        until = place + 1
-        read = pooled_tokens(spans[:until], special[:until], (begin, end), pooling) or (place,)
-        first, last = read[0], read[-1] + 1  # tokens of one text that are read lie together
+        until, lowest = place + 1, 0
+        if pooling == "span":  # no token before the word is read: they need not be looked at
+            lowest = place
+            while lowest and spans[lowest - 1][1] > begin:
+                lowest -= 1
+        read = pooled_tokens(spans[lowest:until], special[lowest:until], (begin, end), pooling)
+        # Tokens of one text that are read lie together.
+        first, last = (lowest + read[0], lowest + read[-1] + 1) if read else (place, until)
         means[place] = (total[last] - total[first]) / (last - first)
     return means

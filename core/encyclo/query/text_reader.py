@@ -204,7 +204,7 @@ def _pooled(
     special = [start == end for start, end in spans]
     words = [match.span() for match in _WORD.finditer(text)]
     total = np.concatenate([np.zeros((1, *states.shape[1:])), np.cumsum(states, axis=0, dtype=np.float64)])
-    means = np.empty_like(states)
+    bounds = np.empty((len(spans), 2), np.int64)  # tokens of one text that are read lie together
     for place, (start, end) in enumerate(spans):
         begin = next((a for a, b in words if max(a, start) < min(b, end)), start)
         until, lowest = place + 1, 0
@@ -213,7 +213,8 @@ def _pooled(
             while lowest and spans[lowest - 1][1] > begin:
                 lowest -= 1
         read = pooled_tokens(spans[lowest:until], special[lowest:until], (begin, end), pooling)
-        # Tokens of one text that are read lie together.
-        first, last = (lowest + read[0], lowest + read[-1] + 1) if read else (place, until)
-        means[place] = (total[last] - total[first]) / (last - first)
-    return means
+        bounds[place] = (lowest + read[0], lowest + read[-1] + 1) if read else (place, until)
+    first, last = bounds.T
+    means = (total[last] - total[first]) / (last - first)[:, None, None]
+    result: NDArray[np.float32] = means.astype(np.float32)
+    return result

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,6 +17,7 @@ from encyclo.errors import EncycloError, MissingDependencyError, PluginError, Un
 from encyclo.plugins.manager import Plugins, find_installed
 from encyclo.runs.open_run import batch_fault
 from encyclo.types import Concept, Samples
+from tests import third_party
 
 HEAD = """
 import pluggy
@@ -39,34 +40,10 @@ def load_concepts():
 
 
 @pytest.fixture
-def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Path]]:
     """Write a distribution with one plugin, as pip would leave it, and put it on the path."""
-    site = tmp_path / "site-packages"
-    site.mkdir()
-    monkeypatch.syspath_prepend(str(site))
-    monkeypatch.setattr(sys, "dont_write_bytecode", True)
-    modules = set(sys.modules)
-
-    def write(
-        name: str, code: str, package: str | None = None, target: str | None = None, needs: str = ""
-    ) -> Path:
-        package = package or f"{name}-package"
-        module = f"{package.replace('-', '_')}_{name}"
-        (site / f"{module}.py").write_text(HEAD + textwrap.dedent(code))
-        info = site / f"{package.replace('-', '_')}-1.0.dist-info"
-        info.mkdir(exist_ok=True)
-        requires = f"Requires-Dist: {needs}\n" if needs else ""
-        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n{requires}")
-        with (info / "entry_points.txt").open("a") as file:
-            if file.tell() == 0:
-                file.write("[encyclo]\n")
-            file.write(f"{name} = {target or module}\n")
-        return site
-
-    yield write
-    for name in set(sys.modules) - modules:
-        if str(site) in str(getattr(sys.modules[name], "__file__", "")):
-            del sys.modules[name]
+    for site in third_party.open_site(tmp_path / "site-packages", monkeypatch):
+        yield lambda name, code, **more: site.install(name, HEAD + textwrap.dedent(code), **more)
 
 
 def assert_refused(kind: type[EncycloError], act: Callable[[], object], *named: str) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 import textwrap
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -173,8 +174,9 @@ class Site:
         return found
 
 
+@contextmanager
 def open_site(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
-    """Make `folder` a site, for one test: the body of a fixture."""
+    """Make `folder` a site, for one test; its modules are forgotten afterwards."""
     folder.mkdir()
     monkeypatch.syspath_prepend(str(folder))
     monkeypatch.setattr(sys, "dont_write_bytecode", True)

@@ -22,7 +22,7 @@ ROLES = ("concepts", "capture", "interpreter", "scorer", "model")
 @pytest.fixture
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
     """A folder on the path with the engine's package in it."""
-    for opened in third_party.open_site(tmp_path / "site-packages", monkeypatch):
+    with third_party.open_site(tmp_path / "site-packages", monkeypatch) as opened:
         opened.install("engine", ENGINE)
         yield opened
 
@@ -328,8 +328,7 @@ def test_a_scorer_without_a_calibrator_gets_the_cores(encyclo, flags, tmp_path: 
     assert encyclo("run", *flags(), "--out", out).returncode == 0
     assert json.loads((out / "calibration.json").read_text())["fitted_on"] == "heldout_prompts"
     assert all(0 <= value <= 1 for value in confidences(encyclo, out))
-    found = library.open(out)
-    with found as book:
+    with library.open(out) as book:
         assert book.reader().calibrator.temperature == calibrator(out)["temperature"] != 7.5
 
 

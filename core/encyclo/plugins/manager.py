@@ -6,16 +6,18 @@ Only what is asked for is imported, so a broken third-party plugin breaks nothin
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+import inspect
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial, wraps
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import pluggy
 
 from encyclo import hookspecs
 from encyclo.errors import EncycloError, MissingDependencyError, PluginError, UnknownPluginError, UsageError
-from encyclo.plugins import attribution
+from encyclo.plugins.guards import OWNER, guard, guard_wrapper, marking
 from encyclo.plugins.traits import Traits, read_traits
 from encyclo.plugins.validation import GROUP, hooks_fault, result_fault, version_fault
 
@@ -24,8 +26,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 READY, BROKEN = "ready", "broken"
-_WITNESS = "encyclo's own witness"
-_NOTHING_SEEN = object()
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,10 @@ class Plugins:
         self._manager = pluggy.PluginManager(GROUP)
         self._manager.add_hookspecs(hookspecs)
         self._wrappers: list[str] = []
-        self._witness = _Witness(vars(self._manager.hook))
+        self._plugins: dict[str, object] = {}
+        """The loaded plugins themselves, by name; the manager has them behind guards."""
+        self._arguments: list[Mapping[str, Any]] = []
+        """Of the hook calls under way, the innermost last: a sampler may ask for a capture."""
 
     def load(self, name: str) -> InstalledPlugin:
         """Import and register the plugin `name`.
@@ -107,8 +110,9 @@ class Plugins:
         try:
             if wrong := hooks_fault(self._manager, plugin):
                 raise self.fault(name, wrong)
-            self._manager.register(plugin, name=name)
+            self._manager.register(self._guarded(name, plugin), name=name)
             self._manager.check_pending()
+            self._plugins[name] = plugin
         except Exception as error:
             if self._manager.has_plugin(name):
                 self._manager.unregister(name=name)
@@ -130,8 +134,6 @@ class Plugins:
                     f"choose it by its own flag, or leave it out."
                 )
             self._wrappers.append(name)
-        if names and not self._manager.has_plugin(_WITNESS):
-            self._manager.register(self._witness.plugin, name=_WITNESS)
 
     @property
     def wrappers(self) -> tuple[str, ...]:
@@ -174,7 +176,7 @@ class Plugins:
         """Return what the plugin `name` says of itself. Raises PluginError naming a trait that can't be."""
         self.load(name)
         try:
-            return read_traits(self._manager.get_plugin(name))
+            return read_traits(self._plugins[name])
         except ValueError as error:
             raise self.fault(name, str(error)) from error
 
@@ -208,25 +210,37 @@ class Plugins:
         Raises PluginError, naming the plugin or wrapper, if it raises or returns what it must not.
         """
         self.require(hook, name)
-        kept = {name, *self._wrappers, _WITNESS}
+        kept = {name, *self._wrappers}
         others = [plugin for key, plugin in self._manager.list_name_plugin() if key not in kept]
         caller = self._manager.subset_hook_caller(hook, remove_plugins=others)
-        self._witness.seen = _NOTHING_SEEN
-        with self.blame(name):
-            result = caller(**arguments)
-        if wrong := result_fault(hook, result, arguments):
-            raise self._wrong_result(hook, name, arguments, wrong)
+        self._arguments.append(arguments)
+        try:
+            with self.blame(name):
+                result = caller(**arguments)
+        finally:
+            self._arguments.pop()
+        if result is None:  # pluggy takes None for no answer, whoever gave it
+            raise self.fault(name, f"returned nothing from {hook}")
         return result
 
-    def _wrong_result(self, hook: str, name: str, arguments: Mapping[str, Any], wrong: str) -> PluginError:
-        """Return the error about a wrong result: a wrapper's fault, if what it was given was right."""
-        seen = self._witness.seen
-        wrapping = [wrapper for wrapper in self._wrappers if hook in self._wrapped_by(wrapper)]
-        if not wrapping or seen is _NOTHING_SEEN or result_fault(hook, seen, arguments):
-            return self.fault(name, wrong)
-        if len(wrapping) == 1:
-            return self.fault(wrapping[0], wrong)
-        return PluginError(f"One of the wrappers {_listed(wrapping)} around the plugin {name!r} {wrong}.")
+    def _guarded(self, name: str, plugin: object) -> object:
+        """Return an object with the plugin's hook implementations, each behind a guard that knows its name."""
+
+        def check(hook: str, result: object) -> None:
+            if wrong := result_fault(hook, result, self._arguments[-1]):
+                raise self.fault(name, wrong)
+
+        hooks = {}
+        for hook in dir(plugin):
+            if (options := self._manager.parse_hookimpl_opts(plugin, hook)) is None:
+                continue
+            function = getattr(plugin, hook)
+            if options["wrapper"] and not inspect.isgeneratorfunction(function):
+                raise self.fault(name, f"wraps {hook} with a function that is not a generator function")
+            around = guard_wrapper if options["wrapper"] else guard
+            guarded = around(function, partial(marking, name), partial(check, hook))
+            hooks[hook] = staticmethod(wraps(function)(guarded))
+        return type(name, (), hooks)()
 
     def iterate(self, name: str, items: Iterable[T]) -> Iterator[T]:
         """Iterate what a hook returned; an error raised on the way names the plugin."""
@@ -248,14 +262,7 @@ class Plugins:
         except EncycloError:
             raise
         except (Exception, SystemExit) as error:  # leaving is the command line's business
-            callers = vars(self._manager.hook).values()
-            suspects = [
-                attribution.Suspect(key, plugin, self.installed[key][0].entry_point.module)
-                for key, plugin in self._manager.list_name_plugin()
-                if key in {name, *self._wrappers}
-            ]
-            culprit = attribution.culprit(error, suspects, callers) or name
-            raise self.fault(culprit, f"failed with {_told(error)}") from error
+            raise self.fault(getattr(error, OWNER, name), f"failed with {_told(error)}") from error
 
     def fault(self, name: str, what: str) -> PluginError:
         """Return the error that says what the plugin `name` did wrong."""
@@ -274,20 +281,6 @@ class Plugins:
             state = BROKEN if error else READY
             rows += [PluginRow(name, hooks, c.package, c.version, state, error) for c in candidates]
         return rows
-
-
-class _Witness:
-    """Runs innermost where wrappers are opted in, and sees what the chosen plugin itself returned."""
-
-    def __init__(self, hooks: Iterable[str]) -> None:
-        self.seen: object = _NOTHING_SEEN
-
-        @pluggy.HookimplMarker(GROUP)(wrapper=True, trylast=True)
-        def watch() -> Generator[None, object, object]:
-            self.seen = yield
-            return self.seen
-
-        self.plugin = type("Witness", (), dict.fromkeys(hooks, staticmethod(watch)))()
 
 
 def _import(found: InstalledPlugin) -> Any:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from encyclo.testing.scorers import ScorerContract
-from encyclo.types import Scores, Split
+from encyclo.types import Context, Scores, Split
 
 
 class TestCalibrated(ScorerContract):
@@ -18,7 +18,7 @@ class TestCalibrated(ScorerContract):
 def honest(planted, samples) -> Scores:
     from encyclo_scorers.calibrated import score_confidence
 
-    return score_confidence(planted, samples)
+    return score_confidence(planted, samples, Context(0, "cpu", None, Path()))
 
 
 def changed(scores: Scores, **fields) -> Scores:
@@ -42,7 +42,7 @@ def narrow(planted, samples) -> Scores:
 
 
 def peeking(planted, samples) -> Scores:
-    samples.read(samples.rows(Split.TRAIN))
+    planted.read(samples.read(samples.rows(Split.TRAIN)))
     return honest(planted, samples)
 
 

@@ -213,17 +213,13 @@ def cross_fit(
     Returns metrics.json's calibration object with `coverage` (accuracy where only the surest are answered) and
     `conformal` (measured coverage and mean size of the sets); None where there is too little to judge by.
     """
-    names = np.unique(groups)
-    if len(names) < 2 or len(readings) < FEWEST:
+    parts = list(cross_fitted(readings, groups, distribution, folds, seed))
+    if not parts:
         return None
-    names = np.random.default_rng(seed).permutation(names)
-    side = {int(name): place % min(folds, len(names)) for place, name in enumerate(names)}
-    fold = np.array([side[int(g)] for g in groups])
     confidence = np.zeros(len(readings))
     held, size = np.zeros(len(readings), bool), np.zeros(len(readings))
-    for number in range(int(fold.max()) + 1):
-        judged = fold == number
-        calibrator, some = fit(readings.take(~judged), distribution), readings.take(judged)
+    for judged, calibrator in parts:
+        some = readings.take(judged)
         confidence[judged] = calibrator.confidences(some.top, some.distance)[:, 0]
         own = calibrator.nonconformity(some.top, some.own[:, None])[:, 0]
         held[judged] = own <= calibrator.conformal
@@ -237,6 +233,28 @@ def cross_fit(
     )
     answered = calibration.accuracy_by_coverage(confidence, readings.right)
     return report(confidence, readings.right).model_copy(update={"coverage": answered, "conformal": sets})
+
+
+def cross_fitted(
+    readings: Readings,
+    groups: NDArray[np.integer],
+    distribution: TrainingDistribution,
+    folds: int = 5,
+    seed: int = 0,
+) -> Iterator[tuple[NDArray[np.bool_], Calibrator]]:
+    """Yield (which readings, bool [n], the calibrator fitted on all others) of each fold; whole `groups` [n] change.
+
+    Nothing where there are fewer than two groups or too few readings.
+    """
+    names = np.unique(groups)
+    if len(names) < 2 or len(readings) < FEWEST:
+        return
+    names = np.random.default_rng(seed).permutation(names)
+    side = {int(name): place % min(folds, len(names)) for place, name in enumerate(names)}
+    fold = np.array([side[int(g)] for g in groups])
+    for number in range(int(fold.max()) + 1):
+        judged = fold == number
+        yield judged, fit(readings.take(~judged), distribution)
 
 
 def report(

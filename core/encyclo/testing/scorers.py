@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encyclo.testing.contract import require
-from encyclo.testing.fixtures.planted import PlantedReader, watched
+from encyclo.testing.fixtures.planted import PlantedReader, WatchedReader
 from encyclo.testing.hooked import HookContract
 from encyclo.types import SampleSet, Scores, Split
 
@@ -95,11 +95,10 @@ class ScorerContract(HookContract):
         require(width[1] <= width[0] / 2, f"Intervals are {width[0]:.2f} wide, then {width[1]:.2f}.")
 
     def check_reads_what_training_never_saw(self, folder: Path) -> None:
-        """Only rows of `Split.CALIBRATION` and `Split.TEST` are read."""
-        planted, log = reader(), list[NDArray[np.int64]]()
-        samples = planted.samples(5)
-        self.score(planted, watched(samples, log), folder)
-        read = {Split(s).name for rows in log for s in samples.split[rows]}
+        """The interpreter is asked about rows of `Split.CALIBRATION` and `Split.TEST` alone."""
+        planted = WatchedReader(reader().accuracy)
+        self.score(planted, planted.marked(planted.samples(5)), folder)
+        read = {Split(split).name for split in planted.read_of}
         require(read <= {"CALIBRATION", "TEST"}, f"It read samples of {', '.join(sorted(read))}.")
 
     def check_nothing_is_made_up(self, folder: Path) -> None:

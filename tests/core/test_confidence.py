@@ -5,15 +5,17 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
 
 from encyclo.errors import DamagedError
 from encyclo.runs.calibration_file import load_calibrator, save_calibrator
-from encyclo.statistics import calibration, confidence
+from encyclo.statistics import accuracy, calibration, confidence
 from encyclo.statistics.accuracy import true_ranks
 from encyclo.statistics.confidence import Calibrator, Readings, TrainingDistribution
+from encyclo.types import SampleSet, Split
 
 CONCEPTS = 30
 KNOWN = TrainingDistribution(np.zeros((1, 1), np.float32), np.ones((1, 1), np.float32))
@@ -133,6 +135,37 @@ def test_too_little_is_not_judged():
     assert confidence.cross_fit(readings, np.zeros(600, int), KNOWN) is None
     few = readings.take(np.arange(confidence.FEWEST - 1))
     assert confidence.cross_fit(few, few.truth, KNOWN) is None
+
+
+def test_every_batch_is_fetched_once(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(accuracy, "BATCH", 100)
+    generator = np.random.default_rng(0)
+    values = generator.normal(size=(250, 1, CONCEPTS)).astype(np.float32)
+    fetched: list[int] = []
+
+    def fetch(rows: np.ndarray) -> np.ndarray:
+        fetched.extend(rows.tolist())
+        return values[rows]
+
+    truth = generator.integers(0, CONCEPTS, 250).astype(np.int32)
+    samples = SampleSet(
+        truth, np.ones(250, bool), np.zeros(250, np.int32), ("a",), np.full(250, Split.TEST, np.int8), (-1,), fetch
+    )  # fmt: skip
+    rows = np.arange(0, 250, dtype=np.int64)[::-1]
+    readings = confidence.collect_readings(Reads(), samples, rows, KNOWN)
+    assert fetched == rows.tolist(), "each row once, in order"
+    expected = of_scores(values[rows, 0], truth[rows], KNOWN.distance(values[rows]))
+    for name in ("truth", "best", "rank", "top", "own", "rival", "distance"):
+        np.testing.assert_array_equal(getattr(readings, name), getattr(expected, name), err_msg=name)
+
+
+class Reads:
+    """An interpreter whose scores are the activations themselves."""
+
+    concepts: ClassVar = [f"c{i}" for i in range(CONCEPTS)]
+
+    def read(self, activations: np.ndarray) -> np.ndarray:
+        return activations[:, 0]
 
 
 @pytest.fixture

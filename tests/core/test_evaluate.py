@@ -19,7 +19,7 @@ from encyclo.evaluation.rungs import capture_definitions, check_apart, described
 from encyclo.evaluation.unseen_concepts import take_out_concepts
 from encyclo.pipeline.natural_sentences import NaturalSentences, RungSamples, natural_prompts, prompts_of
 from encyclo.runs.directory import read_record
-from encyclo.runs.metrics import Metrics, read_metrics
+from encyclo.runs.metrics import Metrics, read_metrics, write_metrics
 from encyclo.runs.open_run import OpenRun
 from encyclo.runs.reopen import reopen_run
 from encyclo.statistics.splits import unseen_concepts
@@ -85,6 +85,11 @@ def test_a_run_measures_natural_sentences_by_itself(listed: tuple[Path, Path]):
     assert natural["transformer"]["n"] == natural["centroid"]["n"] == NAMED
     assert metrics["accuracy"]["unseen"] is None
     assert (listed[0] / "calibration.json").exists()
+
+
+def test_its_metrics_read_and_written_again_are_the_same_json(climbed: tuple[Path, dict], tmp_path: Path):
+    write_metrics(tmp_path, read_metrics(climbed[0]))
+    assert (tmp_path / "metrics.json").read_text() == (climbed[0] / "metrics.json").read_text()
 
 
 def test_every_rung_stands_beside_the_baseline_with_interval_and_null(climbed: tuple[Path, dict]):

@@ -19,7 +19,7 @@ from encyclo.errors import DamagedError, RunDirectoryError
 from encyclo.pipeline.rounds import Plan
 from encyclo.pipeline.units import SAMPLES_A_UNIT, plan_units
 from encyclo.schema import Part
-from encyclo.storage import files
+from encyclo.storage import checksums, files
 from encyclo.storage.ledger import Commit, Ledger, Unit, locked, read_committed, sums_of
 from encyclo.types import Concept
 
@@ -129,6 +129,30 @@ def test_a_broken_record_is_named(ledger, content):
     assert "delete it" in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"owner": "me"},
+        {"rows": "many"},
+        {"rows": None},
+        {"rows": 1.5},
+        {"stage": [1]},
+        {"seconds": "long"},
+        {"part": "../part"},
+        {"checksum": 3},
+        {"files": ["part.h5"]},
+        {"files": {"part.h5": "sha256"}},
+    ],
+)
+def test_a_record_that_can_not_be_is_refused_although_its_checksum_is_right(ledger, changed):
+    path = ledger.commits_folder / "a.json"
+    content = {**dataclasses.asdict(commit_of("a")), **changed}
+    path.write_text(json.dumps(checksums.sealed(content)))
+    with pytest.raises(DamagedError) as refused:
+        ledger.commits()
+    assert str(path) in str(refused.value) and "\n" not in str(refused.value)
+
+
 def test_a_record_that_is_no_text_is_named(ledger):
     (ledger.commits_folder / "u2.json").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(DamagedError, match=r"u2\.json"):
@@ -157,6 +181,17 @@ def test_sweep_removes_orphans_only(ledger):
     assert sorted(ledger.parts_folder.iterdir()) == [kept, folder_kept]
     assert (folder_kept / "chunk").read_text() == "kept"
     assert sorted(p.name for p in ledger.commits_folder.iterdir()) == ["u1.json", "u2.json"]
+
+
+def test_keep_removes_every_other_unit_whole(ledger):
+    for unit in ("a", "b"):
+        assert ledger.commit(commit_of(unit, f"{unit}-part"))
+        (ledger.parts_folder / f"{unit}-part.h5").write_text("samples")
+    ledger.keep(ledger.commits().values())
+    assert ledger.commits().keys() == {"a", "b"}
+    ledger.keep([commit_of("b")])
+    assert ledger.commits().keys() == {"b"}
+    assert [path.name for path in ledger.parts_folder.iterdir()] == ["b-part.h5"]
 
 
 def test_sweep_removes_a_link_and_not_what_it_points_to(ledger, tmp_path):

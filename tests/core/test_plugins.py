@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,8 +15,10 @@ import pytest
 
 from encyclo.errors import EncycloError, MissingDependencyError, PluginError, UnknownPluginError, UsageError
 from encyclo.plugins.manager import Plugins, find_installed
+from encyclo.plugins.traits import Traits
 from encyclo.runs.open_run import batch_fault
 from encyclo.types import Concept, Samples
+from tests import third_party
 
 HEAD = """
 import pluggy
@@ -39,34 +41,10 @@ def load_concepts():
 
 
 @pytest.fixture
-def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Path]]:
     """Write a distribution with one plugin, as pip would leave it, and put it on the path."""
-    site = tmp_path / "site-packages"
-    site.mkdir()
-    monkeypatch.syspath_prepend(str(site))
-    monkeypatch.setattr(sys, "dont_write_bytecode", True)
-    modules = set(sys.modules)
-
-    def write(
-        name: str, code: str, package: str | None = None, target: str | None = None, needs: str = ""
-    ) -> Path:
-        package = package or f"{name}-package"
-        module = f"{package.replace('-', '_')}_{name}"
-        (site / f"{module}.py").write_text(HEAD + textwrap.dedent(code))
-        info = site / f"{package.replace('-', '_')}-1.0.dist-info"
-        info.mkdir(exist_ok=True)
-        requires = f"Requires-Dist: {needs}\n" if needs else ""
-        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n{requires}")
-        with (info / "entry_points.txt").open("a") as file:
-            if file.tell() == 0:
-                file.write("[encyclo]\n")
-            file.write(f"{name} = {target or module}\n")
-        return site
-
-    yield write
-    for name in set(sys.modules) - modules:
-        if str(site) in str(getattr(sys.modules[name], "__file__", "")):
-            del sys.modules[name]
+    with third_party.open_site(tmp_path / "site-packages", monkeypatch) as site:
+        yield lambda name, code, **more: site.install(name, HEAD + textwrap.dedent(code), **more)
 
 
 def assert_refused(kind: type[EncycloError], act: Callable[[], object], *named: str) -> str:
@@ -300,6 +278,37 @@ def test_a_samplers_stage(install):
     plugins = Plugins()
     assert [plugins.traits(name).stage for name in ("raw", "unnamed", "third")] == [0, 1, 3]
     assert_refused(PluginError, lambda: plugins.traits("wrong"), "'wrong'", "wrong-package 1.0", "'three'")
+
+
+@pytest.mark.parametrize(
+    ("trait", "named"),
+    [
+        ("STAGE = 'three'", "the stage 'three'"),
+        ("STAGE = -1", "the stage -1"),
+        ("STAGE = 128", "the stage 128"),
+        ("STAGE = 1.0", "the stage 1.0"),
+        ("STAGE = None", "the stage None"),
+        ("FINGERPRINT = 3", "the fingerprint 3"),
+        ("FINGERPRINT = None", "the fingerprint None"),
+        ("LICENCE = ['MIT']", "the licence ['MIT']"),
+        ("MOST_CONCEPTS = 0", "MOST_CONCEPTS 0"),
+        ("MOST_CONCEPTS = 'many'", "MOST_CONCEPTS 'many'"),
+        ("MOST_CONCEPTS = 2.5", "MOST_CONCEPTS 2.5"),
+        ("Options = {'size': 3}", "Options that are no pydantic model"),
+        ("class Size(BaseModel): ...\nOptions = Size()", "Options that are no pydantic model"),
+    ],
+)
+def test_a_trait_that_can_not_be_is_refused_naming_plugin_and_package(install, trait, named):
+    install("wrong", CONCEPTS + trait)
+    assert_refused(PluginError, lambda: Plugins().traits("wrong"), "'wrong'", "wrong-package 1.0", named)
+
+
+def test_traits_are_read_in_one_place_and_none_is_needed(install):
+    install("plain", CONCEPTS)
+    install("speaking", CONCEPTS + "STAGE, FINGERPRINT, LICENCE, MOST_CONCEPTS = 127, 'ab', 'MIT', 1")
+    plugins = Plugins()
+    assert plugins.traits("plain") == Traits(None, 1, False, None, "", None)
+    assert plugins.traits("speaking") == Traits(None, 127, False, 1, "ab", "MIT")
 
 
 def test_a_wrapper_runs_only_where_it_is_opted_in(install):

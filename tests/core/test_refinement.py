@@ -19,6 +19,7 @@ from encyclo.pipeline.rounds import Plan, Result, Rounds
 from encyclo.query.encyclopedia import open_run
 from encyclo.runs.metrics import StageFigures
 from encyclo.runs.open_run import Captured
+from encyclo.storage import checksums
 from encyclo.types import Prompt, Scores
 from tests.commands import in_own_process, one_sentence, start
 from tests.core.test_run import assert_same_encyclopedia
@@ -213,6 +214,40 @@ def test_a_damaged_plan_says_how_to_go_on(tmp_path: Path):
     (tmp_path / "rounds" / "0" / "plan.json").write_text('{"stage": 1,')
     with pytest.raises(DamagedError, match="delete the folder"):
         rounds.plan(0)
+
+
+@pytest.mark.parametrize(
+    ("file", "where", "value"),
+    [
+        ("plan.json", "owner", "me"),
+        ("plan.json", "stage", "first"),
+        ("plan.json", "concepts", [0, "b"]),
+        ("plan.json", "wanted", 3),
+        ("plan.json", "done", None),
+        ("result.json", "owner", "me"),
+        ("result.json", "row", [1]),
+        ("result.json", "accuracy", {"top1": "high"}),
+        ("result.json", "settled", ["yes"]),
+        ("result.json", "scores", {}),
+        ("result.json", "scores.owner", "me"),
+        ("result.json", "scores.low", ["x"]),
+        ("result.json", "row.confidence", "high"),
+    ],
+)
+def test_a_round_that_can_not_be_is_refused_although_its_checksum_is_right(
+    staged_run: Path, tmp_path: Path, file: str, where: str, value: object
+):
+    shutil.copytree(staged_run / "rounds", tmp_path / "rounds")
+    path = tmp_path / "rounds" / "1" / file
+    rounds, content = Rounds(tmp_path), checksums.read_sealed(path)
+    read = rounds.plan if file == "plan.json" else rounds.result
+    assert read(1) is not None
+    *outer, key = where.split(".")
+    (content[outer[0]] if outer else content)[key] = value
+    path.write_text(json.dumps(checksums.sealed(content)))
+    with pytest.raises(DamagedError) as refused:
+        read(1)
+    assert str(path) in str(refused.value) and "\n" not in str(refused.value)
 
 
 ALL = ["--limit", "8", "--per-concept", "4"]

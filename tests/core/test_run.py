@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -132,6 +133,34 @@ def test_signatures_are_the_means_of_their_samples(tiny_run: Path):
         )
 
 
+def test_reading_is_calibrated_as_the_entries_are(tiny_run: Path):
+    """Without natural sentences: the temperature that the scorer fitted is the one that `read` uses."""
+    calibration = json.loads((tiny_run / "calibration.json").read_text())
+    metrics = json.loads((tiny_run / "metrics.json").read_text())
+    assert metrics["accuracy"]["natural"] is None and calibration["fitted_on"] == "heldout_prompts"
+    assert calibration["calibrator"]["temperature"] == metrics["calibration"]["temperature"]
+
+
+def test_a_run_whose_last_round_another_process_judged_is_calibrated_the_same(
+    encyclo, tmp_path: Path, tiny_run: Path, tiny_flags: list[str]
+):
+    out = tmp_path / "run"
+    shutil.copytree(tiny_run, out)
+    for name in ("metrics.json", "calibration.json"):
+        (out / name).unlink()
+    result = encyclo("run", "--sampler", "templates", "--limit", "40", "--out", out, *tiny_flags)
+    assert result.returncode == 0, result.stderr
+    assert "Training the transformer" not in result.stderr, "its interpreter is loaded"
+    assert (out / "calibration.json").read_bytes() == (tiny_run / "calibration.json").read_bytes()
+
+
+def test_metrics_read_and_written_again_are_the_same_json(tiny_run: Path, tmp_path: Path):
+    from encyclo.runs.metrics import read_metrics, write_metrics
+
+    write_metrics(tmp_path, read_metrics(tiny_run))
+    assert (tmp_path / "metrics.json").read_text() == (tiny_run / "metrics.json").read_text()
+
+
 def test_the_same_command_again_computes_nothing(encyclo, tiny_run: Path, tiny_flags: list[str]):
     before = {path: path.stat().st_mtime_ns for path in tiny_run.rglob("*") if path.is_file()}
     result = encyclo("run", "--sampler", "templates", "--limit", "40", "--out", tiny_run, *tiny_flags)
@@ -251,6 +280,53 @@ def test_plan_predicts_and_writes_nothing(encyclo, tmp_path: Path, tiny_run: Pat
     tokens = json.loads((tiny_run / "metrics.json").read_text())["capture"]["tokens"]
     assert abs(plan["tokens"] - tokens) <= 0.05 * tokens
     assert not (tmp_path / "out").exists()
+
+
+PLAN = ["plan", "--sampler", "templates", "--limit"]
+
+
+def test_plan_accepts_the_runs_own_directory_and_changes_nothing_there(
+    encyclo, tiny_run: Path, tiny_flags: list[str]
+):
+    before = {path: path.stat().st_mtime_ns for path in tiny_run.rglob("*")}
+    result = encyclo(*PLAN, "40", "--out", tiny_run, *tiny_flags)
+    assert result.returncode == 0, result.stderr
+    assert before == {path: path.stat().st_mtime_ns for path in tiny_run.rglob("*")}
+
+
+@pytest.mark.parametrize("what", ["file", "other files", "another run"])
+def test_plan_refuses_an_out_that_run_would_refuse(
+    encyclo, tmp_path: Path, tiny_run: Path, tiny_flags: list[str], what: str
+):
+    out = tmp_path / "out"
+    if what == "file":
+        out.write_text("a file")
+    elif what == "other files":
+        out.mkdir()
+        (out / "notes.txt").write_text("notes")
+    else:
+        out = tiny_run
+    said = []
+    for command in ("plan", "run"):
+        result = encyclo(command, *PLAN[1:], "39", "--out", out, *tiny_flags)
+        assert result.returncode == 2 and not result.stdout
+        said.append(one_sentence(result.stderr))
+    assert said[0] == said[1]
+    assert {
+        "file": "is a file",
+        "other files": "holds other files",
+        "another run": "limit: 40 there, 39 now",
+    }[what] in said[0]
+
+
+def test_plan_without_an_out_looks_at_no_directory(
+    encyclo, tmp_path: Path, tiny_flags: list[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "encyclopedia").write_text("a file where the default --out would be")
+    result = encyclo(*PLAN, "4", *tiny_flags)
+    assert result.returncode == 0, result.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["encyclopedia"]
 
 
 def test_a_configuration_file_means_the_same_as_flags(

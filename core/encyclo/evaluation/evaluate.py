@@ -48,7 +48,7 @@ def evaluate(path: Path, progress: Progress, device: str = "auto", limit: int = 
         metrics = before.model_copy(
             update={"accuracy": before.accuracy.model_copy(update=rungs), "unfamiliar": unfamiliar}
         )
-        write(path, metrics)
+        write(path, metrics, own)
         return metrics
 
 
@@ -108,7 +108,7 @@ def read_natural(
     return found.model_copy(update={"calibration": calibration})
 
 
-def write(path: Path, metrics: Metrics) -> None:
+def write(path: Path, metrics: Metrics, interpreter: Interpreter | None = None) -> None:
     """Replace the page, then metrics.json: a crash between them leaves the old figures, to be measured again."""
-    report_run(path, metrics)
+    report_run(path, metrics, interpreter)
     write_metrics(path, metrics)

@@ -83,7 +83,7 @@ def self_test(run: OpenRun, prompts: list[Prompt]) -> dict[str, float] | None:
         prompts=prompts,
         layers=session.schema.layer_index,
         pooling=session.config.pooling,
-        context=run.context(name),
+        context=run.capture_context(),
     )
     return found
 

@@ -42,6 +42,7 @@ def finish(
             calibration[name] = trained.scores.calibration
     book = make_book(run, commits, judged, settled)
     session.progress.stage("Writing the encyclopedia")
+    run.ledger.keep(commits)
     with session.plugins.blame(config.store):
         finalise(run.store, run.path, [commit for commit in commits if commit.rows], book)
     run.save_interpreter(judged.interpreter, run.path / "interpreter")

@@ -57,6 +57,8 @@ class Result:
 class ScoresRecord(BaseModel):
     """Scores as result.json has them; null where a confidence could not be measured."""
 
+    model_config = ConfigDict(extra="forbid")
+
     confidence: list[float | None]
     low: list[float | None]
     high: list[float | None]
@@ -65,6 +67,8 @@ class ScoresRecord(BaseModel):
 
 class ResultRecord(BaseModel):
     """result.json: a `Result` in JSON's types, booleans as 0 and 1."""
+
+    model_config = ConfigDict(extra="forbid")
 
     row: StageFigures
     accuracy: Accuracy | None

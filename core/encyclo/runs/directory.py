@@ -18,7 +18,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from packaging.requirements import Requirement
+from packaging.requirements import InvalidRequirement, Requirement
 
 from encyclo.errors import DamagedError, RunDirectoryError, StoreError
 from encyclo.storage import checksums, files
@@ -230,8 +230,7 @@ def _versions(packages: set[str]) -> dict[str, str]:
     names = dict.fromkeys(_LIBRARIES)
     for package in sorted(packages):
         names[package] = None
-        for line in _requirements(package):
-            requirement = Requirement(line)
+        for requirement in _requirements(package):
             if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
                 names[requirement.name] = None
     versions = {"encyclo": __version__}
@@ -241,11 +240,12 @@ def _versions(packages: set[str]) -> dict[str, str]:
     return versions
 
 
-def _requirements(package: str) -> list[str]:
-    try:
-        return importlib.metadata.requires(package) or []
-    except importlib.metadata.PackageNotFoundError:
-        return []
+def _requirements(package: str) -> Iterator[Requirement]:
+    """Yield what a package requires; a line that is no requirement says nothing."""
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        for line in importlib.metadata.requires(package) or ():
+            with contextlib.suppress(InvalidRequirement):
+                yield Requirement(line)
 
 
 def _differences(there: Any, here: Any, prefix: str = "") -> Iterator[str]:

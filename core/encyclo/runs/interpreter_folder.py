@@ -36,14 +36,15 @@ def load_interpreter(plugins: Plugins, name: str, folder: Path, context: Context
 def check_sums(folder: Path) -> list[Path]:
     """Compare a folder's files with the sha256 beside them; return their paths. Raises DamagedError naming one."""
     try:
-        sums = json.loads((folder / SUMS).read_text(encoding="utf-8"))
+        sums = dict(json.loads((folder / SUMS).read_text(encoding="utf-8")))
         names = [PurePosixPath(name) for name in sums]
     except (OSError, ValueError, TypeError) as error:
         raise DamagedError(f"{folder}/{SUMS} can't be read: {error}.") from error
     for name, expected in zip(names, sums.values(), strict=True):
         path = folder / name
-        inside = not name.is_absolute() and ".." not in name.parts and not path.is_symlink()
-        if not inside or not path.is_file() or files.sha256_of(path) != expected:
+        inside = not name.is_absolute() and ".." not in name.parts
+        linked = any(folder.joinpath(*name.parts[:end]).is_symlink() for end in range(1, len(name.parts) + 1))
+        if not inside or linked or not path.is_file() or files.sha256_of(path) != expected:
             raise DamagedError(
                 f"{path} is not the file that the run wrote; run the command again in a new --out."
             )

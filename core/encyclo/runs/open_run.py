@@ -56,6 +56,10 @@ class OpenRun:
         """Return the context that `plugin` gets: its own options and folder, and `more`."""
         return self.session.context(plugin, self.path, **more)
 
+    def capture_context(self) -> Context:
+        """Return the context that the capture plugin gets: on the model's own device."""
+        return self.context(self.session.config.capture, device=self.session.model.device)
+
     def capture(self, prompts: Sequence[Prompt], advance: Callable[[int], None] | None = None) -> Captured:
         """Capture prompts through the run's capture plugin; `advance` is told of every batch.
 
@@ -69,7 +73,7 @@ class OpenRun:
             prompts=list(prompts),
             layers=schema.layer_index,
             pooling=session.config.pooling,
-            context=self.context(name),
+            context=self.capture_context(),
         )
         shape = (len(prompts), len(schema.layers), schema.hidden_size)
         activations = np.empty(shape, np.float32)

@@ -66,11 +66,11 @@ class Session:
     def context(self, plugin: str, out: Path, **more: Any) -> Context:
         """Return the context that `plugin` gets: its own options and folder, and `more`.
 
-        The capture plugin is told the model's device, any other what the user asked for.
+        The device is what the user asked for, unless `more` names another.
         """
         return Context(
             seed=self.config.seed,
-            device=self.model.device if plugin == self.config.capture else self.config.device,
+            device=more.pop("device", self.config.device),
             options=self.options[plugin],
             folder=plugin_folder(out, plugin),
             model=self.model,

@@ -18,7 +18,7 @@ import dataclasses
 import os
 import shutil
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -161,6 +161,17 @@ class Ledger:
                 raise DamagedError(f"Part {part} can't be trusted: {error}.") from error
             found |= {f"{root.name}/{name}" if name else root.name: size for name, size in listed.items()}
         return found
+
+    def keep(self, commits: Iterable[Commit]) -> None:
+        """Remove every other unit, record first: one that another version of a plugin gave, say.
+
+        Only for the holder of the run's lock.
+        """
+        others = self.commits().keys() - {commit.unit for commit in commits}
+        for unit in others:
+            _remove(self.commits_folder / f"{unit}.json")
+        if others:
+            self.sweep()
 
     def sweep(self) -> None:
         """Remove what attempts that never committed left behind. Only for the holder of the run's lock."""

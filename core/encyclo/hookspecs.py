@@ -46,15 +46,17 @@ def load_concepts(options: BaseModel | None) -> Iterable[Concept] | None:
 
 @hookspec(firstresult=True)
 def sample_prompts(concepts: Sequence[Concept], stage: int, context: Context) -> Iterable[Prompt] | None:
-    """Yield about `context.prompts_for(concept.id)` prompts for each concept, concept by concept.
+    """Yield at most `context.prompts_for(concept.id)` prompts for each concept, concept by concept.
 
     What is yielded for a concept may depend on (seed, stage, concept) alone: draw from
     `context.random(stage, concept.id)`. The span must hold the mention.
 
         @hookimpl
-        def sample_prompts(concepts):
+        def sample_prompts(concepts, context):
             for concept in concepts:
-                yield Prompt(concept.id, f"A {concept.name}", (2, 2 + len(concept.name)), family="a")
+                for opening in OPENINGS[: context.prompts_for(concept.id)]:
+                    span = (len(opening), len(opening) + len(concept.name))
+                    yield Prompt(concept.id, opening + concept.name, span, family=opening.strip())
     """
 
 
@@ -64,7 +66,7 @@ def load_model(name: str, context: Context) -> Model | None:
 
     @hookimpl
     def load_model(name, context):
-        return MyModel(name, device=context.device)
+        return MyModel(name, context.device, context.options.dtype)
     """
 
 
@@ -74,13 +76,18 @@ def capture_layers(
 ) -> Iterable[Samples] | None:
     """Yield the prompts' hidden layers in batches, in any order; each batch knows its prompts' positions.
 
-    `layers` are `hidden_states` indices from 0 to `context.model.depth`.
+    `layers` are `hidden_states` indices from 0 to `context.model.depth`; `encyclo.pooling` says which tokens a
+    pooling averages.
 
         @hookimpl
-        def capture_layers(prompts, layers, context):
-            for i, prompt in enumerate(prompts):
+        def capture_layers(prompts, layers, pooling, context):
+            for place, prompt in enumerate(prompts):
+                ranges = context.model.tokens(prompt.text)
+                special = [found == (0, 0) for found in ranges]
+                tokens = list(pooled_tokens(ranges, special, prompt.span, pooling))
                 states = context.model.forward([prompt.text], layers)[0]
-                yield Samples(np.array([i]), states[-1:], tokens=len(states), tokens_computed=len(states))
+                pooled = states[tokens].mean(axis=0)
+                yield Samples(np.array([place]), pooled[None], tokens=len(states), tokens_computed=len(states))
     """
 
 
@@ -118,16 +125,18 @@ def train_interpreter(
 ) -> Interpreter | None:
     """Train on the samples of `Split.TRAIN`, watch `Split.VALIDATION`; touch no other split.
 
-    @hookimpl
-    def train_interpreter(samples, concepts, context):
-        rows = samples.rows(Split.TRAIN)
-        return MyInterpreter([c.id for c in concepts]).fit(samples.read(rows), samples.concept[rows])
+    docs/hooks.md has a whole one, which reads a block of rows at a time.
+
+        @hookimpl
+        def train_interpreter(samples, concepts):
+            rows = samples.rows(Split.TRAIN)
+            return MyInterpreter.fit([c.id for c in concepts], samples.read(rows), samples.concept[rows])
     """
 
 
 @hookspec(firstresult=True)
 def load_interpreter(folder: Path, context: Context) -> Interpreter | None:
-    """Load what the plugin's interpreter saved into `folder`.
+    """Load what the plugin's interpreter saved into `folder`, with the options that it was trained with.
 
     @hookimpl
     def load_interpreter(folder):
@@ -139,11 +148,13 @@ def load_interpreter(folder: Path, context: Context) -> Interpreter | None:
 def score_confidence(interpreter: Interpreter, samples: SampleSet, context: Context) -> Scores | None:
     """Say how far each concept's reading can be trusted, from samples that training never saw.
 
-    @hookimpl
-    def score_confidence(interpreter, samples):
-        rows = samples.rows(Split.CALIBRATION, Split.TEST)
-        right = interpreter.read(samples.read(rows)).argmax(1) == samples.concept[rows]
-        return my_scores(right, samples.concept[rows])
+    `context.natural` has sentences by other authors, where there are any. docs/hooks.md has a whole one.
+
+        @hookimpl
+        def score_confidence(interpreter, samples):
+            rows = samples.named_rows(Split.CALIBRATION, Split.TEST)
+            right = interpreter.read(samples.read(rows)).argmax(1) == samples.concept[rows]
+            return my_scores(right, samples.concept[rows])
     """
 
 

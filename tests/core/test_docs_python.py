@@ -39,6 +39,7 @@ def test_every_method_that_a_user_has_is_described():
     text = (DOCS / "python.md").read_text(encoding="utf-8")
     for name in (
         "read",
+        "reader",
         "search",
         "to_pandas",
         "samples",

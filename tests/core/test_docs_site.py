@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
+import importlib
+import importlib.util
 import inspect
 import os
 import re
@@ -18,8 +21,11 @@ import pytest
 
 import encyclo as package
 from encyclo import hookspecs
+from encyclo.plugins.traits import Traits, read_traits
 from encyclo.plugins.validation import GROUP, hooks_fault
-from encyclo.types import Concept, Context, Prompt
+from encyclo.scaffold import CONTRACTS, KINDS, write_package
+from encyclo.testing.fixtures.planted import PlantedReader, PlantedSamples
+from encyclo.types import Context, Prompt
 from tests.commands import in_own_process
 from tests.plugins.test_external import run_pytest
 
@@ -47,55 +53,88 @@ def test_the_site_builds_strictly(tmp_path: Path):
 # --- hooks.md -------------------------------------------------------------------------------------------------
 
 
-class MyModel:
-    def __init__(self, name, device):
-        self.name, self.device = name, device
+def examples() -> dict[str, str]:
+    """Return the examples of hooks.md by the hook of their heading."""
+    found = re.findall(r"^## (\w+)\(.*?```python\n(.*?)```", page("hooks.md"), flags=re.S | re.M)
+    return {**dict(found), "Hook wrappers": blocks("hooks.md", "python")[-1]}
+
+
+EXAMPLES = examples()
+WRITTEN = tuple(hook for hook in KINDS if hook not in ("load_concepts", "sample_prompts"))
+"""Hooks whose examples are what `encyclo new-plugin` writes."""
+
+
+def functions(code: str) -> dict[str, str]:
+    """Return a module's functions as they are written, decorators left out."""
+    nodes = [node for node in ast.parse(code).body if isinstance(node, ast.FunctionDef)]
+    return {node.name: ast.get_source_segment(code, node) for node in nodes}
+
+
+def scaffold(hook: str, folder: Path) -> str:
+    """Return the module that `encyclo new-plugin my --hook HOOK` writes."""
+    return (write_package("my", hook, folder) / "encyclo_my.py").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("hook", WRITTEN)
+def test_an_example_is_what_new_plugin_writes_and_so_keeps_the_contract(hook: str, tmp_path: Path):
+    """test_new_plugin.py holds the whole module to the contract."""
+    shown, written = functions(EXAMPLES[hook]), functions(scaffold(hook, tmp_path))
+    assert hook in shown
+    assert shown == {name: written[name] for name in shown}
+
+
+@pytest.fixture(scope="module")
+def examples_installed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]]:
+    """Install a package each whose module is the page's example; return their folder, and how they are found."""
+    parent, site = tmp_path_factory.mktemp("examples"), tmp_path_factory.mktemp("site")
+    for hook in KINDS.keys() - set(WRITTEN):
+        folder = write_package(f"shown-{KINDS[hook]}", hook, parent)
+        (folder / f"{folder.name.replace('-', '_')}.py").write_text(EXAMPLES[hook], encoding="utf-8")
+        pip_install(folder, site)
+    return parent, {
+        "PYTHONPATH": os.pathsep.join([str(site), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
+    }
+
+
+@pytest.mark.parametrize("kind", ["concepts", "sampler"])
+def test_an_example_that_stands_alone_keeps_the_contract(kind: str, examples_installed):
+    parent, env = examples_installed
+    result = run_pytest(parent / f"encyclo-shown-{kind}", env)
+    assert result.returncode == 0, result.stdout[-3000:]
+    assert " passed" in result.stdout and "xfailed" not in result.stdout
+
+
+class StandInModel:
+    def __init__(self, name="m", device="cpu", dtype="float32"):
+        self.name, self.device, self.dtype = name, device, dtype
+
+    def tokens(self, text):
+        return [(0, 0), (0, 1), (2, len(text))]
 
     def forward(self, texts, layers):
         return [np.full((3, len(layers), 4), float(len(text)), np.float32) for text in texts]
 
 
-class MyInterpreter:
-    def __init__(self, concepts):
-        self.concepts = concepts
-
-    def fit(self, values, owners):
-        return self
-
-    def read(self, values):
-        return np.eye(1, dtype=np.float32)
-
-    @classmethod
-    def load(cls, folder):
-        return cls(["dog"])
-
-
-STUBS = {
-    "MyModel": MyModel,
-    "MyInterpreter": MyInterpreter,
-    "MyStore": lambda location, schema: SimpleNamespace(location=location),
-    "my_scores": lambda right, owners: list(right),
-}
-
-
 def hook_arguments(tmp_path: Path) -> dict:
-    samples = SimpleNamespace(
-        rows=lambda *splits: np.array([0]), read=lambda rows: np.ones((1, 2, 4)), concept=np.array([0])
-    )
-    context = Context(0, "cpu", None, tmp_path, model=MyModel("m", "cpu"))
+    planted, reader = PlantedSamples(), PlantedReader(np.full(5, 0.9))
+    context = Context(0, "cpu", SimpleNamespace(dtype="float32"), tmp_path, model=StandInModel())
     return {
-        "options": None, "concepts": [Concept("dog", "dog")], "stage": 1, "context": context, "name": "m",
+        "options": None, "concepts": planted.ids(), "stage": 1, "context": context, "name": "m",
         "prompts": [Prompt("dog", "A dog", (2, 5), "a")], "layers": (0, 1), "pooling": "span",
-        "location": tmp_path, "schema": None, "samples": samples, "folder": tmp_path,
-        "interpreter": MyInterpreter(["dog"]), "metrics": {"capture": {"prompts": 1234}},
+        "location": tmp_path, "schema": None, "samples": planted.make(), "folder": tmp_path,
+        "interpreter": reader, "metrics": {"capture": {"prompts": 1234}},
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("number", range(11))
-def test_the_examples_of_the_hooks_run(number: int, tmp_path: Path):
+@pytest.mark.parametrize("hook", EXAMPLES)
+def test_the_examples_of_the_hooks_run(hook: str, tmp_path: Path):
     """Each example is a plugin that encyclo takes, and its hook, called as a run calls it, gives something."""
-    namespace = dict(STUBS)
-    exec(compile(blocks("hooks.md", "python")[number], "hooks.md", "exec"), namespace)
+    namespace: dict = {}
+    if hook in WRITTEN:
+        exec(compile(scaffold(hook, tmp_path), "scaffold", "exec"), namespace)
+        namespace = {name: value for name, value in namespace.items() if name not in KINDS}
+        namespace["MyModel"] = StandInModel
+    exec(compile(EXAMPLES[hook], "hooks.md", "exec"), namespace)
     plugin = SimpleNamespace(**{k: v for k, v in namespace.items() if hasattr(v, f"{GROUP}_impl")})
     plugin = namespace["Counting"]() if "Counting" in namespace else type("Plugin", (), vars(plugin))
     manager = pluggy.PluginManager(GROUP)
@@ -103,11 +142,14 @@ def test_the_examples_of_the_hooks_run(number: int, tmp_path: Path):
     assert hooks_fault(manager, plugin) is None
     manager.register(plugin)
     manager.check_pending()
-    called = 0
+    offered, called = hook_arguments(tmp_path), 0
+    if hook == "load_interpreter":
+        namespace["MyInterpreter"](["dog"], *np.ones((3, 1, 8), np.float32)).save(tmp_path)
+    if hook == "score_confidence":
+        offered["samples"] = offered["interpreter"].samples(each=4)
     for caller in manager.get_hookcallers(plugin):
         if any(found.wrapper for found in caller.get_hookimpls()):
             continue
-        offered = hook_arguments(tmp_path)
         result = caller(**{name: offered[name] for name in caller.spec.argnames})
         assert list(result) if inspect.isgenerator(result) else result, caller.name
         called += 1
@@ -115,7 +157,28 @@ def test_the_examples_of_the_hooks_run(number: int, tmp_path: Path):
 
 
 def test_every_example_of_the_hooks_is_run():
-    assert len(blocks("hooks.md", "python")) == 11
+    assert list(EXAMPLES.values()) == blocks("hooks.md", "python")
+
+
+def test_what_a_plugin_may_say_of_itself_is_listed():
+    section = page("hooks.md").partition("## What a plugin says of itself")[2].partition("\n## ")[0]
+    listed = re.findall(r"^\| `(\w+)` \|", section, flags=re.M)
+    assert {name.lower() for name in listed} == {field.name for field in dataclasses.fields(Traits)}
+    assert all(f'"{name}"' in inspect.getsource(read_traits) for name in listed)
+
+
+def test_what_a_plugin_may_rely_on_is_there():
+    section = page("hooks.md").partition("## What a plugin may rely on")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| (`encyclo.*?) \| (.*) \|$", section, flags=re.M)
+    assert len(rows) >= 10
+    for modules, what in rows:
+        for module in re.findall(r"`(encyclo[\w.]*)`", modules):
+            loaded = importlib.import_module(module)
+            for name in re.findall(r"`(\w+)`", what):
+                is_module = (
+                    importlib.util.find_spec(f"{module}.{name}") if hasattr(loaded, "__path__") else None
+                )
+                assert hasattr(loaded, name) or is_module, f"{module}.{name}"
 
 
 def test_the_wrapper_in_hooks_md_counts():
@@ -130,10 +193,6 @@ def test_the_wrapper_in_hooks_md_counts():
 
 
 def test_the_contracts_that_are_named_exist_and_the_examples_hold(tmp_path: Path):
-    import importlib
-
-    from encyclo.scaffold import CONTRACTS, KINDS
-
     named = re.findall(r"`encyclo\.testing\.(\w+)\.(\w+Contract)`", page("contracts.md"))
     assert set(named) == set(CONTRACTS.values())
     rows = re.findall(r"^\| (`\w+`(?:, `\w+`)*) \|", page("contracts.md"), flags=re.M)
@@ -238,12 +297,14 @@ def test_the_tutorial_can_be_followed(tmp_path: Path, tiny_flags: list[str], mon
     assert (tmp_path / "second" / "metrics.json").exists() and (tmp_path / "first" / "report.html").exists()
 
 
-def pip_install(folder: str, site: Path) -> None:
+def pip_install(folder: str | Path, site: Path) -> None:
     command = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-build-isolation", "--upgrade"]
-    subprocess.run([*command, "--target", str(site), f"./{folder}"], check=True, capture_output=True)
+    subprocess.run(
+        [*command, "--target", str(site), str(Path(folder).resolve())], check=True, capture_output=True
+    )
 
 
-# --- CONTRIBUTING.md, mkdocs.yml ------------------------------------------------------------------------------------
+# --- architecture.md, CONTRIBUTING.md, mkdocs.yml ------------------------------------------------------------------------------------
 
 
 def test_contributing_names_what_exists():
@@ -252,6 +313,54 @@ def test_contributing_names_what_exists():
         assert (ROOT / path).exists(), path
     assert "bash .ci/run" in text and "mkdocs build" in (ROOT / ".ci" / "run").read_text()
     assert package.__version__
+
+
+def named_paths(text: str) -> set[str]:
+    """Return the files and folders that a page names."""
+    return {
+        name
+        for name in re.findall(r"`([\w./-]+)`", text)
+        if re.search(r"/|\.(py|md|toml|j2)$", name) and not name.startswith(("plugins/NAME", "/"))
+    }
+
+
+def test_architecture_md_names_every_module_of_the_core():
+    (picture,) = re.findall(r"```\n(core/encyclo/.*?)```", page("architecture.md"), flags=re.S)
+    lines: dict[str, str] = {}
+    place = ""
+    for line in picture.splitlines()[1:]:
+        if line and not line.startswith(" "):  # the plugins' half
+            break
+        if heading := re.match(r"  (  )?([a-z]+)(/?)  ", line):
+            parent = f"{place.partition('/')[0]}/" if heading[1] else ""
+            place = "" if heading[2] == "ground" else parent + heading[2]
+        lines[place] = lines.get(place, "") + line
+    core = ROOT / "core" / "encyclo"
+    for file in core.rglob("*.py"):
+        if not file.stem.startswith("__"):
+            folder = file.parent.relative_to(core).as_posix().removeprefix(".")
+            assert re.search(rf"\b{file.stem}\b", lines[folder]), file
+
+
+def test_the_paths_in_architecture_md_exist():
+    capture = ROOT / "plugins" / "capture" / "encyclo_capture"
+    roots = (ROOT, ROOT / "core" / "encyclo", ROOT / "tests" / "core", DOCS, capture)
+    paths = named_paths(page("architecture.md"))
+    assert len(paths) > 60
+    assert [name for name in paths if not any((root / name).exists() for root in roots)] == []
+
+
+def test_the_functions_in_architecture_md_exist():
+    """`file.py` `name`, `name` or `name`: each is a name in that file."""
+    places = (ROOT / "core" / "encyclo", ROOT, ROOT / "plugins" / "capture" / "encyclo_capture")
+    pattern = r"`([\w/]+\.py)` (`[A-Z_a-z]\w*[^`]*`(?:(?:,| and| or) `[A-Z_a-z.]+`(?! `))*)"
+    named = re.findall(pattern, page("architecture.md"))
+    assert len(named) > 35
+    for file, names in named:
+        text = next(place / file for place in places if (place / file).exists()).read_text(encoding="utf-8")
+        for name in re.findall(r"`([\w.]+)`", names):
+            if not name.endswith(".py"):
+                assert re.search(rf"\b{name.rpartition('.')[2]}\b", text), (file, name)
 
 
 def test_every_page_of_the_navigation_exists():

@@ -17,18 +17,15 @@ import copy
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from encyclo.evaluation.rungs import Material, NaturalSentences
-from encyclo.pipeline import judge as judging
-from encyclo.pipeline import run as pipeline
-from encyclo.query.encyclopedia import open_run
-from encyclo.runs.reopen import reopen
+from encyclo.pipeline.natural_sentences import NaturalSentences, RungSamples
+from encyclo.runs.directory import read_record
+from encyclo.runs.reopen import reopen_run
+from encyclo.runs.session import Session
 from encyclo.statistics.signatures import estimate_signatures, relative_standard_error
-from encyclo.storage.ledger import Ledger
 from encyclo.terminal import ConsoleProgress
 from encyclo.types import Interpreter, SampleSet, Split
 
@@ -44,7 +41,7 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     given = parser.parse_args()
     session, samples, natural, trained = load(given.run)
-    heldout = Material(samples, samples.named_rows(Split.CALIBRATION, Split.TEST))
+    heldout = RungSamples(samples, samples.named_rows(Split.CALIBRATION, Split.TEST))
     rungs = {"held-out": heldout} | ({"natural": natural} if natural else {})
     for name, interpreter in trained.items():
         for rung, material in rungs.items():
@@ -54,18 +51,17 @@ def main() -> None:
             print_table(samples, interpreter, material, len(session.concepts))
 
 
-def load(run: Path) -> tuple[Any, SampleSet, Material | None, dict[str, Interpreter]]:
+def load(path: Path) -> tuple[Session, SampleSet, RungSamples | None, dict[str, Interpreter]]:
     """Return a finished run's session, samples, natural sentences and interpreters."""
-    with open_run(run) as book:
-        session = reopen(run, book.record, ConsoleProgress(quiet=True))
-        own = book.interpreter()
-    store, commits = pipeline.open_store(session, run), list(Ledger(run).commits().values())
-    samples = judging.load_samples(session, run, store, commits)
-    trained = {session.config.interpreter: own, "centroid": judging.train(session, run, "centroid", samples)}
-    return session, samples, NaturalSentences(session, run, store).material(commits), trained
+    run = reopen_run(path, read_record(path), ConsoleProgress(quiet=True))
+    commits = run.ledger.ordered()
+    samples = run.load_samples(commits)
+    own = run.load_interpreter(path / "interpreter")
+    trained = {run.session.config.interpreter: own, "centroid": run.train("centroid", samples)}
+    return run.session, samples, NaturalSentences(run).rung(commits), trained
 
 
-def print_table(samples: SampleSet, interpreter: Interpreter, material: Material, count: int) -> None:
+def print_table(samples: SampleSet, interpreter: Interpreter, material: RungSamples, count: int) -> None:
     """Print a row a number of samples, and a row a bin of relative standard errors."""
     values, truth = material.samples.read(material.rows), material.samples.concept[material.rows]
     training = samples.named_rows(Split.TRAIN)

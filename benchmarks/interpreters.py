@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from encyclo import half_precision
 from encyclo.config import RunConfig
-from encyclo.evaluation import rungs as ladder
+from encyclo.evaluation.rungs import FRAME
 from encyclo.plugins.manager import Plugins
 from encyclo.runs.session import prepare
 from encyclo.statistics.splits import split_families
@@ -46,7 +46,7 @@ Definition: the act of forgiving someone
 
 Word: {}"""
 NAMING = ("They talked about the {}", "A kind of {}", "A synonym of {}", WORD_FIRST)
-DEFINING = (ladder.FRAME, ladder.FRAME + " the")
+DEFINING = (FRAME, FRAME + " the")
 UNSEEN = 2000
 FREQUENT = 12_000
 # Frames in which nouns stand as they do in running text: plural, after an adjective, in a compound, first.
@@ -124,7 +124,7 @@ def core(bench: Bench) -> None:
     """Held-out families, and the time that training takes with 20 samples a concept."""
     concepts, prompts = templates("core")
     assigned = split_families({1: sorted({p.family for p in prompts})}, seed=0)
-    samples = bench.samples(concepts, prompts, lambda p: assigned[1, p.family])
+    samples = bench.samples(concepts, prompts, lambda p: assigned[p.family])
     for name in bench.interpreters:
         interpreter, seconds = bench.train(name, samples, concepts)
         ranks = ranks_of(interpreter, samples, samples.rows(Split.TEST))
@@ -203,7 +203,7 @@ def unseen(bench: Bench) -> None:
     """Named samples of 200 concepts that training never saw, among all 1,000; every concept once."""
     concepts, prompts = templates("core")
     assigned = split_families({1: sorted({p.family for p in prompts})}, seed=0)
-    samples = bench.samples(concepts, prompts, lambda p: assigned[1, p.family])
+    samples = bench.samples(concepts, prompts, lambda p: assigned[p.family])
     fold = np.random.default_rng(1).permutation(len(concepts)) % 5
     for name in bench.interpreters:
         ranks = []

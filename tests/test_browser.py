@@ -11,7 +11,7 @@ import pytest
 from encyclo.report import write_reading, write_report
 from encyclo.report.details import Detail, Details
 from tests.browser import find_chromium, open_page
-from tests.core.test_report import HOSTILE, SCRIPT, full_metrics, make_book, make_record
+from tests.core.report.test_report import HOSTILE, SCRIPT, full_metrics, make_book, make_record
 
 TEXT = "The animal drank water. Nobody saw the otter near the house!"
 PHONE = {"width": 390, "has_touch": True, "is_mobile": True, "device_scale_factor": 2}

@@ -32,7 +32,7 @@ ON_DISK = {
 
 class TestHdf5(StoreContract):
     plugin = "hdf5"
-    effort = Effort(kills=8)  # tests/core/test_crashes.py kills real runs
+    effort = Effort(kills=8)  # tests/core/pipeline/test_crashes.py kills real runs
 
 
 class TestZarr(StoreContract):

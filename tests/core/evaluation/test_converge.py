@@ -18,7 +18,7 @@ from encyclo.storage.sample_rows import sample_set
 from encyclo.terminal import ConsoleProgress
 from encyclo.types import SampleSet
 from tests.commands import one_sentence
-from tests.core.test_convergence import CONCEPTS, planted, same_counts
+from tests.core.statistics.test_convergence import CONCEPTS, planted, same_counts
 from tests.stored_runs import make_run
 
 QUIET = ConsoleProgress(quiet=True)

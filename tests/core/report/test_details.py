@@ -18,7 +18,7 @@ from encyclo.report.details import Detail, carried_by_layer, collect
 from encyclo.runs.metrics import Metrics, read_metrics
 from encyclo.schema import SignatureTable
 from encyclo.statistics.similarity import Similarity, centre_and_scale
-from tests.core.test_report import HOSTILE, make_book
+from tests.core.report.test_report import HOSTILE, make_book
 
 
 @pytest.fixture(scope="module")

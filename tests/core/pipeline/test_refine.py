@@ -22,7 +22,7 @@ from encyclo.runs.open_run import Captured
 from encyclo.storage import checksums
 from encyclo.types import Prompt, Scores
 from tests.commands import in_own_process, one_sentence, start
-from tests.core.test_run import assert_same_encyclopedia
+from tests.core.pipeline.test_run import assert_same_encyclopedia
 
 STAGED = ["--sampler", "raw", "--sampler", "templates", "--limit", "30", "--per-concept", "6"]
 

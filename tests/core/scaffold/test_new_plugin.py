@@ -13,7 +13,7 @@ import pytest
 from encyclo.cli import run_command
 from encyclo.scaffold import KINDS
 from tests.commands import one_sentence
-from tests.core.test_hookspecs import SPECS
+from tests.core.plugins.test_hookspecs import SPECS
 from tests.plugins.test_external import run_pytest
 
 NAMES = {

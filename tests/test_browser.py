@@ -10,6 +10,7 @@ import pytest
 
 from encyclo.report import write_reading, write_report
 from encyclo.report.details import Detail, Details
+from encyclo.runs.metrics import Metrics
 from tests.browser import find_chromium, open_page
 from tests.core.report.test_report import HOSTILE, SCRIPT, full_metrics, make_book, make_record
 
@@ -63,7 +64,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for row in range(count)
     }
     details = Details(entries, [(0, 3, 2), (2, 1, 1)], 30, True, [(1, count, 0.3, 0.9), (2, count, 0.2, 0.7)])
-    write_report(path, make_record(), full_metrics(), book, details)
+    write_report(path, make_record(), Metrics.model_validate(full_metrics()), book, details)
     return path
 
 

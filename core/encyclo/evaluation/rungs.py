@@ -17,7 +17,7 @@ from encyclo.pipeline.natural_sentences import RungSamples, capture_rung, draw_c
 from encyclo.runs.open_run import OpenRun
 from encyclo.statistics import accuracy, confidence
 from encyclo.statistics.confidence import Readings, TrainingDistribution
-from encyclo.statistics.figures import Accuracy, Null
+from encyclo.statistics.figures import Accuracy
 from encyclo.statistics.splits import leaked_families, names_itself
 from encyclo.types import Concept, Interpreter, Prompt, SampleSet, Split
 
@@ -104,7 +104,7 @@ def measure(
 
 def _null(
     interpreter: Interpreter, samples: SampleSet, rows: NDArray[np.int64], candidates: int, seed: int
-) -> Null | None:
+) -> Accuracy | None:
     """Return the accuracy with the concepts shuffled: what chance and the candidates' own shares give."""
     if candidates < 2:
         return None
@@ -113,5 +113,4 @@ def _null(
         accuracy.true_ranks(scores, wrong[some])
         for some, scores in accuracy.read_in_batches(interpreter, samples, rows)
     ]
-    found = accuracy.accuracy(np.concatenate(ranks), candidates)
-    return Null.model_validate(found.as_json()) if found else None
+    return accuracy.accuracy(np.concatenate(ranks), candidates)

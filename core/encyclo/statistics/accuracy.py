@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from encyclo.statistics.figures import Accuracy, Category
+from encyclo.statistics.figures import Accuracy
 from encyclo.types import Interpreter, SampleSet
 
 BATCH = 1024
@@ -115,11 +115,11 @@ def shuffled(concept: NDArray[np.int32], candidates: int, seed: int = 0) -> NDAr
 
 def by_category(
     ranks: NDArray[np.int64], concept: NDArray[np.int32], categories: Sequence[str]
-) -> dict[str, Category]:
+) -> dict[str, Accuracy]:
     """Return the figures of each category by its name; `categories` are the candidates'."""
     own = np.array([categories[c] for c in concept.tolist()])
     return {
-        str(name) or "none": Category(
+        str(name) or "none": Accuracy(
             top1=float((ranks[own == name] == 1).mean()),
             top10=float((ranks[own == name] <= 10).mean()),
             n=int((own == name).sum()),

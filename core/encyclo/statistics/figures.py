@@ -24,25 +24,6 @@ class Figures(BaseModel):
         return self.model_dump(mode="json", exclude_unset=True)
 
 
-class Null(Figures):
-    """Accuracy with the concepts shuffled."""
-
-    top1: Figure = None
-    top10: Figure = None
-    top100: Figure = None
-    median_rank: Figure = None
-    candidates: int | None = None
-    n: int | None = None
-
-
-class Category(Figures):
-    """Accuracy on the concepts of one category."""
-
-    top1: Figure = None
-    top10: Figure = None
-    n: int | None = None
-
-
 class Conformal(Figures):
     """Conformal sets: how often they should hold the truth (`level`), how often they do, their mean size."""
 
@@ -84,8 +65,8 @@ class Accuracy(Figures):
     top10_high: Figure = None
     top100_low: Figure = None
     top100_high: Figure = None
-    null: Null | None = None
-    by_category: dict[str, Category] | None = None
+    null: Accuracy | None = None
+    by_category: dict[str, Accuracy] | None = None
     confused: list[tuple[str, str, int]] | None = None
     left_out: int | None = None
     calibration: Calibration | None = None

@@ -27,11 +27,12 @@ import h5py
 import numpy as np
 import zarr
 
+from encyclo.pipeline.units import SAMPLES_A_UNIT
 from encyclo.plugins.manager import Plugins
 from encyclo.schema import Attributes, Book, ConceptTable, Part, Schema, SignatureTable
 from encyclo.storage import files
 from encyclo.storage.finalise import finalise, open_finished
-from encyclo.storage.ledger import SAMPLES_A_UNIT, Commit, Ledger, Unit
+from encyclo.storage.ledger import Commit, Ledger, Unit
 from encyclo.storage.sample_rows import CommittedRows, batches
 
 LAYERS, HIDDEN, PER_CONCEPT = 5, 640, 10

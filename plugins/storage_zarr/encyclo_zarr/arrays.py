@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from encyclo.schema import HIERARCHY, SAMPLES
 from encyclo.storage.raw_arrays import Chunks, Flat
-from encyclo.text import ESCAPED
 from encyclo_zarr.guard import check_tree, chunk_places, keys_of, shard_index
 from encyclo_zarr.layout import grid
 from encyclo_zarr.pieces import decode_texts
@@ -45,7 +44,7 @@ class ZarrArrays:
         return values.reshape(-1, *shape[1:])[: shape[0]].astype(dtype)
 
     def texts(self, path: str, rows: NDArray[np.int64] | None = None) -> list[str]:
-        """Return a column's texts as they are stored, a chunk of them at a time."""
+        """Return a column's texts, a chunk of them at a time."""
         shape = self._shape(path)
         rows_a_chunk = grid(path, shape, self._part)[0][0]
         numbers, places = np.divmod(np.arange(shape[0]) if rows is None else rows, rows_a_chunk)
@@ -54,10 +53,6 @@ class ZarrArrays:
             texts = decode_texts(self._chunk(path, number))
             found += [texts[place] for place in places[numbers == number].tolist()]
         return found
-
-    def is_escaped(self, path: str) -> bool:
-        """Return whether a column's texts are escaped."""
-        return ESCAPED in self._documents[path].get("attributes", {})
 
     def activations(self) -> Flat | Chunks:
         """Return where the samples' activations lie: shard by shard, as their indices say."""

@@ -145,9 +145,10 @@ def _check_array(document: dict[str, Any], path: str, array: Array, part: bool) 
         raise ValueError(f"{path} has another chunk grid than encyclo writes")
     if document.get("storage_transformers", []) != []:
         raise ValueError(f"{path} has storage transformers")
-    attributes = document.get("attributes", {})
-    if attributes not in ({}, {"escaped": 1} if array.dtype == TEXT else {}):
-        raise ValueError(f"{path} has unknown attributes")
+    if document.get("attributes", {}) != {}:
+        raise ValueError(
+            f"{path} has attributes (of texts escaped by an earlier version, which can't be read)"
+        )
     _check_codecs(document.get("codecs"), path, array, chunks if shards else None)
     return tuple(shape)
 

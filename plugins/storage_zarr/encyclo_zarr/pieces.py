@@ -18,7 +18,6 @@ import zarr
 from numpy.typing import NDArray
 from zarr.storage import MemoryStore
 
-from encyclo import text
 from encyclo.schema import SAMPLES, Array, Part
 from encyclo.storage import files
 from encyclo_zarr.layout import create
@@ -29,17 +28,15 @@ ABSENT = 2**64 - 1
 
 def part_files(part: Part) -> dict[str, Any]:
     """Return the files of a part's hierarchy, each array in one chunk: bytes by path."""
-    shapes, escaped = [], []
+    shapes = []
     members: dict[str, Any] = {}
     for field in dataclasses.fields(part):
         name, column = field.name, getattr(part, field.name)
         shape = (len(column),) if isinstance(column, list) else column.shape
-        if isinstance(column, list) and text.needs_escape(column):
-            escaped.append(name)
         shapes.append((name, shape))
         if 0 not in shape:
-            members[f"{name}/{one_file(shape)}"] = encode(column, SAMPLES[name], name in escaped)
-    return {**_documents(tuple(shapes), tuple(escaped)), **members}
+            members[f"{name}/{one_file(shape)}"] = encode(column, SAMPLES[name])
+    return {**_documents(tuple(shapes)), **members}
 
 
 def one_file(shape: tuple[int, ...]) -> str:
@@ -47,16 +44,16 @@ def one_file(shape: tuple[int, ...]) -> str:
     return ".".join(["c", *("0" for _ in shape)])
 
 
-def encode(column: Any, array: Array, escape: bool = False) -> Any:
+def encode(column: Any, array: Array) -> Any:
     """Return the bytes of a column, an array or a list of texts, as one chunk."""
     if isinstance(column, list):
-        return _encode_texts(text.escape(column, escape))
+        return _encode_texts(column)
     whole = np.ascontiguousarray(column, np.dtype(array.dtype).newbyteorder("<"))
     return whole.reshape(-1).view(np.uint8).data
 
 
 def decode_texts(data: bytes) -> list[str]:
-    """Return the texts of a chunk, as they are stored. Raises ValueError."""
+    """Return the texts of a chunk. Raises ValueError."""
     found, at = [], 4
     for _ in range(int.from_bytes(data[:4], "little")):
         start = at + 4
@@ -116,12 +113,10 @@ def _encode_texts(texts: list[str]) -> bytes:
 
 
 @lru_cache(maxsize=16)
-def _documents(
-    shapes: tuple[tuple[str, tuple[int, ...]], ...], escaped: tuple[str, ...]
-) -> Mapping[str, bytes]:
+def _documents(shapes: tuple[tuple[str, tuple[int, ...]], ...]) -> Mapping[str, bytes]:
     """Return the metadata of a part's hierarchy: most parts of a run have the same shapes."""
     members: dict[str, Any] = {}
     group = zarr.create_group(MemoryStore(members), zarr_format=3)
     for name, shape in shapes:
-        create(group, name, SAMPLES[name], shape, part=True, escape=name in escaped)
+        create(group, name, SAMPLES[name], shape, part=True)
     return {key: value.to_bytes() for key, value in members.items()}

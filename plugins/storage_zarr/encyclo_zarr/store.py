@@ -18,7 +18,6 @@ from typing import Any
 
 import zarr
 
-from encyclo import text
 from encyclo.schema import HIERARCHY, SAMPLES, TEXT, Array, Book, Part
 from encyclo.storage import files
 from encyclo.storage.array_store import ArrayStore, JoinedSamples
@@ -73,7 +72,7 @@ class ZarrStore(ArrayStore):
 def _write_samples(group: zarr.Group, samples: JoinedSamples, folder: Path) -> None:
     _write_columns(group, samples.columns, SAMPLES, folder)
     prompts = list(chain.from_iterable(samples.prompts()))
-    _write_texts(group, "prompt", SAMPLES["prompt"], prompts, samples.escaped, folder)
+    _write_texts(group, "prompt", SAMPLES["prompt"], prompts, folder)
     create(group, "activations", SAMPLES["activations"], samples.shape, part=False)
     chunks, shards = grid("activations", samples.shape, part=False)
     assert shards is not None
@@ -88,7 +87,7 @@ def _write_columns(group: zarr.Group, table: Any, arrays: Mapping[str, Array], f
     for field in dataclasses.fields(table):
         name, column, array = field.name, getattr(table, field.name), arrays[field.name]
         if array.dtype == TEXT:
-            _write_texts(group, name, array, column, text.needs_escape(column), folder)
+            _write_texts(group, name, array, column, folder)
             continue
         create(group, name, array, column.shape, part=False)
         chunks, shards = grid(name, column.shape, part=False)
@@ -101,17 +100,14 @@ def _write_columns(group: zarr.Group, table: Any, arrays: Mapping[str, Array], f
             write_shard(path, row_chunks(column, chunks[0]), shards[0] // chunks[0])
 
 
-def _write_texts(
-    group: zarr.Group, name: str, array: Array, texts: list[str], escape: bool, folder: Path
-) -> None:
-    create(group, name, array, (len(texts),), part=False, escape=escape)
+def _write_texts(group: zarr.Group, name: str, array: Array, texts: list[str], folder: Path) -> None:
+    create(group, name, array, (len(texts),), part=False)
     chunks, shards = grid(name, (len(texts),), part=False)
     if not texts:
         return
     if shards is None:
-        (folder / name / "c.0").write_bytes(encode(texts, array, escape))
+        (folder / name / "c.0").write_bytes(encode(texts, array))
         return
-    packed = text.escape(texts, escape)
-    for number, start in enumerate(range(0, len(packed), shards[0])):
-        some = packed[start : start + shards[0]]
+    for number, start in enumerate(range(0, len(texts), shards[0])):
+        some = texts[start : start + shards[0]]
         write_shard(folder / name / f"c.{number}", text_chunks(some, chunks[0]), shards[0] // chunks[0])

@@ -219,7 +219,9 @@ def test_parts_are_checked_as_well(finished, tmp_path, store):
         ("dimensions", lambda d: d.update(shape=[2, 2])),
         ("has attributes", lambda d: d.update(attributes={"x": 1})),
         ("unknown metadata", lambda d: d.update(more=1)),
-        ("consolidated", lambda d: d.update(fill_value=7)),
+        ("fill value", lambda d: d.update(fill_value=2**100)),
+        ("names of dimensions", lambda d: d.update(dimension_names=["n"])),
+        ("consolidated", lambda d: d.update(dimension_names=None)),
     ],
 )
 def test_zarr_metadata_is_what_encyclo_writes(zarr_run, what, change):

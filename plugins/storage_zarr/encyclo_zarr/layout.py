@@ -35,7 +35,7 @@ def grid(path: str, shape: Sequence[int], part: bool) -> tuple[tuple[int, ...], 
     return whole, None
 
 
-def create(group: zarr.Group, name: str, array: Array, shape: Sequence[int], part: bool) -> Any:
+def create(group: zarr.Group, name: str, array: Array, shape: Sequence[int], part: bool = False) -> Any:
     """Create an array of the hierarchy, uncompressed, every chunk written even where it is all zeros."""
     chunks, shards = grid(name, shape, part)
     return group.create_array(

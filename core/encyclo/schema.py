@@ -7,7 +7,7 @@ attrs         format model weights_sha256 layers pooling hidden_size stage run_i
 /samples/     activations scale concept stage family prompt span
 /signatures/  mean variance count
 
-Texts are UTF-8; see `encyclo.text` for what UTF-8 or a store can't hold.
+Texts are UTF-8 and hold no NUL.
 """
 
 from __future__ import annotations

@@ -1,22 +1,12 @@
-r"""Text as stores keep it: names and prompts are data, whatever characters they hold.
-
-UTF-8 has no lone surrogates, and HDF5's strings end at the first NUL. A column in which a text has either is
-written escaped, and says so in its attribute `escaped` (1): a backslash is `\\`, a NUL `\0`, a surrogate
-`\uD800` with its four digits. Every other column is written as it is. The same in every store.
-"""
+"""Text as data: what stores can hold, and what a terminal or a file may show of it."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
-
-ESCAPED = "escaped"
-"""The attribute of a column whose texts are escaped."""
+from collections.abc import Iterable
 
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
-_SPECIAL = re.compile("[\\\\\0\ud800-\udfff]")
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
-_ESCAPE = re.compile(r"\\(?:(\\)|(0)|u([0-9A-F]{4}))|\\")
 
 
 def printable(text: str) -> str:
@@ -32,36 +22,10 @@ def utf8(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-def needs_escape(texts: Iterable[str]) -> bool:
-    """Return whether one of the texts can't be stored as it is."""
-    joined = "".join(texts)
-    if joined.isascii():
-        return "\0" in joined
-    return _UNSTORABLE.search(joined) is not None
+def unstorable(texts: Iterable[str]) -> str | None:
+    """Return the first character that no store holds, such as "U+0000"; None where there is none.
 
-
-def escape(texts: Sequence[str], needed: bool) -> list[str]:
-    """Return the texts as they are stored; `needed` where one of the column's texts needs it."""
-    return [_SPECIAL.sub(_escape, text) for text in texts] if needed else list(texts)
-
-
-def unescape(texts: Sequence[str], escaped: bool) -> list[str]:
-    """Return what `escape` was given. Raises ValueError for a text that `escape` never writes."""
-    return [_ESCAPE.sub(_unescape, text) for text in texts] if escaped else list(texts)
-
-
-def _escape(match: re.Match[str]) -> str:
-    character = match[0]
-    if character == "\\":
-        return "\\\\"
-    return "\\0" if character == "\0" else f"\\u{ord(character):04X}"
-
-
-def _unescape(match: re.Match[str]) -> str:
-    if match[1]:
-        return "\\"
-    if match[2]:
-        return "\0"
-    if match[3] and 0xD800 <= int(match[3], 16) <= 0xDFFF:
-        return chr(int(match[3], 16))
-    raise ValueError(f"a text has the unknown escape {match.string[match.start() :][:8]!r}")
+    HDF5's strings end at the first NUL, and UTF-8 has no lone surrogates.
+    """
+    found = _UNSTORABLE.search("".join(texts))
+    return f"U+{ord(found[0]):04X}" if found else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import shutil
@@ -12,16 +13,17 @@ import h5py
 import numpy as np
 import pytest
 
-from encyclo.errors import DamagedError
+from encyclo.errors import DamagedError, StoreError
 from encyclo.plugins.manager import Plugins
 from encyclo.schema import Part, Schema
+from encyclo.storage import checksums
 from tests.stored_runs import HIDDEN, LAYERS, make_part, make_run
 
 ROOT = Path(__file__).parents[2]
 STORES = ("hdf5", "zarr")
 TEXTS = [
-    "../../x", "/", "a/b", "NUL \0 inside", "\0", "tail\0", "x" * 10_000, "🐕‍🦺", "\u202eright to left", "مرحبا", "CON",
-    "=1+1", "<script>alert(1)</script>", "back\\slash \\0 \\uD800", "\ud800 alone", "\\", " ",
+    "../../x", "/", "a/b", "", "..", "x" * 10_000, "🐕‍🦺", "\u202eright to left", "مرحبا", "CON",
+    "=1+1", "<script>alert(1)</script>", "back\\slash \\0 \\uD800", "\\", " ",
 ]  # fmt: skip
 
 
@@ -70,11 +72,39 @@ def test_texts_are_data(tmp_path, store):
     made.finalise(["plain", "a"], book)
     reader = made.open()
     assert reader.samples(slice(None)).prompt == [*make_part(3, 1).prompt, *TEXTS]
-    assert reader.samples(np.array([3, 6, 19])).prompt == [TEXTS[0], TEXTS[3], TEXTS[16]]
+    assert reader.samples(np.array([3, 6, 17])).prompt == [TEXTS[0], TEXTS[3], TEXTS[14]]
     assert reader.book.concepts.name == book.concepts.name
     reader.close()
     names = {path.name for path in tmp_path.rglob("*")}
     assert not names & {"x", "CON", "a", "b"}
+
+
+@pytest.mark.parametrize("store", STORES)
+@pytest.mark.parametrize(("text", "character"), [("NUL \0 inside", "U+0000"), ("\ud800 alone", "U+D800")])
+def test_a_text_that_no_store_holds_is_refused_and_nothing_written(
+    finished, tmp_path, store, text, character
+):
+    run = Path(shutil.copytree(finished[store], tmp_path / store))
+    made, before = store_of(run, store), checksums.list_files(run)
+    for column in ("prompt", "family"):
+        part = dataclasses.replace(make_part(2, 0), **{column: ["A dog.", text]})
+        with pytest.raises(
+            StoreError, match=rf"parts/a\..*: a {column} holds the character {re.escape(character)}\.$"
+        ):
+            made.write_part("a", part)
+    book = made.open().book
+    for column in ("id", "name", "definition", "category"):
+        table = dataclasses.replace(book.concepts, **{column: [text] * len(book.concepts)})
+        with pytest.raises(StoreError, match=rf"a {column} holds the character {re.escape(character)}\.$"):
+            made.finalise([], dataclasses.replace(book, concepts=table))
+    assert checksums.list_files(run) == before
+
+
+def test_escaped_texts_of_an_earlier_version_are_refused(hdf5):
+    run, file = hdf5
+    file["samples/prompt"].attrs["escaped"] = np.int8(1)
+    file.flush()
+    refused(run, "hdf5", "/samples/prompt has attributes .of texts escaped by an earlier version")
 
 
 def test_hdf5_links_are_refused_before_they_are_followed(hdf5, tmp_path):
@@ -187,9 +217,11 @@ def test_parts_are_checked_as_well(finished, tmp_path, store):
         ("the shape", lambda d: d.update(shape=[2**50])),
         ("chunk grid", lambda d: d.update(shape=[2**39])),
         ("dimensions", lambda d: d.update(shape=[2, 2])),
-        ("unknown attributes", lambda d: d.update(attributes={"x": 1})),
+        ("has attributes", lambda d: d.update(attributes={"x": 1})),
         ("unknown metadata", lambda d: d.update(more=1)),
-        ("consolidated", lambda d: d.update(fill_value=7)),
+        ("fill value", lambda d: d.update(fill_value=2**100)),
+        ("names of dimensions", lambda d: d.update(dimension_names=["n"])),
+        ("consolidated", lambda d: d.update(dimension_names=None)),
     ],
 )
 def test_zarr_metadata_is_what_encyclo_writes(zarr_run, what, change):
@@ -245,7 +277,7 @@ def test_compressed_or_doubled_members_of_a_zip_are_refused(zarr_run):
 
 @pytest.mark.parametrize("name", ["../../etc", "a/b", "", "x" * 300, "a.b", "\0"])
 def test_a_commit_record_names_no_path(tmp_path, name):
-    from encyclo.storage import checksums, files
+    from encyclo.storage import files
     from encyclo.storage.ledger import Ledger
 
     run = make_run(tmp_path / "hdf5", "hdf5", finish=False)
@@ -267,14 +299,3 @@ def test_nothing_unpickles():
         if forbidden.search(line.split("#")[0]) and ".eval(" not in line and "testing" not in path.parts
     ]
     assert found == []
-
-
-def test_a_book_of_texts_needs_escapes_only_where_it_must():
-    from encyclo import text
-
-    assert text.escape(["a\\0"], needed=False) == ["a\\0"] and not text.needs_escape(["a\\0"])
-    packed = text.escape(TEXTS, needed=True)
-    assert not text.needs_escape(packed) and text.unescape(packed, escaped=True) == TEXTS
-    for wrong in ("\\", "\\x", "\\u0041", "\\uD8"):
-        with pytest.raises(ValueError, match="escape"):
-            text.unescape([wrong], escaped=True)

@@ -23,6 +23,7 @@ from encyclo.runs.open_run import OpenRun
 from encyclo.runs.session import Session, Stage
 from encyclo.schema import NO_SPAN, Part
 from encyclo.storage.ledger import Commit, Unit, read_committed
+from encyclo.text import unstorable
 from encyclo.types import Concept, Prompt
 
 
@@ -211,4 +212,9 @@ def prompt_fault(prompt: object, concepts: Set[str]) -> str | None:
             return f"gave the span {prompt.span} for the prompt {prompt.text!r}, which holds no mention there"
     if not prompt.family:
         return f"gave the prompt {prompt.text!r} without a family"
+    if character := unstorable((prompt.text, prompt.family)):
+        return (
+            f"gave the prompt {prompt.text!r} of the family {prompt.family!r} with the character {character}, "
+            "which no store holds"
+        )
     return None

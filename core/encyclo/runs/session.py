@@ -18,6 +18,7 @@ from encyclo.plugins.manager import Plugins
 from encyclo.plugins.validation import with_article
 from encyclo.schema import Schema
 from encyclo.storage import files
+from encyclo.text import unstorable
 from encyclo.types import Concept, Context, Model, Progress, Store
 
 if TYPE_CHECKING:
@@ -224,6 +225,10 @@ def load_concepts(config: RunConfig, plugins: Plugins, options: BaseModel | None
             raise plugins.fault(config.concepts, f"gave the concept id {concept.id!r} twice")
         if not concept.name.strip():
             raise plugins.fault(config.concepts, f"gave the concept {concept.id!r} without a name")
+        texts = (concept.id, concept.name, concept.definition, concept.category, *concept.aliases)
+        if character := unstorable(texts):
+            what = f"gave the concept {concept.id!r} with the character {character}, which no store holds"
+            raise plugins.fault(config.concepts, what)
         seen.add(concept.id)
         concepts.append(concept)
     if not concepts:

@@ -14,7 +14,6 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from encyclo import text
 from encyclo.errors import DamagedError, StoreError
 from encyclo.schema import (
     FORMAT,
@@ -45,11 +44,7 @@ class Arrays(Protocol):
         ...
 
     def texts(self, path: str, rows: NDArray[np.int64] | None = None) -> list[str]:
-        """Return a column's texts as they are stored: all, or those of rising rows."""
-        ...
-
-    def is_escaped(self, path: str) -> bool:
-        """Return whether a column's texts are escaped."""
+        """Return a column's texts: all, or those of rising rows."""
         ...
 
     def activations(self) -> Flat | Chunks:
@@ -117,7 +112,6 @@ class PartReader(StoredSamples):
         _require(path, "redo it")
         with explained("read", path), closing(open_arrays(path, True)) as arrays:
             super().__init__(path, arrays, "")
-            self.escaped = arrays.is_escaped("prompt")
             self.columns()
 
     def prompts(self, rows: NDArray[np.int64] | None = None) -> list[str]:
@@ -181,7 +175,7 @@ def _read_column(arrays: Arrays, group: str, name: str, rows: NDArray[np.int64] 
     path = f"{group}/{name}" if group else name
     if HIERARCHY[group or "samples"][name].dtype != TEXT:
         return arrays.numbers(path)
-    return text.unescape(arrays.texts(path, rows), arrays.is_escaped(path))
+    return arrays.texts(path, rows)
 
 
 def _read_table(arrays: Arrays, group: str, table: type[Any]) -> Any:

@@ -6,6 +6,7 @@ place whole (see `encyclo.storage.files`).
 
 from __future__ import annotations
 
+import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import closing
@@ -15,10 +16,12 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from encyclo.schema import Book, Columns, Part, Schema
+from encyclo.errors import StoreError
+from encyclo.schema import Book, Columns, ConceptTable, Part, Schema
 from encyclo.storage import files
 from encyclo.storage.array_reader import Arrays, EncyclopediaReader, PartReader, explained
 from encyclo.storage.raw_arrays import joined_blocks
+from encyclo.text import unstorable
 from encyclo.types import Bulk
 
 
@@ -28,8 +31,6 @@ class JoinedSamples:
     def __init__(self, parts: Sequence[PartReader]) -> None:
         self._parts = parts
         self.columns = Columns.join([part.columns() for part in parts])
-        self.escaped = any(part.escaped for part in parts)
-        """Whether the prompts must be written escaped."""
         self.shape = (len(self.columns), *parts[0].shape[1:])
         """The activations' shape: n, L, H."""
 
@@ -69,6 +70,7 @@ class ArrayStore(ABC):
     def write_part(self, name: str, part: Part) -> Bulk:
         """Write a part whole and durably; return where its activations lie. Raises StoreError."""
         path = self.part_path(name)
+        _check_texts(path, part)
         with explained("write", path), files.replacing(path) as temporary:
             start = self.write_part_file(temporary, part)
         return {path.name: [(start, part.activations.nbytes)]} if part.activations.nbytes else {}
@@ -84,6 +86,7 @@ class ArrayStore(ABC):
     def finalise(self, parts: Sequence[str], book: Book) -> Path:
         """Join the parts and the book into the encyclopedia, replacing an old one. Raises StoreError."""
         path = self.location / self.ENCYCLOPEDIA
+        _check_texts(path, book.concepts)
         samples = JoinedSamples([self.open_part(name) for name in parts])
         replacing = files.replacing_folder if self.IS_FOLDER else files.replacing
         with explained("write", path), replacing(path) as temporary:
@@ -104,3 +107,11 @@ class ArrayStore(ABC):
     def part_path(self, name: str) -> Path:
         """Return the file of a part."""
         return self.location / "parts" / f"{name}{self.PART_SUFFIX}"
+
+
+def _check_texts(path: Path, table: Part | ConceptTable) -> None:
+    """Refuse a text with a character that no store holds. Raises StoreError."""
+    for field in dataclasses.fields(table):
+        column = getattr(table, field.name)
+        if isinstance(column, list) and (character := unstorable(column)):
+            raise StoreError(f"Can't write {path}: a {field.name} holds the character {character}.")

@@ -14,19 +14,15 @@ import io
 import json
 import os
 import shutil
-import threading
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
 from encyclo.errors import StoreError
 
 TEMPORARY = ".tmp-"
-EARLY_SYNC = 2**24
-"""Bytes of one file after which a sync begins while the rest is still being written."""
 
 
 class Disk:
@@ -78,49 +74,25 @@ class Disk:
 
 
 class LateFile(io.FileIO):
-    """A new file that keeps the first refusal to itself until `finish`; what comes after it is not written.
+    """A new file that keeps the first refusal to itself, in `refusal`; what comes after it is not written.
 
-    A library that can't bear a failing write (libhdf5 2.0 ends the process) goes on as if all were well. What was
-    written goes to the disk beside that, some megabytes at a time, so that the sync at the end has little to wait for.
+    For a library that can't bear a failing write: libhdf5 2.0 ends the process.
     """
 
     def __init__(self, path: Path) -> None:
         self.refusal: OSError | None = None
-        self._unsynced = 0
-        self._syncing: threading.Thread | None = None
         super().__init__(path, "w+b")
 
     def write(self, data: Any) -> int:
         """Write all of `data`, or remember why that was not possible."""
         view = memoryview(data).cast("B")
+        length = len(view)
         while len(view) and self.refusal is None:
             try:
-                written = super().write(view)
+                view = view[super().write(view) :]
             except OSError as error:
                 self.refusal = error
-                break
-            view = view[written:]
-            self._unsynced += written
-            if self._unsynced >= EARLY_SYNC and not (self._syncing and self._syncing.is_alive()):
-                self._begin_sync(EARLY_SYNC)
-        return memoryview(data).nbytes
-
-    def _begin_sync(self, enough: int) -> None:
-        self._syncing = threading.Thread(target=self._sync, args=(enough,))
-        self._syncing.start()
-
-    def _join_sync(self) -> None:
-        if self._syncing is not None:
-            self._syncing.join()
-
-    def _sync(self, enough: int) -> None:
-        """Sync as long as so many bytes are waiting for it."""
-        while self._unsynced >= enough and self.refusal is None:
-            self._unsynced = 0
-            try:
-                os.fsync(self.fileno())
-            except OSError as error:  # the system tells it once: a later sync would find all well
-                self.refusal = self.refusal or error
+        return length
 
     def truncate(self, size: int | None = None) -> int:
         """Change the file's size, or remember why that was not possible."""
@@ -130,50 +102,14 @@ class LateFile(io.FileIO):
             self.refusal = self.refusal or error
             return self.tell() if size is None else size
 
-    def finish(self) -> None:
-        """Raise the first refusal, if there was one."""
-        if self._syncing is not None or _waiting.get() is not None:
-            self._join_sync()
-            # The last sync begins before the work: what computes may hold the interpreter's lock for long.
-            self._begin_sync(1)
-            _use_the_wait()
-            self._join_sync()
-        if self.refusal is not None:
-            raise self.refusal
-
-    def close(self) -> None:
-        """Close the file once nothing syncs it."""
-        self._join_sync()
-        super().close()
-
 
 @contextmanager
 def late_file(path: Path) -> Iterator[LateFile]:
     """Give a file for a library that can't bear a failing write; raise the first OSError at the end."""
     with LateFile(path) as file:
         yield file
-        file.finish()
-
-
-_waiting: ContextVar[Callable[[], None] | None] = ContextVar("waiting", default=None)
-
-
-@contextmanager
-def meanwhile(work: Callable[[], None]) -> Iterator[None]:
-    """Have `work` done while the block waits for the disk, or at its end if it never does."""
-    before = _waiting.set(work)
-    try:
-        yield
-        _use_the_wait()
-    finally:
-        _waiting.reset(before)
-
-
-def _use_the_wait() -> None:
-    work = _waiting.get()
-    _waiting.set(None)
-    if work is not None:
-        work()
+        if file.refusal is not None:
+            raise file.refusal
 
 
 _disk = Disk()

@@ -111,15 +111,14 @@ class Ledger:
     ) -> Commit:
         """Write `part` and then its commit record; return the unit's commit, another attempt's if it was first.
 
-        `seconds` and the tokens say what the unit cost. The checksums are computed while the disk is busy.
+        `seconds` and the tokens say what the unit cost.
         """
         attempt, name = self.new_attempt(unit)
-        sums: list[str] = []
-        with files.meanwhile(lambda: sums.extend(_checksums(part))):
-            bulk = store.write_part(name, part) or {}
+        bulk = store.write_part(name, part) or {}
+        sums = crc.of(part.activations)
         commit = Commit(
-            unit.id, unit.stage, name, len(part), sums[0], attempt, seconds, tokens, computed,
-            self.describe_part(name, bulk), sums[1],
+            unit.id, unit.stage, name, len(part), part.checksum(sums), attempt, seconds, tokens, computed,
+            self.describe_part(name, bulk), crc.pack(sums),
         )  # fmt: skip
         return commit if self.commit(commit) else self.commits()[unit.id]
 
@@ -243,12 +242,6 @@ def refuse_part(commit: Commit) -> DamagedError:
     return DamagedError(
         f"The activations of part {commit.part} differ from what was committed; {_redo(commit)}"
     )
-
-
-def _checksums(part: Part) -> tuple[str, str]:
-    """Return what a record says of samples: their checksum and, packed, the crc32 of their activations."""
-    sums = crc.of(part.activations)
-    return part.checksum(sums), crc.pack(sums)
 
 
 @contextmanager

@@ -92,7 +92,7 @@ class StoreContract(Contract):
         require(found.activations.tobytes() == part.activations.tobytes(), "A bit of an activation changed.")
 
     def check_hostile_texts_come_back(self, folder: Path) -> None:
-        """Prompts, families, names and definitions are data: paths, NUL, markup, 10,000 characters come back."""
+        """Prompts, families, names and definitions are data: paths, markup, 10,000 characters come back."""
         store = self.fresh(folder)
         part = make_part(len(HOSTILE), texts=HOSTILE)
         part = Part(**{**vars(part), "family": list(reversed(HOSTILE))})

@@ -26,7 +26,7 @@ END = re.compile(r"[.!?]+[\"')]*(?=\s|$)")
 ABBREVIATION = re.compile(r"(?:^|[\s(\"])(?:Mr|Mrs|Ms|Dr|St|Prof|No|vs|etc|e\.g|i\.e|[A-Z])\.$")
 # Signs of code, links and tables; and the entries of the prompt's own dictionary.
 MARKUP = re.compile(
-    r"[<>{}\[\]|\\*_#=~^@/+]|https?|www\.|\w\.(?:com|org|net)\b|\w+ ?\([^)]*\), \w+:|\.{2,}|--"
+    r"[\0<>{}\[\]|\\*_#=~^@/+]|https?|www\.|\w\.(?:com|org|net)\b|\w+ ?\([^)]*\), \w+:|\.{2,}|--"
 )
 STOP = (
     r"""\A(?:\s*\S[^\n]*\n"""  # a line's end

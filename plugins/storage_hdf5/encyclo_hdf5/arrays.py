@@ -9,7 +9,6 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from encyclo import text
 from encyclo.schema import HIERARCHY, SAMPLES
 from encyclo.storage.array_reader import check_format
 from encyclo.storage.raw_arrays import Chunks, Flat
@@ -42,7 +41,7 @@ class Hdf5Arrays:
         return found
 
     def texts(self, path: str, rows: NDArray[np.int64] | None = None) -> list[str]:
-        """Return a column's texts as they are stored; rising rows that lie together are read at once."""
+        """Return a column's texts; rising rows that lie together are read at once."""
         strings = self._dataset(path).asstr()
         if rows is None:
             return list(strings[...])
@@ -56,10 +55,6 @@ class Hdf5Arrays:
         for start, stop in zip([0, *cuts], [*cuts, len(rows)], strict=True):
             found += strings[int(rows[start]) : int(rows[stop - 1]) + 1].tolist()
         return found
-
-    def is_escaped(self, path: str) -> bool:
-        """Return whether a column's texts are escaped."""
-        return text.ESCAPED in self._dataset(path).attrs
 
     def activations(self) -> Flat | Chunks:
         """Return where the samples' activations lie. Raises ValueError if a chunk is not whole."""

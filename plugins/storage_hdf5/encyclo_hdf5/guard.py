@@ -85,6 +85,10 @@ def _check_dataset(dataset: object, array: Array, size: int) -> None:
     if not isinstance(dataset, h5py.Dataset):
         raise ValueError(f"{dataset!r} is no dataset")
     name, layout = dataset.name, dataset.id.get_create_plist()
+    if len(dataset.attrs):
+        raise ValueError(
+            f"{name} has attributes (of texts escaped by an earlier version, which can't be read)"
+        )
     if layout.get_external_count():
         raise ValueError(f"{name} is stored in another file")
     if layout.get_nfilters():

@@ -13,7 +13,6 @@ from typing import Any
 import h5py
 import numpy as np
 
-from encyclo import text
 from encyclo.schema import Book, Part
 from encyclo.storage import files
 from encyclo.storage.array_store import ArrayStore, JoinedSamples
@@ -51,9 +50,9 @@ class Hdf5Store(ArrayStore):
 def _write_samples(group: h5py.Group, samples: JoinedSamples) -> None:
     _write_table(group, samples.columns)
     count, layers, hidden = samples.shape
-    prompts, start = _create_texts(group, "prompt", count, samples.escaped), 0
+    prompts, start = _create_texts(group, "prompt", count), 0
     for texts in samples.prompts():
-        prompts[start : start + len(texts)] = text.escape(texts, samples.escaped)
+        prompts[start : start + len(texts)] = texts
         start += len(texts)
     rows = min(ROWS_A_CHUNK, count)
     chunks = (rows, 1, hidden) if rows else None
@@ -70,15 +69,11 @@ def _write_table(group: h5py.Group, table: Any) -> None:
     for field in dataclasses.fields(table):
         column = getattr(table, field.name)
         if isinstance(column, list):
-            escape = text.needs_escape(column)
-            _create_texts(group, field.name, len(column), escape)[...] = text.escape(column, escape)
+            _create_texts(group, field.name, len(column))[...] = column
         else:
             # Without a chunk the bytes lie in one piece, at an offset that the file names.
             group.create_dataset(field.name, data=column)
 
 
-def _create_texts(group: h5py.Group, name: str, rows: int, escape: bool) -> h5py.Dataset:
-    dataset = group.create_dataset(name, shape=(rows,), dtype=h5py.string_dtype("utf-8"))
-    if escape:
-        dataset.attrs[text.ESCAPED] = np.int8(1)
-    return dataset
+def _create_texts(group: h5py.Group, name: str, rows: int) -> h5py.Dataset:
+    return group.create_dataset(name, shape=(rows,), dtype=h5py.string_dtype("utf-8"))

@@ -1,6 +1,6 @@
-"""The arrays of a checked Zarr hierarchy, every one read from its place on disk.
+"""The arrays of a checked Zarr hierarchy, read by zarr; activations are read from their places on disk.
 
-Nothing of zarr's reads a file: it could be somebody else's, and the guard allows only what is read here.
+The hierarchy may be somebody else's: zarr reads it after the guard has looked at every file.
 """
 
 from __future__ import annotations
@@ -10,14 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import zarr
 from numpy.typing import NDArray
+from zarr.buffer import default_buffer_prototype
+from zarr.storage import LocalStore, MemoryStore
 
 from encyclo.schema import HIERARCHY, SAMPLES
 from encyclo.storage.raw_arrays import Chunks, Flat
-from encyclo.text import ESCAPED
-from encyclo_zarr.guard import check_tree, chunk_places, keys_of, shard_index
+from encyclo_zarr.guard import check_tree, keys_of, shard_index
 from encyclo_zarr.layout import grid
-from encyclo_zarr.pieces import decode_texts
 from encyclo_zarr.tree import Folder, Zip, read
 
 
@@ -28,7 +29,8 @@ class ZarrArrays:
         self._tree: Folder | Zip = Zip(path) if part else Folder(path)
         self._part = part
         self._documents = check_tree(self._tree, {"": SAMPLES} if part else HIERARCHY, part)
-        self._places: dict[str, list[tuple[str, int, int]]] = {}
+        self._arrays: dict[str, Any] = {}
+        self._store: LocalStore | MemoryStore | None = None
 
     def attributes(self) -> dict[str, Any]:
         """Return the attributes at the root."""
@@ -37,27 +39,14 @@ class ZarrArrays:
 
     def numbers(self, path: str) -> NDArray[Any]:
         """Return a whole array."""
-        shape, dtype = self._shape(path), np.dtype(self._documents[path]["data_type"])
-        if 0 in shape:
-            return np.empty(shape, dtype)
-        data = b"".join(self._chunk(path, number) for number in range(len(self._chunks(path))))
-        values = np.frombuffer(data, dtype.newbyteorder("<"))
-        return values.reshape(-1, *shape[1:])[: shape[0]].astype(dtype)
-
-    def texts(self, path: str, rows: NDArray[np.int64] | None = None) -> list[str]:
-        """Return a column's texts as they are stored, a chunk of them at a time."""
-        shape = self._shape(path)
-        rows_a_chunk = grid(path, shape, self._part)[0][0]
-        numbers, places = np.divmod(np.arange(shape[0]) if rows is None else rows, rows_a_chunk)
-        found: list[str] = []
-        for number in np.unique(numbers).tolist():
-            texts = decode_texts(self._chunk(path, number))
-            found += [texts[place] for place in places[numbers == number].tolist()]
+        found: NDArray[Any] = self._array(path)[...]
         return found
 
-    def is_escaped(self, path: str) -> bool:
-        """Return whether a column's texts are escaped."""
-        return ESCAPED in self._documents[path].get("attributes", {})
+    def texts(self, path: str, rows: NDArray[np.int64] | None = None) -> list[str]:
+        """Return a column's texts, all or those of rising rows."""
+        array = self._array(path)
+        found: list[str] = (array[...] if rows is None else array.oindex[rows]).tolist()
+        return found
 
     def activations(self) -> Flat | Chunks:
         """Return where the samples' activations lie: shard by shard, as their indices say."""
@@ -76,15 +65,23 @@ class ZarrArrays:
         return Chunks(shape, chunks[0], offsets, files, np.arange(blocks) // in_shard)
 
     def close(self) -> None:
-        """No file is open."""
+        """Let go of what is in memory; no file is open."""
+        self._arrays, self._store = {}, None
+
+    def _array(self, path: str) -> Any:
+        if path not in self._arrays:
+            self._arrays[path] = zarr.open_array(self._opened(), path=path, mode="r", zarr_format=3)
+        return self._arrays[path]
+
+    def _opened(self) -> LocalStore | MemoryStore:
+        """Return zarr's store: the folder, or what a zip holds but for activations, which zarr doesn't read."""
+        if self._store is None and isinstance(self._tree, Folder):
+            self._store = LocalStore(self._tree.root, read_only=True)
+        if self._store is None:
+            buffer = default_buffer_prototype().buffer
+            names = [name for name in self._tree.sizes if not name.startswith("activations/")]
+            self._store = MemoryStore({name: buffer.from_bytes(read(self._tree, name)) for name in names})
+        return self._store
 
     def _shape(self, path: str) -> Any:
         return tuple(self._documents[path]["shape"])
-
-    def _chunk(self, path: str, number: int) -> bytes:
-        return read(self._tree, *self._chunks(path)[number])
-
-    def _chunks(self, path: str) -> list[tuple[str, int, int]]:
-        if path not in self._places:
-            self._places[path] = chunk_places(self._tree, path, self._shape(path), self._part)
-        return self._places[path]

@@ -18,10 +18,11 @@ from numpy.typing import NDArray
 
 from encyclo.schema import TEXT, Array, check_shapes
 from encyclo_zarr.layout import grid
-from encyclo_zarr.pieces import ABSENT
 from encyclo_zarr.tree import Tree, read
 
 LARGEST_METADATA = 2**24
+ABSENT = 2**64 - 1
+"""What a shard's index says of a chunk that it doesn't have."""
 _BYTES = [{"name": "bytes", "configuration": {"endian": "little"}}, {"name": "bytes"}]
 _TEXTS = [{"name": "vlen-utf8", "configuration": {}}, {"name": "vlen-utf8"}]
 _INDEX = [*_BYTES[:1], {"name": "crc32c"}]
@@ -145,9 +146,12 @@ def _check_array(document: dict[str, Any], path: str, array: Array, part: bool) 
         raise ValueError(f"{path} has another chunk grid than encyclo writes")
     if document.get("storage_transformers", []) != []:
         raise ValueError(f"{path} has storage transformers")
-    attributes = document.get("attributes", {})
-    if attributes not in ({}, {"escaped": 1} if array.dtype == TEXT else {}):
-        raise ValueError(f"{path} has unknown attributes")
+    if document.get("fill_value") not in (0, "") or document.get("dimension_names") is not None:
+        raise ValueError(f"{path} has another fill value than encyclo writes, or names of dimensions")
+    if document.get("attributes", {}) != {}:
+        raise ValueError(
+            f"{path} has attributes (of texts escaped by an earlier version, which can't be read)"
+        )
     _check_codecs(document.get("codecs"), path, array, chunks if shards else None)
     return tuple(shape)
 
@@ -214,18 +218,6 @@ def _check_shard(
             raise ValueError(f"{key!r} has a chunk of {size:,} bytes, not {length:,}")
         if not length:
             _check_texts(tree, key, offset, size, chunks[0])
-
-
-def chunk_places(tree: Tree, path: str, shape: tuple[int, ...], part: bool) -> list[tuple[str, int, int]]:
-    """Return (file, offset, bytes) of each chunk of rows of an array other than activations, in order."""
-    chunks, shards = grid(path, shape, part)
-    found: list[tuple[str, int, int]] = []
-    for key in keys_of(path, shape, part):
-        if shards is None:
-            found.append((key, 0, tree.sizes[key]))
-        else:
-            found += [(key, int(offset), int(size)) for offset, size in shard_index(tree, path, key, shape)]
-    return found[: math.ceil(shape[0] / chunks[0])]
 
 
 def _check_texts(tree: Tree, key: str, offset: int, size: int, count: int) -> None:

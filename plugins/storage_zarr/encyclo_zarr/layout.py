@@ -14,7 +14,6 @@ from typing import Any
 import zarr
 
 from encyclo.schema import TEXT, Array
-from encyclo.text import ESCAPED
 
 ROWS_A_CHUNK = 250
 ROWS_A_SHARD = {"activations": 2_000, "prompt": 50_000}
@@ -36,9 +35,7 @@ def grid(path: str, shape: Sequence[int], part: bool) -> tuple[tuple[int, ...], 
     return whole, None
 
 
-def create(
-    group: zarr.Group, name: str, array: Array, shape: Sequence[int], part: bool, escape: bool = False
-) -> Any:
+def create(group: zarr.Group, name: str, array: Array, shape: Sequence[int], part: bool = False) -> Any:
     """Create an array of the hierarchy, uncompressed, every chunk written even where it is all zeros."""
     chunks, shards = grid(name, shape, part)
     return group.create_array(
@@ -51,6 +48,5 @@ def create(
         chunk_key_encoding={"name": "default", "separator": "."},
         compressors=None,
         filters=None,
-        attributes={ESCAPED: 1} if escape else None,
         config={"write_empty_chunks": True},
     )

@@ -16,23 +16,14 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import zarr
+from zarr.storage import MemoryStore
 
-from encyclo import text
-from encyclo.schema import HIERARCHY, SAMPLES, TEXT, Array, Book, Part
-from encyclo.storage import files
+from encyclo.schema import HIERARCHY, SAMPLES, Array, Book, Part
 from encyclo.storage.array_store import ArrayStore, JoinedSamples
 from encyclo_zarr.arrays import ZarrArrays
-from encyclo_zarr.layout import create, grid
-from encyclo_zarr.pieces import (
-    encode,
-    layer_chunks,
-    one_file,
-    part_files,
-    row_chunks,
-    text_chunks,
-    write_shard,
-)
+from encyclo_zarr.layout import ROWS_A_SHARD, create
 from encyclo_zarr.tree import Zip
 
 _WHEN = (1980, 1, 1, 0, 0, 0)  # a part's bytes depend on its samples alone
@@ -51,10 +42,12 @@ class ZarrStore(ArrayStore):
 
     def write_part_file(self, path: Path, part: Part) -> int:
         """Write a zipped part; return where its activations begin."""
-        bulk, members = "activations/c.0.0.0", part_files(part)
-        with files.late_file(path) as disk, zipfile.ZipFile(disk, "w", zipfile.ZIP_STORED) as archive:
+        members: dict[str, Any] = {}
+        _write_table(zarr.create_group(MemoryStore(members), zarr_format=3), part, SAMPLES, part=True)
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
             for key in sorted(members):
-                archive.writestr(zipfile.ZipInfo(key, _WHEN), members[key])
+                archive.writestr(zipfile.ZipInfo(key, _WHEN), members[key].as_numpy_array().data)
+        bulk = "activations/c.0.0.0"
         return Zip(path).place(bulk)[1] if bulk in members else 0
 
     def write_encyclopedia(self, path: Path, book: Book, samples: JoinedSamples) -> None:
@@ -62,56 +55,30 @@ class ZarrStore(ArrayStore):
         attributes = {k: list(v) if isinstance(v, tuple) else v for k, v in vars(book.attributes).items()}
         root = zarr.create_group(str(path), zarr_format=3, attributes=attributes)
         for name, table in (("concepts", book.concepts), ("signatures", book.signatures)):
-            _write_columns(root.create_group(name), table, HIERARCHY[name], path / name)
-        _write_samples(root.create_group("samples"), samples, path / "samples")
+            _write_table(root.create_group(name), table, HIERARCHY[name])
+        _write_samples(root.create_group("samples"), samples)
         with warnings.catch_warnings():
             # zarr warns that the specification has no consolidated metadata yet; readers may ignore it.
             warnings.simplefilter("ignore")
             zarr.consolidate_metadata(root.store)
 
 
-def _write_samples(group: zarr.Group, samples: JoinedSamples, folder: Path) -> None:
-    _write_columns(group, samples.columns, SAMPLES, folder)
-    prompts = list(chain.from_iterable(samples.prompts()))
-    _write_texts(group, "prompt", SAMPLES["prompt"], prompts, samples.escaped, folder)
-    create(group, "activations", SAMPLES["activations"], samples.shape, part=False)
-    chunks, shards = grid("activations", samples.shape, part=False)
-    assert shards is not None
-    if 0 in samples.shape:
-        return
-    room = shards[0] // chunks[0] * samples.shape[1]
-    for index, block in enumerate(samples.blocks(shards[0])):
-        write_shard(folder / "activations" / f"c.{index}.0.0", layer_chunks(block, chunks[0]), room)
+def _write_samples(group: zarr.Group, samples: JoinedSamples) -> None:
+    _write_table(group, samples.columns, SAMPLES)
+    _write(group, "prompt", SAMPLES["prompt"], list(chain.from_iterable(samples.prompts())))
+    activations, start = create(group, "activations", SAMPLES["activations"], samples.shape), 0
+    for block in samples.blocks(ROWS_A_SHARD["activations"]) if activations.size else ():
+        activations[start : start + len(block)] = block
+        start += len(block)
 
 
-def _write_columns(group: zarr.Group, table: Any, arrays: Mapping[str, Array], folder: Path) -> None:
+def _write_table(group: zarr.Group, table: Any, arrays: Mapping[str, Array], part: bool = False) -> None:
+    """Write a dataclass, a column a field: an array, or a list of texts."""
     for field in dataclasses.fields(table):
-        name, column, array = field.name, getattr(table, field.name), arrays[field.name]
-        if array.dtype == TEXT:
-            _write_texts(group, name, array, column, text.needs_escape(column), folder)
-            continue
-        create(group, name, array, column.shape, part=False)
-        chunks, shards = grid(name, column.shape, part=False)
-        path = folder / name / one_file(column.shape)
-        if not column.size:
-            continue
-        if shards is None:
-            path.write_bytes(encode(column, array))
-        else:
-            write_shard(path, row_chunks(column, chunks[0]), shards[0] // chunks[0])
+        _write(group, field.name, arrays[field.name], getattr(table, field.name), part)
 
 
-def _write_texts(
-    group: zarr.Group, name: str, array: Array, texts: list[str], escape: bool, folder: Path
-) -> None:
-    create(group, name, array, (len(texts),), part=False, escape=escape)
-    chunks, shards = grid(name, (len(texts),), part=False)
-    if not texts:
-        return
-    if shards is None:
-        (folder / name / "c.0").write_bytes(encode(texts, array, escape))
-        return
-    packed = text.escape(texts, escape)
-    for number, start in enumerate(range(0, len(packed), shards[0])):
-        some = packed[start : start + shards[0]]
-        write_shard(folder / name / f"c.{number}", text_chunks(some, chunks[0]), shards[0] // chunks[0])
+def _write(group: zarr.Group, name: str, array: Array, column: Any, part: bool = False) -> None:
+    created = create(group, name, array, np.shape(column) or (0,), part)
+    if created.size:
+        created[...] = np.asarray(column, created.dtype)

@@ -13,11 +13,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from encyclo.config import RunConfig
 from encyclo.errors import EncycloError, MissingDependencyError, PluginError, UnknownPluginError, UsageError
+from encyclo.pipeline.collect import prompt_fault
 from encyclo.plugins.manager import Plugins, find_installed
 from encyclo.plugins.traits import Traits
 from encyclo.runs.open_run import batch_fault
-from encyclo.types import Concept, Samples
+from encyclo.runs.session import load_concepts
+from encyclo.types import Concept, Prompt, Samples
 from tests import third_party
 
 HEAD = """
@@ -218,6 +221,39 @@ def test_an_error_in_a_hook_or_while_iterating_names_the_plugin(install, code, n
         PluginError, lambda: concepts_of(plugins, "failing"), "'failing'", "failing-package 1.0", named
     )
     assert concepts_of(plugins, "mine") == ["dog"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "character"),
+    [
+        ("'a\\0', 'dog'", "U+0000"),
+        ("'dog', 'dog \\ud800'", "U+D800"),
+        ("'dog', 'dog', 'An animal.\\0'", "U+0000"),
+        ("'dog', 'dog', category='\\udfff'", "U+DFFF"),
+        ("'dog', 'dog', aliases=('hound', 'ca\\0nine')", "U+0000"),
+    ],
+)
+def test_a_concept_with_a_text_that_no_store_holds_is_refused(install, fields, character):
+    install(
+        "mine", f"@hookimpl\ndef load_concepts(options): return [Concept('cat', 'cat'), Concept({fields})]"
+    )
+    config = RunConfig(concepts="mine")
+    named = (
+        "'mine'",
+        "mine-package 1.0",
+        "gave the concept '",
+        f"with the character {character}, which no store",
+    )
+    assert_refused(PluginError, lambda: load_concepts(config, Plugins(), None), *named)
+
+
+@pytest.mark.parametrize(("text", "family"), [("A dog.\0", "plain"), ("A dog.", "odd \udc80")])
+def test_a_prompt_with_a_text_that_no_store_holds_is_refused(text, family):
+    fault = prompt_fault(Prompt("dog", text, (2, 5), family), {"dog"})
+    assert fault is not None and "\0" not in fault
+    assert fault.endswith(
+        f"with the character {'U+0000' if family == 'plain' else 'U+DC80'}, which no store holds"
+    )
 
 
 def test_what_was_yielded_before_an_error_is_kept(install):

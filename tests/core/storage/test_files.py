@@ -7,7 +7,6 @@ import hashlib
 import json
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import pytest
@@ -179,49 +178,3 @@ def test_a_late_file_tells_the_first_refusal_at_the_end(tmp_path):
         file.write(memoryview(bytes(range(8))))
         file.truncate(4)
     assert (tmp_path / "b").read_bytes() == bytes(range(4))
-
-
-def test_a_late_file_goes_to_the_disk_while_it_is_written(tmp_path, monkeypatch):
-    """A refusal on the way is told at the end: the system itself tells it only once."""
-    monkeypatch.setattr(files, "EARLY_SYNC", 10)
-    synced: list[int] = []
-    monkeypatch.setattr(files.os, "fsync", synced.append)
-    with files.late_file(tmp_path / "a") as file:
-        file.write(bytes(9))
-        assert not synced
-        file.write(bytes(range(100)))
-    assert synced
-    assert (tmp_path / "a").read_bytes() == bytes(9) + bytes(range(100))
-
-    def broken(handle: int) -> None:
-        raise OSError(errno.EIO, "broken")
-
-    monkeypatch.setattr(files.os, "fsync", broken)
-    with pytest.raises(OSError, match="broken"), files.late_file(tmp_path / "b") as file:
-        file.write(bytes(100))
-
-
-def test_what_a_commit_costs_is_done_while_the_disk_is_busy(tmp_path, monkeypatch):
-    begun, told = threading.Event(), threading.Event()
-
-    def sync(handle: int) -> None:
-        begun.set()
-        assert told.wait(10)  # the disk is not done before the work is
-
-    monkeypatch.setattr(files.os, "fsync", sync)
-    done: list[bool] = []
-
-    def work() -> None:
-        done.append(begun.wait(10))
-        told.set()
-
-    with files.meanwhile(work):
-        with files.late_file(tmp_path / "a") as file:
-            file.write(bytes(100))
-        assert done == [True]
-        with files.late_file(tmp_path / "b") as file:
-            file.write(bytes(100))
-    assert done == [True]  # once
-    with files.meanwhile(work):
-        files.write_text(tmp_path / "c", "small")
-    assert done == [True, True]  # at the end, where nothing was waited for

@@ -70,7 +70,7 @@ def tokenise(model: TokenisingModel, prompts: Sequence[Prompt], pooling: str) ->
         pooled = pooled_tokens(offsets, special, prompt.span, pooling)
         if not pooled:
             raise CaptureError(
-                f"The prompt {_shown(prompt)} has no token to pool with the pooling {pooling}: "
+                f"The pooling {pooling} finds no token in the prompt {_shown(prompt)}: "
                 f"{_lost(prompt, pooling)}."
             )
         result.append(TokenisedPrompt(position, tuple(ids), pooled))

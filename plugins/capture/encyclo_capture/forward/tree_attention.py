@@ -115,12 +115,13 @@ def lay_out(tree: TokenTree, device: str, asking: NDArray[np.int64] | None = Non
     for start, end in _cuts(above[order] + span):
         # Sorted, so that a single block is in the nodes' order and needs no reordering.
         members = np.sort(order[start:end])
-        queries = first[members, None] + np.minimum(np.arange(own[members].max()), own[members, None] - 1)
-        arrays = (queries, *_seen(tree, nodes[queries], runs[members] * span, above[members], span))
-        blocks.append(Block(*(torch.from_numpy(array).to(device) for array in arrays)))
+        query_rows = first[members, None] + np.minimum(np.arange(own[members].max()), own[members, None] - 1)
+        seen = _seen(tree, nodes[query_rows], runs[members] * span, above[members], span)
+        queries, keys, distance = (torch.from_numpy(array).to(device) for array in (query_rows, *seen))
+        blocks.append(Block(queries, keys, distance))
         # If a run repeats its last query, the last of the equal rows counts.
-        rows[queries] = done + np.arange(queries.size).reshape(queries.shape)
-        done += queries.size
+        rows[query_rows] = done + np.arange(query_rows.size).reshape(query_rows.shape)
+        done += query_rows.size
     in_order = done == len(nodes) and bool((rows == np.arange(done)).all())
     return Layout(blocks, None if in_order else torch.from_numpy(rows).to(device))
 

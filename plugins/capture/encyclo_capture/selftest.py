@@ -162,21 +162,21 @@ def _mentions(
             continue  # incomplete bytes of a character, or a character that the tokenizer doesn't know
         read = _letters(decoded)
         if pooling == "last" or (pooling == "span" and prompt.span is None):
-            wanted, holds = prompt.text[-40:], _letters(prompt.text).endswith(read)
+            expected, holds = prompt.text[-40:], _letters(prompt.text).endswith(read)
         elif pooling == "span" and prompt.span is not None:
-            wanted = prompt.text[slice(*prompt.span)]
-            holds = _letters(wanted) in read
+            expected = prompt.text[slice(*prompt.span)]
+            holds = _letters(expected) in read
             for rest, end in ((pooled[1:], pooled[:1]), (pooled[:-1], pooled[-1:])):
                 # A separate blank may be pooled too; a token with letters must be part of the mention.
                 holds = holds and not (
-                    _letters(decode(end)) and rest and _letters(wanted) in _letters(decode(rest))
+                    _letters(decode(end)) and rest and _letters(expected) in _letters(decode(rest))
                 )
         else:
-            wanted, holds = prompt.text, _letters(prompt.text) in read
+            expected, holds = prompt.text, _letters(prompt.text) in read
         if not holds:
             raise CaptureError(
                 f"The self-test's check 'mentions' failed: the pooled tokens of the prompt {prompt.text!r} "
-                f"decode to {decoded!r}, but {wanted!r} is expected."
+                f"decode to {decoded!r}, but {expected!r} is expected."
             )
     return 0.0
 

@@ -40,12 +40,12 @@ class Options(BaseModel):
     steps: int = Field(2, ge=1, le=10)
     """Context words that the search adds to a sentence."""
     escapes: bool = True
-    """Fill up the wanted number with the failed attacks of smallest margin."""
+    """Fill up the requested number with the failed attacks of smallest margin."""
 
 
 @hookimpl
 def sample_prompts(concepts: Sequence[Concept], stage: int, context: Context) -> Iterator[Prompt]:
-    """Yield, concept by concept, at most the wanted number of successful attacks, the lowest margin first.
+    """Yield, concept by concept, at most the requested number of successful attacks, the lowest margin first.
 
     If fewer succeeded, the failed attacks of smallest margin follow (option `escapes`). If the run judges
     (`context.judging`), yield every attack, from frames that never make samples.

@@ -49,7 +49,7 @@ class Options(BaseModel):
 
 @hookimpl
 def sample_prompts(concepts: Sequence[Concept], stage: int, context: Context) -> Iterator[Prompt]:
-    """Yield at most the wanted number of prompts per concept, all different, for one batch of concepts at a time."""
+    """Yield at most the requested number of prompts per concept, all different, for one batch of concepts at a time."""
     options = context.options
     assert isinstance(options, Options)
     recipe = generated_sentences.Recipe(tuple(options.temperatures), options.attempts)

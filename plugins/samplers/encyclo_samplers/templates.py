@@ -62,7 +62,7 @@ class Template:
 
 @hookimpl
 def sample_prompts(concepts: Sequence[Concept], stage: int, context: Context) -> Iterator[Prompt]:
-    """Yield the wanted number of prompts per concept, or one per template if there are fewer templates."""
+    """Yield the requested number of prompts per concept, or one per template if there are fewer templates."""
     options = context.options
     assert isinstance(options, Options)
     for given in concepts:

@@ -94,7 +94,7 @@ def test_a_users_file(tmp_path: Path):
             "concept,sentence\ndog,A fianc\u00e9's dog.\n".encode("cp1252"),
             "save the file as UTF-8",
         ),
-        ("own.csv", b"concept,sentence\ndog,A dog\0.\n", "not UTF-8"),
+        ("own.csv", b"concept,sentence\ndog,A dog\0.\n", "use UTF-8"),
         ("own.txt", b"A dog.\n", "columns concept and sentence"),
         ("none.csv", None, "-o core.examples=FILE"),
     ],

@@ -105,7 +105,7 @@ def test_another_encoding_is_named_with_the_line_and_can_be_said(tmp_path: Path)
     cut = write(tmp_path, "name\nowl\nwren\n".encode("utf-16")[:-1])
     assert "line 3: it is not in UTF-16" in refusal(cut)
     unmarked = write(tmp_path, "name\nowl\n".encode("utf-16-le"))
-    assert "line 1: it holds a NUL" in refusal(unmarked) and "utf-16-le" in refusal(unmarked)
+    assert "line 1: it contains a NUL" in refusal(unmarked) and "utf-16-le" in refusal(unmarked)
     assert [c.name for c in load(unmarked, encoding="utf-16-le")] == ["owl"]
 
 
@@ -138,25 +138,25 @@ def test_a_broader_concept_is_found_by_id_or_name_or_kept_as_a_name(tmp_path: Pa
         ("dog\ncat\n", 1, "there is no column 'dog'"),
         ("name;definition\ndog;x\n", 1, "there is no column 'name;definition'"),
         ("name,colour\ndog,red\n", 1, "there is no column 'colour'; the columns are name, id, definition"),
-        ("name,name\na,b\n", 1, "the column 'name' is there twice"),
+        ("name,name\na,b\n", 1, "the column 'name' appears twice"),
         ("name,\na,b\n", 1, "column 2 has no name"),
         ("name,id\ndog\n", 2, "it has 1 cells and the header has 2"),
         ("name,id\n\ndog,a,b\n", 3, "it has 3 cells"),
         ('name\n"dog\ncat\n', 2, "not closed"),
-        ('name\n\n"do"g\ncat\n', 3, "can't be told apart"),
+        ('name\n\n"do"g\ncat\n', 3, "can't be separated"),
         ("name,id\n,x\n", 2, "the name is empty"),
         ("name,id\n\u200b\u00a0,x\n", 2, "the name is empty"),
-        ("name\ndog\ncat\n\ndog\n", 5, "the name 'dog' is there twice, first in line 2"),
-        ("name\ncafe\u0301\ncaf\u00e9\n", 3, "is there twice, first in line 2"),
-        ("name,id\ndog,1\ncat,1\n", 3, "the id '1' is there twice, first in line 2"),
-        ("name,id\ndog,\ncat,dog\n", 3, "the id 'dog' is there twice, first in line 2"),
+        ("name\ndog\ncat\n\ndog\n", 5, "the name 'dog' also appears in line 2"),
+        ("name\ncafe\u0301\ncaf\u00e9\n", 3, "also appears in line 2"),
+        ("name,id\ndog,1\ncat,1\n", 3, "the id '1' also appears in line 2"),
+        ("name,id\ndog,\ncat,dog\n", 3, "the id 'dog' also appears in line 2"),
         ("name,definition\nowl,An OWL.\n", 2, "the definition of 'owl' is only its name"),
-        ("name,part_of_speech\ndog,nuon\n", 2, "its part_of_speech can't be 'nuon': it is one of noun, verb"),
-        ("name,countable\ndog,maybe\n", 2, "its countable can't be 'maybe': it is yes, no or empty"),
+        ("name,part_of_speech\ndog,nuon\n", 2, "its part_of_speech can't be 'nuon': it must be one of noun, verb"),
+        ("name,countable\ndog,maybe\n", 2, "its countable can't be 'maybe': it must be yes, no or empty"),
         ("name,broader\ndog,dog\n", 2, "'dog' is its own broader concept"),
         ("name,broader\na,b\nb,c\nc,b\n", 3, "'b' is its own broader concept"),
-        ("name\ndo\x07g\n", 2, "its name holds the character U+0007"),
-        ("name\ndog\nc\0t\n", 3, "it holds a NUL"),
+        ("name\ndo\x07g\n", 2, "its name contains the invalid character U+0007"),
+        ("name\ndog\nc\0t\n", 3, "it contains a NUL"),
         ("name\ndog\n" + "x" * 10_000_000 + "\n", 3, "it has 10,000,001 characters"),
         ('name\n"' + "x\n" * 200_000 + '"\n', 2, "a cell has more than"),
     ],
@@ -170,19 +170,19 @@ def test_what_cannot_be_is_refused_with_its_line(tmp_path: Path, content: str, l
     ("content", "line", "why"),
     [
         ("{}", 1, "'name' is missing"),
-        ('{"name": "a"}\n["b"]', 2, "no JSON object, such as"),
-        ('{"name": "a"}\n\n{"name": "b"', 3, "no JSON object: "),
+        ('{"name": "a"}\n["b"]', 2, "not a JSON object, such as"),
+        ('{"name": "a"}\n\n{"name": "b"', 3, "not a JSON object: "),
         ('{"name": "a", "name": "b"}', 1, "the key 'name' twice"),
         ('{"name": "a", "nmae": "b"}', 1, "there is no column 'nmae'"),
         ('{"name": 7}', 1, "its name can't be 7"),
         ('{"name": null}', 1, "'name' is missing"),
-        ('{"name": "a", "aliases": [1]}', 1, "it is a list of texts"),
-        ('{"name": "a", "aliases": {"b": 1}}', 1, "it is a list of texts"),
+        ('{"name": "a", "aliases": [1]}', 1, "it must be a list of texts"),
+        ('{"name": "a", "aliases": {"b": 1}}', 1, "it must be a list of texts"),
         ('{"name": "a", "countable": 2}', 1, "its countable can't be 2"),
         ('{"name": "\\ud800"}', 1, "U+D800"),
-        ('{"name": "a", "examples": ["x\\u0000"]}', 1, "its examples holds the character U+0000"),
+        ('{"name": "a", "examples": ["x\\u0000"]}', 1, "its examples contains the invalid character U+0000"),
         ('{"name": ' + "[" * 100_000, 1, "nested too deeply"),
-        ('{"name": ' + "9" * 10_000 + "}", 1, "no JSON object"),
+        ('{"name": ' + "9" * 10_000 + "}", 1, "not a JSON object"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_in_json_lines_is_refused_with_its_line(
@@ -194,7 +194,7 @@ def test_what_cannot_be_in_json_lines_is_refused_with_its_line(
 
 @pytest.mark.parametrize("content", ["", "\n\n", "name,id\n", "name\n\n,\n".replace(",", ""), "\ufeff"])
 def test_an_empty_list_is_refused(tmp_path: Path, content: str):
-    assert "holds no concept" in refusal(write(tmp_path, content))
+    assert "contains no concept" in refusal(write(tmp_path, content))
 
 
 def test_a_line_as_long_as_allowed_is_read(tmp_path: Path):
@@ -317,5 +317,7 @@ def test_a_mistake_in_the_last_line_shows_before_any_work(encyclo, tmp_path: Pat
         tmp_path / "run",
         *tiny_flags,
     )
-    assert result.returncode == 2 and "line 5: the name 'owl' is there twice" in one_sentence(result.stderr)
+    assert result.returncode == 2 and "line 5: the name 'owl' also appears in line" in one_sentence(
+        result.stderr
+    )
     assert not (tmp_path / "run").exists()

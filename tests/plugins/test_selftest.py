@@ -205,7 +205,7 @@ def test_offsets_that_are_wrong_fail(broken, shift):
     assert check(model, [prompt])["mentions"] == 0
     retokenise(model, shifted)
     message = assert_check_fails("mentions", model, prompts=[prompt])
-    assert repr(text) in message and "'old house' is wanted" in message
+    assert repr(text) in message and "'old house' is expected" in message
 
 
 @pytest.mark.parametrize(("more_before", "more_after"), [(1, 0), (0, 1), (2, 2)])

@@ -1,4 +1,4 @@
-"""Prompts to pooled hidden layers: tokenise, group, forward, check, hand over."""
+"""Captures prompts: tokenises and batches them, runs the network, pools hidden layers and checks the values."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from encyclo_capture.forward.token_tree import build_tree, count_nodes, tree_gro
 from encyclo_capture.model import TransformersModel
 from encyclo_capture.tokenization import TokenisedPrompt, tokenise
 
-# Long prompts have little to share beside their length; padded batches take them through the model's own attention.
+# Long prompts share a small part of their tokens; they run in padded batches with the model's own attention.
 LONGEST_IN_TREE = 192
 
 
@@ -32,11 +32,13 @@ def capture(
     pooling: str,
     batch_tokens: int,
 ) -> Iterator[Samples]:
-    """Yield Samples a batch. `layers` are hidden_states indices; see `encyclo.types.Samples` for shapes."""
+    """Yield one Samples per batch. `layers` are hidden_states indices; see `encyclo.types.Samples` for shapes."""
     tokenised = tokenise(model, prompts, pooling)
     in_tree = [t for t in tokenised if len(t.needed) <= LONGEST_IN_TREE] if model.shares_prefixes else []
-    chosen = {t.position for t in in_tree}
-    rest = sorted((t for t in tokenised if t.position not in chosen), key=lambda t: (len(t.ids), t.ids))
+    tree_positions = {t.position for t in in_tree}
+    rest = sorted(
+        (t for t in tokenised if t.position not in tree_positions), key=lambda t: (len(t.ids), t.ids)
+    )
     limit = max_nodes(model, in_tree, batch_tokens)
     jobs = [
         partial(_compute, model.device, layers, _run_tree, group) for group in tree_groups(in_tree, limit)
@@ -45,17 +47,17 @@ def capture(
         partial(_compute, model.device, layers, _run_padded, group)
         for group in padded_batches(rest, batch_tokens)
     ]
-    # While the device computes a batch, the one before is on its way to the host.
-    before: list[Captured] = []
+    # While the device computes a batch, the previous batch is transferred to the host.
+    previous: list[Captured] = []
     for batches in model.replicas.run(jobs, worker_count(model.device)):
-        yield from (_samples(model, prompts, layers, batch) for batch in before)
-        before = batches
-    yield from (_samples(model, prompts, layers, batch) for batch in before)
+        yield from (_samples(model, prompts, layers, batch) for batch in previous)
+        previous = batches
+    yield from (_samples(model, prompts, layers, batch) for batch in previous)
 
 
 @dataclass(frozen=True)
 class Captured:
-    """A batch that has been computed; `ready` waits for its vectors, float32 [n, L, H]."""
+    """A computed batch; `ready` waits for its vectors, float32 [n, L, H], and returns them."""
 
     group: Sequence[TokenisedPrompt]
     ready: Callable[[], NDArray[np.float32]]
@@ -66,7 +68,7 @@ Runner = Callable[[Any, str, Sequence[int], Sequence[TokenisedPrompt]], tuple[Te
 
 
 def max_nodes(model: TransformersModel, prompts: Sequence[TokenisedPrompt], batch_tokens: int) -> int:
-    """Return how many nodes a tree may have: `batch_tokens`, or less, so that all workers end at about one time."""
+    """Return the maximum nodes per tree: at most `batch_tokens`, chosen so that all workers finish together."""
     workers = worker_count(model.device)
     total, longest = count_nodes(prompts), max((len(p.needed) for p in prompts), default=0)
     if workers == 1 or total <= batch_tokens or 2 * longest > batch_tokens:
@@ -99,9 +101,9 @@ def _run_padded(
 def halving(
     group: Sequence[TokenisedPrompt], run: Callable[[Sequence[TokenisedPrompt]], tuple[Tensor, int]]
 ) -> Iterator[tuple[Sequence[TokenisedPrompt], Tensor, int]]:
-    """Run a group; where the device has too little memory, its halves, and so on. Yield what ran.
+    """Run a group; if the device runs out of memory, run its halves recursively. Yield (prompts, pooled, tokens).
 
-    Raises CaptureError if one prompt alone is too much.
+    Raises CaptureError if a single prompt does not fit.
     """
     try:
         pooled, computed = run(group)
@@ -114,7 +116,7 @@ def halving(
     else:
         yield group, pooled, computed
         return
-    # Outside the handler: the error's traceback would keep the tensors of the pass that failed.
+    # Not in the handler: there the error's traceback keeps the tensors of the failed pass alive.
     torch.cuda.empty_cache()
     middle = len(group) // 2
     yield from halving(group[:middle], run)
@@ -122,7 +124,7 @@ def halving(
 
 
 def start_transfer(pooled: Tensor) -> Callable[[], NDArray[np.float32]]:
-    """Begin to bring a tensor to the host; call what is returned to wait for it."""
+    """Start to copy a tensor to the host; return a function that waits for the copy and returns it."""
     if pooled.device.type != "cuda":
         return lambda: pooled.cpu().numpy()
     host = torch.empty(pooled.shape, dtype=pooled.dtype, pin_memory=True)
@@ -138,9 +140,9 @@ def start_transfer(pooled: Tensor) -> Callable[[], NDArray[np.float32]]:
 
 
 def padded_batches(prompts: Sequence[TokenisedPrompt], batch_tokens: int) -> Iterator[list[TokenisedPrompt]]:
-    """Cut prompts, sorted by length, into batches of at most `batch_tokens` padded tokens (at least one prompt).
+    """Cut prompts, sorted by length, into batches of at most `batch_tokens` padded tokens or one prompt.
 
-    Equal texts are one row.
+    Equal texts share a row.
     """
     batch: list[TokenisedPrompt] = []
     texts: set[tuple[int, ...]] = set()
@@ -157,7 +159,7 @@ def padded_batches(prompts: Sequence[TokenisedPrompt], batch_tokens: int) -> Ite
 def _samples(
     model: TransformersModel, prompts: Sequence[Prompt], layers: Sequence[int], batch: Captured
 ) -> Samples:
-    """Bring a batch to the host; refuse it if a value is not finite, naming prompt, layer and type."""
+    """Return a batch's samples. Raises CaptureError, naming the prompt and the layer, if a value is not finite."""
     values = batch.ready()
     if not np.isfinite(values).all():
         raise _not_finite(model, prompts, layers, batch.group, values)
@@ -176,10 +178,10 @@ def _not_finite(
     group: Sequence[TokenisedPrompt],
     values: NDArray[np.float32],
 ) -> CaptureError:
-    """Return the error that names the prompt to blame.
+    """Return the error that names the prompt with the value.
 
-    In a tree a value that is not finite spreads: what a node doesn't see weighs 0, and 0 times inf is NaN. So
-    the prompts are tried alone.
+    In a tree, such a value spreads to other prompts: a masked node has weight 0, and 0 times inf is NaN. So each
+    prompt is run alone.
     """
     for prompt in group:
         alone = run_padded(model.network, model.device, [prompt], layers).cpu().numpy()

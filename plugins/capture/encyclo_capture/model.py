@@ -1,4 +1,4 @@
-"""A transformers model as encyclo's handle: hidden states, tokens, and texts that it continues."""
+"""A transformers model as encyclo uses it: hidden states, tokens and generated texts."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from encyclo_capture.loading.loaded_model import LoadedModel
 
 
 class TransformersModel(LoadedModel):
-    """A model that transformers loads (see `encyclo.types.Model`)."""
+    """A model loaded by transformers (see `encyclo.types.Model`)."""
 
     @cached_property
     def replicas(self) -> Replicas:
-        """Copies of the network that share its weights, for batches that are computed side by side."""
+        """Replicas of the network that share its weights, to compute batches in parallel."""
         return Replicas(self.network)
 
     @cached_property
     def scoring_head(self) -> ScoringHead:
-        """The head, cut down to the tokens that may be generated."""
+        """The language-model head, reduced to the tokens that may be generated."""
         return ScoringHead(self)
 
     def forward(self, texts: Sequence[str], layers: Sequence[int]) -> list[NDArray[np.float32]]:
@@ -40,7 +40,7 @@ class TransformersModel(LoadedModel):
         return states
 
     def tokens(self, text: str) -> list[tuple[int, int]]:
-        """Return the character range of each token that `forward` gives states for; (0, 0) for special ones."""
+        """Return the character range of each token of `forward`; (0, 0) for special tokens."""
         encoded = self.tokenizer(text, return_offsets_mapping=True, return_special_tokens_mask=True)
         columns = zip(encoded["offset_mapping"], encoded["special_tokens_mask"], strict=True)
         return [(0, 0) if special else (int(a), int(b)) for (a, b), special in columns]

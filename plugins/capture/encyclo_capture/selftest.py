@@ -1,8 +1,8 @@
-"""A run's self-test: a handful of its own prompts, captured in every way, must agree with a plain pass.
+"""A run's self-test: a few of its prompts, captured in every way, must agree with a plain pass.
 
-The plain pass is transformers' own forward, attention included, over the same modules; those that were replaced on
-a CPU have been compared with their originals one by one when they were (see fused_modules.py). Passes of one prompt
-run side by side, as a run's batches do.
+The plain pass is transformers' own forward pass with its own attention over the same modules. Modules replaced on a
+CPU were compared with their originals when they were replaced (see fused_modules.py). The plain passes run in
+parallel, like a run's batches.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from encyclo_capture.model import TransformersModel
 from encyclo_capture.tokenization import TokenisedPrompt, tokenise
 
 PROMPTS = 8
-# Largest error of one vector, and of a layer's mean over the prompts, relative to the vector's length.
-# float32: two orders of summation differ by about 1e-6 on gemma-3-270m; the rest is room for deeper models.
-# bfloat16: by up to 2.8% for one prompt and about 1% in the mean (60 prompts of the templates, every layer);
-# neighbouring layers differ by at least 6% for one prompt and 10% in the mean, so that the mean tells a wrong
-# layer from rounding, and the bound on one vector finds a prompt that got another's tokens.
+# Largest error of one vector and largest mean error of a layer over the prompts, relative to the vector's length.
+# Another order of summation on gemma-3-270m causes, in float32, errors of about 1e-6; the rest of the tolerance
+# allows for deeper models. In bfloat16 it causes errors of up to 2.8% for one prompt and about 1% in the mean (60
+# template prompts, all layers). Neighbouring layers differ by at least 6% for one prompt and 10% in the mean. So the
+# bound on the mean finds a wrong layer, and the bound on one vector finds a prompt with another prompt's tokens.
 TOLERANCE = {"float32": (1e-3, 1e-4), "bfloat16": (0.10, 0.04)}
 
 Floats = NDArray[np.float32]
@@ -44,22 +44,22 @@ def check(
 ) -> dict[str, float]:
     """Return each check's worst value: {mentions, finite, layers, batch, padding}.
 
-    mentions: prompts whose pooled tokens don't decode to the mention (0: one is an error)
+    mentions: number of prompts whose pooled tokens don't decode to the mention; always 0, since one is an error
     finite:   the largest |activation|
-    layers:   capture of one prompt against a plain forward pass with output_hidden_states
-    batch:    all prompts captured together against each alone
+    layers:   each prompt captured alone against a plain forward pass with output_hidden_states
+    batch:    all prompts captured together against each one alone
     padding:  all prompts in one padded batch against the plain pass
-    The last three are relative errors. `layers` are hidden_states indices from 0. Raises CaptureError naming
-    the check that failed.
+    The last three are relative errors. The argument `layers` holds hidden_states indices from 0. Raises CaptureError
+    naming the failed check.
     """
     chosen = choose(prompts)
     if not chosen:
         return {}
     tokenised = tokenise(model, chosen, pooling)
-    found = {"mentions": _mentions(model, chosen, tokenised, pooling)}
+    worst = {"mentions": _mentions(model, chosen, tokenised, pooling)}
     passes = [partial(_plain, model.device, layers, prompt) for prompt in tokenised]
     plain = np.stack(list(model.replicas.run(passes, worker_count(model.device))))
-    found["finite"] = _finite(model, chosen, layers, plain)
+    worst["finite"] = _finite(model, chosen, layers, plain)
     alone = _captured(model, chosen, layers, pooling, batch_tokens=1)
     together = _captured(model, chosen, layers, pooling, batch_tokens)
     padded = run_padded(model.network, model.device, tokenised, layers).cpu().numpy()
@@ -68,19 +68,19 @@ def check(
         ("batch", together, alone, "captured with others and alone"),
         ("padding", padded, plain, "padded and by a plain forward pass"),
     ):
-        found[name] = _equal(model, chosen, layers, name, ours, theirs, how)
-    return found
+        worst[name] = _equal(model, chosen, layers, name, ours, theirs, how)
+    return worst
 
 
 def choose(prompts: Sequence[Prompt]) -> list[Prompt]:
-    """Return up to PROMPTS different prompts: the shortest, the longest, and evenly between them."""
+    """Return at most PROMPTS different prompts, evenly spaced by length, with the shortest and the longest."""
     different = sorted({(len(p.text), p.text, p.span or (-1, -1)): p for p in prompts}.items())
     places = np.linspace(0, len(different) - 1, min(PROMPTS, len(different))).round().astype(int)
     return [different[place][1] for place in places]
 
 
 def _plain(device: str, layers: Sequence[int], prompt: TokenisedPrompt, network: Any) -> Floats:
-    """Pool one prompt's hidden states as transformers itself hands them out: float32 [L, H]."""
+    """Pool one prompt's hidden states from transformers' own output: float32 [L, H]."""
     ids = torch.tensor([prompt.ids], device=device)
     with torch.inference_mode():
         hidden = network(input_ids=ids, output_hidden_states=True, use_cache=False).hidden_states
@@ -111,9 +111,9 @@ def _equal(
     theirs: Floats,
     how: str,
 ) -> float:
-    """Return the largest relative error; refuse it, or a layer's mean, beyond the tolerance."""
+    """Return the largest relative error. Raises CaptureError if it, or a layer's mean error, exceeds the tolerance."""
     lengths = np.linalg.norm(theirs, axis=-1)
-    # Not "error > tolerance" below: a NaN must fail too.
+    # Below, "not error <= bound" instead of "error > bound": a NaN must fail too.
     error = np.linalg.norm(ours - theirs, axis=-1) / np.maximum(lengths, 1e-12)
     bound, mean_bound = TOLERANCE[model.dtype]
     prompt, layer = np.unravel_index(np.nan_to_num(error, nan=np.inf).argmax(), error.shape)
@@ -122,7 +122,7 @@ def _equal(
             f"The self-test's check {name!r} failed: the vector of {prompts[prompt].text!r} at layer "
             f"{layers[layer]} of {model.depth} differs by {error[prompt, layer]:.2g} of its length {how} "
             f"(lengths {np.linalg.norm(ours[prompt, layer]):.6g} and {lengths[prompt, layer]:.6g}), "
-            f"where {model.dtype} allows {bound:g}."
+            f"but {model.dtype} allows {bound:g}."
         )
     mean = error.mean(axis=0)
     layer = mean.argmax()
@@ -131,7 +131,7 @@ def _equal(
             f"The self-test's check {name!r} failed: vectors at layer {layers[layer]} of {model.depth} differ by "
             f"{mean[layer]:.2g} of their length in the mean over {len(prompts)} prompts {how} (lengths "
             f"{np.linalg.norm(ours[:, layer], axis=-1).mean():.6g} and {lengths[:, layer].mean():.6g}), "
-            f"where {model.dtype} allows {mean_bound:g}."
+            f"but {model.dtype} allows {mean_bound:g}."
         )
     return float(error.max())
 
@@ -144,8 +144,8 @@ def _finite(
         row, layer, place = bad[0]
         raise CaptureError(
             f"The self-test's check 'finite' failed: the activation of {prompts[row].text!r} at layer "
-            f"{layers[layer]} of {model.depth} is {values[row, layer, place]} in dimension {place}, computed in "
-            f"{model.dtype}, where every one must be finite."
+            f"{layers[layer]} of {model.depth} is not finite: {values[row, layer, place]} in dimension {place}, "
+            f"computed in {model.dtype}."
         )
     return float(np.abs(values).max())
 
@@ -153,35 +153,35 @@ def _finite(
 def _mentions(
     model: TransformersModel, prompts: Sequence[Prompt], tokenised: Sequence[TokenisedPrompt], pooling: str
 ) -> float:
-    """Decode what is pooled: it must hold the mention and no token beside it, or the text, or end the text."""
+    """Decode the pooled tokens. Raises CaptureError unless they are the mention, the text or, for `last`, its end."""
     decode = model.tokenizer.decode
     for prompt, tokens in zip(prompts, tokenised, strict=True):
         pooled = [tokens.ids[place] for place in tokens.pooled]
         decoded = decode(pooled, skip_special_tokens=False)
         if "\ufffd" in decoded or model.tokenizer.unk_token_id in pooled:
-            continue  # part of a character's bytes, or a character that the tokenizer doesn't know
+            continue  # incomplete bytes of a character, or a character that the tokenizer doesn't know
         read = _letters(decoded)
         if pooling == "last" or (pooling == "span" and prompt.span is None):
-            wanted, holds = prompt.text[-40:], _letters(prompt.text).endswith(read)
+            expected, holds = prompt.text[-40:], _letters(prompt.text).endswith(read)
         elif pooling == "span" and prompt.span is not None:
-            wanted = prompt.text[slice(*prompt.span)]
-            holds = _letters(wanted) in read
+            expected = prompt.text[slice(*prompt.span)]
+            holds = _letters(expected) in read
             for rest, end in ((pooled[1:], pooled[:1]), (pooled[:-1], pooled[-1:])):
-                # A blank of its own may come along; a token with letters must be part of the mention.
+                # A separate blank may be pooled too; a token with letters must be part of the mention.
                 holds = holds and not (
-                    _letters(decode(end)) and rest and _letters(wanted) in _letters(decode(rest))
+                    _letters(decode(end)) and rest and _letters(expected) in _letters(decode(rest))
                 )
         else:
-            wanted, holds = prompt.text, _letters(prompt.text) in read
+            expected, holds = prompt.text, _letters(prompt.text) in read
         if not holds:
             raise CaptureError(
-                f"The self-test's check 'mentions' failed: in the prompt {prompt.text!r} the tokens to be read "
-                f"say {decoded!r}, where {wanted!r} is wanted."
+                f"The self-test's check 'mentions' failed: the pooled tokens of the prompt {prompt.text!r} "
+                f"decode to {decoded!r}, but {expected!r} is expected."
             )
     return 0.0
 
 
 def _letters(text: str) -> str:
-    """Leave out what tokenizers change: case, blanks, controls, accents, the mark inside a word (BERT's ##)."""
-    spread = unicodedata.normalize("NFKD", text.removeprefix("##")).casefold()
-    return "".join(letter for letter in spread if unicodedata.category(letter)[0] not in "ZCM")
+    """Remove what tokenizers change: case, blanks, control characters, accents, BERT's ## inside a word."""
+    decomposed = unicodedata.normalize("NFKD", text.removeprefix("##")).casefold()
+    return "".join(letter for letter in decomposed if unicodedata.category(letter)[0] not in "ZCM")

@@ -1,4 +1,4 @@
-"""Prompts as tokens, and which of them the pooling reads."""
+"""Tokenises prompts and finds the tokens to pool."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from encyclo.types import Prompt
 
 
 class TokenisingModel(Protocol):
-    """What tokenising needs of a model."""
+    """The part of a model that tokenising needs."""
 
     name: str
 
@@ -23,31 +23,31 @@ class TokenisingModel(Protocol):
 
     @property
     def max_tokens(self) -> int | None:
-        """The most tokens a text may have, where the model says so."""
+        """The maximum number of tokens per text, if the model states one."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class TokenisedPrompt:
-    """A prompt's token ids, and the positions that its pooling averages."""
+    """A prompt's token ids and the positions of its pooled tokens."""
 
     position: int
-    """The prompt's place in the prompts handed in."""
+    """The prompt's index among the given prompts."""
     ids: tuple[int, ...]
     pooled: tuple[int, ...]
 
     @property
     def needed(self) -> tuple[int, ...]:
-        """The tokens that a causal model needs: up to the last pooled one."""
+        """The tokens up to the last pooled one: a causal model needs no others."""
         return self.ids[: self.pooled[-1] + 1]
 
 
 def tokenise(model: TokenisingModel, prompts: Sequence[Prompt], pooling: str) -> list[TokenisedPrompt]:
-    """Tokenise whole prompts, with the special tokens that the model expects.
+    """Tokenise whole prompts, with the model's special tokens.
 
-    Raises CaptureError naming a prompt that is too long for the model or whose mention has no token.
+    Raises CaptureError, naming the prompt, if it is too long for the model or has no token to pool.
     """
-    if not prompts:  # transformers' tokenizers fail on none
+    if not prompts:  # transformers' tokenizers fail on an empty list
         return []
     encoded = model.tokenizer(
         [prompt.text for prompt in prompts],
@@ -61,20 +61,20 @@ def tokenise(model: TokenisingModel, prompts: Sequence[Prompt], pooling: str) ->
     columns = zip(
         encoded["input_ids"], encoded["offset_mapping"], encoded["special_tokens_mask"], strict=True
     )
-    found = []
+    result = []
     for position, (prompt, (ids, offsets, special)) in enumerate(zip(prompts, columns, strict=True)):
         if limit is not None and len(ids) > limit:
             raise CaptureError(
-                f"The prompt {_shown(prompt)} has {len(ids)} tokens, more than the {limit} that {model.name} takes."
+                f"The prompt {_shown(prompt)} has {len(ids)} tokens, but {model.name} takes at most {limit}."
             )
         pooled = pooled_tokens(offsets, special, prompt.span, pooling)
         if not pooled:
             raise CaptureError(
-                f"No token of the prompt {_shown(prompt)} can be read with the pooling {pooling}: "
+                f"The pooling {pooling} finds no token in the prompt {_shown(prompt)}: "
                 f"{_lost(prompt, pooling)}."
             )
-        found.append(TokenisedPrompt(position, tuple(ids), pooled))
-    return found
+        result.append(TokenisedPrompt(position, tuple(ids), pooled))
+    return result
 
 
 def _lost(prompt: Prompt, pooling: str) -> str:

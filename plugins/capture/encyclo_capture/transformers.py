@@ -1,4 +1,4 @@
-"""Capture `transformers`: any model that the transformers library loads, on CUDA or on the CPU."""
+"""Capture `transformers`: any model of the transformers library, on CUDA or a CPU."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ class Options(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     dtype: Literal["auto", "bfloat16", "float32"] = "auto"
-    """Compute type; auto is bfloat16 where the processor is fast at it, else float32. float16 overflows."""
+    """Compute type; auto is bfloat16 if the processor computes it fast, else float32. float16 would overflow."""
     batch_tokens: int | None = Field(None, ge=1)
-    """About how many tokens go through the model at once: 2,048 on a CPU (a thread each), else 4,096."""
+    """Approximate tokens per batch; the default is 2,048 on a CPU (per thread), else 4,096."""
     fused: bool = True
-    """Whether bfloat16 on a CPU may use torch's private operations (fused modules); false keeps transformers' own."""
+    """Use torch's private operations (fused modules) for bfloat16 on a CPU; false keeps transformers' modules."""
 
     def batch_for(self, device: str) -> int:
-        """Return the batch asked for, or the device's default."""
+        """Return `batch_tokens`, or the device's default."""
         return self.batch_tokens or (2048 if device == "cpu" else 4096)
 
 
 @hookimpl
 def load_model(name: str, context: Context) -> TransformersModel:
-    """Return the model `name`: gemma-3-270m (the packaged weights), a folder, a .gguf file or a hub id."""
+    """Return the model `name`: gemma-3-270m (packaged weights), a folder, a .gguf file or a hub id."""
     from encyclo_capture.model import TransformersModel
 
     assert isinstance(context.options, Options)
@@ -45,7 +45,7 @@ def load_model(name: str, context: Context) -> TransformersModel:
 def capture_layers(
     prompts: Sequence[Prompt], layers: Sequence[int], pooling: str, context: Context
 ) -> Iterator[Samples]:
-    """Yield the prompts' pooled hidden layers, batched by length."""
+    """Yield the prompts' pooled hidden layers in batches."""
     from encyclo_capture.capture import capture
     from encyclo_capture.model import TransformersModel
 
@@ -58,7 +58,7 @@ def capture_layers(
 def check_capture(
     prompts: Sequence[Prompt], layers: Sequence[int], pooling: str, context: Context
 ) -> dict[str, float]:
-    """Capture a handful of the prompts in every way, and compare with a plain pass (see selftest.py)."""
+    """Capture a few of the prompts in every way and compare with a plain pass (see selftest.py)."""
     from encyclo_capture.model import TransformersModel
     from encyclo_capture.selftest import check
 

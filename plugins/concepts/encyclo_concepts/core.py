@@ -1,8 +1,8 @@
 """The bundled concepts: 20 categories of 50, each with a definition written for encyclo.
 
-One CSV file a category lies in core_lists/, with the columns name, part_of_speech, countable, broader and
-definition. A concept's id is its name, which no other concept has. Sentences by other authors, which judge the
-interpreter, come from elsewhere, if they are asked for (example_sentences.py).
+core_lists/ has one CSV file per category, with the columns name, part_of_speech, countable, broader and definition. A
+concept's id is its name, which is unique. The option `examples` adds sentences by other authors, which judge the
+interpreter (example_sentences.py).
 """
 
 import csv
@@ -31,23 +31,23 @@ class Options(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     categories: list[str] = []
-    """Only these categories, such as ["animals", "emotions"]; none named means all."""
+    """Only these categories, such as ["animals", "emotions"]; an empty list means all."""
     examples: Literal["wordnet"] | Path | None = None
-    """Sentences by other authors to judge with: `wordnet`, or a file with the columns concept and sentence."""
+    """Sentences by other authors that judge: `wordnet`, or a file with the columns concept and sentence."""
 
     @field_validator("categories")
     @classmethod
     def _known(cls, categories: list[str]) -> list[str]:
         if unknown := sorted(set(categories) - set(CATEGORIES)):
             raise ValueError(
-                f"there is no category {', '.join(unknown)}; the categories are {', '.join(CATEGORIES)}"
+                f"there is no category {', '.join(unknown)}; use some of {', '.join(CATEGORIES)}"
             )
         return categories
 
 
 @hookimpl
 def load_concepts(options: Options) -> Iterator[Concept]:
-    """Yield the concepts, one of each category in turn, so that a small --limit spans all categories."""
+    """Yield the concepts, taking the categories in turn, so that a small --limit covers all categories."""
     lists = [read_category(c) for c in CATEGORIES if not options.categories or c in options.categories]
     concepts = [concept for row in zip(*lists, strict=True) for concept in row]
     if options.examples == "wordnet":
@@ -60,7 +60,7 @@ def load_concepts(options: Options) -> Iterator[Concept]:
 
 
 def read_category(category: str) -> list[Concept]:
-    """Return the concepts of one category, in the order of its file."""
+    """Return a category's concepts in the order of its file."""
     text = files("encyclo_concepts").joinpath("core_lists", f"{category}.csv").read_text(encoding="utf-8")
     return [
         Concept(

@@ -1,7 +1,7 @@
-"""A user's own list: CSV, TSV, JSON Lines, or one name a line.
+"""A user's own list: CSV, TSV, JSON Lines, or one name per line.
 
-The columns are those of `Row`; only `name` must be there. A list is read whole and checked before the first
-concept is given, so that a mistake in its last line shows before any work is done.
+The columns are those of `Row`; only `name` is required. The whole list is read and checked before the first concept
+is yielded, so that a mistake in the last line shows before any work.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from encyclo_concepts.table_files import FORMATS, Record, fault, read_records, s
 
 PARTS_OF_SPEECH = ("noun", "verb", "adjective", "adverb")
 UNPRINTABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff]")
-"""Control characters but line ends and the tab, and halves of surrogate pairs, which UTF-8 can't hold."""
+"""Control characters, except line ends and the tab, and surrogates, which UTF-8 can't encode."""
 COUNTABLE = {"yes": True, "true": True, "1": True, "no": False, "false": False, "0": False, "": None}
 
 
@@ -34,15 +34,15 @@ class Options(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     path: Path | None = None
-    """The list."""
+    """The file with the list."""
     format: Literal["csv", "tsv", "jsonl", "names"] | None = None
-    """How the list is written; without it the extension says so (.csv, .tsv, .jsonl, .txt for names)."""
+    """Format of the list; the default follows the extension (.csv, .tsv, .jsonl, .txt for names)."""
     encoding: str | None = None
-    """Such as cp1252; without it a byte-order mark decides, or UTF-8."""
+    """Encoding, such as cp1252; the default follows a byte-order mark, else it is UTF-8."""
     delimiter: str | None = Field(None, min_length=1, max_length=1)
-    """What stands between the cells of a csv or tsv file; without it a comma or a tab."""
+    """Delimiter between the cells of a csv or tsv file; the default is a comma or a tab."""
     separator: str = Field("|", min_length=1)
-    """What stands between the aliases, or the examples, of one cell."""
+    """Separator between the aliases or the examples in a cell."""
 
     @field_validator("encoding")
     @classmethod
@@ -51,10 +51,8 @@ class Options(BaseModel):
             try:
                 codecs.lookup(encoding)
                 "".encode(encoding)
-            except (LookupError, ValueError) as error:  # rot13 and the like are no encodings of text
-                raise ValueError(
-                    "there is no such encoding of text; common ones are utf-8, cp1252"
-                ) from error
+            except (LookupError, ValueError) as error:  # rot13 and others are not text encodings
+                raise ValueError("it is not a text encoding; common ones are utf-8 and cp1252") from error
         return encoding
 
     @field_validator("delimiter")
@@ -64,9 +62,11 @@ class Options(BaseModel):
             try:
                 csv.reader([], delimiter=delimiter)
             except (TypeError, ValueError) as error:
-                raise ValueError("cells can't be told apart by it") from error
+                raise ValueError(
+                    "it can't separate cells; use a character such as a comma or a semicolon"
+                ) from error
             if delimiter in '"\r\n ':
-                raise ValueError("cells can't be told apart by it")
+                raise ValueError("it can't separate cells; use a character such as a comma or a semicolon")
         return delimiter
 
 
@@ -76,31 +76,31 @@ class Row(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     name: str
-    """The word or words that prompts hold."""
+    """The word or words that prompts contain."""
     id: str = ""
-    """Without it the name."""
+    """The default is the name."""
     definition: str = ""
     category: str = ""
     part_of_speech: str = ""
-    """noun (where it is empty), verb, adjective or adverb."""
+    """noun (default), verb, adjective or adverb."""
     broader: str = ""
-    """Id or name of a broader concept, in the list or not."""
+    """Id or name of a broader concept, which may be missing from the list."""
     aliases: tuple[str, ...] = ()
     examples: tuple[str, ...] = ()
     countable: bool | None = None
-    """For nouns: whether they take `a` and a plural (yes or no); empty where you don't say."""
+    """For nouns: whether they take `a` and a plural (yes or no); empty if unknown."""
 
     @field_validator("*", mode="before")
     @classmethod
     def _tidy(cls, value: Any) -> Any:
-        """Let a text begin and end with a character that shows, with single blanks between its words."""
+        """Strip blanks around a text, and reduce blanks between words to one."""
         return _tidied(value) if isinstance(value, str) else value
 
     @field_validator("aliases", "examples", mode="before")
     @classmethod
     def _several(cls, value: Any) -> Any:
         if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
-            raise ValueError("it is a list of texts")
+            raise ValueError("it must be a list of texts")
         return tuple(text for text in map(_tidied, value) if text)
 
     @field_validator("countable", mode="before")
@@ -108,7 +108,7 @@ class Row(BaseModel):
     def _yes_or_no(cls, value: Any) -> Any:
         if isinstance(value, str):
             if value.strip().lower() not in COUNTABLE:
-                raise ValueError("it is yes, no or empty")
+                raise ValueError("it must be yes, no or empty")
             return COUNTABLE[value.strip().lower()]
         return value
 
@@ -116,13 +116,13 @@ class Row(BaseModel):
     @classmethod
     def _known(cls, part: str) -> str:
         if part and part.lower() not in PARTS_OF_SPEECH:
-            raise ValueError(f"it is one of {', '.join(PARTS_OF_SPEECH)}")
+            raise ValueError(f"it must be one of {', '.join(PARTS_OF_SPEECH)}")
         return part.lower() or "noun"
 
     @model_validator(mode="after")
     def _meaningful(self) -> Row:
         if not any(_shows(character) for character in self.name):
-            raise ValueError("the name is empty: it has no character that shows")
+            raise ValueError("the name is empty or has only invisible characters; write a name")
         if _bare(self.name) and _bare(self.definition) == _bare(self.name):
             raise ValueError(
                 f"the definition of {shown(self.name)} is only its name; say what it means or leave it empty"
@@ -132,34 +132,34 @@ class Row(BaseModel):
 
 @hookimpl
 def load_concepts(options: Options) -> Iterator[Concept]:
-    """Yield the list's concepts in its order.
+    """Yield the concepts in the list's order.
 
-    Raises UsageError naming the file and the line for whatever can't be.
+    Raises UsageError, naming the file and the line, if the list is invalid.
     """
     if options.path is None:
-        raise UsageError("The concept list file needs a file to read; name it with -o file.path=FILE.")
-    path = Path(os.path.expanduser(options.path))  # unlike Path's own, no error for ~stranger
+        raise UsageError("The concept list 'file' needs a file; name it with -o file.path=FILE.")
+    path = Path(os.path.expanduser(options.path))  # unlike Path.expanduser, no error for an unknown ~user
     kind = options.format or FORMATS.get(path.suffix.lower())
     if kind is None:
         raise UsageError(
-            f"The name of {path} doesn't say how the list is written; add -o file.format=csv (or tsv, jsonl, names)."
+            f"The extension of {path} doesn't tell its format; add -o file.format=csv (or tsv, jsonl, names)."
         )
     rows = [
         (record[0], parse_row(path, record, options.separator))
         for record in read_records(path, kind, tuple(Row.model_fields), options.delimiter, options.encoding)
     ]
     if not rows:
-        raise UsageError(f"{path} holds no concept; put at least one name into it.")
+        raise UsageError(f"{path} contains no concept; add at least one name.")
     return _concepts(path, rows)
 
 
 def parse_row(path: Path, record: Record, separator: str) -> Row:
-    """Return a record as a row. Raises UsageError naming the line and what is wrong in it."""
+    """Return a record as a row. Raises UsageError with the line and the reason."""
     line, values = record
     for column, value in values.items():
         for text in value if isinstance(value, list) else [value]:
             if isinstance(text, str) and (stray := UNPRINTABLE.search(text)):
-                what = f"its {column} holds the character U+{ord(stray[0]):04X}, which is no text; delete it"
+                what = f"its {column} contains the invalid character U+{ord(stray[0]):04X}; delete it"
                 raise fault(path, line, what)
     values = {
         column: value.split(separator)
@@ -181,7 +181,7 @@ def parse_row(path: Path, record: Record, separator: str) -> Row:
 
 
 def _concepts(path: Path, rows: list[tuple[int, Row]]) -> Iterator[Concept]:
-    """Check what concerns several rows, and return an iterator over the concepts."""
+    """Check the list for duplicates and circles; return an iterator over the concepts."""
     names = _distinct(path, "name", [(line, row.name) for line, row in rows])
     ids = _distinct(path, "id", [(line, row.id or row.name) for line, row in rows])
     broader: dict[int, int] = {}
@@ -212,7 +212,7 @@ def _concept(row: Row, broader: Row | None) -> Concept:
 
 
 def _distinct(path: Path, what: str, values: list[tuple[int, str]]) -> dict[str, int]:
-    """Return each value's place; refuse one that is there twice, naming both lines."""
+    """Return {value: place}. Raises UsageError with both lines if a value appears twice."""
     places: dict[str, int] = {}
     for place, (line, value) in enumerate(values):
         first = places.setdefault(_key(value), place)
@@ -220,13 +220,13 @@ def _distinct(path: Path, what: str, values: list[tuple[int, str]]) -> dict[str,
             raise fault(
                 path,
                 line,
-                f"the {what} {shown(value)} is there twice, first in line {values[first][0]}; keep one or change it",
+                f"the {what} {shown(value)} also appears in line {values[first][0]}; remove or change one",
             )
     return places
 
 
 def _refuse_circles(path: Path, rows: list[tuple[int, Row]], broader: dict[int, int]) -> None:
-    """Refuse a concept that is broader than itself, over any number of steps."""
+    """Raise UsageError if a concept is its own broader concept, directly or through others."""
     cleared: set[int] = set()
     for start in broader:
         chain: set[int] = set()
@@ -235,7 +235,7 @@ def _refuse_circles(path: Path, rows: list[tuple[int, Row]], broader: dict[int, 
             if place in chain:
                 line, row = rows[place]
                 raise fault(
-                    path, line, f"{shown(row.name)} is its own broader concept in the end; break the circle"
+                    path, line, f"{shown(row.name)} is its own broader concept through a circle; break it"
                 )
             chain.add(place)
             place = broader[place]
@@ -247,12 +247,12 @@ def _tidied(text: str) -> str:
 
 
 def _key(text: str) -> str:
-    """Return what makes two texts the same: a letter and its accent are one character or two."""
+    """Return the key by which texts are equal: NFC joins a letter and its accent to one character."""
     return unicodedata.normalize("NFC", text)
 
 
 def _bare(text: str) -> str:
-    """Return a text's letters and digits, without an article before them."""
+    """Return a text's words of letters and digits, without a leading article or `to`."""
     words = "".join(c if c.isalnum() else " " for c in _key(text).casefold()).split()
     return " ".join(words[1:] if len(words) > 1 and words[0] in ("a", "an", "the", "to") else words)
 

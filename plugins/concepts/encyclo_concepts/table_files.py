@@ -1,7 +1,7 @@
-"""A user's list as records: its encoding, its lines, its cells. Each record knows the line where it begins.
+"""Reads a user's list as records: decodes it and splits it into lines and cells.
 
-Formats: csv and tsv (a header, then a record a row), jsonl (a JSON object a line), names (a name a line). Blank
-lines stand for nothing, everywhere. Nothing else is passed over: what can't be read is refused with its line.
+Formats: csv and tsv (a header, then one record per row), jsonl (one JSON object per line), names (one name per line).
+Blank lines are ignored in all formats. Anything else that can't be read raises UsageError with its line.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ FORMATS = {
     ".csv": "csv", ".tsv": "tsv", ".tab": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".txt": "names",
     ".names": "names",
 }  # fmt: skip
-"""What a file's extension says of its format."""
+"""Formats by file extension."""
 LONGEST_LINE = 1_000_000
-"""Characters. What is longer is no concept: a missing line end, or another kind of file."""
+"""Maximum characters per line; a longer line means missing line ends or another kind of file."""
 _LARGEST = 2**30
 _MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
 
@@ -31,12 +31,12 @@ Record = tuple[int, dict[str, Any]]
 
 
 def fault(path: Path, line: int, what: str) -> UsageError:
-    """Return the error that says what is wrong in a line of a list."""
+    """Return the error for a line of a list; `what` says what is wrong."""
     return UsageError(f"{path} line {line}: {what}.")
 
 
 def shown(value: Any) -> str:
-    """Return a value as an error names it: at most 60 characters."""
+    """Return a value for an error message, in at most 60 characters."""
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
 
@@ -50,11 +50,11 @@ def read_records(
     option: str = "file.path",
     encoding_option: str = "file.encoding",
 ) -> Iterator[Record]:
-    """Yield a list's records, each with some of `columns`, the first of them among them.
+    """Yield a list's records. Each has some of `columns`, always the first one.
 
-    Without a `delimiter` a comma stands between cells, in a tsv file a tab. Errors name the options that say which
-    file it is and (where there is one) in which encoding. Raises UsageError naming the file and the line that
-    can't be read.
+    `delimiter` separates cells; the default is a comma, in a tsv file a tab. Error messages suggest `option` for the
+    file and `encoding_option`, unless empty, for its encoding. Raises UsageError, naming the file and the line, if the
+    list can't be read.
     """
     text = decode(path, _content(path, option), encoding, encoding_option)
     if kind == "names":
@@ -65,30 +65,30 @@ def read_records(
 
 
 def decode(path: Path, content: bytes, encoding: str | None, encoding_option: str = "file.encoding") -> str:
-    """Return the text: in `encoding`, or what a byte-order mark says, or UTF-8. Raises UsageError."""
+    """Decode with `encoding`, else as a byte-order mark says, else as UTF-8. Raises UsageError if that fails."""
     marked = next((name for mark, name in _MARKS if content.startswith(mark)), None)
     chosen = encoding or marked or "utf-8"
     try:
         text = content.decode(chosen)
     except UnicodeDecodeError as error:
         before = content[: error.start].decode(chosen, "replace")
-        named = f" or name its encoding, such as -o {encoding_option}=cp1252" if encoding_option else ""
+        advice = f" or name its encoding, such as -o {encoding_option}=cp1252" if encoding_option else ""
         raise fault(
             path,
             _line_of(before, len(before)),
-            f"it is not in {chosen.upper().removesuffix('-SIG')} ({error.reason}); save the file as UTF-8{named}",
+            f"it is not in {chosen.upper().removesuffix('-SIG')} ({error.reason}); save the file as UTF-8{advice}",
         ) from None
-    except UnicodeError as error:  # some encodings don't say where
+    except UnicodeError as error:  # some encodings don't give the position
         reason = " ".join(str(error).split())
         raise fault(path, 1, f"it is not in {chosen.upper()} ({reason})") from None
     text = text.removeprefix("\ufeff")
     if (place := text.find("\0")) >= 0:
-        named = f"that -o {encoding_option} must name, such as utf-16-le" if encoding_option else "not UTF-8"
-        raise fault(
-            path,
-            _line_of(text, place),
-            f"it holds a NUL character; it is no text, or in an encoding {named}",
+        advice = (
+            f"name its encoding with -o {encoding_option}, such as utf-16-le"
+            if encoding_option
+            else "use UTF-8"
         )
+        raise fault(path, _line_of(text, place), f"it contains a NUL character; if it is text, {advice}")
     return text
 
 
@@ -96,31 +96,31 @@ def _content(path: Path, option: str) -> bytes:
     try:
         with path.open("rb") as file:
             content = file.read(_LARGEST + 1)
-    except (OSError, ValueError) as error:  # a path with a NUL is a ValueError
+    except (OSError, ValueError) as error:  # a path with a NUL raises ValueError
         reason = getattr(error, "strerror", None) or str(error)
         raise UsageError(
             f"The list {path} can't be read: {reason}; name a file with -o {option}=FILE."
         ) from error
     if len(content) > _LARGEST:
-        raise UsageError(f"The list {path} has more than 1 GB; split it into several lists.")
+        raise UsageError(f"The list {path} is larger than 1 GB; split it into several lists.")
     return content
 
 
 def _line_of(text: str, place: int) -> int:
-    """Return the line (from 1) of a place in a text, as `_lines` counts."""
+    """Return the line (from 1) of a position in a text, counted like `_lines`."""
     before = text[:place]
     return before.count("\n") + before.count("\r") - before.count("\r\n") + 1
 
 
 def _lines(path: Path, text: str) -> Iterator[tuple[int, str]]:
-    """Yield (number, line with its end). Lines end with a line feed, a carriage return or both."""
+    """Yield (line number, line with its end). Lines end with a line feed, a carriage return or both."""
     for number, line in enumerate(io.StringIO(text, newline=""), start=1):
         if len(line) > LONGEST_LINE:
             raise fault(
                 path,
                 number,
-                f"it has {len(line):,} characters, more than the {LONGEST_LINE:,} that a concept may take; "
-                "put each concept into a line of its own",
+                f"it has {len(line):,} characters, but at most {LONGEST_LINE:,} are allowed; put each concept on "
+                "its own line",
             )
         yield number, line
 
@@ -134,7 +134,7 @@ def _check_columns(path: Path, line: int, names: Sequence[str], columns: Sequenc
 
 
 def _rows(path: Path, text: str, columns: Sequence[str], delimiter: str) -> Iterator[Record]:
-    """Yield the rows of a table with a header; a cell in quotation marks may hold line ends."""
+    """Yield the rows of a table with a header; a cell in quotation marks may contain line ends."""
     reader = csv.reader((line for _, line in _lines(path, text)), delimiter=delimiter, strict=True)
     header: list[str] | None = None
     begin = 1
@@ -153,8 +153,8 @@ def _rows(path: Path, text: str, columns: Sequence[str], delimiter: str) -> Iter
                 raise fault(
                     path,
                     begin,
-                    f"it has {len(cells)} cells and the header has {len(header)} columns; put a cell that holds "
-                    f"the delimiter {delimiter!r} into quotation marks",
+                    f"it has {len(cells)} cells and the header has {len(header)} columns; put a cell that contains "
+                    f"the delimiter {delimiter!r} in quotation marks",
                 )
             else:
                 yield begin, dict(zip(header, cells, strict=True))
@@ -162,26 +162,24 @@ def _rows(path: Path, text: str, columns: Sequence[str], delimiter: str) -> Iter
 
 
 def _csv_fault(error: csv.Error, end: int, begin: int) -> str:
-    """Return the csv module's error as the end of a sentence."""
-    mark = 'a quotation mark that opens in this row is not closed; write a quotation mark in a cell as ""'
+    """Return the csv module's error as a description for `fault`."""
+    unclosed = 'a quotation mark that opens in this row is not closed; write a quotation mark in a cell as ""'
     if "field limit" in str(error):
-        return f"a cell has more than {csv.field_size_limit():,} characters, or {mark}"
+        return f"a cell has more than {csv.field_size_limit():,} characters, or {unclosed}"
     if "unexpected end" in str(error):
-        return mark
+        return unclosed
     where = f" (line {end})" if end != begin else ""
-    return (
-        f"its cells can't be told apart{where}: {error}; put a cell with quotation marks into quotation marks"
-    )
+    return f"its cells can't be separated{where}: {error}; put a cell with quotation marks in quotation marks"
 
 
 def _header(path: Path, line: int, cells: list[str]) -> list[str]:
-    """Return the columns' names, in lower case, blanks as underscores."""
+    """Return the column names in lower case, with underscores for blanks."""
     names = [cell.strip().lower().replace(" ", "_") for cell in cells]
     for place, name in enumerate(names):
         if not name:
-            raise fault(path, line, f"column {place + 1} has no name")
+            raise fault(path, line, f"column {place + 1} has no name; name or remove it")
         if name in names[:place]:
-            raise fault(path, line, f"the column {shown(name)} is there twice")
+            raise fault(path, line, f"the column {shown(name)} appears twice; remove or rename one")
     return names
 
 
@@ -192,21 +190,21 @@ def _objects(path: Path, text: str, columns: Sequence[str]) -> Iterator[Record]:
         try:
             value = json.loads(line, object_pairs_hook=_without_repeats)
         except RecursionError:
-            raise fault(path, number, "it is nested too deeply for a concept") from None
+            raise fault(path, number, "its JSON is nested too deeply for a concept") from None
         except ValueError as error:
             reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
-            raise fault(path, number, f"it is no JSON object: {reason}") from None
+            raise fault(path, number, f"it is not a JSON object: {reason}") from None
         if not isinstance(value, dict):
-            raise fault(path, number, 'it is no JSON object, such as {"name": "dog"}')
+            raise fault(path, number, 'it is not a JSON object, such as {"name": "dog"}')
         value = {key: entry for key, entry in value.items() if entry is not None}
         _check_columns(path, number, list(value), columns, "")
         yield number, value
 
 
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    entries = dict(pairs)
+    if len(entries) < len(pairs):
         keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
-        raise ValueError(f"it has the key {shown(twice)} twice")
-    return found
+        repeated = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"it has the key {shown(repeated)} twice")
+    return entries

@@ -1,7 +1,7 @@
-"""Baseline `centroid`: the concept whose signature points the same way.
+"""Baseline `centroid`: nearest centroid by cosine.
 
-Activations are standardised per layer and dimension; the score is the cosine with each concept's
-standardised mean, averaged over layers.
+Activations are standardised per layer and dimension. A concept's score is the cosine between the sample and the
+concept's standardised mean, averaged over layers.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Options(BaseModel):
 
 
 class CentroidInterpreter:
-    """Nearest centroid; see the module for the score."""
+    """Nearest centroid; the module's docstring defines the score."""
 
     def __init__(
         self,
@@ -40,7 +40,7 @@ class CentroidInterpreter:
         self.concepts = concepts
         self.mean, self.std = mean, std
         self.centroids = centroids
-        """Standardised, of length 1 at each layer: float32 [C, L, H]."""
+        """Standardised means, scaled to length 1 at each layer: float32 [C, L, H]."""
         self.origin = origin
 
     def read(self, activations: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -1,8 +1,8 @@
 """Baseline `logistic`: multinomial logistic regression on all layers at once.
 
-Activations are standardised per layer and dimension and their layers joined; scikit-learn fits the weights with
-Adam, a batch of samples in memory at a time. The classes are a closed list: a concept that joins later is given
-its standardised signature as weights, as long as the others' are on average, and no training.
+Activations are standardised per layer and dimension, and their layers are concatenated. scikit-learn fits the
+weights with Adam and reads one block of samples at a time. A concept added after training is not trained: its
+weights are its standardised signature, scaled to the average length of the other concepts' weights.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from encyclo_interpreters.sample_statistics import blocks, layer_statistics, sta
 from encyclo_interpreters.saved_model import load_model, save_model
 
 MOST_CONCEPTS = 5_000
-"""Every step goes through all weights of all classes: its time grows with the square of the list. A run says so
-before it captures anything."""
+"""Training time grows with the square of the number of concepts: each step updates the weights of all classes.
+A run checks this limit before it captures."""
 
 FEWEST_STEPS = 300
 
@@ -35,11 +35,11 @@ class Options(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     epochs: int = Field(3, ge=1)
-    """At least; few samples are gone through until 300 steps are made."""
+    """Passes over the samples, at least; more if they make fewer than 300 steps."""
     batch: int = Field(256, ge=2)
     learning_rate: float = Field(1e-3, gt=0)
     penalty: float = Field(1e-3, ge=0)
-    """Of the squared weights (L2)."""
+    """L2 penalty on the weights."""
 
 
 class LogisticInterpreter:
@@ -72,8 +72,8 @@ class LogisticInterpreter:
         fresh = fresh * np.linalg.norm(self.weights, axis=0).mean()
         self.concepts = [*self.concepts, *ids]
         self.weights = np.concatenate([self.weights, fresh.astype(np.float32)], axis=1)
-        usual = np.full(len(ids), self.bias.mean(), np.float32)
-        self.bias = np.concatenate([self.bias, usual])
+        mean_bias = np.full(len(ids), self.bias.mean(), np.float32)
+        self.bias = np.concatenate([self.bias, mean_bias])
 
     def save(self, folder: Path) -> None:
         """Write model.safetensors and config.json."""
@@ -85,7 +85,7 @@ class LogisticInterpreter:
 def flattened(
     values: NDArray[np.float32], mean: NDArray[np.float32], std: NDArray[np.float32]
 ) -> NDArray[np.float32]:
-    """Return samples standardised and with their layers joined, float32 [n, L * H]."""
+    """Return samples standardised, with their layers concatenated: float32 [n, L * H]."""
     return standardised(values, mean, std).reshape(len(values), mean.size)
 
 
@@ -93,7 +93,9 @@ def flattened(
 def train_interpreter(
     samples: SampleSet, concepts: Sequence[Concept], context: Context
 ) -> LogisticInterpreter:
-    """Fit to the named training samples; concepts without any join by their signature, the mean over all.
+    """Fit to the named training samples.
+
+    Concepts without a named sample are added by their signature, which is the mean over all named samples.
 
     Raises UsageError for more than 5,000 concepts.
     """
@@ -102,7 +104,7 @@ def train_interpreter(
     if len(concepts) > MOST_CONCEPTS:
         raise UsageError(
             f"The interpreter 'logistic' takes at most {MOST_CONCEPTS:,} concepts and this run has "
-            f"{len(concepts):,}: its training time grows with the square; leave it out of `baselines`."
+            f"{len(concepts):,}; remove it from `baselines`."
         )
     rows = samples.rows(Split.TRAIN)
     rows = rows[samples.named[rows]]
@@ -129,14 +131,14 @@ def _fit(
     options: Options,
     seed: int,
 ) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.float32]]:
-    """Return (concepts that were met [k], weights float32 [L * H, k], bias [k])."""
+    """Return (concepts with samples [k], weights float32 [L * H, k], bias [k])."""
     from sklearn.neural_network import MLPClassifier
 
     seen = np.unique(samples.concept[rows]).astype(np.int64)
     if len(seen) == 1:
         return seen, np.zeros((mean.size, 1), np.float32), np.zeros(1, np.float32)
-    # Without a hidden layer scikit-learn's network is multinomial logistic regression, fitted in batches by
-    # matrix products; its SGDClassifier fits one binary problem a class, a sample at a time.
+    # Without a hidden layer, scikit-learn's network is multinomial logistic regression, and it trains on batches.
+    # SGDClassifier would fit one binary problem per class, one sample at a time.
     model = MLPClassifier(
         hidden_layer_sizes=(),
         alpha=options.penalty,
@@ -147,13 +149,13 @@ def _fit(
     generator = np.random.default_rng(seed)
     steps = -(-len(rows) // options.batch)
     for _ in range(max(options.epochs, -(-FEWEST_STEPS // steps))):
-        for some in blocks(generator.permutation(rows)):
-            if len(some) < options.batch:
-                model.set_params(batch_size=len(some))
-            model.partial_fit(flattened(samples.read(some), mean, std), samples.concept[some], classes=seen)
+        for block in blocks(generator.permutation(rows)):
+            if len(block) < options.batch:
+                model.set_params(batch_size=len(block))
+            model.partial_fit(flattened(samples.read(block), mean, std), samples.concept[block], classes=seen)
             model.set_params(batch_size=options.batch)
     weights, bias = model.coefs_[0], model.intercepts_[0]
-    if len(seen) == 2:  # one logit, of the second class
+    if len(seen) == 2:  # scikit-learn gives one logit, for the second class
         weights, bias = np.concatenate([-weights, weights], axis=1) / 2, np.concatenate([-bias, bias]) / 2
     return seen, weights.astype(np.float32), bias.astype(np.float32)
 
@@ -162,6 +164,6 @@ def _fit(
 def load_interpreter(folder: Path) -> LogisticInterpreter:
     """Load what `LogisticInterpreter.save` wrote."""
     arrays, config = load_model(folder)
-    # As training leaves them: in another order of memory a product's last bit may differ.
+    # The memory order that training leaves: another order may change a product's last bit.
     arrays["weights"] = np.asfortranarray(arrays["weights"])
     return LogisticInterpreter(config["concepts"], origin=config["trained_on"], **arrays)

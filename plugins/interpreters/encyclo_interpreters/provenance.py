@@ -1,4 +1,4 @@
-"""What an interpreter was trained on: it must not read anything else."""
+"""Records what an interpreter was trained on, and refuses samples of another shape."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,7 +11,7 @@ from encyclo.types import Context, SampleSet
 
 
 def trained_on(samples: SampleSet, context: Context) -> dict[str, Any]:
-    """Return the model, its weights, the layers and the pooling, for an interpreter's config.json."""
+    """Return the model, its weights' hash, the layers and the pooling, for an interpreter's config.json."""
     model = context.model
     return {
         "model": model.name if model else None,
@@ -22,11 +22,11 @@ def trained_on(samples: SampleSet, context: Context) -> dict[str, Any]:
 
 
 def check_shape(values: NDArray[np.float32], shape: tuple[int, ...], origin: Mapping[str, Any]) -> None:
-    """Raise UsageError unless the samples have the (layers, hidden size) that the interpreter was trained on."""
+    """Raise UsageError if the samples' (layers, hidden size) differs from `shape`, the interpreter's."""
     if values.shape[1:] != shape:
         layers = ", ".join(map(str, origin.get("layers", ())))
         raise UsageError(
             f"The interpreter was trained on {shape[0]} layers of {shape[1]} ({origin.get('model')}, layers "
-            f"{layers}) and can't read samples of the shape {tuple(values.shape[1:])}; capture those layers of "
-            "that model."
+            f"{layers}) and can't read samples of shape {tuple(values.shape[1:])}; capture the same layers of the "
+            "same model."
         )

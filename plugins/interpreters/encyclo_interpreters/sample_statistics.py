@@ -1,7 +1,7 @@
-"""Means, deviations and scatter over training samples, in blocks of rows so that memory stays flat.
+"""Means and standard deviations over training samples, computed in blocks of rows to bound memory.
 
-A table of the concepts' means (float32, 12.8 kB a concept for five layers of 640) is the one array that is as
-long as the list of concepts; nothing here grows with the number of samples.
+The table of the concepts' means grows with the number of concepts (float32, 12.8 kB per concept for five layers
+of 640). No array grows with the number of samples.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from encyclo.types import SampleSet
 Scalar = TypeVar("Scalar", bound=np.generic)
 
 BLOCK = 2048
-"""Rows that are read at once: 26 MB for five layers of 640."""
+"""Rows read at once: 26 MB for five layers of 640."""
 
 
 def blocks(array: NDArray[Scalar], size: int = BLOCK) -> Iterator[NDArray[Scalar]]:
-    """Cut row numbers (or the samples themselves) into the pieces that are read at once."""
+    """Yield `array` (row numbers or samples) in slices of at most `size`."""
     for start in range(0, len(array), size):
         yield array[start : start + size]
 
@@ -29,19 +29,19 @@ def blocks(array: NDArray[Scalar], size: int = BLOCK) -> Iterator[NDArray[Scalar
 def layer_statistics(
     samples: SampleSet, rows: NDArray[np.int64]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return (mean, standard deviation) per layer and dimension, float32 [L, H] each; no deviation is 0."""
+    """Return (mean, standard deviation) per layer and dimension, float32 [L, H] each; every deviation is above 0."""
     total: NDArray[np.float64] | float = 0.0
-    for some in blocks(rows):
-        total = total + samples.read(some).sum(axis=0, dtype=np.float64)
+    for block in blocks(rows):
+        total = total + samples.read(block).sum(axis=0, dtype=np.float64)
     mean = np.asarray(total / len(rows))
     squares: NDArray[np.float64] | float = 0.0
-    for some in blocks(rows):
-        squares = squares + ((samples.read(some) - mean) ** 2).sum(axis=0)
+    for block in blocks(rows):
+        squares = squares + ((samples.read(block) - mean) ** 2).sum(axis=0)
     return mean.astype(np.float32), safe_deviation(np.asarray(squares) / len(rows))
 
 
 def safe_deviation(variance: NDArray[np.floating]) -> NDArray[np.float32]:
-    """Return the root, but for dead dimensions, which dividing by it must not blow up."""
+    """Return the square root, raised in dead dimensions so that a division by it stays bounded."""
     std = np.sqrt(np.maximum(variance, 0))
     return np.maximum(std, max(float(std.mean()) * 1e-3, 1e-12)).astype(np.float32)
 
@@ -49,16 +49,16 @@ def safe_deviation(variance: NDArray[np.floating]) -> NDArray[np.float32]:
 def standardised(
     values: NDArray[np.float32], mean: NDArray[np.float32], std: NDArray[np.float32]
 ) -> NDArray[np.float32]:
-    """Return samples, float32 [n, L, H], with each layer and dimension centred and scaled."""
+    """Return samples, float32 [n, L, H], centred and scaled per layer and dimension."""
     return ((values - mean) / std).astype(np.float32, copy=False)
 
 
 def training_means(
     samples: SampleSet, rows: NDArray[np.int64], concepts: int
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Return (means float32 [C, L, H], count [C]) over the named ones among `rows`.
+    """Return (means float32 [C, L, H], count [C]) over the named samples among `rows`.
 
-    A concept without any named row gets the mean over all of them: it is never the nearest.
+    A concept without a named row gets the mean over all named rows, which is never the nearest.
     """
     from scipy.sparse import csr_array
 
@@ -66,16 +66,18 @@ def training_means(
     count = np.bincount(samples.concept[rows], minlength=concepts)
     means: NDArray[np.float32] | None = None
     overall: NDArray[np.float64] | None = None
-    for some in blocks(rows):
-        values = samples.read(some)
+    for block in blocks(rows):
+        values = samples.read(block)
         if means is None or overall is None:
             means = np.zeros((concepts, *values.shape[1:]), np.float32)
             overall = np.zeros(values.shape[1:])
-        met, place = np.unique(samples.concept[some], return_inverse=True)
-        # Divided before it is summed: float32 holds the mean as well as it held the samples.
-        share = 1 / count[samples.concept[some]]
-        pick = csr_array((share, (place, np.arange(len(some)))), shape=(len(met), len(some)))
-        means[met] += (pick @ values.reshape(len(some), -1)).reshape(-1, *values.shape[1:])
+        block_concepts, place = np.unique(samples.concept[block], return_inverse=True)
+        # Dividing before summing keeps the mean as precise in float32 as the samples are.
+        share = 1 / count[samples.concept[block]]
+        averaging = csr_array(
+            (share, (place, np.arange(len(block)))), shape=(len(block_concepts), len(block))
+        )
+        means[block_concepts] += (averaging @ values.reshape(len(block), -1)).reshape(-1, *values.shape[1:])
         overall += values.sum(axis=0, dtype=np.float64) / len(rows)
     assert means is not None, "no training sample mentions its concept"
     means[count == 0] = overall

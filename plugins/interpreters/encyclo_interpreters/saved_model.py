@@ -1,4 +1,4 @@
-"""The two files of an interpreter: model.safetensors holds its arrays, config.json all else."""
+"""An interpreter's two files: model.safetensors (arrays) and config.json (everything else)."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 
 def save_model(folder: Path, arrays: Mapping[str, NDArray[Any]], config: Mapping[str, Any]) -> None:
-    """Write both files into `folder`, which exists."""
+    """Write both files into the existing `folder`."""
     from safetensors.numpy import save_file
 
-    # safetensors writes memory as it lies: a transposed view would come back scrambled.
+    # safetensors writes raw memory and ignores strides: a transposed view would load scrambled.
     in_order = {name: np.asarray(array, order="C") for name, array in arrays.items()}
     save_file(in_order, folder / "model.safetensors")
     (folder / "config.json").write_text(json.dumps(config, ensure_ascii=False), encoding="utf-8")

@@ -1,1 +1,1 @@
-"""Samplers that encyclo ships: one a file."""
+"""Samplers that encyclo ships."""

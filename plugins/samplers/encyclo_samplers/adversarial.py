@@ -1,12 +1,11 @@
-"""Stage 3: prompts that the current interpreter misreads, in the hope that the next one won't.
+"""Stage 3: prompts that the current interpreter misreads, to train the next one on.
 
-For each concept, frames around its mention are filled with what it is most confused with: the contexts of its
-neighbours, contrast and negation, compounds, metaphor and quotation, rare senses, capitals and tags; and a
-beam search chooses context words that lower the interpreter's margin (the concept's score less the best
-other's). The mention stays intact. What is misread because the text truly is about the other concept is no
-attack and is dropped (`truly_about`).
+Frames around a concept's mention are filled with the concepts it is most confused with. They use the contexts of
+neighbours, contrast and negation, compounds, metaphor and quotation, rare senses, capitals and tags. A beam search
+also chooses context words that lower the interpreter's margin: the concept's score minus the best other concept's.
+The mention stays intact. A prompt that is truly about the other concept is dropped (`truly_about`).
 
-What was tried and what succeeded, with its margin, is kept in the run: plugins/adversarial/attacks/.
+The run records the attempts and the successful attacks with their margins in plugins/adversarial/attacks/.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from encyclo_samplers.attack_search import Attack, AttackSearch
 STAGE = 3
 NEEDS_INTERPRETER = True
 CONCEPTS_AT_ONCE = 64
-"""Concepts whose attacks are read together: enough to fill the capture's batches, little memory."""
+"""Concepts attacked together: enough to fill the capture's batches, with little memory."""
 
 
 class Options(BaseModel):
@@ -35,21 +34,21 @@ class Options(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     beam: int = Field(2, ge=0, le=64)
-    """Sentences that the search keeps at each step; 0 leaves the search out."""
+    """Sentences that the search keeps at each step; 0 turns the search off."""
     words: int = Field(8, ge=2, le=1000)
-    """Context words that the search tries at each step."""
+    """Context words that the search tries per step and sentence."""
     steps: int = Field(2, ge=1, le=10)
-    """Words that the search chooses for one sentence."""
+    """Context words that the search adds to a sentence."""
     escapes: bool = True
-    """Fill up what is wanted with the attacks that failed most narrowly."""
+    """Fill up the requested number with the failed attacks of smallest margin."""
 
 
 @hookimpl
 def sample_prompts(concepts: Sequence[Concept], stage: int, context: Context) -> Iterator[Prompt]:
-    """Yield, concept by concept, the attacks that succeeded, the worst misread first, as many as are wanted.
+    """Yield, concept by concept, at most the requested number of successful attacks, the lowest margin first.
 
-    Where fewer succeeded, the narrowest escapes follow (`escapes`). Where the run judges (`context.judging`)
-    every attack is yielded, from frames that never make samples.
+    If fewer succeeded, the failed attacks of smallest margin follow (option `escapes`). If the run judges
+    (`context.judging`), yield every attack, from frames that never make samples.
     """
     options = context.options
     assert isinstance(options, Options)
@@ -69,7 +68,7 @@ def sample_prompts(concepts: Sequence[Concept], stage: int, context: Context) ->
 
 
 def _record(folder: Path, tried: dict[str, list[Attack]]) -> None:
-    """Write what was tried on these concepts; the same concepts' earlier record is replaced."""
+    """Write the record of these concepts' attacks; it replaces an earlier one of the same concepts."""
     folder.mkdir(parents=True, exist_ok=True)
     name = hashlib.sha256(json.dumps(list(tried)).encode()).hexdigest()[:16]
     record = {

@@ -1,4 +1,4 @@
-"""Frames of the adversarial sampler: sentences with a slot for the concept and slots for others' names."""
+"""Frames of the adversarial sampler: sentences with slots for the concept and for names of other concepts."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from encyclo_samplers.templates import SLOT, capital, packaged, written_form
 OTHERS = ("other", "second", "third")
 NOT_OWN = frozenset({*OTHERS, "meaning", "list"})
 CONFUSED = 3
-"""How many others a frame may name."""
+"""A frame names at most this many other concepts."""
 
 
 @dataclass(frozen=True)
 class Frame:
-    """A sentence; `kind` says what it tries, `family` which one it is."""
+    """A sentence with slots; `kind` is its kind of attack, `family` its unique name."""
 
     kind: str
     family: str
@@ -26,13 +26,13 @@ class Frame:
 
     @property
     def needs(self) -> frozenset[str]:
-        """Return the slots besides the concept's own."""
+        """Return the slots other than the concept's."""
         return NOT_OWN & set(SLOT.findall(self.text))
 
 
 @cache
 def frames(part_of_speech: str, judging: bool) -> tuple[Frame, ...]:
-    """Return the frames for a part of speech: those that make samples, or those that only judge."""
+    """Return the frames for a part of speech: to make samples or, if `judging`, only to judge."""
     role = "test" if judging else "train"
     group = "noun" if part_of_speech == "noun" else "other"
     return tuple(
@@ -45,9 +45,9 @@ def frames(part_of_speech: str, judging: bool) -> tuple[Frame, ...]:
 def fill(
     frame: Frame, concept: Concept, others: Sequence[Concept], words: Sequence[str] = ()
 ) -> Prompt | None:
-    """Return the frame as a prompt about `concept`; None where it needs what isn't there.
+    """Return the filled frame as a prompt about `concept`; None if a value for a slot is missing.
 
-    Names are data: what is put in is never searched for slots again.
+    Names are data: inserted text is never searched for slots.
     """
     values = dict(zip(OTHERS, (other.name for other in others), strict=False))
     if others and others[0].definition:

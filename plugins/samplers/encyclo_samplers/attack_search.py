@@ -1,4 +1,4 @@
-"""Making attacks on an interpreter and reading what it makes of them."""
+"""Creates attacks on an interpreter and scores them."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from encyclo.types import Concept, Context, Prompt
 from encyclo_samplers.attack_frames import CONFUSED, Frame, fill, frames
 
 NEIGHBOURS = 8
-"""A concept's most confused others, from which attacks draw."""
+"""Attacks draw from at most this many concepts that the target is most confused with."""
 WORD = re.compile(r"[^\W\d_]{4,}")
 
 
 @dataclass(frozen=True)
 class Attack:
-    """A prompt and what the interpreter made of it."""
+    """A prompt and the interpreter's reading of it."""
 
     prompt: Prompt
     margin: float
-    """The concept's score less the best other's: negative where it is misread."""
+    """The concept's score minus the best other concept's; negative if the prompt is misread."""
     read_as: str
-    """The best other's name."""
+    """The best other concept's name."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """A concept under attack: its most confused others, words from their definitions, its random generator."""
+    """A concept under attack, the concepts it is most confused with, context words, and a random generator."""
 
     concept: Concept
     others: tuple[Concept, ...]
@@ -41,10 +41,10 @@ class Target:
 
 
 class AttackSearch:
-    """Finds attacks on a run's interpreter, which reads them through the run's capture."""
+    """Finds attacks on a run's interpreter, with the run's capture."""
 
     def __init__(self, context: Context, beam: int, words: int, steps: int) -> None:
-        """`beam` sentences survive each of the search's `steps`, which tries `words` words on each of them."""
+        """Each of the search's `steps` tries `words` words on each sentence and keeps `beam` sentences."""
         assert (
             context.interpreter is not None and context.capture is not None and context.signatures is not None
         )
@@ -56,7 +56,7 @@ class AttackSearch:
         self.place = {concept.id: index for index, concept in enumerate(self.concepts)}
 
     def attack(self, concepts: Sequence[Concept], stage: int) -> dict[str, list[Attack]]:
-        """Return by concept id every attack on it, read; those truly about what they are read as are left out."""
+        """Return {concept id: scored attacks}, without prompts that are truly about the concept they are read as."""
         targets = self._targets(concepts, stage)
         framed = [prompt for target in targets for prompt in self._fill_frames(target)]
         prompts = list(dict.fromkeys([*framed, *self._beam_search(targets)]))
@@ -83,7 +83,7 @@ class AttackSearch:
         return self.context.random(stage + 100 if self.context.judging else stage, concept.id)
 
     def _vocabulary(self, concept: Concept, others: Sequence[Concept]) -> tuple[str, ...]:
-        """Return the words of the others' names and definitions that the concept's own names don't hold."""
+        """Return the words of the others' names and definitions, without the words of the concept's names."""
         excluded = {word.lower() for name in (concept.name, *concept.aliases) for word in WORD.findall(name)}
         names = [other.name for other in others]
         meanings = [word for other in others for word in WORD.findall(other.definition)]
@@ -91,7 +91,7 @@ class AttackSearch:
         return tuple(words)
 
     def _fill_frames(self, target: Target) -> list[Prompt]:
-        """Return each frame once, filled with others drawn from the most confused."""
+        """Return each frame once, filled with a random choice of the target's others."""
         prompts = []
         for frame in self._frames(target, search=False):
             others = target.random.sample(target.others, min(CONFUSED, len(target.others)))
@@ -105,9 +105,9 @@ class AttackSearch:
         return [frame for frame in every_frame if (frame.kind == "search") == search]
 
     def _beam_search(self, targets: Sequence[Target]) -> list[Prompt]:
-        """Return what a beam search over context words ends in: `beam` sentences a concept.
+        """Return the result of a beam search over context words: at most `beam` sentences per concept.
 
-        All concepts take a step together, so that the capture's batches are full.
+        All concepts take each step together, which fills the capture's batches.
         """
         if self.beam == 0:
             return []
@@ -133,7 +133,7 @@ class AttackSearch:
         return [prompt for target in targets for prompt in beams.get(target.concept.id, [])]
 
     def _read(self, prompts: Sequence[Prompt]) -> list[tuple[Attack, Concept]]:
-        """Return each prompt read, with the best other concept."""
+        """Score each prompt; return it as an attack, with the best other concept."""
         if not prompts:
             return []
         scores = self.interpreter.read(self.capture(prompts))
@@ -157,17 +157,16 @@ def _margins(
 
 
 def related(concept: Concept, other: Concept) -> bool:
-    """Return whether reading one for the other is hardly wrong: they share a name, or one is the other's kind."""
+    """Return whether confusing the two is hardly wrong: they share a name, or one is the broader concept."""
     names = {name.casefold() for name in (concept.name, *concept.aliases)}
     shared = names & {name.casefold() for name in (other.name, *other.aliases)}
     return bool(shared) or concept.broader == other.id or other.broader == concept.id
 
 
 def truly_about(prompt: Prompt, concept: Concept, other: Concept) -> bool:
-    """Return whether a prompt read as `other` is read rightly.
+    """Return whether reading a prompt as `other` is right.
 
-    So it is where the two are related, or where the mention is part of a longer name of the other ("dog" in
-    "hot dog").
+    It is if the two concepts are related, or if the mention is part of a longer name of `other` ("dog" in "hot dog").
     """
     if related(concept, other):
         return True

@@ -1,4 +1,4 @@
-"""Prompts that describe a concept without naming it: its definition, with category and broader concept."""
+"""Prompts that describe a concept without naming it, by its definition, category and broader concept."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from encyclo_samplers.templates import SLOT, Template, capital, draw, packaged
 FILE = "definitions.toml"
 WORD = re.compile(r"[^\W_]+")
 FEWEST_WORDS = 2
-"""A definition with fewer words that don't name the concept says too little."""
+"""A definition with fewer content words says too little."""
 _STOP_WORDS = (
     "a an and as at be by for from in into is it its of off on one or out over someone something that the this "
     "to up with"
 )
 STOP_WORDS = frozenset(_STOP_WORDS.split())
-# WordNet's lexicographer files that gather what has no subject in common.
+# WordNet's lexicographer files without a common subject.
 NO_SUBJECTS = ("all", "pert", "ppl", "tops")
 COMMON_LETTERS = 5
-"""Two words with at least this many first letters in common are taken for relatives ("science", "scientific")."""
+"""Two words that share at least this many first letters count as related ("science", "scientific")."""
 
 
 def describe(concept: Concept, wanted: int, random: Random) -> list[Prompt]:
-    """Return at most `wanted` prompts that never name the concept; none if its definition can't be used."""
+    """Return at most `wanted` prompts that don't name the concept; none without a usable definition."""
     definition = nameless_definition(concept)
     if not definition or wanted <= 0:
         return []
@@ -45,7 +45,7 @@ def describe(concept: Concept, wanted: int, random: Random) -> list[Prompt]:
 
 
 def subject(category: str) -> str:
-    """Return a category as a subject: WordNet's "noun.artifact" is "artifact", and "adj.all" says nothing."""
+    """Return a category's subject: "artifact" for WordNet's "noun.artifact", "" for "adj.all"."""
     part, dot, rest = category.partition(".")
     return "" if dot and rest.lower() in NO_SUBJECTS else rest if dot else part
 
@@ -60,7 +60,7 @@ def load_frames() -> dict[str, list[Template]]:
 
 
 def nameless_definition(concept: Concept) -> str:
-    """Return the parts of the definition, between semicolons, that don't name the concept; "" if none is left."""
+    """Return the semicolon-separated parts of the definition that don't name the concept; "" if too little is left."""
     parts = [" ".join(part.split()).rstrip(".") for part in concept.definition.split(";")]
     definition = "; ".join(part for part in parts if part and not names(concept, part))
     content_words = [word for word in WORD.findall(definition.lower()) if word not in STOP_WORDS]
@@ -68,9 +68,9 @@ def nameless_definition(concept: Concept) -> str:
 
 
 def names(concept: Concept, text: str) -> bool:
-    """Return whether a text holds a content word of the concept's name or aliases, inflected or derived."""
+    """Return whether a text contains a content word of the concept's name or aliases, also inflected or derived."""
     name_words = {w for name in (concept.name, *concept.aliases) for w in _content_words(name)}
-    # A name of stop words alone ("to be") is looked for among all words.
+    # If a name consists of stop words ("to be"), search all words.
     words = WORD.findall(text.lower()) if name_words & STOP_WORDS else _content_words(text)
     return any(_related(word, name_word) for word in words for name_word in name_words)
 

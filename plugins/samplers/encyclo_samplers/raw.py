@@ -1,4 +1,4 @@
-"""Stage 0: the concept's name, and nothing else."""
+"""Stage 0: the concept's name alone."""
 
 from collections.abc import Iterator, Sequence
 
@@ -10,7 +10,7 @@ STAGE = 0
 
 @hookimpl
 def sample_prompts(concepts: Sequence[Concept]) -> Iterator[Prompt]:
-    """Yield one prompt a concept: its name."""
+    """Yield one prompt per concept: its name."""
     for concept in concepts:
         name = concept.name.strip()
         yield Prompt(concept.id, name, (0, len(name)), family="raw")

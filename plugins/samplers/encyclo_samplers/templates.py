@@ -1,7 +1,7 @@
-"""Stage 1: the concept in written templates, in groups that differ in where it stands.
+"""Stage 1: the concept in written templates, grouped by its position in the sentence.
 
-The templates lie in templates.toml. A concept's prompts are drawn evenly from the groups, each template at
-most once; a prompt's family is its template, such as `noun.subject.3`.
+The templates are in templates.toml. A concept's prompts are drawn evenly from the groups, each template at most once.
+A prompt's family is its template, such as `noun.subject.3`.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Options(BaseModel):
     def _known(cls, groups: list[str]) -> list[str]:
         known = list(load_templates()["noun"])
         if unknown := sorted(set(groups) - set(known)):
-            raise ValueError(f"there is no group {', '.join(unknown)}; the groups are {', '.join(known)}")
+            raise ValueError(f"there is no group {', '.join(unknown)}; use some of {', '.join(known)}")
         return groups
 
 
@@ -62,7 +62,7 @@ class Template:
 
 @hookimpl
 def sample_prompts(concepts: Sequence[Concept], stage: int, context: Context) -> Iterator[Prompt]:
-    """Yield as many prompts a concept as the run wants, or one a template where there are fewer templates."""
+    """Yield the requested number of prompts per concept, or one per template if there are fewer templates."""
     options = context.options
     assert isinstance(options, Options)
     for given in concepts:
@@ -74,14 +74,14 @@ def sample_prompts(concepts: Sequence[Concept], stage: int, context: Context) ->
 
 
 def grouped_templates(concept: Concept, options: Options) -> list[list[Template]]:
-    """Return the templates that fit the concept, a list a group.
+    """Return the templates that fit the concept, one list per group.
 
-    A name has its own; a concept of another part of speech than those of templates.toml has the nouns'.
+    Proper names have their own templates. A part of speech that templates.toml lacks uses the nouns' templates.
     """
     groups = load_templates()[kind_of(concept)]
     chosen = {name: group for name, group in groups.items() if not options.groups or name in options.groups}
     fitting = [list(fitting_templates(group, concept)) for group in chosen.values()]
-    # Only "inflected" can be empty, and a concept that has no such form gets another group's templates.
+    # Only "inflected" can be empty; a concept without inflected forms uses the other groups.
     return [group for group in fitting if group] or [
         list(fitting_templates(group, concept)) for name, group in groups.items() if name != "inflected"
     ]
@@ -96,7 +96,7 @@ def kind_of(concept: Concept) -> str:
 
 
 def fitting_templates(group: Sequence[Template], concept: Concept) -> Iterator[Template]:
-    """Yield the templates whose slot the concept has a form for."""
+    """Yield the templates for whose slot the concept has a form."""
     slots = slot_forms(concept)
     for template in group:
         slot = SLOT.search(template.text)
@@ -108,7 +108,7 @@ def fitting_templates(group: Sequence[Template], concept: Concept) -> Iterator[T
 
 @cache
 def load_templates(file: str = FILE) -> dict[str, dict[str, list[Template]]]:
-    """Return {part of speech: {group: templates}} as a packaged file lists them."""
+    """Return {part of speech: {group: templates}} in the order of a packaged file."""
     return {
         part: {
             group: [Template(f"{part}.{group}.{number}", line) for number, line in lines.items()]
@@ -119,12 +119,12 @@ def load_templates(file: str = FILE) -> dict[str, dict[str, list[Template]]]:
 
 
 def packaged(file: str) -> str:
-    """Return the text of a file of this package."""
+    """Return the text of one of this package's files."""
     return files("encyclo_samplers").joinpath(file).read_text(encoding="utf-8")
 
 
 def draw(groups: list[list[Template]], wanted: int, random: Random) -> list[Template]:
-    """Draw templates, the groups in turn (in random order), without repeats; at most all of them."""
+    """Draw at most `wanted` templates without repeats, from the groups in turn, in random order."""
     shuffled = [random.sample(group, len(group)) for group in groups]
     random.shuffle(shuffled)
     turns = max(len(group) for group in shuffled)
@@ -133,7 +133,7 @@ def draw(groups: list[list[Template]], wanted: int, random: Random) -> list[Temp
 
 
 def fill(template: Template, concept: Concept) -> Prompt:
-    """Put the concept into the template's slot; the span holds the word, without its article."""
+    """Put the concept into the template's slot; the prompt's span is the word without its article."""
     slot = SLOT.search(template.text)
     if slot is None:
         raise ValueError(f"template {template.family} has no slot")
@@ -144,9 +144,9 @@ def fill(template: Template, concept: Concept) -> Prompt:
 
 
 def written_form(concept: Concept, slot: str) -> tuple[str, str]:
-    """Return (article with its blank or nothing, word) as a slot wants them: {The} begins a sentence, {THE} shouts.
+    """Return (article with a trailing blank or "", word) in the slot's case: {the}, {The} or {THE}.
 
-    A form that the concept lacks (a proper name has no plural) is its plain name.
+    A missing form, such as a proper name's plural, is the plain name.
     """
     article, word = slot_forms(concept).get(slot.lower(), ("", concept.name))
     if slot.isupper():
@@ -157,7 +157,7 @@ def written_form(concept: Concept, slot: str) -> tuple[str, str]:
 
 
 def slot_forms(concept: Concept) -> dict[str, tuple[str, str]]:
-    """Return {slot: (article with its blank or nothing, word)}, for the forms that the concept has."""
+    """Return {slot: (article with a trailing blank or "", word)} for the concept's forms."""
     name = concept.name
     bare = ("", name)
     if concept.part_of_speech == "verb":
@@ -180,25 +180,25 @@ def _noun_forms(concept: Concept) -> dict[str, tuple[str, str]]:
     always = {"name": ("", name), "the": ("the ", name)}
     counts = countable(name) if known is None else known
     if counts is None:
-        # Now "time", now "times", or a word that no lexicon has: a definite article is right for all of them.
+        # Sometimes countable ("time") or unknown to the lexicon: a definite article is always right.
         if not has_plural(name):
             return {**always, "one": ("the ", name), "generic": ("the ", name)}
         return {**always, "one": ("the ", name), "generic": ("", noun.plural), "plural": ("", noun.plural)}
     if not counts:
         return {**always, "one": ("", name), "generic": ("", name)}
     generic = ("", noun.plural)
-    # "scissors" is a plural already: no article.
+    # "scissors" is already a plural: no article.
     one = ("", name) if noun.plural == name and name.endswith("s") else (f"{noun.article} ", name)
     return {**always, "one": one, "generic": generic, "plural": generic}
 
 
 def fingerprint(*texts: str) -> str:
-    """Return a hash of a sampler's written texts: they determine its prompts as much as its code does."""
+    """Return a hash of a sampler's text files, which determine its prompts like its code."""
     return hashlib.sha256("\0".join(texts).encode()).hexdigest()
 
 
 def capital(text: str) -> str:
-    """Return the text with a capital first letter, the rest as it is."""
+    """Return the text with a capital first letter; the rest is unchanged."""
     return text[:1].upper() + text[1:]
 
 

@@ -1,8 +1,8 @@
-"""Scorer `calibrated`: one calibrator, fitted on held-out families, judged on others than it was fitted on.
+"""Scorer `calibrated`: one calibrator for all concepts, fitted on held-out families and judged by cross-fitting.
 
-A concept's confidence is the probability that the interpreter names it right from one fresh sample: its own
-held-out readings, drawn towards what is usual over concepts as far as concepts are alike, which is estimated from
-all of them. Few own readings leave a wide interval where concepts differ.
+A concept's confidence is the probability that the interpreter reads one new sample of it right. It is the accuracy on
+the concept's held-out readings, shrunk towards the mean over concepts; the shrinkage is estimated from all concepts
+and is strong if concepts are alike. If they differ, a concept with few readings gets a wide interval.
 """
 
 from __future__ import annotations
@@ -21,17 +21,16 @@ from encyclo.statistics.confidence import (
 from encyclo.types import Context, Interpreter, SampleSet, Scores, Split
 
 FOLDS = 10
-"""Groups of families by which the calibrator is judged."""
+"""Groups of families for cross-fitting."""
 
 
 @hookimpl
 def score_confidence(interpreter: Interpreter, samples: SampleSet, context: Context) -> Scores:
-    """Fit the calibrator on all held-out families; judge it on those that test, each by what is fitted on others.
+    """Fit the calibrator on all held-out families; judge it on the test families, each with a fit on other families.
 
-    Held out are the families of `Split.CALIBRATION` and `Split.TEST`; every concept is scored on both. Samples that
-    only describe their concept are left out: they are a rung of their own. Where there are enough natural
-    sentences, readings in a text are calibrated on them instead. A run without held-out families can't measure
-    this: confidences are NaN and calibration is empty.
+    The families of `Split.CALIBRATION` and `Split.TEST` are held out; every concept is scored on both. Descriptions
+    are left out, since they are a separate rung. With enough natural sentences, the calibrator for readings in texts
+    is fitted on these instead. Without held-out families, confidences are NaN and the calibration is empty.
     """
     count, known = len(interpreter.concepts), training_distribution(samples)
     rows = samples.named_rows(Split.CALIBRATION, Split.TEST)
@@ -41,10 +40,10 @@ def score_confidence(interpreter: Interpreter, samples: SampleSet, context: Cont
     if not parts or test.all() or not test.any():
         unknown = np.full(count, np.nan, np.float32)
         return Scores(unknown, unknown.copy(), unknown.copy(), {})
-    calibrator, sure = fit(readings, known), np.empty(len(readings))
+    calibrator, confidence = fit(readings, known), np.empty(len(readings))
     for judged, others in parts:
-        sure[judged] = others.confidences(readings.top[judged], readings.distance[judged])[:, 0]
-    found = report(sure[test], readings.right[test], calibrator.temperature)
+        confidence[judged] = others.confidences(readings.top[judged], readings.distance[judged])[:, 0]
+    calibration_report = report(confidence[test], readings.right[test], calibrator.temperature)
     hits = np.bincount(readings.truth, readings.right, minlength=count).astype(np.int64)
     total = np.bincount(readings.truth, minlength=count)
     mean, low, high = calibration.accuracy_intervals(calibration.fit_accuracies(hits, total), hits, total)
@@ -52,4 +51,4 @@ def score_confidence(interpreter: Interpreter, samples: SampleSet, context: Cont
     if natural is not None and len(natural) >= ENOUGH_SENTENCES:
         sentences = collect_readings(interpreter, natural, np.arange(len(natural)), known)
         calibrator = fit(sentences, known, "natural")
-    return Scores(mean, low, high, found.as_json(), calibrator)
+    return Scores(mean, low, high, calibration_report.as_json(), calibrator)

@@ -1,1 +1,1 @@
-"""Wrappers that run around the chosen plugins: `--with NAME` opts one in."""
+"""Wrappers around the chosen plugins: `--with NAME` adds one."""

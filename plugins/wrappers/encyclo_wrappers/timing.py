@@ -1,8 +1,8 @@
-"""Wrapper `timing`: where a run's time went, stage by stage and hook by hook.
+"""Wrapper `timing`: measures a run's time per stage and hook.
 
-`--with timing` prints a table after the run and leaves it in the run as plugins/timing/timing.json. Samplers
-and captures are generators: what counts is the time inside their iteration, not what the core does with an
-item before it asks for the next. A store's methods count under `store_activations`.
+`--with timing` prints a table after the run and writes it to plugins/timing/timing.json in the run. Samplers and
+captures are generators: only the time inside their iteration counts, not the core's work between two items. A store's
+methods count under `store_activations`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ REST = "everything else"
 
 @dataclass
 class Row:
-    """What one hook took in one stage; None is what comes before the first stage."""
+    """The time of one hook in one stage; stage None is before the first stage."""
 
     stage: int | None
     hook: str
@@ -33,7 +33,7 @@ class Row:
 
 
 class TimedStore:
-    """A store whose methods are timed; what else the store has is handed on."""
+    """Times a store's methods; its other attributes pass through."""
 
     def __init__(self, store: Any, timing: Timing) -> None:
         self._store, self._timing = store, timing
@@ -51,7 +51,7 @@ class TimedStore:
 
 
 class Timing:
-    """Adds up seconds a stage and hook; one for each run, since encyclo makes a class anew for every run."""
+    """Sums the seconds per stage and hook. encyclo creates a new instance for every run."""
 
     def __init__(self) -> None:
         self.begun = time.perf_counter()
@@ -60,7 +60,7 @@ class Timing:
 
     @contextmanager
     def clock(self, hook: str, calls: int = 1) -> Iterator[None]:
-        """Count the block's time for `hook` in the stage that the run is in."""
+        """Add the block's time to `hook` in the run's current stage."""
         row = self.rows.setdefault((self.stage, hook), Row(self.stage, hook, 0, 0.0))
         row.calls += calls
         begun = time.perf_counter()
@@ -70,7 +70,7 @@ class Timing:
             row.seconds += time.perf_counter() - begun
 
     def iterate(self, hook: str, items: Iterable[T]) -> Iterator[T]:
-        """Hand the items on; only the time inside their iteration counts."""
+        """Yield the items; only the time inside their iteration counts."""
         with self.clock(hook, calls=0):
             iterator = iter(items)
         while True:
@@ -83,14 +83,14 @@ class Timing:
 
     @hookimpl(wrapper=True)
     def load_concepts(self) -> Generator[None, Iterable[Any], Iterable[Any]]:
-        """Time the concepts' loading."""
+        """Time the loading of the concepts."""
         with self.clock("load_concepts"):
             concepts = yield
         return self.iterate("load_concepts", concepts)
 
     @hookimpl(wrapper=True)
     def sample_prompts(self, stage: int) -> Generator[None, Iterable[Any], Iterable[Any]]:
-        """Time the sampling; from here on the run is in `stage`."""
+        """Time the sampling, and set the run's current stage."""
         self.stage = stage
         with self.clock("sample_prompts"):
             prompts = yield
@@ -98,7 +98,7 @@ class Timing:
 
     @hookimpl(wrapper=True)
     def load_model(self) -> Generator[None, Any, Any]:
-        """Time the model's description; its weights load on first use, within the hook that uses them."""
+        """Time the model's description; the weights load later, in the first hook that uses them."""
         with self.clock("load_model"):
             return (yield)
 
@@ -145,13 +145,13 @@ class Timing:
 
 
 def write(folder: Path, rows: list[Row], total: float) -> None:
-    """Write timing.json: the process that finished the run, in seconds."""
+    """Write timing.json: the seconds of the process that finished the run."""
     folder.mkdir(parents=True, exist_ok=True)
     files.write_json(folder / "timing.json", {"seconds": total, "rows": [asdict(row) for row in rows]})
 
 
 def table(rows: list[Row], total: float) -> str:
-    """Return the rows as aligned text, in the order of stages and first calls."""
+    """Return the rows as an aligned text table, in their order."""
     width = max(len(row.hook) for row in rows)
     lines = [
         f"Where the time went: {total:,.1f} s in this process",

@@ -1,1 +1,1 @@
-"""What makes a CPU faster: fused modules, and batches side by side."""
+"""Speed on a CPU: fused modules and parallel batches."""

@@ -1,10 +1,10 @@
-"""A network's blocks made ready for bfloat16 on a CPU: fewer passes over memory, the same numbers.
+"""Replaces a network's modules by faster ones for bfloat16 on a CPU: fewer passes over memory, the same numbers.
 
-Four kinds of module are replaced, whatever the architecture: linear layers (their weights laid out once for oneDNN's
-product), gated MLPs (activation and multiplication done by the products themselves), RMS norms (three passes instead
-of seven) and rotary attention on token trees (see fused_rotary_attention.py). A replacement must agree with its
-original on random rows before it takes its place; where it doesn't, or torch lacks what it needs, the original stays.
-These are torch's private operations: `-o transformers.fused=false` does without.
+Four kinds of module are replaced in any architecture: linear layers (weights packed once for oneDNN's product), gated
+MLPs (activation and multiplication fused into the products), RMS norms (three passes instead of seven) and rotary
+attention on token trees (see fused_rotary_attention.py). A replacement must agree with its original on random rows.
+If it doesn't, or if torch lacks an operation, the original stays. The replacements use torch's private operations;
+`-o transformers.fused=false` turns them off.
 """
 
 from __future__ import annotations
@@ -18,14 +18,15 @@ from torch import Tensor, nn
 
 from encyclo_capture.cpu.fused_rotary_attention import NORMS, fuse_rotary_attention
 
-# Relative to the length of the result: MLPs are compared in bfloat16, norms in float32, linear layers bit for bit.
+# Errors relative to the length of the result. MLPs are compared in bfloat16, norms in float32, linear layers bit
+# for bit.
 MLP_TOLERANCE = 0.01
 NORM_TOLERANCE = 1e-5
 ROTATION_TOLERANCE = 0.01
-# A softmax magnifies what queries and keys differ by.
+# A softmax magnifies differences of queries and keys.
 ATTENTION_TOLERANCE = 0.2
 ROWS = 16
-# Torch's activation modules and transformers' own, by class name: oneDNN's name and algorithm.
+# Class name of the activation module (torch's or transformers') to oneDNN's (name, algorithm).
 ACTIVATIONS = {
     "GELUTanh": ("gelu", "tanh"),
     "GELUActivation": ("gelu", "none"),
@@ -36,7 +37,7 @@ ACTIVATIONS = {
 
 
 class PackedLinear(nn.Module):
-    """A linear layer whose weight is kept in oneDNN's own order."""
+    """A linear layer whose weight is packed in oneDNN's order."""
 
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
@@ -63,7 +64,7 @@ class PackedLinear(nn.Module):
 
 
 class FusedGatedMlp(nn.Module):
-    """down(activation(gate(x)) * up(x)), of linear layers that are packed."""
+    """down(activation(gate(x)) * up(x)), with packed linear layers."""
 
     def __init__(self, mlp: Any) -> None:
         super().__init__()
@@ -100,9 +101,9 @@ class FusedRmsNorm(nn.Module):
 
 
 def fuse_modules(network: Any, blocks: nn.Module) -> Any:
-    """Replace what can be replaced in `blocks`, a part of `network`, in place; return the network.
+    """Replace modules of `blocks`, a part of `network`, in place; return the network.
 
-    Only for bfloat16 on a CPU: everything else is returned as it is.
+    A network that isn't in bfloat16 on a CPU is returned unchanged.
     """
     if network.device.type != "cpu" or network.dtype != torch.bfloat16:
         return network
@@ -117,10 +118,10 @@ def fuse_modules(network: Any, blocks: nn.Module) -> Any:
 
 def _replace(root: nn.Module, make: Callable[[Any], nn.Module | None]) -> None:
     for parent, name, module in list(_children(root)):
-        fresh = make(module)
-        if fresh is not None:
-            # The original goes at once, so that no more than one weight is held twice.
-            setattr(parent, name, fresh.eval())
+        replacement = make(module)
+        if replacement is not None:
+            # Replacing one module at a time frees its original: at most one weight is in memory twice.
+            setattr(parent, name, replacement.eval())
 
 
 def _children(root: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Module]]:
@@ -130,7 +131,7 @@ def _children(root: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Module]]:
 
 
 def _packed(module: Any) -> nn.Module | None:
-    # Not a subclass, which may do more; no hooks, which would be lost.
+    # A subclass may do more, and hooks would be lost.
     if type(module) is not nn.Linear or module._forward_hooks or module._forward_pre_hooks:
         return None
     x = torch.randn(ROWS, module.in_features).to(module.weight.dtype)
@@ -165,12 +166,12 @@ def _norm_of(module: Any) -> nn.Module | None:
         return None
     if not (hasattr(module, "eps") or hasattr(module, "variance_epsilon")):
         return None
-    # In float32: in bfloat16 a large weight and 1 + weight, which Gemma means, can't be told apart.
+    # Compare in float32: in bfloat16, a large weight and Gemma's 1 + weight can be equal.
     exact = copy.deepcopy(module).float()
     x = torch.randn(ROWS, len(module.weight))
     try:
-        wanted = exact(x)
-        errors = {offset: _error(FusedRmsNorm(module, offset)(x), wanted) for offset in (0.0, 1.0)}
+        expected = exact(x)
+        errors = {offset: _error(FusedRmsNorm(module, offset)(x), expected) for offset in (0.0, 1.0)}
     except (AttributeError, RuntimeError):
         return None
     offset = min(errors, key=errors.__getitem__)
@@ -184,14 +185,14 @@ def _rotary_attention(module: Any) -> nn.Module | None:
     if any(type(norm) is not FusedRmsNorm or len(norm.factor) != module.head_dim for norm in norms):
         return None
     try:
-        fresh, pairs, (ours, theirs) = fuse_rotary_attention(module, ROWS)
+        replacement, pairs, (ours, theirs) = fuse_rotary_attention(module, ROWS)
     except (AttributeError, TypeError, ValueError, RuntimeError):
         return None
-    near = all(_error(found.float(), wanted.float()) <= ROTATION_TOLERANCE for found, wanted in pairs)
-    return fresh if near and _error(ours, theirs) <= ATTENTION_TOLERANCE else None
+    close = all(_error(a.float(), b.float()) <= ROTATION_TOLERANCE for a, b in pairs)
+    return replacement if close and _error(ours, theirs) <= ATTENTION_TOLERANCE else None
 
 
-def _error(found: Tensor, wanted: Tensor) -> float:
-    if found.dtype != wanted.dtype or found.shape != wanted.shape:
+def _error(result: Tensor, expected: Tensor) -> float:
+    if result.dtype != expected.dtype or result.shape != expected.shape:
         return float("inf")
-    return float((found.float() - wanted.float()).norm() / wanted.float().norm().clamp_min(1e-12))
+    return float((result.float() - expected.float()).norm() / expected.float().norm().clamp_min(1e-12))

@@ -1,7 +1,7 @@
 """Rotary attention on token trees with fewer passes over memory.
 
-From the products on, queries and keys stay in float32: normed, rotated by their positions and compared without being
-rounded in between. Outside a tree the original computes.
+After the projections, queries and keys stay in float32: they are normed, rotated and multiplied without rounding in
+between. Outside a tree the original module computes.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ NORMS = {"q_norm", "k_norm"}
 
 
 class FusedRotaryAttention(nn.Module):
-    """Attention with rotary positions, over `original`'s own products and norms."""
+    """Attention with rotary positions that uses the projections and norms of `original`."""
 
     def __init__(self, original: Any, spec: AttentionSpec) -> None:
         super().__init__()
@@ -51,11 +51,12 @@ class FusedRotaryAttention(nn.Module):
         if state.stops:
             state.keys_values = keys, values
             raise KeysKnown
-        found = attend(state, self.rotated("q", hidden_states, position_embeddings), keys, values, self.spec)
-        return self.original.o_proj(found.flatten(1)[None]), None
+        queries = self.rotated("q", hidden_states, position_embeddings)
+        attended = attend(state, queries, keys, values, self.spec)
+        return self.original.o_proj(attended.flatten(1)[None]), None
 
     def rotated(self, which: str, hidden_states: Tensor, position_embeddings: Any) -> Tensor:
-        """Return queries or keys, normed and rotated: float32 [n, heads, d]."""
+        """Return queries (`which` q) or keys (k), normed and rotated: float32 [n, heads, d]."""
         cosine, sine = (table[0].float()[:, None] for table in position_embeddings)
         states = (
             getattr(self.original, f"{which}_proj")(hidden_states)[0].unflatten(-1, (-1, self.size)).float()
@@ -72,31 +73,31 @@ class FusedRotaryAttention(nn.Module):
 def fuse_rotary_attention(
     module: Any, rows: int
 ) -> tuple[FusedRotaryAttention, list[tuple[Tensor, Tensor]], tuple[Tensor, Tensor]]:
-    """Return what may stand in for an attention module, and what both give for `rows` random rows.
+    """Return a replacement for an attention module, and the results of both on `rows` random rows.
 
-    The module's linear layers and norms are replaced already. (stand-in, pairs of (its, the module's) queries, keys
-    and values, the pair of their answers.) Raises TypeError for a module that is built otherwise, and what the
-    module raises.
+    The module's linear layers and norms are already replaced. The results are pairs (replacement's, module's): first
+    the pairs of queries, keys and values, then the pair of outputs. Raises TypeError for a module of another
+    structure, and any error of the module.
     """
     if {name for name, _ in module.named_children()} not in (PARTS, PARTS | NORMS):
-        raise TypeError(f"{type(module).__name__} has other parts than rotary attention has.")
+        raise TypeError(f"{type(module).__name__} doesn't have the parts of rotary attention.")
     register()
     layout = lay_out(build_tree([TokenisedPrompt(0, tuple(range(rows)), (rows - 1,))]), "cpu")
     x = torch.randn(1, rows, module.q_proj.weight_packed.shape[1]).bfloat16()
     positions = torch.randn(2, 1, rows, module.head_dim).bfloat16().unbind()
 
-    def answer(one: nn.Module, state: TreeState) -> Tensor:
+    def output_of(attention: nn.Module, state: TreeState) -> Tensor:
         with attending_to(SimpleNamespace(config=module.config), state):
-            output: Tensor = one(x, position_embeddings=positions, attention_mask=None)[0]
+            output: Tensor = attention(x, position_embeddings=positions, attention_mask=None)[0]
         return output
 
     state = TreeState(layout, stops=True)
     with suppress(KeysKnown):
-        answer(module, state)
+        output_of(module, state)
     if state.spec is None or state.queries is None or state.keys_values is None:
-        raise TypeError(f"{type(module).__name__} has its own way of attention.")
-    fresh = FusedRotaryAttention(module, state.spec)
-    values = module.v_proj(x)[0].unflatten(-1, (-1, fresh.size))
-    ours = (fresh.rotated("q", x, positions), fresh.rotated("k", x, positions), values)
+        raise TypeError(f"{type(module).__name__} doesn't call transformers' attention interface.")
+    fused = FusedRotaryAttention(module, state.spec)
+    values = module.v_proj(x)[0].unflatten(-1, (-1, fused.size))
+    ours = (fused.rotated("q", x, positions), fused.rotated("k", x, positions), values)
     pairs = list(zip(ours, (state.queries, *state.keys_values), strict=True))
-    return fresh, pairs, (answer(fresh, TreeState(layout)), answer(module, TreeState(layout)))
+    return fused, pairs, (output_of(fused, TreeState(layout)), output_of(module, TreeState(layout)))

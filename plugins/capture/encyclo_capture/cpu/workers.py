@@ -1,7 +1,7 @@
-"""Batches side by side on a CPU: a thread each, with a share of the cores and a network of its own.
+"""Parallel batches on a CPU: each has a thread, a share of the cores and a replica of the network.
 
-Two batches on a core each are computed in two thirds of the time that they take one after the other on both
-cores (gemma-3-270m in bfloat16): many of a network's operations are too short to be worth sharing out.
+Two batches on one core each take two thirds of the time of two successive batches on both cores (gemma-3-270m in
+bfloat16): many of a network's operations are too short to split among cores.
 """
 
 from __future__ import annotations
@@ -17,27 +17,27 @@ import torch
 from torch import Tensor, nn
 
 MAX_WORKERS = 8
-"""More threads than this would wait for the interpreter's lock."""
+"""More threads would wait for Python's global interpreter lock."""
 
 T = TypeVar("T")
 
 
 def worker_count(device: str) -> int:
-    """Return how many batches to compute at once."""
+    """Return the number of batches to compute in parallel."""
     return min(MAX_WORKERS, torch.get_num_threads()) if device == "cpu" else 1
 
 
 class Replicas:
-    """Copies of a network that share its weights: each may have hooks and a way of attention of its own."""
+    """Copies of a network that share its weights; each can have its own hooks and attention function."""
 
     def __init__(self, network: nn.Module) -> None:
         self._network = network
         self._idle: deque[nn.Module] = deque()
 
     def run(self, jobs: Sequence[Callable[[Any], T]], workers: int) -> Iterator[T]:
-        """Hand each job a network that nobody else uses; yield what they return, in the jobs' order.
+        """Run each job with exclusive use of a network; yield the results in the jobs' order.
 
-        Up to `workers` jobs run at once. One worker gets the network itself, several get a replica each.
+        At most `workers` jobs run in parallel. A single worker uses the network itself; several use a replica each.
         """
         if min(workers, len(jobs)) <= 1:
             yield from run_jobs(jobs, [self._network])
@@ -59,15 +59,15 @@ def replica_of(network: nn.Module) -> nn.Module:
     """Return a copy of the network's modules and configuration over the same tensors."""
     shared: dict[int, Any] = {}
     for module in network.modules():
-        for held in (module.__dict__, module._parameters, module._buffers):
-            shared |= {id(value): value for value in held.values() if isinstance(value, Tensor)}
+        for values in (module.__dict__, module._parameters, module._buffers):
+            shared |= {id(value): value for value in values.values() if isinstance(value, Tensor)}
     return copy.deepcopy(network, shared)
 
 
 def run_jobs(jobs: Sequence[Callable[[Any], T]], networks: Sequence[nn.Module]) -> Iterator[T]:
-    """Run each job with one of `networks`, a thread a network; yield what the jobs return, in their order.
+    """Run each job with one of `networks`, one thread per network; yield the results in the jobs' order.
 
-    With one network the jobs run in the caller's thread, each when its result is asked for.
+    With one network, each job runs in the caller's thread when its result is requested.
     """
     if len(networks) == 1:
         yield from (job(networks[0]) for job in jobs)
@@ -91,10 +91,10 @@ def run_jobs(jobs: Sequence[Callable[[Any], T]], networks: Sequence[nn.Module]) 
     try:
         for job in jobs:
             waiting.append(pool.submit(work, job))
-            if len(waiting) > workers + 1:  # results that wait take memory
+            if len(waiting) > workers + 1:  # waiting results take memory
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
     finally:
         pool.shutdown(cancel_futures=True)
-        torch.set_num_threads(threads)  # what a thread sets holds for every thread that begins later
+        torch.set_num_threads(threads)  # a thread's setting applies to every thread that starts later

@@ -1,1 +1,1 @@
-"""Passes through a network: token trees and padded batches, pooled at once."""
+"""Forward passes over token trees and padded batches, with pooling during the pass."""

@@ -1,7 +1,7 @@
-"""The deepest block asked for, computed for the pooled nodes alone.
+"""Computes the deepest requested block for the pooled nodes only.
 
-Nothing goes on from there: the other nodes of a tree are wanted for their keys and values only. The block is gone
-through twice: with every node, as far as its attention's keys and values, and with the pooled nodes to its end.
+No later block follows, so the other nodes of a tree contribute only their keys and values. The block runs twice: with
+all nodes until its attention has the keys and values, then with the pooled nodes to its end.
 """
 
 from __future__ import annotations
@@ -18,37 +18,37 @@ from encyclo_capture.forward.token_tree import TokenTree
 from encyclo_capture.forward.tree_attention import KeysKnown, TreeState, lay_out
 
 MAX_SHARE = 0.75
-"""Pruning pays up to this share of pooled nodes: going through a block twice costs about a fifth of it."""
-# What a block is given a token each: [1, nodes, ...].
+"""Pruning pays up to this share of pooled nodes: the second run costs about a fifth of the block."""
+# A block's arguments with an entry per token: [1, nodes, ...].
 PER_TOKEN = {"hidden_states", "position_ids", "position_embeddings"}
 
 
 class LastBlockPruning:
-    """Two hooks on a block: only the pooled nodes go in, and their states come out in their old places."""
+    """Two hooks on a block: it receives only the pooled nodes, and its output has them in their original rows."""
 
     def __init__(self, state: TreeState, tree: TokenTree, network: Any, device: str) -> None:
-        chosen = np.unique(tree.pooled)
-        chosen = np.pad(chosen, (0, even_size(network, len(chosen)) - len(chosen)), mode="edge")
+        pooled = np.unique(tree.pooled)
+        pooled = np.pad(pooled, (0, even_size(network, len(pooled)) - len(pooled)), mode="edge")
         self._size = len(tree)
-        self.pays = len(chosen) <= MAX_SHARE * self._size
+        self.pays = len(pooled) <= MAX_SHARE * self._size
         self._state, self._happened = state, False
         if self.pays:
-            self._chosen = torch.from_numpy(chosen).to(device)
-            self._layout = lay_out(tree, device, chosen)
+            self._chosen = torch.from_numpy(pooled).to(device)
+            self._layout = lay_out(tree, device, pooled)
 
     def hook(self, block: nn.Module) -> list[RemovableHandle]:
-        """Prune `block` in the passes to come; return the handles that end it."""
+        """Prune `block` in later passes; return the handles that remove the hooks."""
         return [
             block.register_forward_pre_hook(self._before, with_kwargs=True),
             block.register_forward_hook(self._after),
         ]
 
     def _before(self, block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Return the arguments to go on with; None, which leaves them, for a block that this doesn't fit."""
+        """Return the pruned arguments; None leaves the arguments of a block that can't be pruned."""
         named = {"hidden_states": args[0], **kwargs} if args else kwargs
         others = [*args[1:], *(value for name, value in kwargs.items() if name not in PER_TOKEN)]
         if any(_tensors(other) for other in others):
-            return None  # a mask, or whatever else may hold something a token
+            return None  # a mask, or another argument that may have an entry per token
         if any(tensor.shape[:2] != (1, self._size) for n in PER_TOKEN for tensor in _tensors(named.get(n))):
             return None
         self._state.stops = True
@@ -59,15 +59,15 @@ class LastBlockPruning:
             self._state.layout, self._happened = self._layout, True
         finally:
             self._state.stops = False
-        kept = {name: self._keep(value) if name in PER_TOKEN else value for name, value in kwargs.items()}
-        return tuple(self._keep(value) if not place else value for place, value in enumerate(args)), kept
+        pruned = {name: self._keep(value) if name in PER_TOKEN else value for name, value in kwargs.items()}
+        return tuple(self._keep(value) if not place else value for place, value in enumerate(args)), pruned
 
     def _after(self, _: nn.Module, __: tuple[Any, ...], output: Any) -> Any:
         if not self._happened:
             return None
         states = output if isinstance(output, Tensor) else output[0]
-        whole = states.new_zeros(1, self._size, states.shape[-1]).index_copy_(1, self._chosen, states)
-        return whole if isinstance(output, Tensor) else (whole, *output[1:])
+        all_states = states.new_zeros(1, self._size, states.shape[-1]).index_copy_(1, self._chosen, states)
+        return all_states if isinstance(output, Tensor) else (all_states, *output[1:])
 
     def _keep(self, value: Any) -> Any:
         if isinstance(value, Tensor):

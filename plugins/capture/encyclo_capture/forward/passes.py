@@ -1,4 +1,4 @@
-"""One pass through the network: the layers asked for, pooled at once, nothing after the deepest one."""
+"""One forward pass: pools the requested layers and stops after the deepest one."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from encyclo_capture.tokenization import TokenisedPrompt
 
 
 class LayerTap:
-    """Pools hidden states while the network runs, and stops it after the deepest layer.
+    """Pools hidden states while the network runs; stops the network after the deepest layer.
 
-    `layers` are hidden_states indices: 0 is the first block's input, i the i-th block's output, and the last
-    index the network's own output, after its final norm. `rows` int64 [k] picks pooled rows of the flattened
-    states and `counts` int64 [n] says how many of them belong to each prompt. `pruning`, on a tree, may prune
-    the deepest block to the pooled nodes.
+    `layers` are hidden_states indices: 0 is the first block's input, i the i-th block's output, and the last index
+    the network's output, after its final norm. `rows` int64 [k] are the pooled rows of the flattened states, and
+    `counts` int64 [n] the number of pooled rows per prompt. On a tree, `pruning` may prune the deepest block to the
+    pooled nodes.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class LayerTap:
         """Run the network on `inputs`; return the pooled layers, float32 [n, L, H]."""
         deepest, depth = max(self._layers), len(self._blocks)
         handles: list[RemovableHandle] = []
-        # Hooks run in the order in which they come: a block's input is kept before it is pruned.
+        # Hooks run in the order of registration: a block's input is pooled before it is pruned.
         if 0 in self._layers:
             hook = self._before(deepest)
             handles.append(self._blocks[0].register_forward_pre_hook(hook, with_kwargs=True))
@@ -87,17 +87,17 @@ class LayerTap:
 
 
 class _DeepestReached(Exception):
-    """Raised by a tap: no deeper layer is needed."""
+    """Raised by a tap to stop the network after the deepest layer."""
 
 
 def find_blocks(network: Any) -> nn.ModuleList:
-    """Return the network's list of blocks. Raises CaptureError if it has none of the right length."""
+    """Return the network's list of blocks. Raises CaptureError if no module list has the right length."""
     depth = network.config.get_text_config().num_hidden_layers
     for module in network.modules():
         if isinstance(module, nn.ModuleList) and len(module) == depth:
             return module
     raise CaptureError(
-        f"{type(network).__name__} has no list of {depth} blocks, so its layers can't be told apart."
+        f"{type(network).__name__} has no list of {depth} blocks, so its layers can't be captured."
     )
 
 
@@ -117,8 +117,8 @@ def run_tree(network: Any, device: str, tree: TokenTree, layers: Sequence[int]) 
 def run_padded(network: Any, device: str, batch: Sequence[TokenisedPrompt], layers: Sequence[int]) -> Tensor:
     """Return the pooled layers of whole prompts: float32 [n, L, H] on the device.
 
-    Equal texts are computed once. Texts are padded on the right, behind an attention mask, so that neither
-    positions nor pools see the padding, whatever side the tokenizer would pad.
+    Equal texts are computed once. Texts are padded on the right and masked, whichever side the tokenizer pads, so
+    that padding affects neither positions nor pools.
     """
     longest = max(len(prompt.ids) for prompt in batch)
     texts = {ids: row for row, ids in enumerate(dict.fromkeys(prompt.ids for prompt in batch))}

@@ -1,4 +1,4 @@
-"""Can this network run on token trees? Tried, not looked up in a list of model names."""
+"""Tests whether a network runs on token trees, instead of keeping a list of model names."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from encyclo_capture.forward.token_tree import build_tree
 from encyclo_capture.forward.tree_attention import register
 from encyclo_capture.tokenization import TokenisedPrompt
 
-# Trees must agree with a plain pass as two orders of summation do, relative to the vector's length: after the
-# first block, and after the last (gemma-3-270m in bfloat16: up to 0.6% and 7%, on tokens that make no sense).
+# Largest error of a tree against a plain pass, relative to the vector's length, after the first and the last block. It
+# allows for another order of summation (gemma-3-270m in bfloat16: up to 0.6% and 7%, on arbitrary tokens).
 TOLERANCE = {torch.float32: (1e-5, 1e-4), torch.bfloat16: (0.03, 0.25)}
 LENGTH = 6
 
 
 def follows_trees(network: Any, device: str, vocabulary: int) -> bool:
-    """Return whether the network is causal, and runs on a token tree as it does on the prompts alone."""
+    """Return whether the network is causal and gives the same states on a token tree as on single prompts."""
     if not getattr(type(network), "_supports_attention_backend", False):
         return False
     register()
@@ -29,7 +29,7 @@ def follows_trees(network: Any, device: str, vocabulary: int) -> bool:
 
 
 def is_causal(network: Any, device: str, first: tuple[int, ...], other: tuple[int, ...]) -> bool:
-    """Return whether two texts that differ in the last token alone have equal states before it, bit for bit."""
+    """Return whether two texts that differ only in the last token have equal states before it, bit for bit."""
     depth = len(find_blocks(network))
     before = tuple(range(len(first) - 1))
     states = [
@@ -45,7 +45,7 @@ def _agrees(network: Any, device: str, texts: list[tuple[int, ...]]) -> bool:
     try:
         shared = run_tree(network, device, build_tree(prompts), layers)
     except (TypeError, ValueError, RuntimeError):
-        # The network takes no position ids, or its attention goes another way than transformers' interface.
+        # The network takes no position ids, or its attention doesn't use transformers' interface.
         return False
     error = (shared - plain).norm(dim=-1) / plain.norm(dim=-1).clamp_min(1e-12)
     bounds = torch.tensor(TOLERANCE.get(network.dtype, TOLERANCE[torch.bfloat16]))

@@ -1,8 +1,8 @@
-"""Prompts as a tree of tokens: a prefix that several prompts share is one path, computed once.
+"""Token trees: a prefix that several prompts share is one path, computed once.
 
-In a causal model the state at a token depends on the tokens before it and on nothing else, so that one node
-stands for the token in every prompt that goes through it, and nothing after a prompt's last pooled token is
-needed. The nodes of a tree are packed into one sequence without padding; each attends to its ancestors.
+In a causal model a token's state depends only on the token and those before it. So one node represents a token in all
+prompts that share its path, and the tokens after a prompt's last pooled token are not needed. The nodes of a tree are
+packed into one sequence without padding; each node attends to its ancestors and itself.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from encyclo_capture.tokenization import TokenisedPrompt
 
 @dataclass(frozen=True)
 class TokenTree:
-    """Nodes in the order in which the prompts need them first; depth 0 is a prompt's first token.
+    """The nodes of a tree in the order of their first use by a prompt; a prompt's first token has depth 0.
 
     tokens, depth: int64 [nodes]
-    paths:         int64 [branches, longest]; row i holds the nodes from the root to the end of branch i, in its
-                   first lengths[i] columns
+    paths:         int64 [branches, longest]; the first lengths[i] columns of row i hold the nodes from the root to
+                   the end of branch i
     lengths:       int64 [branches]
-    fresh:         int64 [branches], how many nodes at its path's end are the branch's own: they follow one
-                   another, and every node belongs to one branch
-    pooled:        int64, the nodes that the prompts pool, one prompt after another
-    counts:        int64 [prompts], how many of `pooled` belong to each prompt
+    fresh:         int64 [branches], number of nodes at the path's end that belong to the branch; they are
+                   consecutive, and every node belongs to one branch
+    pooled:        int64, the pooled nodes, prompt by prompt
+    counts:        int64 [prompts], number of pooled nodes per prompt
     """
 
     tokens: NDArray[np.int64]
@@ -43,25 +43,25 @@ class TokenTree:
         return len(self.tokens)
 
     def filled(self, size: int) -> TokenTree:
-        """Return the tree with so many nodes: those that are added stand alone and nobody reads them."""
+        """Return the tree padded to `size` nodes; the added nodes are branches of their own and are not pooled."""
         added = np.arange(len(self), size)
-        alone = np.zeros((len(added), self.paths.shape[1]), np.int64)
-        alone[:, 0] = added
+        added_paths = np.zeros((len(added), self.paths.shape[1]), np.int64)
+        added_paths[:, 0] = added
         ones = np.ones(len(added), np.int64)
         return replace(
             self,
             tokens=np.concatenate([self.tokens, self.tokens[:1].repeat(len(added))]),
             depth=np.concatenate([self.depth, 0 * ones]),
-            paths=np.concatenate([self.paths, alone]),
+            paths=np.concatenate([self.paths, added_paths]),
             lengths=np.concatenate([self.lengths, ones]),
             fresh=np.concatenate([self.fresh, ones]),
         )
 
 
 def tree_groups(prompts: Sequence[TokenisedPrompt], max_nodes: int) -> Iterator[list[TokenisedPrompt]]:
-    """Yield the prompts in groups whose trees have at most `max_nodes` nodes (or hold one prompt).
+    """Yield the prompts in groups whose trees have at most `max_nodes` nodes or one prompt.
 
-    Prompts are taken in the order of their tokens, so that those with a common prefix meet in one tree.
+    Prompts are sorted by their tokens, so that prompts with a common prefix share a tree.
     """
     group: list[TokenisedPrompt] = []
     nodes = 0
@@ -79,14 +79,14 @@ def tree_groups(prompts: Sequence[TokenisedPrompt], max_nodes: int) -> Iterator[
 
 
 def count_nodes(prompts: Sequence[TokenisedPrompt]) -> int:
-    """Return how many nodes one tree of all these prompts would have."""
+    """Return the number of nodes of one tree of all `prompts`."""
     paths = sorted(prompt.needed for prompt in prompts)
     shared = sum(common_prefix(path, before) for before, path in itertools.pairwise(paths))
     return sum(map(len, paths)) - shared
 
 
 def build_tree(prompts: Sequence[TokenisedPrompt]) -> TokenTree:
-    """Return the tree of prompts that are sorted by their tokens."""
+    """Return the tree of `prompts`, which are sorted by their tokens."""
     tokens: list[int] = []
     depth: list[int] = []
     branches: list[list[int]] = []
@@ -96,13 +96,13 @@ def build_tree(prompts: Sequence[TokenisedPrompt]) -> TokenTree:
     path: list[int] = []
     for prompt in prompts:
         shared = common_prefix(prompt.needed, before)
-        own = prompt.needed[shared:]
-        path = [*path[:shared], *range(len(tokens), len(tokens) + len(own))]
-        tokens += own
+        added = prompt.needed[shared:]
+        path = [*path[:shared], *range(len(tokens), len(tokens) + len(added))]
+        tokens += added
         depth += range(shared, len(path))
-        if own:
+        if added:
             branches.append(path)
-            fresh.append(len(own))
+            fresh.append(len(added))
         pooled += [path[token] for token in prompt.pooled]
         before = prompt.needed
     lengths = [len(branch) for branch in branches]
@@ -121,7 +121,7 @@ def build_tree(prompts: Sequence[TokenisedPrompt]) -> TokenTree:
 
 
 def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
-    """Return how many leading items two sequences share."""
+    """Return the number of leading items that two sequences share."""
     for place, (x, y) in enumerate(zip(a, b, strict=False)):
         if x != y:
             return place

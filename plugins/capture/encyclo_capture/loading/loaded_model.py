@@ -1,4 +1,4 @@
-"""A transformers model in memory: described without its weights, loaded on first use."""
+"""A transformers model: its description needs no weights; these load on first use."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from encyclo_capture.loading.weights import Weights, find_licence, find_weights
 
 
 class LoadedModel:
-    """Config, tokenizer, network, compute type and device; the language-model head only where it is asked for.
+    """Config, tokenizer, network, compute type and device; the language-model head loads only on request.
 
-    `fused` lets blocks that compute in bfloat16 on a CPU run on torch's private operations (see fused_modules.py).
+    With `fused`, bfloat16 blocks on a CPU use torch's private operations (see fused_modules.py).
     """
 
     def __init__(
@@ -56,18 +56,18 @@ class LoadedModel:
 
     @property
     def licence(self) -> str | None:
-        """The weights' terms of use, where they are known."""
+        """The weights' terms of use, if known."""
         return find_licence(self.name, self.weights)
 
     @property
     def max_tokens(self) -> int | None:
-        """The most tokens a text may have, where the model says so."""
+        """The maximum number of tokens per text, if the model states one."""
         longest = getattr(self.config, "max_position_embeddings", None)
         return longest if isinstance(longest, int) and longest > 0 else None
 
     @cached_property
     def tokenizer(self) -> Any:
-        """The model's fast tokenizer (offsets are needed to find mentions)."""
+        """The model's fast tokenizer: finding mentions needs its offsets."""
         from transformers import AutoTokenizer
 
         try:
@@ -79,7 +79,7 @@ class LoadedModel:
             ) from error
         if not tokenizer.is_fast:
             raise UsageError(
-                f"The model {self.name!r} has no fast tokenizer (tokenizer.json), which is needed to find mentions."
+                f"The model {self.name!r} has no fast tokenizer (tokenizer.json), but finding mentions needs one."
             )
         return tokenizer
 
@@ -93,14 +93,14 @@ class LoadedModel:
 
     @cached_property
     def shares_prefixes(self) -> bool:
-        """Whether the model is causal and its attention can follow a token tree (see support.py)."""
+        """Whether the model is causal and can attend over a token tree (see support.py)."""
         return follows_trees(self.network, self.device, self.config.vocab_size)
 
     @cached_property
     def head(self) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """The language-model head: weight [vocabulary, H], and bias where it has one.
+        """The language-model head: weight [vocabulary, H], and bias or None.
 
-        Raises ModelNotFoundError where the files hold none. Most models use their embedding as the head.
+        Raises ModelNotFoundError if the files contain no head. Most models use their embedding as the head.
         """
         if getattr(self.config, "tie_word_embeddings", False):
             return self.network.get_input_embeddings().weight.detach(), None
@@ -122,16 +122,16 @@ class LoadedModel:
             raise ModelNotFoundError(
                 f"The weights of the model {self.name!r} can't be loaded: {_said(error)}."
             ) from error
-        # transformers draws weights that the files lack at random. Hidden layers never need the pooler.
-        lacking = sorted(key for key in report["missing_keys"] if not key.startswith("pooler."))
-        if lacking:
+        # transformers fills missing weights with random numbers. Hidden layers never need the pooler.
+        missing = sorted(key for key in report["missing_keys"] if not key.startswith("pooler."))
+        if missing:
             raise ModelNotFoundError(
-                f"The weights of the model {self.name!r} are incomplete: {len(lacking)} that its config.json "
-                f"calls for are in no .safetensors file, {lacking[0]} among them."
+                f"The weights of the model {self.name!r} are incomplete: {len(missing)} weights that config.json "
+                f"requires are missing from the .safetensors files, such as {missing[0]}."
             )
         return network.to(self.device).eval()
 
 
 def _said(error: Exception) -> str:
-    """The first sentence of a message, without its full stop: transformers' own run over many lines."""
+    """Return the first sentence of a message, without its full stop; transformers' messages have many lines."""
     return str(error).strip().partition("\n")[0].partition(". ")[0].rstrip(".:")

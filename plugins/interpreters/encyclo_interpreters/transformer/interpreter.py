@@ -19,10 +19,10 @@ from encyclo_interpreters.transformer.network import BATCH, LayerEncoder
 
 
 class TransformerInterpreter:
-    """Scores a concept by the cosine of a sample's embedding with that of the concept's signature.
+    """Scores a concept by the cosine between a sample's embedding and the embedding of the concept's signature.
 
-    A description's cosine counts less a part of the concept's hubness (see hubness.py): prototypes have one
-    more coordinate than embeddings, which meets 0 where a sample names its concept.
+    For descriptions a part of the concept's hubness is subtracted (see hubness.py). With hubness, embeddings and
+    prototypes have one more coordinate: prototypes hold minus the hubness, embeddings a weight, 0 for mentions.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class TransformerInterpreter:
         self.concepts: list[str] = []
         size = shape["layers"] * shape["width"] + shape.get("meaning", 0) + (hubness is not None)
         self.prototypes = torch.empty(0, size, device=encoder.device)
-        """Unit embeddings of the signatures: float32 [C, L * width + meaning]; with hubness one column more."""
+        """Unit embeddings of the signatures: float32 [C, L * width + meaning]; one more column with hubness."""
 
     def read(self, activations: NDArray[np.float32]) -> NDArray[np.float32]:
         """Score every concept: float32 [n, L, H] -> float32 [n, C], logits."""
@@ -46,15 +46,15 @@ class TransformerInterpreter:
             return scores.cpu().numpy()
 
     def embed(self, activations: NDArray[np.float32], named: bool | None = None) -> torch.Tensor:
-        """Return embeddings, float32 [n, as many as a prototype has], on the interpreter's device.
+        """Return embeddings, float32 [n, P] with P the length of a prototype, on the interpreter's device.
 
-        `named` says that all samples name their concept or that none does; without it the encoder finds out.
+        `named` is True if all samples name their concept and False if none does; for None the encoder's gate decides.
         """
         check_shape(activations, (self.shape["layers"], self.shape["hidden"]), self.origin)
         pieces = []
         with torch.inference_mode():
-            for some in blocks(activations, BATCH):
-                pieces.append(self._embed(torch.from_numpy(some).to(self.encoder.device), named))
+            for block in blocks(activations, BATCH):
+                pieces.append(self._embed(torch.from_numpy(block).to(self.encoder.device), named))
         return torch.cat(pieces) if pieces else self.prototypes[:0]
 
     def _embed(self, values: torch.Tensor, named: bool | None) -> torch.Tensor:
@@ -74,7 +74,7 @@ class TransformerInterpreter:
         return torch.cat([embedded, weight[:, None]], dim=1)
 
     def add_concepts(self, ids: Sequence[str], signatures: NDArray[np.float32]) -> None:
-        """Add concepts by their signatures, float32 [k, L, H], without training again."""
+        """Add concepts by their signatures, float32 [k, L, H], without training."""
         prototypes, space = self.embed(signatures, named=True), self.encoder.shared_space
         if self.hubness is not None and space is not None and len(ids):
             with torch.inference_mode():
@@ -100,7 +100,7 @@ class TransformerInterpreter:
 
     @classmethod
     def load(cls, folder: Path, device: str = "cpu") -> TransformerInterpreter:
-        """Load what `save` wrote, onto a device. Raises DamagedError if the files don't belong together."""
+        """Load what `save` wrote, onto `device`. Raises DamagedError if the two files don't fit together."""
         arrays, config = load_model(folder)
         tensors = {name: torch.from_numpy(array).to(device) for name, array in arrays.items()}
         try:
@@ -120,12 +120,12 @@ class TransformerInterpreter:
 
 
 def resolve_device(device: str) -> str:
-    """Return the device to compute on: for `auto`, CUDA where torch sees a GPU, else the CPU."""
+    """Return the device to compute on: `auto` is CUDA if torch sees a GPU, else the CPU."""
     if device != "auto":
         return device
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _name_in_file(name: str) -> str:
-    """Return the name that a weight has in model.safetensors: older than the code's, and kept."""
+    """Return a weight's name in model.safetensors: the file format keeps older names than the code."""
     return "encoder." + name.replace("shared_space.", "meaning.").replace("description_scale", "describing")

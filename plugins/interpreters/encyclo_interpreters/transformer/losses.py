@@ -1,4 +1,4 @@
-"""The two cross-entropies that training uses: one to learn from, one to compare epochs by."""
+"""The two cross-entropies of training: one to train with, one to compare epochs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch.nn.functional import cross_entropy
 
 
 def symmetric_cross_entropy(logits: torch.Tensor) -> torch.Tensor:
-    """Return the mean loss of finding sample i's signature and signature i's sample.
+    """Return the mean of two losses: finding each sample's signature, and each signature's sample.
 
     logits [n, m], m >= n: row i is a sample, column i its concept's signature; columns from n on belong to
     other concepts.
@@ -20,6 +20,6 @@ def symmetric_cross_entropy(logits: torch.Tensor) -> torch.Tensor:
 
 
 def summed_cross_entropy(logits: torch.Tensor, concepts: NDArray[np.int32]) -> float:
-    """Return the sum over samples of the loss of finding their concepts, int32 [n], in logits [n, C]."""
+    """Return the cross-entropy of `concepts` int32 [n] in `logits` [n, C], summed over samples."""
     target = torch.from_numpy(concepts.astype(np.int64)).to(logits.device)
     return float(cross_entropy(logits, target, reduction="sum"))

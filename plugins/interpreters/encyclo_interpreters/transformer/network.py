@@ -3,8 +3,8 @@
     sample [L, H] ─┬─ LayerEncoder.words: layers as a sequence, attention across them   → L * width
                    └─ SharedSpace: what mentions and descriptions have in common  → meaning
 
-A sample that names its concept is embedded by both; one that describes it by the shared space alone, since
-a description does not know the word. Which of the two a sample is, a closed-form gate reads off the sample.
+A sample that names its concept is embedded by both. A description is embedded by the shared space alone, since it
+doesn't contain the word. A closed-form gate decides whether a sample names or describes.
 """
 
 from __future__ import annotations
@@ -18,17 +18,16 @@ from encyclo_interpreters.sample_statistics import blocks
 from encyclo_interpreters.transformer.cca import DESCRIBED, NAMED, CanonicalSpace
 
 BATCH = 1024
-"""Samples that are embedded at once."""
+"""Samples embedded at once."""
 
 
 class LayerEncoder(nn.Module):
-    """Embeds samples: float [n, L, H] -> float32 [n, L * width + meaning]; length 1 where they name.
+    """Embeds samples: float [n, L, H] -> float32 [n, L * width + meaning]; mentions have length 1.
 
-    Each layer is projected on its linear discriminants (fixed, see lda.py) and becomes a token of
-    length sqrt(width); attention blocks, pre-norm and residual, let the layers correct each other. The
-    blocks start as the identity, so that an untrained encoder is the closed-form discriminant reader and
-    training can only move away from it where that lowers the validation loss. `meaning` is the size of the
-    shared space; 0 leaves it out, for an encoder that never met a description.
+    Each layer is projected on its linear discriminants (fixed, see lda.py) and scaled to a token of length
+    sqrt(width). Attention blocks, pre-norm and residual, combine the layers. The blocks start as the identity, so
+    that an untrained encoder is the closed-form discriminant reader, and training changes it only if the validation
+    loss falls. `meaning` is the size of the shared space; 0 leaves it out, for training data without descriptions.
     """
 
     centre: Tensor
@@ -65,11 +64,11 @@ class LayerEncoder(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Return where the encoder computes."""
+        """Return the device of the encoder's weights."""
         return self.centre.device
 
     def forward(self, values: Tensor, named: Tensor | None = None) -> Tensor:
-        """Return embeddings. `named` bool [n] says which samples name; without it the gate does."""
+        """Return embeddings. `named` bool [n] says which samples name their concept; for None the gate decides."""
         if self.shared_space is None:
             return self.words(values)
         if named is None:
@@ -79,27 +78,27 @@ class LayerEncoder(nn.Module):
     def embed_signatures(self, signatures: NDArray[np.float32]) -> Tensor:
         """Return the prototypes of signatures, float32 [C, L, H] -> [C, L * width + meaning]."""
         pieces = []
-        for some in blocks(signatures, BATCH):
-            values = torch.from_numpy(some).to(self.device)
+        for block in blocks(signatures, BATCH):
+            values = torch.from_numpy(block).to(self.device)
             pieces.append(self(values, torch.ones(len(values), dtype=torch.bool, device=self.device)))
         return torch.cat(pieces)
 
     def words(self, values: Tensor) -> Tensor:
-        """Return the unit embeddings of the word: float32 [n, L * width]."""
+        """Return the unit embeddings of the mentioned words: float32 [n, L * width]."""
         tokens = torch.einsum("nlh,lhw->nlw", values - self.centre, self.project)
         tokens = nn.functional.normalize(tokens, dim=-1) * self.width**0.5
-        # The embedding tells the blocks which layer is which; it must not make all samples more alike.
+        # The layer embedding identifies the layers for the blocks; subtracted, it doesn't make samples more alike.
         tokens = self.blocks(tokens + self.layer_embedding) - self.layer_embedding
         tokens = nn.functional.normalize(tokens, dim=-1) * self.layer_gain
         return nn.functional.normalize(tokens.flatten(1), dim=-1)
 
     def scale(self) -> Tensor:
-        """Return what cosines are multiplied with to become logits (learnt, at most 100)."""
+        """Return the factor that turns cosines into logits (learnt, at most 100)."""
         return self.log_scale.exp().clamp(max=100.0)
 
 
 class SharedSpace(nn.Module):
-    """Where mentions meet descriptions: canonical coordinates (fixed), and a correcting network for each kind."""
+    """Embeds mentions and descriptions in one space: fixed canonical coordinates and a learnt correction per kind."""
 
     gate_weight: Tensor
     gate_offset: Tensor
@@ -121,7 +120,7 @@ class SharedSpace(nn.Module):
         self.description_scale = nn.Parameter(torch.tensor(1.0))
 
     def set_canonical(self, space: CanonicalSpace) -> None:
-        """Take over what was fitted in closed form."""
+        """Copy the closed-form fit into the buffers."""
         self.gate_weight.copy_(torch.from_numpy(space.gate))
         self.gate_offset.fill_(space.offset)
         self.scale.copy_(torch.from_numpy(space.scale))
@@ -130,11 +129,11 @@ class SharedSpace(nn.Module):
         self.stretch.copy_(torch.from_numpy(space.correlation).sqrt())
 
     def describes(self, values: Tensor) -> Tensor:
-        """Say which samples describe a concept without naming it: bool [n]."""
+        """Return which samples describe a concept without naming it: bool [n]."""
         return values.flatten(1) @ self.gate_weight + self.gate_offset > 0
 
     def join(self, words: Tensor, values: Tensor, named: Tensor) -> Tensor:
-        """Return word and shared space side by side; a description has no word, and a scale of its own."""
+        """Concatenate word and shared embedding; a description has a word embedding of 0 and its own scale."""
         shared = torch.empty(len(values), self.stretch.shape[0], device=values.device)
         for kind, chosen in ((NAMED, named), (DESCRIBED, ~named)):
             shared[chosen] = self.embed(values[chosen], kind).float()
@@ -156,11 +155,11 @@ class SharedSpace(nn.Module):
 
     def embed_signatures(self, signatures: NDArray[np.float32]) -> Tensor:
         """Return the unit embeddings of signatures, float32 [C, L, H] -> [C, width]."""
-        return torch.cat([self.embed_array(some, NAMED) for some in blocks(signatures)])
+        return torch.cat([self.embed_array(block, NAMED) for block in blocks(signatures)])
 
 
 def _correction(width: int, expand: int, dropout: float) -> nn.Sequential:
-    """Return a linear map and a hidden layer that together start at zero."""
+    """Return a network with one hidden layer and a linear shortcut, whose output starts at zero."""
     last = nn.Linear(width + expand, width)
     nn.init.zeros_(last.weight)
     nn.init.zeros_(last.bias)

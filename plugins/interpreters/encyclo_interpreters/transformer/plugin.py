@@ -1,6 +1,7 @@
-"""Interpreter `transformer`: a sample's layers are a sequence; its embedding is compared with prototypes.
+"""Interpreter `transformer`: encodes a sample's layers as a sequence and compares the embedding with prototypes.
 
-The hooks alone, so that finding them imports no torch: the network is in network.py, training in training.py.
+This module holds only the hooks, so that loading the plugin doesn't import torch. The network is in network.py,
+training in training.py.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 def train_interpreter(
     samples: SampleSet, concepts: Sequence[Concept], context: Context
 ) -> TransformerInterpreter:
-    """Train on whole families of prompts, stop early on others."""
+    """Train on the training families of prompts; stop early on the validation families."""
     from encyclo_interpreters.transformer.training import train
 
     assert isinstance(context.options, Options)
@@ -30,7 +31,7 @@ def train_interpreter(
 
 @hookimpl
 def load_interpreter(folder: Path, context: Context) -> TransformerInterpreter:
-    """Load what `TransformerInterpreter.save` wrote, onto the device that was asked for."""
+    """Load what `TransformerInterpreter.save` wrote, onto the run's device."""
     from encyclo_interpreters.transformer.interpreter import TransformerInterpreter, resolve_device
 
     return TransformerInterpreter.load(folder, resolve_device(context.device))

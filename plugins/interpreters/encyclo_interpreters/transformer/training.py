@@ -1,8 +1,8 @@
-"""Training, straight down: closed forms, a phase for descriptions, a phase for all samples, prototypes.
+"""Training: closed forms, a phase for descriptions, a phase for all samples, then prototypes.
 
-A batch holds samples of distinct concepts. Each must find its own concept among the batch's prototypes and
-those of near concepts: the embeddings of the concepts' signatures, from which the sample itself is left out
-(else it would find itself). Samples that describe their concept stand in the same batches.
+A batch holds samples of distinct concepts, both mentions and descriptions. Each sample must find its concept among
+the prototypes of the batch's concepts and of near concepts. A prototype is the embedding of a concept's signature;
+the sample itself is left out of its concept's signature, or it would find itself.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ from encyclo_interpreters.transformer.training_data import TrainingData
 from encyclo_interpreters.transformer.training_loop import TrainingPhase, distinct_batches, run_phase
 
 NEAREST = 8
-"""How many near concepts a hard negative is drawn from."""
+"""A hard negative is drawn from this many nearest concepts."""
 
 
 def train(samples: SampleSet, ids: list[str], context: Context, options: Options) -> TransformerInterpreter:
     """Train an interpreter; the same samples and seed give the same weights on the same machine.
 
-    No earlier stage's weights play a part, so that a resumed run and `encyclo evaluate` train the same.
+    Training never starts from an earlier stage's weights, so that a resumed run and `encyclo evaluate` agree.
     """
     seed = derive_seed(context.seed, "transformer") % 2**63
     generator = np.random.default_rng(seed)
@@ -44,7 +44,7 @@ def train(samples: SampleSet, ids: list[str], context: Context, options: Options
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         encoder, shape = closed_form(data, options, seed, resolve_device(context.device))
-        # Without anything to watch, nothing would say when to stop: the closed form stays as it is.
+        # Without a watched sample there is no early stopping: keep the closed form.
         if len(data.watched):
             run_phases(encoder, data, ids, context, options, seed)
     space = encoder.shared_space
@@ -78,9 +78,9 @@ def run_phases(
     options: Options,
     seed: int,
 ) -> None:
-    """Train the encoder in place: descriptions first, where there are any, then all samples together.
+    """Train the encoder in place: first on descriptions, if there are any, then on all samples.
 
-    A training of the same encoder, samples and options that was killed goes on where it was.
+    An interrupted training with the same encoder, samples and options resumes from its checkpoint.
     """
 
     def checkpoint(name: str) -> Checkpoint:
@@ -102,7 +102,7 @@ def train_on_all(
     seed: int,
     checkpoint: Checkpoint,
 ) -> None:
-    """Train the whole encoder in place on all samples; `near` int32 [C, k] are each concept's nearest ones."""
+    """Train the whole encoder in place on all samples; `near` int32 [C, k] holds each concept's nearest concepts."""
 
     def batches(epoch: int) -> Iterator[NDArray[np.int64]]:
         return distinct_batches(
@@ -131,17 +131,17 @@ def batch_loss(
     batch: NDArray[np.int64],
     generator: np.random.Generator,
 ) -> torch.Tensor:
-    """Return the cross-entropy of finding each sample's concept among the batch's prototypes and near ones."""
+    """Return the symmetric cross-entropy of a batch over the prototypes of its concepts and of near concepts."""
     samples, means, count = data.samples, data.means, data.count
-    own, named = samples.concept[batch], samples.named[batch]
+    truth, named = samples.concept[batch], samples.named[batch]
     values = samples.read(batch)
-    # Leave the sample out of its concept's mean; a sample that names nothing was never in it.
-    inside = named & (count[own] > 1)
-    weight = np.where(inside, 1 / np.maximum(count[own] - 1, 1), 0).astype(np.float32)[:, None, None]
-    signatures = means[own] + (means[own] - values) * weight
+    # Leave the sample out of its concept's mean; descriptions were never part of it.
+    inside = named & (count[truth] > 1)
+    weight = np.where(inside, 1 / np.maximum(count[truth] - 1, 1), 0).astype(np.float32)[:, None, None]
+    signatures = means[truth] + (means[truth] - values) * weight
     if near.shape[1]:
-        drawn = near[own, generator.integers(near.shape[1], size=len(own))]
-        signatures = np.concatenate([signatures, means[np.setdiff1d(drawn, own)]])
+        drawn = near[truth, generator.integers(near.shape[1], size=len(truth))]
+        signatures = np.concatenate([signatures, means[np.setdiff1d(drawn, truth)]])
     kinds = torch.from_numpy(np.concatenate([named, np.ones(len(signatures), bool)])).to(encoder.device)
     both = torch.from_numpy(np.concatenate([values, signatures])).to(encoder.device)
     embedded = encoder(both, kinds).float()
@@ -149,7 +149,7 @@ def batch_loss(
 
 
 def validation_loss(encoder: LayerEncoder, data: TrainingData) -> float:
-    """Return the cross-entropy over the watched rows among all concepts; named and described weigh the same."""
+    """Return the mean cross-entropy of the watched rows over all concepts; both kinds of sample weigh the same."""
     encoder.eval()
     samples, rows = data.samples, data.watched
     losses = []
@@ -157,7 +157,7 @@ def validation_loss(encoder: LayerEncoder, data: TrainingData) -> float:
         prototypes = encoder.embed_signatures(data.means)
         for kind in (True, False):
             chosen = rows[samples.named[rows] == kind]
-            total = sum(_summed_loss(encoder, prototypes, samples, some) for some in blocks(chosen))
+            total = sum(_summed_loss(encoder, prototypes, samples, block) for block in blocks(chosen))
             losses += [total / len(chosen)] if len(chosen) else []
     return float(np.mean(losses))
 
@@ -175,9 +175,9 @@ def _summed_loss(
 def nearest_concepts(
     encoder: LayerEncoder, means: NDArray[np.float32], count: NDArray[np.int64], nearest: int
 ) -> NDArray[np.int32]:
-    """Return each concept's nearest ones that have samples: int32 [C, at most `nearest`].
+    """Return each concept's nearest concepts among those with samples: int32 [C, at most `nearest`].
 
-    As the untrained encoder has it; once, since a look through 50,000 concepts costs as much as an epoch.
+    Computed once, with the untrained encoder: for 50,000 concepts a search costs as much as an epoch.
     """
     encoder.eval()
     nearest = min(nearest, int((count > 0).sum()) - 1)
@@ -186,10 +186,10 @@ def nearest_concepts(
     with torch.inference_mode():
         prototypes = encoder.embed_signatures(means)
         without = torch.from_numpy(count == 0).to(prototypes.device)
-        found = []
+        neighbours = []
         for start in range(0, len(prototypes), BATCH):
             cosine = prototypes[start : start + BATCH] @ prototypes.T
             cosine[:, without] = -torch.inf
             cosine[torch.arange(len(cosine)), torch.arange(start, start + len(cosine))] = -torch.inf
-            found.append(cosine.topk(nearest, dim=1).indices.cpu().numpy().astype(np.int32))
-    return np.concatenate(found)
+            neighbours.append(cosine.topk(nearest, dim=1).indices.cpu().numpy().astype(np.int32))
+    return np.concatenate(neighbours)

@@ -1,4 +1,4 @@
-"""What training reads, and what is kept aside to say when it should stop."""
+"""The rows to train on, and the watched rows that decide when to stop."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from encyclo.types import SampleSet, Split
 from encyclo_interpreters.sample_statistics import training_means
 
 FEWEST_DESCRIBED = 100
-"""Described concepts below which no shared space is fitted: it would be noise."""
+"""With fewer described concepts no shared space is fitted: it would be noise."""
 WATCHED_CONCEPTS = 0.05
-"""Share of the described concepts whose descriptions only say when to stop."""
+"""Share of the described concepts whose descriptions are watched, not trained on."""
 MOST_WATCHED = 4096
-"""Samples of a kind that the validation loss is taken over."""
+"""The validation loss uses at most this many samples of each kind."""
 
 
 @dataclass(frozen=True)
 class TrainingData:
-    """The samples, which of them train, and the concepts' means.
+    """The samples, the rows to train on, and the concepts' means.
 
-    rows train, `watched` say when to stop: int64. means float32 [C, L, H] and count [C] are the concepts' over
-    their named training samples.
+    rows, watched: int64, rows to train on and rows that decide when to stop
+    means, count:  float32 [C, L, H] and [C], of each concept over its named training samples
     """
 
     samples: SampleSet
@@ -34,41 +34,42 @@ class TrainingData:
 
     @classmethod
     def choose(cls, samples: SampleSet, concepts: int, generator: np.random.Generator) -> TrainingData:
-        """Choose what trains and what is watched, and average it."""
+        """Choose training and watched rows, and average each concept's named training samples."""
         rows, watched = choose_rows(samples, generator)
         means, count = training_means(samples, rows, concepts)
-        # A description of a concept that no training sample names has no signature to find.
-        rows, watched = (some[count[samples.concept[some]] > 0] for some in (rows, watched))
+        # A concept that no training sample names has no signature for its descriptions to find.
+        rows, watched = (part[count[samples.concept[part]] > 0] for part in (rows, watched))
         return cls(samples, rows, watched, means, count)
 
     @property
     def described_rows(self) -> NDArray[np.int64]:
-        """Return the descriptions that train."""
+        """Return the rows of the training descriptions."""
         return self.rows[~self.samples.named[self.rows]]
 
     @property
     def described_watched(self) -> NDArray[np.int64]:
-        """Return the descriptions that are watched."""
+        """Return the rows of the watched descriptions."""
         return self.watched[~self.samples.named[self.watched]]
 
 
 def choose_rows(
     samples: SampleSet, generator: np.random.Generator
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return (rows that train, rows that are watched).
+    """Return (training rows, watched rows).
 
-    Watched are the validation families' samples that name, and the descriptions of a few concepts in every
-    family: what is asked of a description is to find a concept whose descriptions were never met.
+    Watched are the named samples of the validation families, and every description of a few concepts: a description
+    should find its concept even if no description of that concept was trained on.
     """
     rows, validation = samples.rows(Split.TRAIN), samples.rows(Split.VALIDATION)
     named = samples.named[validation]
     watched = _thinned(validation[named], generator)
     described = np.unique(samples.concept[rows[~samples.named[rows]]])
     if len(described) >= FEWEST_DESCRIBED:
-        kept = generator.choice(described, max(1, int(WATCHED_CONCEPTS * len(described))), replace=False)
-        apart = ~samples.named[rows] & np.isin(samples.concept[rows], kept)
-        watched = np.concatenate([watched, _thinned(rows[apart], generator)])
-        rows = rows[~apart]
+        size = max(1, int(WATCHED_CONCEPTS * len(described)))
+        watched_concepts = generator.choice(described, size, replace=False)
+        held_out = ~samples.named[rows] & np.isin(samples.concept[rows], watched_concepts)
+        watched = np.concatenate([watched, _thinned(rows[held_out], generator)])
+        rows = rows[~held_out]
     else:
         rows = rows[samples.named[rows]]
     return rows, watched

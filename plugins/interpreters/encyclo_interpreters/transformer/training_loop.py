@@ -1,7 +1,7 @@
 """The training loop: batches, loss, step, early stopping, a checkpoint after each epoch.
 
-A training has one or more phases, one after another; each changes some of the encoder's weights by a loss of its
-own, and keeps those of the epoch (none is one of them) in which the watched samples lost least.
+A training has one or more phases. Each phase trains some of the encoder's weights by its own loss, and keeps the
+weights with the lowest loss on the watched samples; these may be the weights before its first epoch.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ WARM_UP = 0.1
 
 @dataclass(frozen=True)
 class TrainingPhase:
-    """What one phase changes, by which loss, on which batches, and how long.
+    """One phase: the weights to train, the loss, the batches, and when to stop.
 
-    batches: an epoch's batches of rows, int64, in an order that depends on the epoch alone
-    loss: a batch's, given a generator of the epoch's
-    watched: the loss over the samples that only say when to stop
+    batches: return an epoch's batches of rows, int64, in an order that depends only on the epoch
+    loss:    return a batch's loss, given the epoch's random generator
+    watched: return the loss over the watched samples
     """
 
     parameters: list[torch.nn.Parameter]
@@ -42,9 +42,9 @@ class TrainingPhase:
 
 
 def run_phase(encoder: torch.nn.Module, phase: TrainingPhase, seed: int, checkpoint: Checkpoint) -> None:
-    """Change the encoder in place; where a checkpoint of this very phase lies in the folder, go on from it.
+    """Train the encoder in place, from the phase's checkpoint if there is one.
 
-    Every epoch draws from its own seed, so that the result is the same.
+    Every epoch has its own seed, so that a resumed phase gives the same weights.
     """
     epoch_steps = min(sum(1 for _ in phase.batches(0)), phase.epoch_steps)
     if epoch_steps == 0:
@@ -76,9 +76,9 @@ def run_phase(encoder: torch.nn.Module, phase: TrainingPhase, seed: int, checkpo
 
 
 def autocast(precision: str, device: str) -> torch.autocast:
-    """Return the context in which a step is computed; auto takes bfloat16 on CUDA alone.
+    """Return the context that a step is computed in; `auto` uses bfloat16 only on CUDA.
 
-    On a CPU it has to be asked for: whether it is faster there has not been measured.
+    A CPU uses bfloat16 only for `bfloat16`: its speed there has not been measured.
     """
     enabled = precision == "bfloat16" or (precision == "auto" and device == "cuda")
     return torch.autocast(device, torch.bfloat16, enabled=enabled)
@@ -89,8 +89,8 @@ def distinct_batches(
 ) -> Iterator[NDArray[np.int64]]:
     """Yield every row once, in shuffled batches of at most `size` rows of distinct concepts.
 
-    Round k holds the k-th row (in a random order) of every concept that has k; rounds are cut into batches.
-    A batch of one row is left out: it has no other concept to be told from.
+    Round k holds the k-th row, in random order, of every concept with at least k rows; each round is cut into
+    batches. A batch of one row is dropped, since it has no other concept to compare with.
     """
     order = generator.permutation(len(rows))
     by_concept = order[np.argsort(concept[rows][order], kind="stable")]

@@ -31,6 +31,9 @@ def test_the_examples_of_python_md(tiny_run: Path, tmp_path: Path, monkeypatch: 
     said = capsys.readouterr().out
     assert said.startswith("<Encyclopedia of ") and "40 True" in said
     assert "Neighbour(name='animal', cosine=1.0" in said and "<Reading of " in said and "float32" in said
+    assert "(256, 3, 32) (256,)" in said and re.search(
+        r"^Layer 1: \d+% of \d+ samples; chance 5%$", said, re.M
+    )
 
 
 def test_every_method_that_a_user_has_is_described():

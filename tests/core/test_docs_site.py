@@ -208,17 +208,24 @@ def test_the_contracts_that_are_named_exist_and_the_examples_hold(tmp_path: Path
         assert contract().find("it_is_installed", tmp_path).kept
 
 
-def test_the_files_are_read_without_encyclo(tiny_run: Path, tmp_path: Path):
-    """The example runs in a process that can't import encyclo, and every name in the table is in the file."""
-    import h5py
-
-    (code,) = blocks("schema.md", "python")
-    assert "encyclo." not in code.replace("encyclopedia.h5", "") and "import encyclo" not in code
-    (tmp_path / "encyclopedia").symlink_to(tiny_run)
+@pytest.mark.parametrize("store", ["hdf5", "zarr"])
+def test_the_files_are_read_without_encyclo(store: str, encyclo, tiny_run: Path, tmp_path: Path):
+    """The examples run in a process that can't import encyclo."""
+    folder = tmp_path / "encyclopedia"
+    if store == "hdf5":
+        folder.symlink_to(tiny_run)
+    else:
+        assert encyclo("convert", tiny_run, "--store", store, "--out", folder).returncode == 0
+    code = dict(zip(("hdf5", "zarr"), blocks("schema.md", "python"), strict=True))[store]
     blocked = "import sys; sys.modules['encyclo'] = None\n" + code
     result = subprocess.run([sys.executable, "-c", blocked], cwd=tmp_path, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     assert "animal (10, 3, 32) at layers [1, -2, -1]" in result.stdout
+
+
+def test_schema_md_names_everything_in_the_file(tiny_run: Path):
+    import h5py
+
     table = {
         name
         for row in re.findall(r"^\|.*\|$", page("schema.md"), flags=re.M)
@@ -363,16 +370,37 @@ def test_the_functions_in_architecture_md_exist():
                 assert re.search(rf"\b{name.rpartition('.')[2]}\b", text), (file, name)
 
 
-def test_every_page_of_the_navigation_exists():
+GROUPS = ["Tutorial", "How-to", "Reference", "Background"]
+
+
+def navigation() -> dict[str, dict[str, str]]:
+    """Return the pages of mkdocs.yml by group: file -> title."""
     import yaml
 
     nav = yaml.safe_load((ROOT / "mkdocs.yml").read_text())["nav"]
+    return {
+        group: {file: title for item in pages for title, file in item.items()}
+        for entry in nav
+        for group, pages in entry.items()
+    }
 
-    def pages(items):
-        for item in items:
-            for value in item.values():
-                yield from pages(value) if isinstance(value, list) else [value]
 
-    listed = list(pages(nav))
-    assert len(listed) == len(set(listed))
-    assert all((DOCS / name).exists() for name in listed)
+def test_every_page_is_in_one_group_under_its_own_title():
+    groups = navigation()
+    assert list(groups) == GROUPS
+    files = [file for pages in groups.values() for file in pages]
+    assert sorted(files) == sorted(path.name for path in DOCS.glob("*.md"))
+    titles = {file: title for pages in groups.values() for file, title in pages.items() if file != "index.md"}
+    assert len(set(titles.values())) == len(titles)
+    for file, title in titles.items():
+        assert page(file).startswith(f"# {title}\n"), file
+
+
+def test_index_md_lists_every_page_in_the_same_groups():
+    sections = dict(re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", page("index.md"), flags=re.S | re.M))
+    assert list(sections) == GROUPS
+    for group, pages in navigation().items():
+        listed = {
+            file: title for title, file in re.findall(r"^- \[(.+?)\]\((.+?)\): ", sections[group], flags=re.M)
+        }
+        assert listed == {file: title for file, title in pages.items() if file != "index.md"}

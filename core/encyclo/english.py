@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from functools import cache, lru_cache
+from itertools import takewhile
 from typing import Any
 
 from encyclo.types import Concept
@@ -20,6 +21,21 @@ _LISTED = """a an the this that these those some any each every no none all both
 _FUNCTION_WORDS = frozenset(_LISTED.split())
 _WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
 _TAGS = {"noun": "NOUN", "verb": "VERB", "adjective": "ADJ", "adverb": "ADV"}
+_PREPOSITION = re.compile(
+    r"(?<=\w)(?: (?:about|at|by|de|for|from|in|of|on|per|to|with|without) |-(?:at|in|of|to)-)"
+)
+_SAME_PLURAL = re.compile(
+    r"(?:(?:air|hover|space|water)craft|deer|fish|offspring|salmon|trout|equipment|information|machinery)$"
+)
+_PLURALS = {"person": "people", "ox": "oxen", "opus": "opuses", "beef": "beefs"}
+"""Plurals that lemminflect's lexicon lacks, or lists after a rarer one; so are those of _SAME_PLURAL."""
+_ENDINGS = (
+    (re.compile(r"(?<=\w\w)(?<!cai)man$"), "men"),
+    (re.compile(r"sis$"), "ses"),
+    (re.compile(r"(?<=[^\Wsiu])s$"), "s"),  # a plural already, or a name: "dregs", "Texas"
+    (re.compile(r"(?<=[A-Z0-9])$"), "s"),
+)
+"""How the plurals of words that the lexicon lacks end, where lemminflect's rules are wrong."""
 _QUALIFIER = re.compile(r"\s*\([^()]*\)\s*$")
 
 
@@ -81,7 +97,9 @@ def inflections(name: str, part_of_speech: str, *, by_rule: bool = True) -> tupl
         tag = _TAGS.get(part_of_speech, "NOUN")
         forms = {" ".join([*words[:-1], form]) for form in _lexicon_forms(words[-1], tag, by_rule=True)}
         if tag == "NOUN":  # the lexicon lacks a few plurals, such as oxen
-            forms.add(str(inflect_engine().plural_noun(" ".join(words)) or name))
+            forms.add(plural(" ".join(words)))
+            if len(forms) == 1:  # nor does a mass noun have one there
+                forms.add(" ".join([*words[:-1], _regular_plural(words[-1])]))
     elif part_of_speech == "noun" and not is_proper(name):
         forms = {" ".join([*words[:-1], form]) for form in _lexicon_forms(words[-1], "NOUN")}
         forms.add(plural(name))
@@ -98,28 +116,13 @@ def is_proper(name: str) -> bool:
 
 @cache
 def plural(name: str) -> str:
-    """Return the plural of a noun or a noun compound (its last word inflects); a plural ("scissors") as it is."""
-    from lemminflect import getInflection, getLemma
-
-    head, blank, last = name.rpartition(" ")
-    lemmas = getLemma(last, "NOUN", lemmatize_oov=False)
-    if last.endswith("s") and lemmas and last not in lemmas:
-        return name
-    regular = str(inflect_engine().plural_noun(name))
-    # inflect goes by rules and invents "thiefs" and "monarches": there a form from a lexicon is better. Its
-    # irregular plurals (people, sheep, mothers-in-law) stand.
-    known = getInflection(last, "NNS", inflect_oov=False)
-    if regular.endswith("s") and known and regular.rpartition(" ")[2] not in known:
-        return head + blank + str(known[0])
-    return regular
-
-
-@cache
-def inflect_engine() -> Any:
-    """Return the library inflect's engine, for articles and plurals."""
-    import inflect
-
-    return inflect.engine()
+    """Return the plural of a noun or a noun compound: "black holes", "pieces of work"; of a plural ("scissors")
+    the name itself.
+    """
+    preposition = _PREPOSITION.search(name)
+    end = preposition.start() if preposition else len(name)
+    head, blank, last = name[:end].rpartition(" ")
+    return head + blank + _plural_word(last) + name[end:]
 
 
 @lru_cache(maxsize=4096)
@@ -131,6 +134,35 @@ def _mention(
     pattern = "|".join(r"[\s-]+".join(map(re.escape, re.split(gap, form))) for form in forms)
     same_case = not any_case and part_of_speech == "noun" and is_proper(name)
     return re.compile(rf"(?<!{edge})(?:{pattern})(?!{edge})", 0 if same_case else re.IGNORECASE)
+
+
+def _plural_word(word: str) -> str:
+    """Return a word's plural: the lexicon's first that differs from it, or by rule."""
+    from lemminflect import getAllInflections, getInflection, getLemma
+
+    if word in _PLURALS or _SAME_PLURAL.search(word):
+        return _PLURALS.get(word, word)
+    lemmas = getLemma(word, "NOUN", lemmatize_oov=False)
+    if word.endswith("s") and lemmas and word not in lemmas:
+        return word
+    known = getInflection(word, "NNS", inflect_oov=False)
+    names = () if known else getAllInflections(word, "PROPN").get("NNS", ())
+    form = next((form for form in (*known, *names) if form != word), "")
+    return form or (word if known else _regular_plural(word))
+
+
+def _regular_plural(word: str) -> str:
+    """Return a word's plural by rule."""
+    from lemminflect import getAllInflectionsOOV
+
+    for singular, ending in _ENDINGS:
+        if singular.search(word):
+            return singular.sub(ending, word)
+    regular: str = getAllInflectionsOOV(word, "NOUN")["NNS"][0]
+    # lemminflect's rules write everything in lower case: keep the letters that both have in common.
+    pairs = zip(word.lower(), regular.lower(), strict=False)
+    same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+    return word[:same] + regular[same:]
 
 
 def _lexicon_forms(word: str, tag: str, by_rule: bool = False) -> set[str]:

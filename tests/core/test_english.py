@@ -24,6 +24,7 @@ def mention(text: str, name: str, part: str = "noun") -> str | None:
         ("Bigger is better.", "big", "adjective", "Bigger"),
         ("He ate ice-cream.", "ice cream", "noun", "ice-cream"),
         ("Two ice  creams.", "ice cream", "noun", "ice  creams"),
+        ("Three flights of stairs", "flight of stairs", "noun", "flights of stairs"),
         ("The bank of a river", "bank (slope)", "noun", "bank"),
         ("A dog's life", "dog", "noun", "dog"),
         ("The doghouse burnt.", "dog", "noun", None),

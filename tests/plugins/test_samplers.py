@@ -191,6 +191,13 @@ def test_articles_are_right():
         ("gas", "a", "gases"), ("cactus", "a", "cactuses"), ("octopus", "an", "octopuses"),
         ("black hole", "a", "black holes"), ("mother-in-law", "a", "mothers-in-law"), ("scissors", "a", "scissors"),
         ("chatbot", "a", "chatbots"), ("bus", "a", "buses"), ("species", "a", "species"),
+        ("matrix", "a", "matrices"), ("ox", "an", "oxen"), ("catfish", "a", "catfish"), ("beef", "a", "beefs"),
+        ("flight of stairs", "a", "flights of stairs"), ("Secretary of State", "a", "Secretaries of State"),
+        ("congressman", "a", "congressmen"), ("German", "a", "Germans"), ("caiman", "a", "caimans"),
+        ("anti-Semite", "an", "anti-Semites"), ("thanks", "a", "thanks"), ("handicraft", "a", "handicrafts"),
+        ("X-ray", "an", "X-rays"), ("FBI agent", "an", "FBI agents"), ("u-turn", "a", "u-turns"),
+        ("US dollar", "a", "US dollars"), ("ewe", "a", "ewes"), ("usher", "an", "ushers"), ("18", "an", "18s"),
+        ("unit", "a", "units"), ("uncle", "an", "uncles"), ("one-liner", "a", "one-liners"), ("onion", "an", "onions"),
     ],
 )  # fmt: skip
 def test_nouns_inflect(name, article, plural):

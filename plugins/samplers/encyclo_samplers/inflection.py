@@ -1,13 +1,12 @@
-"""English inflection, by the libraries that know it: `inflect` for articles and plurals, `lemminflect` for
-verbs, adjectives and the plurals that go by no rule.
-"""
+"""English inflection by lemminflect's lexicon, and what it doesn't know: a noun's article."""
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from functools import cache
 
-from encyclo.english import inflect_engine, inflections, plural
+from encyclo.english import inflections, plural
 
 
 @dataclass(frozen=True)
@@ -36,12 +35,19 @@ _THE = (
     "Senate States Statue Strait Straits Testament Tower Union University War Wars West"
 )
 THE = frozenset(_THE.split())
+_VOWEL_SOUND = re.compile(
+    r"8|1[18](?!\d)"
+    r"|[AEFHILMNORSX](?:[^a-z]|$)|[aefhilmnorsx](?:-|$)"  # a letter by its name: "an FBI agent", "an X-ray"
+    r"|(?!U[-A-Z])(?i:hour|heir|honou?r|honest|y(?:cl|tt)|[ai]|o(?!n(?:c?e\b|etime))|e(?!u|we)"
+    r"|u(?!-|kr|nanim|ni(?!n|d|m(?!o))|[bcfhjkqrst][aeiou]))"  # "a unit", "a user"; "an uncle", "an unimportant"
+)
+"""How a word begins that takes "an"."""
 
 
 @cache
 def inflect_noun(name: str) -> Noun:
     """Return article and plural of a noun or a noun compound (its last word inflects)."""
-    return Noun(inflect_engine().a(name).split(" ", 1)[0], plural(name))
+    return Noun("an" if _VOWEL_SOUND.match(name) else "a", plural(name))
 
 
 @cache

@@ -1,1 +1,1 @@
-"""A run, straight down: run, refine, collect, judge, finish."""
+"""The steps of a run, in order: run, refine, collect, judge, finish."""

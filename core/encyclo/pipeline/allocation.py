@@ -1,4 +1,4 @@
-"""How many new samples each unsettled concept gets, from how far it has to go, within a stage's budget."""
+"""Share a stage's budget of new samples among the unsettled concepts, by what each one needs."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 FEWEST = 2
-"""New samples that an unsettled concept gets at least (budget permitting): fewer say nothing new."""
+"""The least new samples of an unsettled concept, if the budget allows: fewer add no information."""
 TIMES = 3
-"""New samples that a concept gets at most, as a multiple of the usual number: a hopeless one can't take all."""
+"""The most new samples of a concept, as a multiple of the usual number: a hopeless one can't take all."""
 MARGIN = 2
-"""What is asked for, as a multiple of the need: with no more than that, chance alone would leave half of them short,
-and a stage's samples are more various than those before, by which the need is estimated."""
+"""A concept gets this multiple of its estimated need. The bare need would leave half of the concepts short by
+chance, and it is estimated from earlier samples, which vary less than a new stage's."""
 
 
 def samples_to_converge(
@@ -36,9 +36,9 @@ def samples_to_clear(
 ) -> NDArray[np.float64]:
     """Return float64 [C]: new samples until the interval's lower end `low` clears `target`.
 
-    The distance from the mean to the lower end falls about as 1/sqrt(samples), if the mean stays. Infinite
-    where the mean itself is not above the target: then only a better interpreter helps, and more samples make
-    one. NaN where the confidence isn't known.
+    The distance from the mean to the lower end falls about as 1/sqrt(samples), if the mean doesn't change.
+    Infinite where the mean itself is not above the target: only a better interpreter helps then, and more
+    samples train one. NaN where the confidence isn't known.
     """
     width, room = confidence - low, confidence - target
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -49,11 +49,11 @@ def samples_to_clear(
 
 
 def allocate(needed: NDArray[np.floating], usual: int, budget: int) -> NDArray[np.int64]:
-    """Return int64 [n]: samples for each of n concepts, their sum at most `budget`.
+    """Return int64 [n]: the samples of each of n concepts, at most `budget` in all.
 
-    A concept gets MARGIN times what it needs, but between FEWEST and TIMES times `usual`; one whose need is unknown
-    (NaN) gets `usual`. If that is over the budget all are cut in proportion, and what rounding leaves goes to the
-    largest remainders, then to the first concepts.
+    A concept gets MARGIN times its need, at least FEWEST and at most TIMES times `usual`; if its need is
+    unknown (NaN), it gets `usual`. If the sum exceeds the budget, all are cut in proportion; the samples left
+    by rounding go to the largest remainders, then to the first concepts.
     """
     most = max(FEWEST, TIMES * usual)
     asked = np.clip(np.where(np.isnan(needed), usual, MARGIN * needed), FEWEST, most)

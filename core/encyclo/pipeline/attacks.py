@@ -1,4 +1,4 @@
-"""The ladder's `adversarial` rung: fresh attacks on the interpreter as it is, none of them a sample."""
+"""The ladder's `adversarial` rung: fresh attacks on the current interpreter; none becomes a sample."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from encyclo.statistics.figures import Accuracy
 from encyclo.types import Prompt
 
 ATTACKED = 200
-"""Concepts that are attacked to judge an interpreter, evenly from those that the stage was about."""
+"""At most this many of the stage's concepts, evenly spaced, are attacked to judge an interpreter."""
 
 
 class CaptureOnce:
-    """Captures each prompt once: attacks on one interpreter are read again, and tried on the next."""
+    """Captures each prompt once: attacks on one interpreter are read again and tried on the next."""
 
     def __init__(self, run: OpenRun) -> None:
         self._run = run
@@ -39,14 +39,13 @@ def fresh_attacks(
 ) -> Accuracy | None:
     """Return the accuracy under new attacks on `judged.interpreter`; 1 - top1 of them succeed.
 
-    The stage's sampler makes them, against this interpreter, from what it keeps for judging. None where it
-    makes none.
+    The stage's sampler makes them from the frames that it reserves for judging. None if it makes none.
     """
     session = run.session
     session.progress.stage(f"Attacking the {session.config.interpreter} interpreter")
     step = max(1, -(-len(concepts) // ATTACKED))
-    some = [session.trainable[i] for i in concepts[::step]]
-    prompts = list(ask_sampler(run, some, stage, judging=True, capture=capture, **judged.known()))
+    attacked = [session.trainable[i] for i in concepts[::step]]
+    prompts = list(ask_sampler(run, attacked, stage, judging=True, capture=capture, **judged.known()))
     if not prompts:
         return None
     activations = capture(prompts)

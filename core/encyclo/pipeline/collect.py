@@ -1,8 +1,8 @@
-"""One round's samples: concepts, prompts, activations, half precision, part, commit.
+"""Collect one round's samples: sample prompts, capture activations, encode, store a part, commit.
 
-collect_stage ── ask_sampler        what the stage's sampler gives, checked
+collect_stage ── ask_sampler        the stage's sampler → checked prompts
               ├─ OpenRun.capture    prompts → activations
-              └─ Ledger.store       part, then its commit record: the last thing written
+              └─ Ledger.store       the part, then its commit record
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ def collect_stage(
 ) -> list[Commit]:
     """Sample and capture what `plan` says; return the round's commits in unit order.
 
-    The capture checks itself on the first prompts; run.json says that it passed. `earlier` are the commits of
-    the rounds before; `known` gives what they found (interpreter, scores, signatures) and is asked only where
-    something is left to sample.
+    The capture plugin checks itself on the first prompts; the result goes into run.json. `earlier` are the
+    commits of the earlier rounds. `known` returns their interpreter, scores and signatures; it is called only
+    if something is left to sample.
     """
     session = run.session
     units = plan_units(session.concepts, plan, recipe(session, stage, earlier))
@@ -57,8 +57,8 @@ def collect_stage(
 
 
 def collect_unit(run: OpenRun, unit: Unit, prompts: list[Prompt], advance: Callable[[int], None]) -> Commit:
-    """Capture and store one unit's prompts; the commit record is the last thing written."""
-    if not prompts:  # nothing new to say of these concepts: recorded, so that it is not asked again
+    """Capture and store one unit's prompts; the commit record is written last."""
+    if not prompts:  # recorded, so that a resumed run doesn't ask the sampler again
         nothing = Commit.of_nothing(unit)
         run.ledger.commit(nothing)
         return nothing
@@ -71,7 +71,7 @@ def collect_unit(run: OpenRun, unit: Unit, prompts: list[Prompt], advance: Calla
 
 
 def self_test(run: OpenRun, prompts: list[Prompt]) -> dict[str, float] | None:
-    """Let the capture plugin check itself on these prompts; None where it has no self-test.
+    """Let the capture plugin check itself on these prompts; None if it has no self-test.
 
     Returns each check's worst value. Raises CaptureError naming the check that failed.
     """
@@ -92,7 +92,7 @@ def self_test(run: OpenRun, prompts: list[Prompt]) -> dict[str, float] | None:
 class UnitSampler:
     """Asks one stage's sampler for the prompts of one unit after another.
 
-    `earlier` are the commits of the rounds before, `known` is what they found.
+    `earlier` are the commits of the earlier rounds, `known` their interpreter, scores and signatures.
     """
 
     def __init__(
@@ -102,10 +102,10 @@ class UnitSampler:
         self._told = False
 
     def sample(self, unit: Unit) -> list[Prompt]:
-        """Return the unit's new prompts, concept by concept: of each at most what is wanted.
+        """Return the unit's new prompts, concept by concept, at most the wanted number of each.
 
-        A sampler repeats itself for the same (seed, stage, concept): of a concept that has samples of this stage
-        already, those are asked for again, and prompts that are there already are passed over.
+        A sampler repeats itself for the same (seed, stage, concept). So a concept that already has samples of
+        this stage is asked for those too, and the prompts that it already has are skipped.
         """
         trainable = self.run.session.trainable
         concepts = [trainable[i] for i in unit.concepts]
@@ -128,16 +128,16 @@ class UnitSampler:
         return prompts
 
     def _tell(self, concept: str) -> None:
-        """Say once that the sampler gives more than it is asked for: the budget holds all the same."""
+        """Say once that the sampler gives too many prompts; the budget holds all the same."""
         if not self._told:
             self.run.session.progress.stage(
-                f"The sampler {self.stage.sampler} gives more prompts than it is asked for (of the concept "
-                f"{concept!r}, say); the rest is left out"
+                f"The sampler {self.stage.sampler} gives more prompts than it was asked for (first for the "
+                f"concept {concept!r}); the extra ones are ignored"
             )
             self._told = True
 
     def _committed(self, unit: Unit) -> set[tuple[str, str]]:
-        """Return (concept id, text) of the samples of this stage that the unit's concepts have."""
+        """Return (concept id, text) of this stage's committed samples of the unit's concepts."""
         own = {index: self.run.session.concepts[index].id for index in unit.concepts}
         found = set()
         for commit in self.earlier:
@@ -152,10 +152,10 @@ class UnitSampler:
 
 
 def ask_sampler(run: OpenRun, concepts: Sequence[Concept], stage: Stage, **context: Any) -> Iterator[Prompt]:
-    """Yield what the stage's sampler gives for `concepts`; refuse a prompt that can't be what it says.
+    """Yield the prompts of the stage's sampler for `concepts`, checked. Raises PluginError for a faulty one.
 
-    `context` is what the sampler's context says besides the session's. Only a sampler that looks for what
-    an interpreter misreads may find nothing for a concept.
+    `context` is added to the session's context. Only a sampler that needs an interpreter may give no prompt
+    for a concept.
     """
 
     def capture(prompts: Sequence[Prompt]) -> NDArray[np.float32]:
@@ -177,7 +177,7 @@ def ask_sampler(run: OpenRun, concepts: Sequence[Concept], stage: Stage, **conte
 
 
 def encode(session: Session, prompts: list[Prompt], activations: NDArray[np.float32], stage: int) -> Part:
-    """Return captured prompts as a part. Raises CaptureError naming the prompt of a value that is not finite."""
+    """Return captured prompts as a part. Raises CaptureError naming a prompt whose value is not finite."""
     try:
         halves, scale = half_precision.encode(activations)
     except ValueError as error:

@@ -1,7 +1,7 @@
-"""What a run will take, before it runs: prompts, tokens, time, memory, disk.
+"""Estimate what a run will take: prompts, tokens, time, memory, disk.
 
-Prompts are drawn for a few units and tokenised, a few of them are captured and timed on this machine, and
-the rest is in proportion.
+Prompts are drawn for a few units and tokenised, and a few of them are captured and timed on this machine;
+the rest is extrapolated in proportion.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from encyclo.types import Prompt
 SAMPLED_CONCEPTS = 100
 TIMED_PROMPTS = 256
 ATTEMPTS = 60
-"""Prompts of a concept that a sampler reads to find those that an interpreter misreads."""
-# What follows capture (training, scoring, convergence, report) and the start, in samples a second. Measured on
+"""Candidate prompts of a concept, of which a sampler keeps those that the interpreter misreads."""
+# Samples a second of everything but capture (start, training, scoring, convergence, report). Measured on
 # gemma-3-270m, 2 cores: a run whose 10,000 samples of 5 layers were all committed took 35 s.
 SAMPLES_JUDGED_A_SECOND = 285.0
 
@@ -38,7 +38,7 @@ OTHER_BYTES = 3_000_000
 
 @dataclass(frozen=True)
 class CostEstimate:
-    """A run's cost. Times are estimates from a short measurement; disk is what the files will hold."""
+    """A run's cost. Times are estimates from a short measurement; disk is the size of the files."""
 
     concepts: int
     prompts: int
@@ -49,17 +49,17 @@ class CostEstimate:
 
 
 def estimate_cost(session: Session) -> CostEstimate:
-    """Estimate the run from a sample of its own prompts; every stage as if nothing were settled."""
+    """Estimate the run from a sample of its own prompts; no concept is assumed to settle at any stage."""
     concepts, per_concept = len(session.concepts), session.config.per_concept
     prompts = tokens = 0
     seconds = 0.0
     measured = _Measured(0.0, 0.0)
     disk = DiskEstimate(session)
-    # A plugin that keeps things in its folder must leave nothing behind.
+    # What a plugin keeps in its folder is deleted with it.
     with tempfile.TemporaryDirectory() as folder:
         run = OpenRun.of(session, RunDirectory(Path(folder), {}))
         for stage in session.stages:
-            if session.looks(stage):  # nothing to look at yet: as the stage before
+            if session.looks(stage):  # there is no interpreter yet: assume the stage before
                 count = per_concept * concepts
                 seconds += measured.seconds * (count + ATTEMPTS * concepts)
             else:
@@ -79,7 +79,7 @@ def estimate_cost(session: Session) -> CostEstimate:
         prompts=prompts,
         tokens=tokens,
         seconds=seconds + prompts / SAMPLES_JUDGED_A_SECOND,
-        # What is loaded now, samples in half precision, and the float32 working copies of training.
+        # The memory in use now, samples in half precision, and training's float32 working copies.
         memory_bytes=used + in_memory + 3 * concepts * layers * hidden * 8 + 400 * 2**20,
         disk_bytes=disk.predict(prompts) + OTHER_BYTES,
     )
@@ -87,14 +87,14 @@ def estimate_cost(session: Session) -> CostEstimate:
 
 @dataclass(frozen=True)
 class _Measured:
-    """What a prompt takes."""
+    """The measured cost of a prompt."""
 
     tokens: float
     seconds: float
 
 
 def _sample_some(run: OpenRun, stage: Stage) -> tuple[list[Prompt], int, float]:
-    """Return a stage's prompts for some concepts, how many concepts, and the seconds that sampling took."""
+    """Return a stage's prompts for a few concepts, the number of concepts, and the seconds it took."""
     step = max(1, len(run.session.concepts) // SAMPLED_CONCEPTS)
     some = tuple(range(0, len(run.session.concepts), step))[:SAMPLED_CONCEPTS]
     usual = usual_samples(run.session, stage)
@@ -112,7 +112,7 @@ def _sample_some(run: OpenRun, stage: Stage) -> tuple[list[Prompt], int, float]:
 
 
 def _capture_some(run: OpenRun, prompts: list[Prompt]) -> _Measured:
-    """Capture some of the prompts twice, the first time to warm up, and time the second."""
+    """Capture a few of the prompts twice: once to warm up, once to time."""
     generator = np.random.default_rng(0)
     chosen = generator.permutation(len(prompts))[:TIMED_PROMPTS]
     some = [prompts[i] for i in sorted(chosen)]

@@ -1,7 +1,7 @@
-"""How much disk a run will take: a few of its own samples go through its own store, and the files are measured.
+"""Estimate the disk that a run takes: write a few of its samples with its store and measure the files.
 
-So the prediction holds for a third party's store too. Parts stay beside the finished encyclopedia, so that later
-stages can go on from them; both are counted, with the commit records.
+The estimate so holds for a third party's store too. It counts the encyclopedia, the commit records and the
+parts, which stay after the run so that it can be continued.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ CONCEPTS_TRIED = 50
 
 
 class DiskEstimate:
-    """The disk that a run's samples will take; `add` each stage's prompts, then `predict`."""
+    """Estimates the disk that a run's samples take: `add` each stage's prompts, then `predict`."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
@@ -35,7 +35,7 @@ class DiskEstimate:
         self._units = 0
 
     def add(self, sampled: Sequence[Prompt], count: int) -> None:
-        """Count a stage of `count` prompts that look like the `sampled` ones."""
+        """Add a stage of `count` prompts, of which `sampled` are examples."""
         step = max(1, len(sampled) // SAMPLES_TRIED)
         self._some += sampled[::step][:SAMPLES_TRIED]
         wanted = self._session.config.per_concept
@@ -43,9 +43,9 @@ class DiskEstimate:
         self._units += math.ceil(count / unit)
 
     def predict(self, prompts: int) -> int:
-        """Return the bytes of parts, commit records and encyclopedia, for `prompts` samples in all.
+        """Return the bytes of parts, commit records and encyclopedia for `prompts` samples in all.
 
-        Sizes grow in proportion, from an offset: two sizes of part and three of encyclopedia tell both.
+        Sizes grow linearly from an offset: two sizes of part and three of encyclopedia give both.
         """
         if not self._some:
             return 0
@@ -60,14 +60,14 @@ class DiskEstimate:
         per_concept = (whole[small, 1 + some] - whole[small, 1]) / some
         once = max(0.0, whole[small, 1] - small * row_again - per_concept)
         concepts, schema = len(self._session.concepts), self._session.schema
-        # The built-in stores fill their last chunk.
+        # The built-in stores pad their last chunk.
         filling = -prompts % BLOCK if prompts > BLOCK else 0
         once += filling * len(schema.layers) * schema.hidden_size * 2
         total = prompts * (per_row + row_again) + self._units * per_unit + concepts * per_concept + once
         return round(total)
 
     def _measure(self, rows: int, concepts: int) -> tuple[int, int]:
-        """Write a run of `rows` samples in one unit, about `concepts` concepts; return (part, encyclopedia)."""
+        """Write `rows` samples of `concepts` concepts as one unit; return bytes: (part, encyclopedia)."""
         session = self._session
         with tempfile.TemporaryDirectory() as folder:
             run = Path(folder)
@@ -80,7 +80,7 @@ class DiskEstimate:
                     part = _size(run)
                     finalise(store, run, [commit], self._book(concepts))
             except OSError as error:
-                raise StoreError(f"Can't write in the temporary folder {folder}: {error}.") from error
+                raise StoreError(f"Can't write to the temporary folder {folder}: {error}.") from error
             return part, _size(run) - part
 
     def _part(self, rows: int) -> Part:

@@ -1,4 +1,4 @@
-"""The end of a run: encyclopedia, interpreter, calibration, report and, last, metrics.json."""
+"""Finish a run: write encyclopedia, interpreter, calibration, report and, last, metrics.json."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def finish(
     settled: NDArray[np.bool_],
     natural: NaturalSentences,
 ) -> Metrics:
-    """Write encyclopedia, interpreter, report and, last, metrics.json: a run that has it is finished."""
+    """Write encyclopedia, interpreter, report and, last, metrics.json, which marks the run as finished."""
     session, config = run.session, run.session.config
     heldout, read = {config.interpreter: judged.accuracy}, {config.interpreter: judged.natural}
     calibration = {config.interpreter: judged.scores.calibration}
@@ -55,7 +55,7 @@ def finish(
 
 
 def make_book(run: OpenRun, commits: Sequence[Commit], judged: Judgement, settled: NDArray[np.bool_]) -> Book:
-    """Return everything about the encyclopedia but its samples. settled: bool [C]."""
+    """Return the encyclopedia without its samples. settled: bool [C]."""
     session, record, samples = run.session, run.directory.record, judged.samples
     concepts, signatures = session.concepts, judged.signatures
     stage_of_row = np.concatenate([np.full(c.rows, c.stage, np.int32) for c in commits])

@@ -1,9 +1,9 @@
-"""What a round finds out: samples read back, an interpreter trained on them, measured and scored.
+"""Judge a round: read the samples back, train an interpreter on them, measure and score it.
 
 judge ── OpenRun.load_samples   committed parts → one sample set, split by family
-      ├─ estimate               signatures, and what contexts add
+      ├─ estimate               samples → signatures, and what each context adds to them
       └─ train_and_score        interpreter → held-out and natural accuracy, a confidence for every concept
-recall                          the same of a round that an earlier process judged
+recall                          the same for a round that an earlier process judged
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from encyclo.types import Interpreter, SampleSet, Scores, Signatures
 
 @dataclass(frozen=True)
 class Judgement:
-    """What one round's training found out, from which samples. converged: bool [C]."""
+    """The result of one round's training, with its samples. converged: bool [C]."""
 
     samples: SampleSet
     interpreter: Interpreter
@@ -36,18 +36,18 @@ class Judgement:
     contexts: Contexts
     scores: Scores
     accuracy: Accuracy | None
-    """On held-out families, as metrics.json has it."""
+    """Accuracy on held-out families, as in metrics.json."""
     natural: Accuracy | None
-    """On sentences by other authors; None where the concepts have none."""
+    """Accuracy on sentences by other authors; None if the concepts have none."""
     converged: NDArray[np.bool_]
 
     def known(self) -> dict[str, Any]:
-        """Return what the context of the next round's sampler says of this one."""
+        """Return what this round adds to the context of the next round's sampler."""
         return {"interpreter": self.interpreter, "scores": self.scores, "signatures": self.signatures}
 
 
 def judge(run: OpenRun, commits: Sequence[Commit], natural: NaturalSentences) -> Judgement:
-    """Train the interpreter, measure it on what training never saw, score every concept."""
+    """Train the interpreter, measure it on samples that training never saw, score every concept."""
     config = run.session.config
     samples = run.load_samples(commits)
     signatures, contexts = estimate(samples, len(run.session.concepts))
@@ -65,7 +65,7 @@ def judge(run: OpenRun, commits: Sequence[Commit], natural: NaturalSentences) ->
 
 
 def recall(run: OpenRun, commits: Sequence[Commit], result: Result, interpreter: Path) -> Judgement:
-    """Return what `judge` found in an earlier process: samples read again, the interpreter loaded."""
+    """Return what `judge` returned in an earlier process: read the samples again, load the interpreter."""
     session = run.session
     samples = run.load_samples(commits)
     signatures, contexts = estimate(samples, len(session.concepts))

@@ -1,4 +1,4 @@
-"""The figures of metrics.json that a run measures: a row a stage, what capture cost, and the whole at the end."""
+"""The figures of metrics.json that a run measures: a row a stage, the cost of capture, the final figures."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def stage_figures(
     judged: Judgement,
     begun: float,
 ) -> StageFigures:
-    """Return one row of metrics.json's `stages`, of all samples so far; `begun` is a perf_counter's reading."""
+    """Return one row of metrics.json's `stages`, over all samples so far; `begun` is from perf_counter."""
     halves = convergence.half_splits(judged.samples, judged.signatures, judged.contexts, session.config.seed)
     confidence = judged.scores.confidence
     measured = confidence[~np.isnan(confidence)]
@@ -77,7 +77,7 @@ def run_metrics(
 ) -> Metrics:
     """Return all of metrics.json. Rungs that a run does not measure are null until `encyclo evaluate`.
 
-    `heldout`, `natural` and `calibration` are by interpreter: the run's own and its baselines.
+    `heldout`, `natural` and `calibration` are keyed by interpreter: the run's own and its baselines.
     """
     samples, name = judged.samples, session.config.interpreter
     return Metrics(

@@ -1,4 +1,4 @@
-"""The rung `natural`: sentences by other authors that mention a concept; captured once, never trained on."""
+"""The rung `natural`: sentences by other authors that mention a concept, captured once, never trained on."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from encyclo.storage.ledger import Commit, read_committed
 from encyclo.types import Concept, Prompt, SampleSet, Split, Store
 
 LIMIT_IN_RUN = 1_000
-"""Sentences that `encyclo run` reads after each stage."""
+"""The most sentences that `encyclo run` reads after each stage."""
 
 
 @dataclass(frozen=True)
 class RungSamples:
-    """What a rung reads, and how many prompts were left out because training or the name gives them away."""
+    """A rung's samples, and how many prompts were left out because training or the name gives them away."""
 
     samples: SampleSet
     rows: NDArray[np.int64]
@@ -55,12 +55,12 @@ def _sentences(concept: Concept) -> Iterator[Prompt]:
 
 
 def draw_concepts(concepts: Sequence[Concept], seed: int) -> list[int]:
-    """Return the concepts' places in the order in which a rung draws them, whatever the list's order."""
+    """Return the concepts' indices in the order in which a rung draws them, whatever the list's order."""
     return sorted(range(len(concepts)), key=lambda i: derive_seed(seed, "rung", concepts[i].id))
 
 
 def capture_rung(run: OpenRun, prompts: Sequence[Prompt], title: str) -> SampleSet:
-    """Capture a rung's prompts through the run's capture plugin; kept in half precision, in memory."""
+    """Capture a rung's prompts with the run's capture plugin; keep them in memory, in half precision."""
     session = run.session
     with session.progress.track(f"Capturing {title}", len(prompts), "prompts") as advance:
         captured = run.capture(prompts, advance)
@@ -78,7 +78,7 @@ def capture_rung(run: OpenRun, prompts: Sequence[Prompt], title: str) -> SampleS
 
 
 class NaturalSentences:
-    """The rung `natural` of one run: captured once, read by every interpreter, checked against what trains."""
+    """The rung `natural` of one run: captured once, read by every interpreter, without training's prompts."""
 
     def __init__(self, run: OpenRun, limit: int = LIMIT_IN_RUN) -> None:
         self._run = run
@@ -88,7 +88,7 @@ class NaturalSentences:
         self._checked: set[str] = set()
 
     def rung(self, commits: Sequence[Commit]) -> RungSamples | None:
-        """Return the sentences without those among the prompts of `commits`; None where none is left."""
+        """Return the sentences that are no prompts of `commits`; None if none is left."""
         fresh = [commit for commit in commits if commit.unit not in self._checked]
         if self._prompts and fresh:
             texts = prompts_of(self._run.store, fresh)
@@ -103,7 +103,7 @@ class NaturalSentences:
 
 
 def prompts_of(store: Store, commits: Sequence[Commit]) -> Iterator[str]:
-    """Yield the texts of all committed prompts, a part in memory at a time."""
+    """Yield the texts of all committed prompts, one part in memory at a time."""
     for commit in commits:
         if commit.rows:
             yield from read_committed(store, commit).prompt

@@ -1,4 +1,4 @@
-"""The calibrator by which a run's readings are turned into confidences: the scorer's, else one that is fitted here."""
+"""The calibrator that turns a run's readings into confidences: the scorer's, or one fitted here."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from encyclo.types import Interpreter, SampleSet, Scores, Split
 
 
 def calibrate_reading(run: OpenRun, judged: Judgement, sentences: RungSamples | None) -> None:
-    """Write calibration.json at the end of a run; nothing where nothing could be held out."""
+    """Write calibration.json at the end of a run; write nothing if nothing could be held out."""
     scores = judged.scores
-    if scores.calibrator is None:  # an earlier process may have scored: its calibrator went with it
+    if scores.calibrator is None:  # lost if an earlier process scored
         scores = score(run, judged.interpreter, judged.samples, judged.signatures, sentences)
     keep_calibrator(run, scores, judged.interpreter, judged.samples, sentences)
 
@@ -29,9 +29,9 @@ def calibrate_reading(run: OpenRun, judged: Judgement, sentences: RungSamples | 
 def keep_calibrator(
     run: OpenRun, scores: Scores, interpreter: Interpreter, samples: SampleSet, sentences: RungSamples | None
 ) -> None:
-    """Write the scorer's calibrator into calibration.json; of a scorer without one, the default.
+    """Write the scorer's calibrator into calibration.json, or the default one if the scorer has none.
 
-    Where there is too little to fit one on, nothing is written: `encyclo read` then says not measured.
+    Writes nothing if there are too few readings to fit one: `encyclo read` then says "not measured".
     """
     calibrator = scores.calibrator or default_calibrator(interpreter, samples, sentences)
     if calibrator is not None:
@@ -41,7 +41,7 @@ def keep_calibrator(
 def default_calibrator(
     interpreter: Interpreter, samples: SampleSet, sentences: RungSamples | None
 ) -> Calibrator | None:
-    """Fit on natural sentences where there are enough, else on all held-out prompts; None on too few readings."""
+    """Fit on natural sentences if there are enough, else on all held-out prompts; None if too few."""
     distribution = training_distribution(samples)
     read, rows, rung = samples, samples.named_rows(Split.CALIBRATION, Split.TEST), "heldout_prompts"
     if sentences is not None and len(sentences.rows) >= ENOUGH_SENTENCES:

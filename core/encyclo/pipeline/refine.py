@@ -1,6 +1,6 @@
-"""The loop over stages: after each, only what is not settled yet goes on to the next.
+"""The loop over stages: only concepts that are not settled go on to the next stage.
 
-Refinement.refine ── plan    which concepts, how many new samples of each
+Refinement.refine ── plan    unsettled concepts → new samples of each
                   └─ visit   collect_stage: prompts → activations → parts
                              judge: samples → interpreter → figures, settled concepts
 """
@@ -29,13 +29,13 @@ from encyclo.statistics.signatures import relative_standard_error
 from encyclo.storage.ledger import Commit
 
 NOWHERE = -1
-"""The stage that a concept has reached before its first."""
+"""The value of `reached` before a concept's first stage."""
 
 
 class Refinement:
-    """Takes a run through its stages, round by round; a round is one visit to one stage. C concepts.
+    """Takes a run through its stages in rounds; a round is one visit to one stage. C concepts.
 
-    reached: int64 [C], the last stage that each concept went through
+    reached: int64 [C], the last stage that visited each concept
     settled: bool [C]
     spent:   int64 [C, stages], samples by concept and stage
     """
@@ -54,10 +54,10 @@ class Refinement:
         self._judged: Judgement | None = None
 
     def refine(self) -> None:
-        """Go through the stages.
+        """Run the stages.
 
-        A run whose targets or budget were raised goes through its stages once more each time (an effort), with
-        the concepts that the latest figures leave unsettled under the new targets.
+        Each time targets or budget were raised (an effort), the run repeats its stages with the concepts that
+        the latest figures leave unsettled under the new targets.
         """
         for number, effort in enumerate(self.run.directory.goals):
             if number:
@@ -72,10 +72,10 @@ class Refinement:
                     )
 
     def plan(self, stage: Stage, number: int, effort: Goals) -> Plan | None:
-        """Return which concepts the stage visits with how many new samples each; None for none.
+        """Return the concepts that the stage visits and their new samples; None if there are none.
 
-        In the first round everyone gets the same. Later it is the turn of those who are not settled and have
-        been through the stage before; in a further effort also of those whom the last stage left unsettled.
+        In the first round every concept gets the same number. Later stages visit the unsettled concepts that
+        the stage before visited; in a further effort, also those that the last stage left unsettled.
         """
         usual = usual_samples(self.session, stage)
         budget = effort.budget or usual * len(self.reached)
@@ -96,7 +96,7 @@ class Refinement:
         return Plan(stage.number, number, tuple(chosen.tolist()), tuple(given.tolist()), tuple(done.tolist()))
 
     def visit(self, stage: Stage, plan: Plan, effort: Goals) -> None:
-        """Do one round, or read back what an earlier process found in it."""
+        """Do one round, or read its result if an earlier process did it."""
         begun, index = time.perf_counter(), len(self.results)
         self.rounds.begin(index, plan)
         result = self.rounds.result(index)
@@ -112,7 +112,7 @@ class Refinement:
         self._judged = None
         if result is None:
             judged = judge(self.run, self.commits, self.natural)
-            # A confidence that could not be measured (NaN) clears nothing.
+            # A confidence that could not be measured (NaN) clears no target.
             clears = (judged.scores.low >= effort.target(stage.number)) & judged.converged
             settled = self.settled | clears
             after = self._attack(stage, plan, judged, capture) if attacks else None
@@ -127,18 +127,18 @@ class Refinement:
         self.results.append(result)
 
     def judged(self) -> Judgement:
-        """Return what the latest round found; its interpreter is loaded if another process trained it."""
+        """Return the latest round's judgement; load its interpreter if another process trained it."""
         if self._judged is None:
             last = len(self.results) - 1
             self._judged = recall(self.run, self.commits, self.results[last], self.rounds.interpreter(last))
         return self._judged
 
     def _attack(self, stage: Stage, plan: Plan, judged: Judgement, capture: CaptureOnce) -> Accuracy | None:
-        """Return how the interpreter withstands fresh attacks, from frames that never make samples."""
+        """Return the accuracy under fresh attacks, from frames that never make samples."""
         return fresh_attacks(self.run, capture, stage, plan.concepts, judged)
 
     def _needed(self, target: float) -> NDArray[np.float64]:
-        """Return float64 [C]: new samples until signature and confidence are where the target wants them."""
+        """Return float64 [C]: new samples until a concept has converged and clears `target`."""
         judged = self.judged()
         count, scores = judged.signatures.count, judged.scores
         error = relative_standard_error(judged.signatures)
@@ -149,7 +149,7 @@ class Refinement:
         return result
 
     def _unsettle(self, effort: Goals) -> None:
-        """Decide anew what is settled: what clears the new target of the stage that it reached."""
+        """Keep a concept settled only if it has converged and clears the new target of its last stage."""
         latest = self.results[-1]
         target = np.array([effort.target(stage) for stage in np.maximum(self.reached, 0)])
         self.settled = (latest.scores.low >= target) & latest.converged

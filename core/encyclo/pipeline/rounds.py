@@ -1,11 +1,11 @@
-"""What each round of refinement was asked to do and what it found, kept so that nothing is decided twice.
+"""The plan and the result of each round of refinement, recorded so that nothing is decided twice.
 
-    rounds/0/plan.json        stage, concepts, samples wanted of each: written before anything is sampled
-    rounds/0/interpreter/     the interpreter as it was after the round
-    rounds/0/result.json      what was found; written last
+    rounds/0/plan.json        stage, concepts, samples wanted of each: written before sampling
+    rounds/0/interpreter/     the interpreter after the round
+    rounds/0/result.json      the round's figures: written last
 
-A round is one visit to one stage. A resumed run reads back what it decided; it never decides again from
-figures that another machine might round otherwise.
+A round is one visit to one stage. A resumed run reads its decisions back; it never repeats them, since
+another machine might round the figures differently.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ T = TypeVar("T")
 
 @pydantic.dataclasses.dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class Plan:
-    """One visit to a stage: which concepts (indices) get how many new samples. plan.json."""
+    """One visit to a stage, as in plan.json: concepts (indices) and how many new samples each gets."""
 
     stage: int
     effort: int
-    """How often targets or budget had been raised."""
+    """How often targets or budget have been raised."""
     concepts: tuple[int, ...]
     wanted: tuple[int, ...]
     done: tuple[int, ...]
@@ -43,7 +43,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Result:
-    """What a round found, as far as it can't be had from the samples again. bool [C] each: converged, settled."""
+    """A round's results that can't be computed from the samples again. converged, settled: bool [C]."""
 
     row: StageFigures
     """The round's row of metrics.json's `stages`."""
@@ -55,7 +55,7 @@ class Result:
 
 
 class ScoresRecord(BaseModel):
-    """Scores as result.json has them; null where a confidence could not be measured."""
+    """Scores as in result.json; null where a confidence could not be measured."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -114,7 +114,7 @@ class Rounds:
         self.folder = run / "rounds"
 
     def plan(self, index: int) -> Plan | None:
-        """Return the plan of a round that was begun. Raises DamagedError."""
+        """Return the plan of a round, None if the round was not begun. Raises DamagedError."""
         return self._read(index, "plan.json", TypeAdapter(Plan))
 
     def begin(self, index: int, plan: Plan) -> None:
@@ -128,7 +128,7 @@ class Rounds:
         return self.folder / str(index) / "interpreter"
 
     def result(self, index: int) -> Result | None:
-        """Return what a finished round found. Raises DamagedError."""
+        """Return the result of a round, None if the round is not finished. Raises DamagedError."""
         record = self._read(index, "result.json", TypeAdapter(ResultRecord))
         return record.result() if record else None
 
@@ -147,7 +147,7 @@ class Rounds:
             reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
             raise DamagedError(
                 f"{path} can't be read ({reason}); delete the folder {self.folder} and run the same command "
-                "again: samples are kept, and what to do next is decided anew."
+                "again: samples are kept, and only the rounds are decided anew."
             ) from error
 
 

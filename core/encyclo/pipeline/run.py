@@ -1,4 +1,4 @@
-"""`encyclo run`, straight down: claim the directory, go through the stages, write what they found.
+"""`encyclo run`: claim the directory, run the stages, write the results.
 
 run ── refine ── collect_stage    prompts → activations → parts
     │         └─ judge            samples → interpreter → figures
@@ -21,19 +21,19 @@ from encyclo.runs.session import Session
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a finished run left: its directory, run.json and metrics.json."""
+    """A finished run: its directory, run.json and metrics.json."""
 
     out: Path
     record: dict[str, Any]
     metrics: Metrics
     was_finished: bool
-    """The run had been finished before; nothing was computed."""
+    """True if an earlier command had finished the run; nothing was computed."""
     remarks: tuple[str, ...] = ()
-    """What the wrappers that were opted in have to say about the run."""
+    """The remarks of the wrappers given by --with."""
 
 
 def run(session: Session, out: Path) -> Outcome:
-    """Write the encyclopedia into `out`, or go on where an earlier process stopped."""
+    """Write the encyclopedia into `out`; resume if an earlier process stopped."""
     check_usable(out)
     with claimed(out, session.resolved(), session.provenance(), session.default_options()) as directory:
         if (out / FILE).exists():
@@ -53,10 +53,9 @@ def run(session: Session, out: Path) -> Outcome:
 
 
 def _remarks(run: OpenRun, metrics: Metrics) -> tuple[str, ...]:
-    """Let the wrappers that were opted in end the run; return what they say."""
+    """Call `end_run` of the wrappers given by --with; return their remarks."""
     plugins = run.session.plugins
-    speakers = [name for name in plugins.wrappers if plugins.implements(name, "end_run")]
+    names = [name for name in plugins.wrappers if plugins.implements(name, "end_run")]
     return tuple(
-        plugins.call("end_run", name, metrics=metrics.as_json(), context=run.context(name))
-        for name in speakers
+        plugins.call("end_run", name, metrics=metrics.as_json(), context=run.context(name)) for name in names
     )

@@ -1,4 +1,4 @@
-"""One interpreter: trained, read on held-out families and natural sentences, every concept scored."""
+"""Train one interpreter, measure it on held-out families and natural sentences, score every concept."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from encyclo.types import Interpreter, SampleSet, Scores, Signatures, Split
 
 @dataclass(frozen=True)
 class Trained:
-    """An interpreter, its accuracy objects of metrics.json on two rungs, and its scores."""
+    """An interpreter, its accuracy on two rungs as in metrics.json, and its scores."""
 
     interpreter: Interpreter
     heldout: Accuracy | None
@@ -28,7 +28,7 @@ class Trained:
 def train_and_score(
     run: OpenRun, name: str, samples: SampleSet, signatures: Signatures, sentences: RungSamples | None
 ) -> Trained:
-    """Train the interpreter plugin `name`, read held-out families and natural sentences, score every concept."""
+    """Train the interpreter plugin `name`, measure it on held-out families and `sentences`, score it."""
     run.session.progress.stage(
         f"Training the {name} interpreter on {len(samples.rows(Split.TRAIN)):,} samples"
     )
@@ -49,7 +49,7 @@ def score(
     signatures: Signatures,
     sentences: RungSamples | None,
 ) -> Scores:
-    """Let the run's scorer say how far each concept's reading can be trusted."""
+    """Call the run's scorer: how far can the reading of each concept be trusted?"""
     name = run.session.config.scorer
     natural = chosen_rows(sentences.samples, sentences.rows) if sentences else None
     context = run.context(name, interpreter=interpreter, signatures=signatures, natural=natural)
@@ -60,12 +60,12 @@ def score(
 
 
 def chosen_rows(samples: SampleSet, rows: NDArray[np.int64]) -> SampleSet:
-    """Return some rows of a sample set as one of their own; activations are still read by row."""
+    """Return `rows` of a sample set as a sample set; activations are still read by row."""
     return dataclasses.replace(
         samples,
         concept=samples.concept[rows],
         named=samples.named[rows],
         family=samples.family[rows],
         split=samples.split[rows],
-        fetch=lambda some: samples.read(rows[some]),
+        fetch=lambda picked: samples.read(rows[picked]),
     )

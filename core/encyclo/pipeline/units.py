@@ -1,4 +1,4 @@
-"""A round's plan cut into units, each with an id that is a hash of everything that determines its content."""
+"""Cut a round's plan into units; a unit's id is a hash of everything that determines its content."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SAMPLES_A_UNIT = 2_000
 
 
 def usual_samples(session: Session, stage: Stage) -> int:
-    """Return how many samples of a concept a stage usually asks for: of a raw term there is one."""
+    """Return how many samples of a concept a stage usually asks for; stage 0, the bare term, has only one."""
     return session.config.per_concept if stage.number else 1
 
 
@@ -43,9 +43,9 @@ def plan_units(concepts: Sequence[Concept], plan: Plan, recipe: Mapping[str, Any
 
 
 def recipe(session: Session, stage: Stage, earlier: Sequence[Commit]) -> dict[str, Any]:
-    """Return what determines a unit's content, besides its concepts.
+    """Return everything but the concepts that determines a unit's content.
 
-    What a sampler that looks at the interpreter yields depends on all samples before: their checksums say which.
+    A sampler that needs an interpreter depends on all earlier samples, so their checksums are included.
     """
     config = session.config
     used = (stage.sampler, config.capture)

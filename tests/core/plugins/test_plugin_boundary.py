@@ -65,7 +65,7 @@ def sample_prompts(concepts, context):
 """
 GENEROUS = SAMPLER.replace("NUMBERS", "range(wanted + 7)")
 ENDLESS = SAMPLER.replace("NUMBERS", "itertools.count() if concept == concepts[-1] else range(wanted)")
-LEFT_OUT = "gives more prompts than it is asked for"
+LEFT_OUT = "gives more prompts than it was asked for"
 
 
 @pytest.mark.parametrize("code", [GENEROUS, ENDLESS], ids=["generous", "endless"])

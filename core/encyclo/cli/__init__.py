@@ -1,6 +1,6 @@
 """The command line: parse, call, print. Heavy libraries are imported inside the commands.
 
-One module a command; each adds its own to `app`. What commands print is in `views`.
+Each command has its own module, which adds it to `app`. `views` formats the output.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ import typer
 import typer.core
 
 ORDER = ("run", "plan", "show", "read", "evaluate", "converge", "verify", "convert", "report", "export")
-"""The commands in the order in which a user meets them; others come last."""
+"""The commands in the order of `--help`; others come last."""
 
 
 class InOrder(typer.core.TyperGroup):
@@ -45,4 +45,4 @@ def common(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    """Read `encyclo COMMAND --help` for a command's options."""
+    """`encyclo COMMAND --help` lists a command's options."""

@@ -15,13 +15,13 @@ from encyclo.cli.app import app
 def converge(
     directory: flags.RunFolder,
     no_older: Annotated[
-        bool, typer.Option("--no-older", help="Leave out the older protocol; then no model is loaded.")
+        bool, typer.Option("--no-older", help="Leave out the older protocol, which needs the run's model.")
     ] = False,
     device: flags.Device = None,
     as_json: flags.Json = False,
     debug: flags.Debug = False,
 ) -> None:
-    """Compare halves of the samples by layer and over their number; write DIR's convergence.json."""
+    """Compare halves of the samples by layer and by their number; write DIR's convergence.json."""
     from encyclo.evaluation.converge import converge as measure
     from encyclo.terminal import ConsoleProgress
 

@@ -17,12 +17,12 @@ def evaluate(
     device: flags.Device = None,
     limit: Annotated[
         int | None,
-        typer.Option(min=1, help="At most so many sentences and definitions. [default: 10000]"),
+        typer.Option(min=1, help="The largest number of sentences and of definitions. [default: 10000]"),
     ] = None,
     as_json: flags.Json = False,
     debug: flags.Debug = False,
 ) -> None:
-    """Climb the evaluation ladder; the figures go into DIR's metrics.json and report.html."""
+    """Measure every rung of the evaluation ladder; write the figures into DIR's metrics.json and report.html."""
     from encyclo.evaluation.evaluate import evaluate as measure
     from encyclo.evaluation.rungs import LIMIT
     from encyclo.terminal import ConsoleProgress

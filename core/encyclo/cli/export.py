@@ -18,11 +18,11 @@ def export(
     out: Annotated[Path, typer.Option(help="The folder to write; it must be new or empty.")],
     control: Annotated[
         list[str] | None,
-        typer.Option(help="A concept to write a llama.cpp control vector of. Repeatable."),
+        typer.Option(help="Write a llama.cpp control vector of this concept. Repeatable."),
     ] = None,
     model_hint: Annotated[
         str | None,
-        typer.Option(help="What control vectors say they are for. [default: the model's name]"),
+        typer.Option(help="The model hint in control vectors. [default: the model's name]"),
     ] = None,
     no_parquet: Annotated[bool, typer.Option("--no-parquet", help="Leave out entries.parquet.")] = False,
     as_json: flags.Json = False,

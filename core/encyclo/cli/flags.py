@@ -14,36 +14,47 @@ Sampler = Annotated[
         help="A sampler; repeat for several stages. [default: all stages: raw, templates, diverse, adversarial]",
     ),
 ]
-Store = Annotated[str | None, typer.Option(help="Where samples are kept. [default: hdf5]")]
-Interpreter = Annotated[str | None, typer.Option(help="What reads them. [default: transformer]")]
-Capture = Annotated[str | None, typer.Option(help="What runs the model. [default: transformers]")]
-ConceptSource = Annotated[str | None, typer.Option("--concepts", help="A concept list. [default: core]")]
-Limit = Annotated[int | None, typer.Option(help="Only the first so many concepts.")]
-PerConcept = Annotated[int | None, typer.Option(help="Prompts a concept and stage. [default: 10]")]
+Store = Annotated[str | None, typer.Option(help="The store for the samples. [default: hdf5]")]
+Interpreter = Annotated[str | None, typer.Option(help="The interpreter to train. [default: transformer]")]
+Capture = Annotated[str | None, typer.Option(help="The plugin that runs the model. [default: transformers]")]
+ConceptSource = Annotated[
+    str | None,
+    typer.Option("--concepts", help="The concept list: core, wordnet, file or a plugin. [default: core]"),
+]
+Limit = Annotated[int | None, typer.Option(help="Take only the first LIMIT concepts of the list.")]
+PerConcept = Annotated[int | None, typer.Option(help="Prompts for each concept in each stage. [default: 10]")]
 Budget = Annotated[
     int | None,
-    typer.Option(help="The most samples a stage may spend. [default: --per-concept times concepts]"),
+    typer.Option(help="The largest number of samples in a stage. [default: --per-concept times concepts]"),
 ]
 Targets = Annotated[
     str | None,
     typer.Option(help="The confidence that settles a concept in stages 0 to 3. [default: 0.4,0.7,0.85,0.95]"),
 ]
 Layers = Annotated[
-    str | None, typer.Option(help="hidden_states indices, negative from the end. [default: -12,-9,-6,-3,-1]")
+    str | None,
+    typer.Option(
+        help="Layers as hidden_states indices; negative ones count from the end. [default: -12,-9,-6,-3,-1]"
+    ),
 ]
-Pooling = Annotated[str | None, typer.Option(help="span, last, mean or mean-all. [default: span]")]
+Pooling = Annotated[
+    str | None, typer.Option(help="The tokens to average: span, last, mean or mean-all. [default: span]")
+]
 ModelName = Annotated[
     str | None,
     typer.Option("--model", help="gemma-3-270m, a hub id, a folder or a .gguf file. [default: gemma-3-270m]"),
 ]
 Device = Annotated[str | None, typer.Option(help="auto, cpu or cuda. [default: auto]")]
-Seed = Annotated[int | None, typer.Option(help="Same seed, same result. [default: 0]")]
+Seed = Annotated[int | None, typer.Option(help="The same seed gives the same result. [default: 0]")]
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="A TOML file with the same keys.")]
 PluginOption = Annotated[
     list[str] | None, typer.Option("-o", help="A plugin's option: NAME.key=value. Repeatable.")
 ]
-With = Annotated[list[str] | None, typer.Option("--with", help="Opt in a plugin's hook wrappers.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else on stdout.")]
+With = Annotated[
+    list[str] | None,
+    typer.Option("--with", help="Enable a plugin's hook wrappers, such as timing. Repeatable."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object to stdout, and nothing else.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 RunFolder = Annotated[Path, typer.Argument(metavar="DIR", help="A run's directory.")]
 

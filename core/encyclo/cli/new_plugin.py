@@ -13,12 +13,12 @@ from encyclo.cli.app import app
 
 @app.command("new-plugin")
 def new_plugin(
-    name: Annotated[str, typer.Argument(help="The plugin's name, as the command line will take it.")],
+    name: Annotated[str, typer.Argument(help="The plugin's name on the command line.")],
     hook: Annotated[str, typer.Option(help="The hook to implement, such as sample_prompts.")],
-    out: Annotated[Path, typer.Option(help="The folder to make the package's folder in.")] = Path(),
+    out: Annotated[Path, typer.Option(help="The folder for the package's folder.")] = Path(),
     debug: flags.Debug = False,
 ) -> None:
-    """Write a small package with one plugin and its contract test, to start from."""
+    """Write a small package with one plugin and its contract test."""
     from encyclo.scaffold import write_package
 
     folder = write_package(name, hook, out)

@@ -1,4 +1,4 @@
-"""`encyclo plan`: what a run would take, before it runs."""
+"""`encyclo plan`: the estimated cost of a run."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def plan(
     model: flags.ModelName = None,
     device: flags.Device = None,
     out: Annotated[
-        Path | None, typer.Option(help="The directory that the run would have; refused if it can't have it.")
+        Path | None, typer.Option(help="The run's directory; refused if the run could not use it.")
     ] = None,
     seed: flags.Seed = None,
     config: flags.ConfigFile = None,
@@ -38,7 +38,7 @@ def plan(
     as_json: flags.Json = False,
     debug: flags.Debug = False,
 ) -> None:
-    """Say what a run would take (prompts, tokens, time, memory, disk); writes nothing."""
+    """Estimate the prompts, tokens, time, memory and disk of a run; write nothing."""
     from encyclo.pipeline.cost_estimate import estimate_cost
     from encyclo.runs.directory import check_same, check_usable
 

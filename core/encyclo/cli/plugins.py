@@ -1,4 +1,4 @@
-"""`encyclo plugins`: what is installed."""
+"""`encyclo plugins`: the installed plugins."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from encyclo.cli.app import app
 
 @app.command()
 def plugins(as_json: flags.Json = False, debug: flags.Debug = False) -> None:
-    """List every installed plugin: name, hooks, package, version, and why it would not load."""
+    """List every installed plugin: name, hooks, package, version, and the error if it does not load."""
     from encyclo.plugins.manager import Plugins
 
     rows = Plugins().describe()

@@ -1,4 +1,4 @@
-"""`encyclo read`: what the interpreter reads at each token of a text."""
+"""`encyclo read`: the likeliest concepts at each token of a text."""
 
 from __future__ import annotations
 
@@ -16,17 +16,19 @@ from encyclo.cli.app import app
 @app.command()
 def read(
     directory: flags.RunFolder,
-    text: Annotated[str | None, typer.Argument(help="The text.")] = None,
+    text: Annotated[str | None, typer.Argument(help="The text to read.")] = None,
     file: Annotated[Path | None, typer.Option(help="Read a UTF-8 file instead, as a stream.")] = None,
     top: Annotated[int, typer.Option(min=1, help="Concepts shown at each token.")] = 3,
     at_least: Annotated[float, typer.Option(min=0, max=1, help="Abstain below this confidence.")] = 0.5,
     html: Annotated[Path | None, typer.Option(help="Write a page with a heat map to this file.")] = None,
     device: flags.Device = None,
-    model: Annotated[str | None, typer.Option(help="The run's model under another name.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="The run's model, if it has another name or place now.")
+    ] = None,
     as_json: flags.Json = False,
     debug: flags.Debug = False,
 ) -> None:
-    """Read a text: at each token the likeliest concepts, with calibrated confidence."""
+    """Read a text: print the likeliest concepts at each token, with calibrated confidences."""
     from encyclo.errors import UsageError
     from encyclo.query.encyclopedia import open_run
     from encyclo.query.text_reader import read_pieces

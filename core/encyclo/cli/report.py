@@ -1,4 +1,4 @@
-"""`encyclo report`: the page about a finished run."""
+"""`encyclo report`: the HTML page of a finished run."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from encyclo.cli.app import app
 
 @app.command()
 def report(directory: flags.RunFolder, as_json: flags.Json = False, debug: flags.Debug = False) -> None:
-    """Write report.html anew: the run's figures, a map, and every entry, in one file for a browser."""
+    """Write report.html again: the run's figures, a map, and every entry, in one file for a browser."""
     from encyclo.report import report_run
 
     path = report_run(directory)

@@ -1,4 +1,4 @@
-"""`encyclo run`: write an encyclopedia, or go on with one."""
+"""`encyclo run`: write an encyclopedia, or resume one."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def run(
     as_json: flags.Json = False,
     debug: flags.Debug = False,
 ) -> None:
-    """Write an encyclopedia into --out; the same command goes on where it stopped."""
+    """Write an encyclopedia into --out; the same command resumes an interrupted run."""
     from encyclo.pipeline.run import run as write
     from encyclo.runs.directory import check_usable
 

@@ -1,4 +1,4 @@
-"""`encyclo verify`: is a run whole?"""
+"""`encyclo verify`: the integrity of a run."""
 
 from __future__ import annotations
 

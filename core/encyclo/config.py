@@ -1,4 +1,4 @@
-"""What a run is asked for: flags, a TOML file and plugin options, checked before anything runs."""
+"""A run's configuration: flags, a TOML file and plugin options, checked before anything runs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from encyclo.errors import UsageError
 
 DEFAULT_SAMPLERS = ("raw", "templates", "diverse", "adversarial")
-"""The samplers that a run without --sampler goes through: one a stage."""
+"""The samplers of a run without --sampler, one a stage."""
 
 STAGES = 4
 
@@ -22,7 +22,7 @@ FILE_ONLY = frozenset({"baselines", "converged_below", "scorer"})
 
 
 class RunConfig(BaseModel):
-    """Everything that determines an encyclopedia, but the versions of the software."""
+    """Everything that determines an encyclopedia, except the versions of the software."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -33,14 +33,14 @@ class RunConfig(BaseModel):
     concepts: str = "core"
     scorer: str = "calibrated"
     baselines: tuple[str, ...] = ("centroid", "logistic")
-    """Interpreters that are trained beside the chosen one, so that its figures never stand alone."""
+    """Interpreters that are trained for comparison with the chosen one."""
     limit: int | None = Field(None, ge=1)
     per_concept: int = Field(10, ge=1, le=100_000)
-    """Samples a concept and stage: of each concept in the first visit, the usual number later."""
+    """Samples a concept and stage: exact in the first round, the usual number later."""
     budget: int | None = Field(None, ge=1)
-    """The most samples that a stage may spend; None is `per_concept` times the number of concepts."""
+    """The most samples of a stage; None means `per_concept` times the number of concepts."""
     targets: tuple[float, ...] = (0.40, 0.70, 0.85, 0.95)
-    """A stage's target, stage 0 first: what the lower end of a concept's confidence must clear."""
+    """Each stage's target, stage 0 first: the lower end of a concept's confidence must reach it."""
     layers: tuple[int, ...] = Field((-12, -9, -6, -3, -1), min_length=1)
     pooling: Literal["span", "last", "mean", "mean-all"] = "span"
     model: str = "gemma-3-270m"
@@ -70,7 +70,7 @@ class RunConfig(BaseModel):
         return targets
 
     def plugin_names(self) -> list[str]:
-        """Return the plugins that this run uses, without repeats, in a fixed order."""
+        """Return the plugins of this run, without repeats, in a fixed order."""
         names = [
             self.concepts, *self.sampler, self.capture, self.store,
             self.interpreter, *self.baselines, self.scorer, *self.wrappers,
@@ -79,9 +79,9 @@ class RunConfig(BaseModel):
 
 
 def load_config(flags: Mapping[str, Any], file: Path | None = None, options: Sequence[str] = ()) -> RunConfig:
-    """Join a TOML file, the flags that were given (not None) and `NAME.key=value` options; the latter win.
+    """Join a TOML file, the given flags (not None) and `NAME.key=value` options; later sources win.
 
-    Raises UsageError naming the key and the value that can't be.
+    Raises UsageError naming the invalid key and value.
     """
     merged: dict[str, Any] = {}
     tables: dict[str, dict[str, Any]] = {}
@@ -89,7 +89,7 @@ def load_config(flags: Mapping[str, Any], file: Path | None = None, options: Seq
         for key, value in _read_toml(file).items():
             if isinstance(value, dict):
                 tables[key] = dict(value)
-            elif key == "options":  # what tables and -o are joined into; a value here would be lost
+            elif key == "options":  # tables and -o fill it; a value here would be lost
                 raise UsageError(_no_key(key))
             else:
                 merged[key.replace("-", "_")] = value

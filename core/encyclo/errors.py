@@ -1,7 +1,7 @@
 """Every error that encyclo raises on purpose.
 
     EncycloError                 the work failed (exit code 1)
-    ├── UsageError               what was asked for can't be done as asked (exit code 2, nothing written)
+    ├── UsageError               the request can't be carried out (exit code 2, nothing written)
     │   ├── UnknownPluginError   no installed plugin has that name, or it lacks the hook
     │   ├── MissingDependencyError  an optional package isn't installed
     │   ├── ModelNotFoundError   the model could not be found
@@ -22,7 +22,7 @@ class EncycloError(Exception):
 
 
 class UsageError(EncycloError):
-    """What was asked for can't be done as asked; nothing has been written."""
+    """The request can't be carried out; nothing has been written."""
 
     exit_code = 2
 
@@ -36,7 +36,7 @@ class MissingDependencyError(UsageError):
 
 
 class ModelNotFoundError(UsageError):
-    """The model is no packaged name, local folder, .gguf file or hub id that can be loaded."""
+    """The model is no known package, local folder, .gguf file or hub id that can be loaded."""
 
 
 class RunDirectoryError(UsageError):
@@ -44,7 +44,7 @@ class RunDirectoryError(UsageError):
 
 
 class PluginError(EncycloError):
-    """A plugin failed to load, raised, or returned something it must not."""
+    """A plugin failed to load, raised an error, or returned an invalid result."""
 
 
 class CaptureError(EncycloError):

@@ -1,4 +1,4 @@
-"""Half precision that can't overflow: value = float16 * scale, one power-of-two scale a (sample, layer).
+"""Half precision that can't overflow: value = float16 * scale, with a power-of-two scale a (sample, layer).
 
 Scaling by a power of two is exact. The scale brings the largest magnitude of a layer's vector into
 [2^14, 2^15), well under float16's 65,504, so elements down to 2^-28 of the largest stay normal numbers

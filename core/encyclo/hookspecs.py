@@ -1,8 +1,8 @@
 """The hooks that a plugin can implement.
 
-All are `firstresult` and coarse: called once a unit or a stage, returning typed handles, so that hot loops
-are plain Python. A plugin implements a hook with the marker `encyclo.hookimpl`; it may take fewer arguments
-than the hook offers. Which plugin is called is chosen by name. `context` is an `encyclo.types.Context`.
+A plugin implements a hook with the marker `encyclo.hookimpl`, and may take fewer arguments than the hook offers.
+The user chooses the plugin by name. `context` is an `encyclo.types.Context`. All hooks are `firstresult` and
+coarse: they are called once a unit or a stage and return typed handles, so that hot loops are plain Python.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ hookspec = pluggy.HookspecMarker("encyclo")
 
 @hookspec(firstresult=True)
 def load_concepts(options: BaseModel | None) -> Iterable[Concept] | None:
-    """Yield the concepts of an encyclopedia, in a fixed order, ids unique.
+    """Yield the concepts of an encyclopedia, in a fixed order, with unique ids.
 
     `options` is the plugin's own options model, filled from the command line.
 
@@ -48,8 +48,8 @@ def load_concepts(options: BaseModel | None) -> Iterable[Concept] | None:
 def sample_prompts(concepts: Sequence[Concept], stage: int, context: Context) -> Iterable[Prompt] | None:
     """Yield at most `context.prompts_for(concept.id)` prompts for each concept, concept by concept.
 
-    What is yielded for a concept may depend on (seed, stage, concept) alone: draw from
-    `context.random(stage, concept.id)`. The span must hold the mention.
+    A concept's prompts may depend only on (seed, stage, concept): draw from
+    `context.random(stage, concept.id)`. The span must cover the mention.
 
         @hookimpl
         def sample_prompts(concepts, context):
@@ -62,7 +62,7 @@ def sample_prompts(concepts: Sequence[Concept], stage: int, context: Context) ->
 
 @hookspec(firstresult=True)
 def load_model(name: str, context: Context) -> Model | None:
-    """Return a handle of the model `name` on `context.device`. Weights are loaded on first use.
+    """Return the model `name` on `context.device`, as a handle. Load its weights on first use.
 
     @hookimpl
     def load_model(name, context):
@@ -74,10 +74,10 @@ def load_model(name: str, context: Context) -> Model | None:
 def capture_layers(
     prompts: Sequence[Prompt], layers: Sequence[int], pooling: str, context: Context
 ) -> Iterable[Samples] | None:
-    """Yield the prompts' hidden layers in batches, in any order; each batch knows its prompts' positions.
+    """Yield the prompts' hidden layers in batches, in any order; each batch has its prompts' positions.
 
-    `layers` are `hidden_states` indices from 0 to `context.model.depth`; `encyclo.pooling` says which tokens a
-    pooling averages.
+    `layers` are `hidden_states` indices from 0 to `context.model.depth`; `encyclo.pooling` gives the tokens that
+    a pooling averages.
 
         @hookimpl
         def capture_layers(prompts, layers, pooling, context):
@@ -95,10 +95,10 @@ def capture_layers(
 def check_capture(
     prompts: Sequence[Prompt], layers: Sequence[int], pooling: str, context: Context
 ) -> dict[str, float] | None:
-    """Check the capture on a handful of `prompts` before a run, in about a second (optional).
+    """Check the capture on a few `prompts` before a run, in about a second (optional).
 
-    Return each check's worst value, for run.json. Raise `encyclo.errors.CaptureError` naming the check and
-    both values if one fails: the run then stops.
+    Return each check's worst value, for run.json. If a check fails, raise `encyclo.errors.CaptureError` naming
+    the check and both values: the run then stops.
 
         @hookimpl
         def check_capture(prompts, layers, context):
@@ -123,9 +123,9 @@ def store_activations(location: Path, schema: Schema) -> Store | None:
 def train_interpreter(
     samples: SampleSet, concepts: Sequence[Concept], context: Context
 ) -> Interpreter | None:
-    """Train on the samples of `Split.TRAIN`, watch `Split.VALIDATION`; touch no other split.
+    """Train on the samples of `Split.TRAIN`, stop by `Split.VALIDATION`; read no other split.
 
-    docs/hooks.md has a whole one, which reads a block of rows at a time.
+    docs/hooks.md has a complete example, which reads a block of rows at a time.
 
         @hookimpl
         def train_interpreter(samples, concepts):
@@ -136,7 +136,7 @@ def train_interpreter(
 
 @hookspec(firstresult=True)
 def load_interpreter(folder: Path, context: Context) -> Interpreter | None:
-    """Load what the plugin's interpreter saved into `folder`, with the options that it was trained with.
+    """Load the interpreter that the plugin saved into `folder`, with the options it was trained with.
 
     @hookimpl
     def load_interpreter(folder):
@@ -146,9 +146,9 @@ def load_interpreter(folder: Path, context: Context) -> Interpreter | None:
 
 @hookspec(firstresult=True)
 def score_confidence(interpreter: Interpreter, samples: SampleSet, context: Context) -> Scores | None:
-    """Say how far each concept's reading can be trusted, from samples that training never saw.
+    """Return how far each concept's reading can be trusted, measured on samples that training never saw.
 
-    `context.natural` has sentences by other authors, where there are any. docs/hooks.md has a whole one.
+    `context.natural` has sentences by other authors, if there are any. docs/hooks.md has a complete example.
 
         @hookimpl
         def score_confidence(interpreter, samples):
@@ -160,9 +160,9 @@ def score_confidence(interpreter: Interpreter, samples: SampleSet, context: Cont
 
 @hookspec(firstresult=True)
 def end_run(metrics: Mapping[str, Any], context: Context) -> str | None:
-    """Say something at the end of a run: called for each wrapper that was opted in (optional).
+    """Return a remark at the end of a run: called for each wrapper given by --with (optional).
 
-    `metrics` is what metrics.json holds. Return what a person should read after the run's summary.
+    `metrics` is the content of metrics.json. The remark is printed after the run's summary.
 
         @hookimpl
         def end_run(metrics):

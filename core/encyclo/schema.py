@@ -1,4 +1,4 @@
-"""What an encyclopedia holds, the same in every store: attributes, concepts, samples, signatures.
+"""The content of an encyclopedia, the same in every store: attributes, concepts, samples, signatures.
 
 attrs         format model weights_sha256 layers pooling hidden_size stage run_id created encyclo_version
               config (JSON), and layer_index: each layer's non-negative hidden_states index
@@ -51,7 +51,7 @@ SAMPLES = {
     "prompt": Array(TEXT, ("n",)),
     "span": Array("int32", ("n", 2)),
 }
-"""What a part holds as well."""
+"""The columns of a part, too."""
 HIERARCHY: dict[str, dict[str, Array]] = {
     "concepts": {
         **{name: Array(TEXT, ("C",)) for name in ("id", "name", "definition", "category")},
@@ -69,9 +69,9 @@ HIERARCHY: dict[str, dict[str, Array]] = {
 
 
 def check_shapes(found: Mapping[str, tuple[Array, tuple[int, ...]]]) -> None:
-    """Compare arrays' shapes with each other: a letter is one length everywhere. Raises ValueError.
+    """Check that each letter stands for one length in all arrays. Raises ValueError.
 
-    `found` gives, by path, what the array should be and the shape that it has.
+    `found` gives, by path, the expected array and the actual shape.
     """
     lengths: dict[str, int] = {}
     for path, (array, shape) in found.items():
@@ -88,12 +88,12 @@ def check_shapes(found: Mapping[str, tuple[Array, tuple[int, ...]]]) -> None:
 
 @dataclass(frozen=True)
 class Schema:
-    """What a store needs to know before the first part."""
+    """What a store needs before the first part."""
 
     layers: tuple[int, ...]
-    """As asked for: negative ones count from the end."""
+    """As the user named them: negative ones count from the end."""
     layer_index: tuple[int, ...]
-    """The same as indices into the model library's hidden_states."""
+    """The same layers as indices into the model library's hidden_states."""
     hidden_size: int
 
 
@@ -121,7 +121,7 @@ class Part:
         return half_precision.decode(self.activations, self.scale)
 
     def columns(self) -> Columns:
-        """Return all but activations and prompts."""
+        """Return the columns other than activations and prompts."""
         return Columns(self.scale, self.concept, self.stage, self.family, self.span)
 
     def take(self, rows: NDArray[np.int64]) -> Part:
@@ -135,7 +135,7 @@ class Part:
     def checksum(self, sums: crc.Sums | None = None) -> str:
         """Return a sha256 over the content, independent of the file format that holds it.
 
-        Activations enter by the crc32 of each vector, `crc.of(activations)`: `sums`, where they are known.
+        Activations enter by the crc32 of each vector, `crc.of(activations)`; pass it as `sums` if it is known.
         """
         digest = hashlib.sha256()
         for field in dataclasses.fields(self):
@@ -153,13 +153,13 @@ class Part:
 
     @staticmethod
     def join(parts: Sequence[Part]) -> Part:
-        """Return the parts' rows one after another; at least one part."""
+        """Concatenate parts; at least one."""
         return Part(**_joined(Part, parts))
 
 
 @dataclass(frozen=True)
 class Columns:
-    """The samples' small columns, as in `Part`: what is kept in memory where the activations are not."""
+    """The samples' small columns, as in `Part`: held in memory even if the activations are not."""
 
     scale: NDArray[np.float32]
     concept: NDArray[np.int32]
@@ -172,12 +172,12 @@ class Columns:
 
     @staticmethod
     def read(column: Callable[[str], Any]) -> Columns:
-        """Return the columns that `column` gives by name; equal families, of which there are few, share a text."""
+        """Return the columns that `column` gives by name; equal families share one string."""
         values = {field.name: column(field.name) for field in dataclasses.fields(Columns)}
         return Columns(**{**values, "family": [sys.intern(name) for name in values["family"]]})
 
     def samples(self, rows: NDArray[np.int64], activations: NDArray[np.float16], prompts: list[str]) -> Part:
-        """Return whole samples: the columns' `rows`, with their activations and prompts."""
+        """Return complete samples: the columns' `rows` with their activations and prompts."""
         return Part(
             activations=activations,
             scale=self.scale[rows],
@@ -190,7 +190,7 @@ class Columns:
 
     @staticmethod
     def join(columns: Sequence[Columns]) -> Columns:
-        """Return the rows one after another; at least one item."""
+        """Concatenate columns; at least one item."""
         return Columns(**_joined(Columns, columns))
 
 
@@ -204,7 +204,7 @@ def _joined(table: type[Any], items: Sequence[Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class ConceptTable:
-    """The rows of /concepts/: one a concept, in the run's order."""
+    """The rows of /concepts/, one a concept, in the run's order."""
 
     id: list[str]
     name: list[str]
@@ -251,7 +251,7 @@ class Attributes:
 
 @dataclass(frozen=True)
 class Book:
-    """Everything about an encyclopedia but its samples."""
+    """An encyclopedia without its samples."""
 
     attributes: Attributes
     concepts: ConceptTable

@@ -1,4 +1,4 @@
-"""Seeds that depend on what is sampled, never on the order or the worker that samples it."""
+"""Seeds that depend on what is sampled, not on the order of work or the worker."""
 
 import hashlib
 import json

@@ -24,13 +24,13 @@ class ConsoleProgress:
         self._console = Console(stderr=True, highlight=False, soft_wrap=True)
 
     def stage(self, title: str) -> None:
-        """Say what begins now."""
+        """Announce the step that begins."""
         if not self._quiet:
             self._console.print(title, markup=False)
 
     @contextmanager
     def track(self, title: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
-        """Show a bar while the block runs; call what is given with each amount done."""
+        """Show a bar while the block runs; the block gets a function to call with each amount done."""
         if self._quiet or total == 0:
             yield lambda _: None
         elif self._console.is_terminal:
@@ -59,7 +59,7 @@ class ConsoleProgress:
 
 
 class _Counter:
-    """Counts, and knows the rate since the first call."""
+    """Counts what is done, and its rate since the start."""
 
     def __init__(self, total: int) -> None:
         self.total, self.done = total, 0

@@ -1,4 +1,4 @@
-"""What the core and its plugins hand each other: concepts, prompts, samples and the typed handles.
+"""The types that the core and its plugins exchange: concepts, prompts, samples and handles.
 
 Shapes use these letters: n samples, L captured layers, H hidden size, C concepts.
 """
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     Integers = NDArray[np.int32]
 
 Bulk = Mapping[str, Sequence[tuple[int, int]]]
-"""Where in files activations lie: (offset, bytes) by the file's path, rising and apart."""
+"""The byte ranges of activations: (offset, bytes) by the file's path, ascending, not overlapping."""
 
 POOLINGS = ("span", "last", "mean", "mean-all")
 
@@ -44,9 +44,9 @@ class Concept:
     """Id of a broader concept."""
     aliases: tuple[str, ...] = ()
     countable: bool | None = None
-    """For nouns: takes `a` and a plural. None where the source does not say."""
+    """For nouns: whether it takes `a` and a plural. None if the source doesn't say."""
     examples: tuple[str, ...] = ()
-    """Sentences by other authors that mention the concept: for evaluation only, never for training."""
+    """Sentences by other authors that mention the concept, for evaluation only."""
     broader_name: str = ""
     """The broader concept's name, whether or not it has an entry in the same encyclopedia."""
 
@@ -55,8 +55,9 @@ class Concept:
 class Prompt:
     """A text about one concept.
 
-    `concept` is the concept's id; `span` the character range `[start, end)` of its mention, or None where
-    the text describes the concept without naming it; `family` the template or generator it came from.
+    concept: the concept's id
+    span:    the character range `[start, end)` of its mention; None if the text does not name the concept
+    family:  the template or generator that the text came from
     """
 
     concept: str
@@ -67,11 +68,11 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True)
 class Samples:
-    """Captured activations of some of the prompts that were handed to `capture_layers`.
+    """Captured activations: one batch of the prompts handed to `capture_layers`.
 
-    positions:   int64 [n], each sample's place in the prompts handed in
+    positions:   int64 [n], each sample's index in the prompts handed in
     activations: float32 [n, L, H]
-    tokens:      tokens of these prompts; tokens_computed: tokens that went through the model for them
+    tokens:      the number of tokens in these prompts; tokens_computed: how many the model computed
     """
 
     positions: NDArray[np.int64]
@@ -81,7 +82,7 @@ class Samples:
 
 
 class Split(enum.IntEnum):
-    """What a sample may be used for. Whole prompt families go to one split."""
+    """What a sample may be used for. A prompt family is in one split as a whole."""
 
     TRAIN = 0
     VALIDATION = 1
@@ -91,10 +92,10 @@ class Split(enum.IntEnum):
 
 @dataclass(frozen=True)
 class SampleSet:
-    """Samples as interpreters and scorers see them: small columns at hand, activations read by row.
+    """Samples for interpreters and scorers: small columns in memory, activations read by row.
 
     concept: int32 [n], index into the run's concepts
-    named:   bool [n], False where the prompt only describes its concept
+    named:   bool [n], False if the prompt describes its concept without naming it
     family:  int32 [n], index into `families`
     split:   int8 [n], a `Split` value
     fetch:   rows (int64 [k]) -> float32 [k, L, H]
@@ -112,13 +113,13 @@ class SampleSet:
         return len(self.concept)
 
     def rows(self, *splits: Split) -> NDArray[np.int64]:
-        """Return the row numbers (ascending) that belong to any of `splits`."""
+        """Return the rows of `splits`, ascending."""
         import numpy as np
 
         return np.flatnonzero(np.isin(self.split, [int(s) for s in splits]))
 
     def named_rows(self, *splits: Split) -> NDArray[np.int64]:
-        """Return those of `rows(*splits)` whose prompt names its concept: what confidences are about."""
+        """Return the rows of `splits` whose prompt names its concept: confidences are about these."""
         rows = self.rows(*splits)
         return rows[self.named[rows]]
 
@@ -129,7 +130,7 @@ class SampleSet:
 
 @dataclass(frozen=True)
 class Signatures:
-    """Each concept's mean over its samples that mention it.
+    """Each concept's mean over the samples that mention it.
 
     mean, variance: float32 [C, L, H] (zeros where count is 0); count: int32 [C]
     """
@@ -141,13 +142,13 @@ class Signatures:
 
 @dataclass(frozen=True)
 class Scores:
-    """How far each entry can be trusted.
+    """How far to trust each entry.
 
-    confidence, low, high: float32 [C]: the calibrated probability that the interpreter names the concept
-    right from one fresh sample, and its 95% interval; NaN where the run could not measure it.
-    calibration: the `calibration` object of metrics.json.
-    calibrator: an `encyclo.statistics.confidence.Calibrator`, by which everything that reads with this interpreter
-    turns scores into confidences. None: the core fits one of its own.
+    confidence, low, high: float32 [C], the calibrated probability that the interpreter names the concept
+    correctly from one new sample, and its 95% interval; NaN where the run could not measure it
+    calibration: the `calibration` object of metrics.json
+    calibrator: the `encyclo.statistics.confidence.Calibrator` that turns this interpreter's scores into
+    confidences wherever it reads; None: the core fits one
     """
 
     confidence: Floats
@@ -159,30 +160,30 @@ class Scores:
 
 @runtime_checkable
 class Interpreter(Protocol):
-    """Reads activations, names concepts."""
+    """Names the concepts in activations."""
 
     concepts: list[str]
     """Concept ids, in the order of `read`'s columns."""
 
     def read(self, activations: Floats) -> Floats:
-        """Score every concept: float32 [n, L, H] -> float32 [n, C], a higher score is a better match."""
+        """Score every concept: float32 [n, L, H] -> float32 [n, C]; a higher score is a better match."""
         ...
 
     def add_concepts(self, ids: Sequence[str], signatures: Floats) -> None:
-        """Learn new concepts from their signatures, float32 [k, L, H], without training again."""
+        """Add concepts by their signatures, float32 [k, L, H], without training again."""
         ...
 
     def save(self, folder: Path) -> None:
-        """Write model.safetensors and config.json into `folder`, which exists."""
+        """Write model.safetensors and config.json into the existing `folder`."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """How a generated text begins; what comes next is drawn by a random generator of its own.
+    """The beginning of a generated text; the rest is drawn with a random generator of its own.
 
-    At temperature 0 the likeliest token comes next, whatever the seed. The text should hold one of the
-    `required_words`: a model may make them likelier until one of them stands in it.
+    At temperature 0 the likeliest token comes next, whatever the seed. The text should contain one of the
+    `required_words`: a model may raise their probability until it does.
     """
 
     text: str
@@ -192,15 +193,15 @@ class Opening:
 
 
 class Model(Protocol):
-    """A language model, loaded on first use; reading its description loads no weights.
+    """A language model. Its description is there at once; weights are loaded on first use.
 
-    One that knows the terms of its weights has them as `licence`, a text, which run.json records. One that can
-    write text is a `TextGenerator` as well; samplers do without where it isn't.
+    It may have `licence`, the terms of its weights as a text, which run.json records. A model that can write
+    text is a `TextGenerator` as well; samplers must work without one.
     """
 
     name: str
     source: str
-    """Which weights these are, in words."""
+    """Where the weights come from, in words."""
     depth: int
     """The largest `hidden_states` index: 0 is the embedding, `depth` the output after the final norm."""
     hidden_size: int
@@ -209,36 +210,36 @@ class Model(Protocol):
 
     @property
     def weights_sha256(self) -> str:
-        """Hash of the weight files."""
+        """A hash of the weight files."""
         ...
 
     def forward(self, texts: Sequence[str], layers: Sequence[int]) -> list[Floats]:
-        """Hidden states of each text at every token: one float32 [tokens, L, H] a text."""
+        """Return the hidden states of every token, one float32 [tokens, L, H] for each text."""
         ...
 
     def tokens(self, text: str) -> list[tuple[int, int]]:
-        """Return the character range of each token that `forward` gives states for; (0, 0) for special ones."""
+        """Return the character range of each token of `forward`'s states; (0, 0) for special tokens."""
         ...
 
 
 @runtime_checkable
 class TextGenerator(Protocol):
-    """What a model has that can write text; a model need not be one."""
+    """A model that can write text; optional."""
 
     def generate(
         self, prefix: str, openings: Sequence[Opening], max_new_tokens: int, stop: str | None = None
     ) -> list[str]:
-        """Continue `prefix` followed by each opening's text; the continuations alone are returned.
+        """Return a continuation of `prefix` plus each opening's text, without prefix and opening.
 
-        `stop` is a regular expression: a continuation ends at the end of its first match, at the model's own
-        end, or after `max_new_tokens`. It depends on the prefix, its own opening, `max_new_tokens` and `stop`,
-        never on the other openings.
+        A continuation ends after the first match of the regular expression `stop`, at the model's end token, or
+        after `max_new_tokens`. It depends on the prefix, its own opening, `max_new_tokens` and `stop`, never on
+        the other openings.
         """
         ...
 
 
 class RowReader(Protocol):
-    """Samples that can be read by row; row numbers rise, `layers` are places in the schema's layers."""
+    """Reads samples by row. Rows must be ascending; `layers` are indices into the schema's layers."""
 
     def columns(self) -> Columns:
         """Return every row's small columns."""
@@ -247,7 +248,7 @@ class RowReader(Protocol):
     def activations(
         self, rows: NDArray[np.int64], layers: Sequence[int] | None = None
     ) -> NDArray[np.float16]:
-        """Return activations as stored: float16 [k, len(layers), H], all layers if None."""
+        """Return activations as stored: float16 [k, len(layers), H]; None means all layers."""
         ...
 
     def samples(self, rows: NDArray[np.int64]) -> Part:
@@ -255,25 +256,25 @@ class RowReader(Protocol):
         ...
 
     def close(self) -> None:
-        """Let go of files."""
+        """Close the files."""
         ...
 
 
 class Reader(Protocol):
     """A finalised encyclopedia, opened for reading.
 
-    One that is a `RowReader` as well is read by row; without `columns` and `activations` its samples are held in
-    memory.
+    If it is a `RowReader` as well, it is read by row; if it has no `columns` and `activations`, its samples are
+    held in memory.
     """
 
     book: Book
 
     def owners(self) -> Integers:
-        """Return each sample's concept: int32 [n], rows of the concept table."""
+        """Return each sample's concept, int32 [n], as a row of the concept table."""
         ...
 
     def samples(self, rows: slice | NDArray[np.int64]) -> Part:
-        """Return samples by row; an array of rows must rise."""
+        """Return samples by row; an array of rows must be ascending."""
         ...
 
     def close(self) -> None:
@@ -282,36 +283,36 @@ class Reader(Protocol):
 
 
 class Store(Protocol):
-    """Keeps samples. The core owns units, ids, commits and resume; a store writes and reads parts.
+    """Writes and reads parts, which hold samples. Units, ids, commits and resuming are the core's.
 
-    What a part keeps in files is named parts/NAME, parts/NAME.* or lies in a folder of such a name: the core
-    compares these bytes before it lets the store read them, and removes what never committed. Two more methods
-    are used where a store has them:
+    A part's files are parts/NAME, parts/NAME.* or files in a folder of such a name. The core compares their
+    checksums before the store reads them, and removes parts that were never committed. A store may have two
+    more methods:
 
-        open_part(name) -> RowReader    so that a large run is not read whole
-        bulk_ranges() -> Bulk           where in the encyclopedia's files activations lie, by the files' paths below
-                                        it, "" for itself; opening then need not read through them
+        open_part(name) -> RowReader    reads a part by row, so that a large run need not fit in memory
+        bulk_ranges() -> Bulk           the activations' byte ranges, by the files' paths below the encyclopedia
+                                        ("" for itself); opening then need not read these bytes
 
-    Bulk is the bytes of samples' activations and nothing else: the core compares them sample by sample when they
-    are read, and all other bytes before anything is read.
+    A Bulk covers the bytes of activations and no others: the core compares these sample by sample when they are
+    read, and all other bytes before anything is read.
     """
 
     def write_part(self, name: str, part: Part) -> Bulk | None:
-        """Write one part whole; when this returns it survives a power cut. An old one is replaced.
+        """Write one part; replace an old one. When this returns, the part must survive a power cut.
 
-        A store may return where in the part's files activations lie, by the files' paths below parts/.
+        A store may return the activations' byte ranges, by the files' paths below parts/.
         """
         ...
 
     def read_part(self, name: str) -> Part:
-        """Read back a part that was written whole."""
+        """Read a part that `write_part` wrote."""
         ...
 
     def finalise(self, parts: Sequence[str], book: Book) -> Path:
         """Join `parts`, in that order, and `book` into one encyclopedia; replace an old one atomically.
 
-        Return its path: a file or folder directly in the run directory. It may have any name that doesn't begin
-        with a dot and isn't that of something else there (`checksums.OWN_NAMES`).
+        Return its path: a file or folder directly in the run directory. Its name must not begin with a dot or be
+        one that the run uses (`checksums.OWN_NAMES`).
         """
         ...
 
@@ -321,49 +322,49 @@ class Store(Protocol):
 
 
 class Progress(Protocol):
-    """Tells a person how far a piece of long work is."""
+    """Shows the progress of long work."""
 
     def stage(self, title: str) -> None:
-        """Say what begins now."""
+        """Announce the step that begins."""
         ...
 
     def track(self, title: str, total: int, unit: str) -> AbstractContextManager[Callable[[int], None]]:
-        """Show a bar while the block runs; the function that the block is given adds to it."""
+        """Show a bar while the block runs; the block gets a function that adds to the amount done."""
         ...
 
 
 @dataclass
 class Context:
-    """What a plugin may use besides its arguments. Every plugin gets its own, with its own options."""
+    """What a plugin may use besides its arguments. Each plugin gets its own context, with its own options."""
 
     seed: int
     device: str
     options: BaseModel | None
     folder: Path
-    """A folder in the run for what the plugin wants to keep; made by whoever writes first."""
+    """A folder in the run for the plugin's own files; the plugin creates it."""
     model: Model | None = None
     pooling: str = "span"
     prompts_wanted: int = 10
-    """Prompts a concept that a stage usually asks for."""
+    """The usual number of prompts a concept in a stage."""
     wanted: Mapping[str, int] | None = None
-    """Where the run asks for other numbers: prompts by concept id. Ask `prompts_for`."""
+    """Prompts by concept id, if the run wants other numbers. Call `prompts_for` instead."""
     capture: Callable[[Sequence[Prompt]], Floats] | None = field(default=None, repr=False)
-    """For samplers of later stages: the run's capture, n prompts -> float32 [n, L, H], ready for `interpreter`."""
+    """For samplers of later stages: the run's capture, n prompts -> float32 [n, L, H], as `interpreter` reads."""
     all_concepts: Sequence[Concept] = field(default=(), repr=False)
-    """For samplers of later stages: the run's concepts, of which they are asked about some."""
+    """For samplers of later stages: all concepts of the run, not only those to sample."""
     natural: SampleSet | None = None
-    """For scorers: sentences by other authors that mention concepts, which training never saw; None without any."""
+    """For scorers: sentences by other authors that mention concepts and that training never saw; may be None."""
     judging: bool = False
-    """A sampler is asked for prompts that only judge: never the ones that make samples."""
+    """For samplers: give prompts that only judge, never those that become samples."""
     interpreter: Interpreter | None = None
     scores: Scores | None = None
     signatures: Signatures | None = None
     progress: Progress | None = None
 
     def prompts_for(self, concept: str) -> int:
-        """Return how many prompts the run wants of the concept with this id."""
+        """Return the number of prompts that the run wants of the concept with this id."""
         return self.prompts_wanted if self.wanted is None else self.wanted[concept]
 
     def random(self, stage: int, concept: str) -> Random:
-        """Return a random generator that depends on (run seed, stage, concept id) and on nothing else."""
+        """Return a random generator that depends only on (run seed, stage, concept id)."""
         return Random(derive_seed(self.seed, stage, concept))

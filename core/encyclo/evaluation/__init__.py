@@ -1,6 +1,6 @@
-"""`encyclo evaluate` and `encyclo converge`: figures that a finished run is measured by afterwards.
+"""`encyclo evaluate` and `encyclo converge`: measure a finished run.
 
-Scorers written for encyclo 0.1 import `read_in_batches` and `true_ranks` from here; both stand in
+Scorers written for encyclo 0.1 import `read_in_batches` and `true_ranks` from here; both are now in
 `encyclo.statistics.accuracy`.
 """
 

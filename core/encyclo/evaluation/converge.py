@@ -1,4 +1,4 @@
-"""`encyclo converge`: how far a run's signatures have converged, over samples, and by the older protocol.
+"""`encyclo converge`: measure how far a run's signatures have converged, also by the older protocol.
 
 converge ── convergence_table    the table by layer, and the curve, from the run's own samples: no model
          ├─ older_protocol      the same prompts captured anew with the pooling mean-all at layer -1
@@ -11,10 +11,10 @@ convergence.json (null where nothing could be measured):
              within_5pct_centred, samples_to_5pct_median, samples_to_95pct_raw, samples_to_10pct_centred,
              samples_to_10pct_adjusted, concepts}}, as metrics.json's `convergence` (see convergence.py)
     curve    {layer: {samples: [2, 4, 8, …], concepts: […], raw: […], centred: […], adjusted: […], cosine: […],
-             null: […], exponent}}: the same figures where each concept has only so many samples, drawn anew for
-             each split. `exponent` is the slope of log(adjusted) over log(samples), -0.5 for independent samples.
-             Up to the point that half of the concepts reach, all points are of the same concepts; beyond it, of
-             those that have so many: `concepts` says how many.
+             null: […], exponent}}: the same figures with fewer samples a concept, drawn anew for each split.
+             `exponent` is the slope of log(adjusted) over log(samples), -0.5 for independent samples. `concepts`
+             is the number of concepts at each point: the same ones up to the largest number of samples that half
+             of the concepts have; beyond it, those that have enough.
     older    {pooling, layer, concepts, samples, most, figures, here}: a row of `layers` by the older protocol, and
              `here`, {layer: row}, by this run's pooling for the very same prompts (at most `most` a concept); or null
 """
@@ -49,12 +49,12 @@ from encyclo.types import Progress, Prompt, SampleSet
 FILE = "convergence.json"
 OLDER_POOLING, OLDER_LAYER = "mean-all", -1
 OLDER_CONCEPTS, OLDER_SAMPLES = 200, 20
-"""The older protocol is captured for at most so many concepts, with at most so many prompts each: its templates
-were 20."""
+"""The most concepts that are captured for the older protocol, and the most prompts of each: it had 20
+templates."""
 
 
 class OlderProtocol(Figures):
-    """A row of the table by the older protocol, and `here`, by this run's pooling for the very same prompts."""
+    """A row of the table by the older protocol, and `here`, by this run's pooling for the same prompts."""
 
     pooling: str
     layer: int
@@ -66,7 +66,7 @@ class OlderProtocol(Figures):
 
 
 class Convergence(Figures):
-    """What convergence.json holds: see the module."""
+    """The content of convergence.json: see the module."""
 
     run_id: str
     seed: int
@@ -81,11 +81,11 @@ class Convergence(Figures):
 
 
 def converge(path: Path, progress: Progress, device: str = "auto", older: bool = True) -> Convergence:
-    """Measure a run's convergence, write convergence.json into it, return its content.
+    """Measure a run's convergence, write convergence.json, return its content.
 
-    An unfinished run is measured on what it has committed. Without `older` no model is loaded. The same run
-    gives the same figures. Raises UsageError (or a kind of it) if the older protocol needs concepts or weights
-    that are no longer those of the run, DamagedError for damaged samples.
+    An unfinished run is measured on its committed samples. Without `older`, no model is loaded. The same run
+    gives the same figures. Raises UsageError (or a subclass) if the older protocol needs concepts or weights
+    that have changed since the run, DamagedError for damaged samples.
     """
     with open_run(path) as book:
         samples, seed = sample_set(book.source, book.layers), int(book.record["config"]["seed"])
@@ -111,7 +111,7 @@ def converge(path: Path, progress: Progress, device: str = "auto", older: bool =
 def measure_by_layer(
     samples: SampleSet, concepts: int, seed: int
 ) -> tuple[dict[str, LayerConvergence] | None, dict[str, LayerCurve] | None]:
-    """Return the table and the curve of these samples by layer; None where nothing can be measured."""
+    """Return the table and the curve of these samples by layer; None if nothing can be measured."""
     if not samples.named.any():
         return None, None
     signatures, contexts = estimate(samples, concepts)
@@ -123,7 +123,7 @@ def measure_by_layer(
 def older_protocol(
     book: Encyclopedia, samples: SampleSet, progress: Progress, device: str
 ) -> OlderProtocol | None:
-    """Capture the run's own prompts as the older work did and compare; None where no two concepts have enough."""
+    """Capture the run's prompts by the older protocol and compare; None if no two concepts have enough samples."""
     seed = int(book.record["config"]["seed"])
     rows = older_rows(samples, book.concepts, seed)
     if len(rows) == 0:
@@ -146,7 +146,7 @@ def older_protocol(
 
 
 def older_rows(samples: SampleSet, names: Sequence[str], seed: int) -> NDArray[np.int64]:
-    """Return the rows to capture anew, rising: named samples of up to 200 concepts, drawn by the seed."""
+    """Return the rows to capture again, ascending: named samples of at most 200 concepts, drawn by the seed."""
     rows = np.flatnonzero(samples.named)
     count = np.bincount(samples.concept[rows], minlength=len(names))
     enough = np.flatnonzero(count >= FEWEST).tolist()
@@ -162,7 +162,7 @@ def older_rows(samples: SampleSet, names: Sequence[str], seed: int) -> NDArray[n
 
 
 def _prompts(book: Encyclopedia, rows: NDArray[np.int64], ids: Sequence[str]) -> list[Prompt]:
-    """Return the prompts of these rows, each of the concept with its id."""
+    """Return the prompts of these rows, with their concepts' ids."""
     part = book.source.samples(rows)
     spans = [(int(a), int(b)) for a, b in part.span]
     return [Prompt(i, t, s, f) for i, t, s, f in zip(ids, part.prompt, spans, part.family, strict=True)]

@@ -1,8 +1,8 @@
-"""`encyclo evaluate`: climb the evaluation ladder of a finished run and write what was measured into it.
+"""`encyclo evaluate`: measure every rung of the ladder on a finished run and write the figures into it.
 
-evaluate ── reopen_run                configuration, concepts and model are the run's, or it refuses
+evaluate ── reopen_run                check that configuration, concepts and model are the run's
          ├─ read_heldout, _natural    the run's own interpreter, and its baselines trained again
-         ├─ unseen_concepts           described and unseen
+         ├─ unseen_concepts           the rungs described and unseen
          └─ write                     calibration.json, report.html, metrics.json: each replaced atomically
 """
 
@@ -31,10 +31,10 @@ from encyclo.types import Interpreter, Progress, SampleSet, Split
 
 
 def evaluate(path: Path, progress: Progress, device: str = "auto", limit: int = LIMIT) -> Metrics:
-    """Measure every rung on the finished run in `path`, write the results there, return all of its figures.
+    """Measure every rung on the finished run in `path`, write the results there, return all figures.
 
-    `limit` is the most sentences and the most definitions that are captured. The same run gives the same figures.
-    Raises UsageError (or a kind of it) if the run is not finished or can't be gone on with.
+    At most `limit` sentences and at most `limit` definitions are captured. The same run gives the same figures.
+    Raises UsageError (or a subclass) if the run is not finished or can't be reopened.
     """
     record = read_record(path)
     require_finished(path)
@@ -55,7 +55,7 @@ def evaluate(path: Path, progress: Progress, device: str = "auto", limit: int = 
 def climb(
     run: OpenRun, commits: Sequence[Commit], samples: SampleSet, own: Interpreter, limit: int
 ) -> tuple[dict[str, Any], dict[str, Any] | None]:
-    """Return ({rung: {interpreter: figures}}, {interpreter: the unfamiliar}); writes calibration.json."""
+    """Return ({rung: {interpreter: figures}}, {interpreter: `unfamiliar` figures}); write calibration.json."""
     config, distribution = run.session.config, confidence.training_distribution(samples)
     natural = NaturalSentences(run, limit).rung(commits)
     if natural:
@@ -82,7 +82,7 @@ def climb(
 def read_heldout(
     run: OpenRun, interpreter: Interpreter, samples: SampleSet, distribution: TrainingDistribution
 ) -> Accuracy | None:
-    """Read the families that training did not see: accuracy on those that test, calibration over families."""
+    """Read families that training did not see: accuracy on those that test, calibration over families."""
     session = run.session
     test = RungSamples(samples, samples.named_rows(Split.TEST))
     found, _ = measure(interpreter, test, session.concepts, distribution, session.config.seed)
@@ -99,7 +99,7 @@ def read_heldout(
 def read_natural(
     run: OpenRun, interpreter: Interpreter, natural: RungSamples, distribution: TrainingDistribution
 ) -> Accuracy | None:
-    """Read the natural sentences; calibration is judged on concepts that it was not fitted on."""
+    """Read the natural sentences; measure calibration on concepts that it was not fitted on."""
     seed = run.session.config.seed
     found, readings = measure(interpreter, natural, run.session.concepts, distribution, seed)
     if found is None:
@@ -109,6 +109,6 @@ def read_natural(
 
 
 def write(path: Path, metrics: Metrics, interpreter: Interpreter | None = None) -> None:
-    """Replace the page, then metrics.json: a crash between them leaves the old figures, to be measured again."""
+    """Replace the page, then metrics.json: after a crash in between, the old figures can be measured again."""
     report_run(path, metrics, interpreter)
     write_metrics(path, metrics)

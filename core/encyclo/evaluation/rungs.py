@@ -1,8 +1,8 @@
-"""The evaluation ladder: what each rung reads, and what is measured on it.
+"""The rungs of the evaluation ladder: their samples and their figures.
 
-What a rung reads is a `SampleSet` that training never sees: sentences that mention a concept (`natural`),
-definitions that don't name it (`described`), or samples of held-out families and concepts. Everything that is
-measured on it, for an interpreter and for each baseline alike, is in `measure`.
+A rung reads a `SampleSet` that training never sees: sentences that mention a concept (`natural`), definitions
+that don't name it (`described`), or samples of held-out families and concepts. `measure` computes its figures, the
+same for the interpreter and each baseline.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ Word: forgiveness
 
 Definition: {}
 Word:"""
-"""What a definition is read in: after three examples a causal model's last token is about to say the word."""
+"""The prompt of a definition: after three examples, a causal model's last token is about to say the word."""
 LIMIT = 10_000
-"""Prompts that `encyclo evaluate` captures for a rung, drawn evenly over concepts."""
+"""The most prompts that `encyclo evaluate` captures for a rung, drawn evenly over concepts."""
 
 
 def described_prompts(concepts: Sequence[Concept], seed: int, limit: int) -> tuple[list[Prompt], int]:
-    """Return definitions in their frame, in the run's order, and how many were left out for naming their concept."""
+    """Return definitions in FRAME, in the run's order, and how many were left out because they name their concept."""
     chosen: list[tuple[int, str]] = []
     left_out = 0
     for place in draw_concepts(concepts, seed):
@@ -46,7 +46,7 @@ def described_prompts(concepts: Sequence[Concept], seed: int, limit: int) -> tup
         if not definition or len(chosen) == limit:
             continue
         text = FRAME.format(definition)
-        # The whole prompt: the frame's own examples name a concept or two.
+        # The whole prompt: the frame's examples name concepts too.
         if names_itself(concepts[place], text):
             left_out += 1
         else:
@@ -55,7 +55,7 @@ def described_prompts(concepts: Sequence[Concept], seed: int, limit: int) -> tup
 
 
 def capture_definitions(run: OpenRun, limit: int) -> RungSamples | None:
-    """Capture the definitions that don't name their concept; None where there is none."""
+    """Capture the definitions that don't name their concept; None if there are none."""
     prompts, left_out = described_prompts(run.session.concepts, run.session.config.seed, limit)
     if not prompts:
         return None
@@ -64,13 +64,13 @@ def capture_definitions(run: OpenRun, limit: int) -> RungSamples | None:
 
 
 def check_apart(training: SampleSet, judging: RungSamples, rung: str) -> None:
-    """Refuse a rung that reads a family which training read as well. Raises EncycloError."""
+    """Raise EncycloError if a rung reads a family that training read too."""
     rows = training.rows(Split.TRAIN, Split.VALIDATION)
     used = {training.families[f] for f in np.unique(training.family[rows])}
     read = {judging.samples.families[f] for f in np.unique(judging.samples.family[judging.rows])}
     if both := leaked_families(used, read):
         raise EncycloError(
-            f"The rung {rung} can't be judged: training read prompts of the family {min(both)!r} as well; "
+            f"The rung {rung} can't be measured: training read prompts of its family {min(both)!r}; "
             "give the sampler's families other names."
         )
 
@@ -84,7 +84,7 @@ def measure(
 ) -> tuple[Accuracy | None, Readings]:
     """Return the figures of one interpreter on one rung (without calibration), and the readings.
 
-    `concepts` are the candidates, in the interpreter's order, which the rung's samples count in.
+    `concepts` are the candidates, in the interpreter's order; the rung's samples index them.
     """
     samples, rows = rung.samples, rung.rows
     readings = confidence.collect_readings(interpreter, samples, rows, distribution)
@@ -105,7 +105,7 @@ def measure(
 def _null(
     interpreter: Interpreter, samples: SampleSet, rows: NDArray[np.int64], candidates: int, seed: int
 ) -> Accuracy | None:
-    """Return the accuracy with the concepts shuffled: what chance and the candidates' own shares give."""
+    """Return the accuracy with the concepts shuffled: the effect of chance and of frequent candidates."""
     if candidates < 2:
         return None
     wrong = accuracy.shuffled(samples.concept, candidates, seed)

@@ -1,8 +1,8 @@
-"""Concepts that training never saw: an interpreter trained without a fifth of them, which then join by signature.
+"""Concepts that training never saw: train without a fifth of them, then add these by signature.
 
-The rungs are `unseen` (samples of theirs from prompt families that judge) and `described` (their definitions),
-both ranked among all concepts. No sample of theirs, named or not, is in this training. Before they join
-they are what an encyclopedia lacks, and show how sure the interpreter is of a concept without an entry.
+The rungs are `unseen` (their samples from held-out prompt families) and `described` (their definitions), both
+ranked among all concepts. None of their samples, named or not, is in this training. Before they are added, they
+show how sure the interpreter is of a concept without an entry.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from encyclo.statistics.splits import leaked_prompts, unseen_concepts
 from encyclo.types import Concept, Interpreter, SampleSet, Split
 
 WATCHED = 10
-"""Of so many trained concepts one's definition tells training when to stop."""
+"""One in this many trained concepts has its definition in validation, which stops training."""
 
 
 @dataclass(frozen=True)
 class TakenOut:
-    """What is trained on and what is read. Concepts are counted as candidates: the trained ones, then the others.
+    """The samples to train on and to read. Candidates are the trained concepts, then the unseen ones.
 
-    joining: float32 [k, L, H], the signatures by which the unseen concepts join
+    joining: float32 [k, L, H], the signatures by which the unseen concepts are added
     """
 
     candidates: list[Concept]
@@ -52,7 +52,7 @@ class TakenOut:
 def take_out_concepts(
     session: Session, samples: SampleSet, definitions: RungSamples | None
 ) -> TakenOut | None:
-    """Take a fifth of the concepts out of training; None where too few have the samples that it takes."""
+    """Take a fifth of the concepts out of training; None if too few have enough samples."""
     concepts, seed = session.concepts, session.config.seed
     named_rows = samples.rows(Split.TRAIN)
     named_rows = named_rows[samples.named[named_rows]]
@@ -94,7 +94,7 @@ def take_out_concepts(
 def measure_unseen(
     run: OpenRun, taken: TakenOut
 ) -> tuple[dict[str, dict[str, Accuracy | None]], dict[str, dict[str, Sureness] | None]]:
-    """Train every interpreter without these concepts; return figures by rung and interpreter, the unfamiliar."""
+    """Train every interpreter without these concepts; return figures by rung and interpreter, and `unfamiliar`."""
     rungs: dict[str, dict[str, Accuracy | None]] = {"described": {}, "unseen": {}}
     unfamiliar: dict[str, dict[str, Sureness] | None] = {}
     session = run.session
@@ -102,7 +102,7 @@ def measure_unseen(
     seed, distribution = session.config.seed, confidence.training_distribution(taken.training)
     for name in dict.fromkeys((*session.config.baselines, session.config.interpreter)):
         session.progress.stage(f"Training the {name} interpreter without {len(taken.joining):,} concepts")
-        # A folder of its own: nothing that the run's training left there may come back into this one.
+        # In a separate folder: nothing that the run's training left may affect this one.
         with tempfile.TemporaryDirectory() as folder:
             elsewhere = dataclasses.replace(run.directory, path=Path(folder))
             interpreter = OpenRun(smaller, elsewhere, run.store).train(name, taken.training)
@@ -120,10 +120,10 @@ def measure_unseen(
 def read_unfamiliar(
     interpreter: Interpreter, taken: TakenOut, distribution: TrainingDistribution, seed: int
 ) -> dict[str, Sureness] | None:
-    """Return how sure the interpreter is of what has no right answer, beside the known, by kind.
+    """Return how sure the interpreter is, by kind, of activations with and without a right answer.
 
-    absent are samples of concepts that are not in the encyclopedia; noise has each dimension's mean and
-    variance; scrambled are known samples with their dimensions shuffled, as another model's would be.
+    absent: samples of concepts that are not in the encyclopedia; noise: random, with each dimension's mean and
+    variance; scrambled: known samples with their dimensions shuffled, like another model's.
     """
     known_rung = taken.known
     calibrating = confidence.collect_readings(interpreter, known_rung.samples, known_rung.rows, distribution)
@@ -155,9 +155,9 @@ def _sureness(interpreter: Interpreter, calibrator: Calibrator, values: NDArray[
 def _split_definitions(
     session: Session, definitions: RungSamples, place: NDArray[np.int32], trained: int
 ) -> tuple[tuple[SampleSet, NDArray[np.int64]], RungSamples]:
-    """Return (the trained concepts' definitions, which train), and the others', which judge.
+    """Return the trained concepts' definitions, which train, and the unseen concepts' definitions, which judge.
 
-    A definition that a trained concept has word for word judges nothing.
+    A definition that a trained concept has too is left out of judging.
     """
     own = _renumbered(definitions.samples, place)
     row_concept = own.concept[definitions.rows]
@@ -180,7 +180,7 @@ def _split_definitions(
 
 
 def joined(pieces: list[tuple[SampleSet, NDArray[np.int64]]]) -> SampleSet:
-    """Return the chosen rows of several sample sets as one; activations are still read by row."""
+    """Return the chosen rows of several sample sets as one sample set; activations are still read by row."""
     families = tuple(sorted({name for some, _ in pieces for name in some.families}))
     starts = np.cumsum([0, *(len(rows) for _, rows in pieces)])
     shape = pieces[0][0].read(pieces[0][1][:1]).shape[1:]

@@ -1,1 +1,1 @@
-"""Care for a run on disk: verify it, convert it to another store."""
+"""Verify a run on disk, or convert it to another store."""

@@ -24,8 +24,8 @@ _REWRITTEN = {"run.json", "commits", "parts", "metrics.json", checksums.SEAL}
 def convert(source: Path, store_name: str, out: Path) -> Path:
     """Write the run `source` into the new directory `out` with the store `store_name`; return `out`.
 
-    What is read is compared with its checksums. run.json names the new store, so that the same command with
-    `--store` goes on there. Raises RunDirectoryError, DamagedError, or StoreError.
+    Everything read is compared with its checksums. The copy's run.json names the new store, so the same command
+    with `--store` and `--out` can continue the copy. Raises RunDirectoryError, DamagedError or StoreError.
     """
     record, plugins = read_record(source), Plugins()
     plugins.require("store_activations", store_name)
@@ -49,7 +49,7 @@ def convert(source: Path, store_name: str, out: Path) -> Path:
         commits = _ordered(source, list(Ledger(source).commits().values()))
         copied = []
         for commit in commits:
-            if not commit.rows:  # a unit about which there was nothing to add has no part
+            if not commit.rows:  # a unit without samples has no part
                 ledger.commit(commit)
                 continue
             if commit.files:
@@ -72,7 +72,7 @@ def convert(source: Path, store_name: str, out: Path) -> Path:
 
 
 def _ordered(source: Path, commits: list[Commit]) -> Sequence[Commit]:
-    """Return the commits in the order in which the encyclopedia holds their samples, told by their checksums."""
+    """Return the commits in the order of their samples in the encyclopedia, found by their checksums."""
     if not (source / checksums.SEAL).exists():
         return sorted(commits, key=lambda commit: (commit.stage, commit.unit))
     sums = checksums.read_seal(source).crc
@@ -88,13 +88,13 @@ def _ordered(source: Path, commits: list[Commit]) -> Sequence[Commit]:
                 break
         else:
             raise DamagedError(
-                f"The encyclopedia in {source} does not hold the committed samples; `encyclo verify` says more."
+                f"The encyclopedia in {source} does not hold the committed samples; run `encyclo verify` for details."
             )
     return ordered
 
 
 def _copy_rest(source: Path, out: Path, encyclopedia: str) -> None:
-    """Copy interpreter, report and what plugins kept; metrics.json, which says that a run is whole, last."""
+    """Copy interpreter, report and plugins' folders; metrics.json, which marks the run as finished, last."""
     for path in sorted(source.iterdir()):
         if path.name in {*_REWRITTEN, encyclopedia} or path.name.startswith("."):
             continue

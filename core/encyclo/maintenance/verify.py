@@ -1,4 +1,4 @@
-"""Is a run what it says it is? Every checksum and invariant, a finding a line, with what can be recovered.
+"""Verify a run: check every checksum and invariant; each problem is one line and says how to recover.
 
 run.json        its own checksum
 commits/        each record's own checksum
@@ -37,7 +37,7 @@ from encyclo.storage.sample_rows import FinishedRows, sample_set
 from encyclo.types import Signatures, Store
 
 BLOCK = 2048
-REDO = "delete {records} and run the same command again: only that unit is done again"
+REDO = "delete {records} and run the same command again to redo only that unit"
 JOIN_AGAIN = (
     "the parts hold every sample: delete metrics.json and run the same command again to write it anew"
 )
@@ -47,7 +47,7 @@ NOTHING = "restore it from a copy, or run the command again in a new --out"
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong, and what can be recovered."""
+    """One thing that is wrong, and how to recover."""
 
     where: str
     what: str
@@ -59,7 +59,7 @@ class Problem:
 
 @dataclass
 class Report:
-    """What `verify` found, and how much it looked at."""
+    """The problems that `verify` found, and how much it checked."""
 
     findings: list[Problem] = field(default_factory=list)
     units: int = 0
@@ -72,7 +72,7 @@ class Report:
 
 
 def verify(run: Path) -> Report:
-    """Check the run directory `run`. Raises RunDirectoryError if it is none."""
+    """Check the run directory `run`. Raises RunDirectoryError if it is not a run."""
     report, plugins = Report(finished=(run / METRICS).exists()), Plugins()
     try:
         record = read_run(run)
@@ -99,7 +99,7 @@ def verify(run: Path) -> Report:
 
 
 def _redo(report: Report, unit: str) -> str:
-    """Return how a unit is done again; a finished run is opened for it by deleting metrics.json."""
+    """Return how to redo a unit; a finished run needs its metrics.json deleted too."""
     record = f"commits/{unit}.json"
     return REDO.format(records=f"metrics.json and {record}" if report.finished else record)
 
@@ -119,7 +119,7 @@ def _check_commits(run: Path, report: Report) -> list[Commit]:
 def _part_problem(store: Store, ledger: Ledger, commit: Commit) -> str | None:
     """Return what is wrong with a committed part, None if nothing is."""
     if not commit.rows:
-        return None  # a unit about which there was nothing to add has no part
+        return None  # a unit without samples has no part
     try:
         if commit.files:
             ledger.check_files(commit)
@@ -129,12 +129,12 @@ def _part_problem(store: Store, ledger: Ledger, commit: Commit) -> str | None:
     except EncycloError as error:
         return _told(error)
     if (part.stage != commit.stage).any():
-        return f"it has samples of another stage than {commit.stage}"
+        return f"it has samples of a stage other than {commit.stage}"
     return sample_problem(part)
 
 
 def sample_problem(part: Part) -> str | None:
-    """Return what can't be in samples: a number that is not finite, a scale, a span; None if nothing is wrong."""
+    """Return what is wrong with samples: a number that is not finite, a scale, a span; None if nothing."""
     lengths = {len(value) for value in vars(part).values()}
     if len(lengths) != 1:
         return f"its columns have different lengths: {sorted(lengths)}"
@@ -143,7 +143,7 @@ def sample_problem(part: Part) -> str | None:
     if len(part) and (np.frexp(part.scale)[0] != 0.5).any():
         return "it has a scale that is no power of two"
     if (part.concept < 0).any():
-        return "it has a sample of no concept"
+        return "it has a sample without a concept"
     start, end = part.span.T if len(part) else (np.empty(0), np.empty(0))
     none = (start == -1) & (end == -1)
     texts = np.array([len(text) for text in part.prompt])
@@ -182,9 +182,9 @@ def _book_problems(book: Book, record: dict[str, Any]) -> Iterator[str]:
         return
     repeated = [name for name, count in Counter(table.id).items() if count > 1]
     if repeated:
-        yield f"the concept id {repeated[0]!r} stands there {Counter(table.id)[repeated[0]]} times"
+        yield f"the concept id {repeated[0]!r} occurs {Counter(table.id)[repeated[0]]} times"
     if attributes.run_id != record.get("run_id") or json.loads(attributes.config) != record["config"]:
-        yield "it is another run's, or of another configuration than run.json"
+        yield "it belongs to another run, or its configuration differs from run.json"
     shape = (len(table), len(attributes.layers), attributes.hidden_size)
     for name in ("mean", "variance"):
         values = getattr(book.signatures, name)
@@ -208,7 +208,7 @@ def _rows_problems(
     if commits and _multiset(np.concatenate([seal.crc[:0], *committed])) != _multiset(seal.crc):
         yield "its samples are not those that were committed"
     if len(columns) and not 0 <= columns.concept.min() <= columns.concept.max() < count:
-        yield "it has a sample of a concept that it does not have"
+        yield "it has a sample whose concept is not in its table"
         return
     if not np.array_equal(np.bincount(columns.concept, minlength=count), book.concepts.n_samples):
         yield "n_samples differs from the number of its samples"
@@ -221,7 +221,7 @@ def _rows_problems(
 
 def _signature_problems(book: Book, expected: Signatures) -> Iterator[str]:
     if not np.array_equal(expected.count, book.signatures.count):
-        yield "its signatures' counts differ from the samples that mention their concepts"
+        yield "its signatures' counts differ from the numbers of samples that mention their concepts"
         return
     for name in ("mean", "variance"):
         ours, theirs = getattr(book.signatures, name), getattr(expected, name)
@@ -249,5 +249,5 @@ def _multiset(sums: crc.Sums) -> list[int]:
 
 
 def _told(error: EncycloError) -> str:
-    """Return what is wrong without the error's own advice, which the finding gives."""
+    """Return the error's message without its advice; the problem has its own."""
     return str(error).split("; ")[0].rstrip(".")

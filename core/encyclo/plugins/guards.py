@@ -1,7 +1,7 @@
-"""A guard around each hook implementation: it knows whose it is, so that an error or a wrong result names its plugin.
+"""A guard around each hook implementation, so that an error or an invalid result names its plugin.
 
-An error is marked where it leaves the plugin that raised it, and told where it leaves all of them: a hook wrapper
-may catch what the plugin that it wraps raises.
+An error is marked when it leaves the plugin that raised it, and reported only when it leaves all plugins: a hook
+wrapper may catch an error of the plugin that it wraps.
 """
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 OWNER = "encyclo_plugin"
-"""The attribute of an error that names the plugin which raised it."""
+"""The attribute of an error that holds the name of the plugin that raised it."""
 Blame = Callable[[], AbstractContextManager[None]]
 Check = Callable[[Any], None]
-"""Raises where a hook's result can't be."""
+"""Raises if a hook's result is invalid."""
 
 
 @contextmanager
 def marking(name: str) -> Iterator[None]:
-    """Mark an error that is raised in the block as the plugin `name`'s, unless it is marked already."""
+    """Mark an error raised in the block with the plugin `name`, unless it is marked already."""
     try:
         yield
     except (Exception, SystemExit) as error:
@@ -29,7 +29,7 @@ def marking(name: str) -> Iterator[None]:
 
 
 def guard(function: Callable[..., Any], blame: Blame, check: Check) -> Callable[..., Any]:
-    """Return a hook implementation whose errors, also while its result is gone through, are marked by `blame`."""
+    """Return a hook implementation whose errors, also during iteration over its result, are marked by `blame`."""
 
     def guarded(*arguments: Any) -> Any:
         with blame():
@@ -42,7 +42,7 @@ def guard(function: Callable[..., Any], blame: Blame, check: Check) -> Callable[
 def guard_wrapper(
     function: Callable[..., Generator[None, Any, Any]], blame: Blame, check: Check
 ) -> Callable[..., Generator[None, Any, Any]]:
-    """Return the same of a hook wrapper, which yields once for the answer of what it wraps."""
+    """Return the same for a hook wrapper, which yields once to get the wrapped result."""
 
     def guarded(*arguments: Any) -> Generator[None, Any, Any]:
         with blame():
@@ -66,11 +66,11 @@ def guard_wrapper(
 
 
 def _anything(result: Any) -> None:
-    """Check nothing: pluggy takes None for no answer, which a wrapper may hand on."""
+    """Accept any result: a wrapper may pass on None, which pluggy takes for no result."""
 
 
 def _ended(step: Callable[[], Any]) -> tuple[Any] | None:
-    """Return what a generator returned, in a tuple, if the step ended it."""
+    """Return the generator's return value, in a tuple, if `step` ended it; else None."""
     try:
         step()
     except StopIteration as end:

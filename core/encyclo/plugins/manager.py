@@ -1,6 +1,6 @@
-"""Find plugins by their entry points, load the ones a run names, call one by name.
+"""Find plugins by their entry points, load those that a run names, call one by name.
 
-Only what is asked for is imported, so a broken third-party plugin breaks nothing but itself.
+Only the plugins of a run are imported, so a broken third-party plugin affects no other.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class InstalledPlugin:
 
     @property
     def origin(self) -> str:
-        """Return the package and its version, as error messages name them."""
+        """Return the package and its version, as in error messages."""
         return f"package {self.package} {self.version}"
 
 
@@ -58,13 +58,13 @@ class PluginRow:
 
 
 def find_installed() -> dict[str, list[InstalledPlugin]]:
-    """Return the installed plugins by name, sorted; a name that two packages claim has two entries."""
+    """Return the installed plugins by name, sorted; a name claimed by two packages has two entries."""
     found: dict[str, list[InstalledPlugin]] = {}
     seen: set[tuple[str, str, str]] = set()
     for point in importlib.metadata.entry_points(group=GROUP):
         package = point.dist.name if point.dist else "unknown"
         version = point.dist.version if point.dist else "unknown"
-        # An editable install can be on the path twice; the same claim by the same package is one plugin.
+        # An editable install can be on the path twice; equal claims by one package are one plugin.
         if (point.name, point.value, package) in seen:
             continue
         seen.add((point.name, point.value, package))
@@ -83,9 +83,9 @@ class Plugins:
         self._manager.add_hookspecs(hookspecs)
         self._wrappers: list[str] = []
         self._plugins: dict[str, object] = {}
-        """The loaded plugins themselves, by name; the manager has them behind guards."""
+        """The loaded plugins by name, without the guards that the manager has around them."""
         self._arguments: list[Mapping[str, Any]] = []
-        """Of the hook calls under way, the innermost last: a sampler may ask for a capture."""
+        """The arguments of the running hook calls, the innermost last: a sampler may call a capture."""
 
     def load(self, name: str) -> InstalledPlugin:
         """Import and register the plugin `name`.
@@ -122,9 +122,9 @@ class Plugins:
         return found
 
     def opt_in(self, names: Sequence[str]) -> None:
-        """Load plugins whose hook wrappers run around every chosen plugin (`--with NAME`).
+        """Load the plugins given by --with, whose hook wrappers run around every chosen plugin.
 
-        Raises UsageError for a plugin that wraps nothing: it would be ignored in silence.
+        Raises UsageError for a plugin that wraps no hook: it would silently do nothing.
         """
         for name in names:
             found = self.load(name)
@@ -137,7 +137,7 @@ class Plugins:
 
     @property
     def wrappers(self) -> tuple[str, ...]:
-        """Return the plugins whose wrappers were opted in."""
+        """Return the plugins given by --with."""
         return tuple(self._wrappers)
 
     def _wrapped_by(self, name: str) -> set[str]:
@@ -163,17 +163,17 @@ class Plugins:
         return hook in self.hooks_of(name)
 
     def require(self, hook: str, name: str) -> InstalledPlugin:
-        """Load `name` and check that it implements `hook`, naming the plugins that would be candidates."""
+        """Load `name` and check that it implements `hook`. Raises UnknownPluginError if it doesn't."""
         found = self.load(name)
         if hook not in self.hooks_of(name):
             raise UnknownPluginError(
                 f"Plugin {name!r} ({found.origin}) has no hook {hook}; it implements: "
-                f"{', '.join(self.hooks_of(name)) or 'none'}. `encyclo plugins` lists which has what."
+                f"{', '.join(self.hooks_of(name)) or 'none'}; run `encyclo plugins` to list all plugins and hooks."
             )
         return found
 
     def traits(self, name: str) -> Traits:
-        """Return what the plugin `name` says of itself. Raises PluginError naming a trait that can't be."""
+        """Return the traits of the plugin `name`. Raises PluginError naming an invalid trait."""
         self.load(name)
         try:
             return read_traits(self._plugins[name])
@@ -181,7 +181,7 @@ class Plugins:
             raise self.fault(name, str(error)) from error
 
     def options(self, name: str, values: Mapping[str, Any]) -> BaseModel | None:
-        """Fill the plugin's options model; refuse unknown keys, listing the valid ones. Raises UsageError."""
+        """Fill the plugin's options model. Raises UsageError for an unknown key, listing the valid ones."""
         from pydantic import ValidationError
 
         found, model = self.load(name), self.traits(name).options
@@ -205,9 +205,9 @@ class Plugins:
             ) from error
 
     def call(self, hook: str, name: str, /, **arguments: Any) -> Any:
-        """Call `hook` of the plugin `name` (and the wrappers opted in) and return its result.
+        """Call `hook` of the plugin `name`, inside the wrappers given by --with, and return its result.
 
-        Raises PluginError, naming the plugin or wrapper, if it raises or returns what it must not.
+        Raises PluginError naming the plugin or wrapper that raised an error or returned an invalid result.
         """
         self.require(hook, name)
         kept = {name, *self._wrappers}
@@ -219,12 +219,12 @@ class Plugins:
                 result = caller(**arguments)
         finally:
             self._arguments.pop()
-        if result is None:  # pluggy takes None for no answer, whoever gave it
+        if result is None:  # pluggy takes None for no result, from plugin or wrapper
             raise self.fault(name, f"returned nothing from {hook}")
         return result
 
     def _guarded(self, name: str, plugin: object) -> object:
-        """Return an object with the plugin's hook implementations, each behind a guard that knows its name."""
+        """Return an object with the plugin's hook implementations, each in a guard that knows its name."""
 
         def check(hook: str, result: object) -> None:
             if wrong := result_fault(hook, result, self._arguments[-1]):
@@ -243,7 +243,7 @@ class Plugins:
         return type(name, (), hooks)()
 
     def iterate(self, name: str, items: Iterable[T]) -> Iterator[T]:
-        """Iterate what a hook returned; an error raised on the way names the plugin."""
+        """Iterate over a hook's result; an error during iteration names the plugin."""
         with self.blame(name):
             iterator = iter(items)
         while True:
@@ -256,20 +256,20 @@ class Plugins:
 
     @contextmanager
     def blame(self, name: str) -> Iterator[None]:
-        """Turn an unexpected error inside a plugin into one sentence that names plugin and package."""
+        """Turn an unexpected error in the block into a PluginError that names plugin and package."""
         try:
             yield
         except EncycloError:
             raise
-        except (Exception, SystemExit) as error:  # leaving is the command line's business
+        except (Exception, SystemExit) as error:  # only the command line may exit
             raise self.fault(getattr(error, OWNER, name), f"failed with {_told(error)}") from error
 
     def fault(self, name: str, what: str) -> PluginError:
-        """Return the error that says what the plugin `name` did wrong."""
+        """Return a PluginError: the plugin `name`, its package, and `what` it did wrong."""
         return PluginError(f"Plugin {name!r} ({self.installed[name][0].origin}) {what}.")
 
     def describe(self) -> list[PluginRow]:
-        """Return every installed plugin with its hooks, or why it would not load."""
+        """Return every installed plugin with its hooks, or the reason why it can't be loaded."""
         rows = []
         for name, candidates in self.installed.items():
             error, hooks = None, []
@@ -284,7 +284,7 @@ class Plugins:
 
 
 def _import(found: InstalledPlugin) -> Any:
-    """Return the module or object that the entry point names; of a class a new instance, for this run."""
+    """Return the module or object that the entry point names, or a new instance if it is a class."""
     try:
         loaded = found.entry_point.load()
         return loaded() if isinstance(loaded, type) else loaded
@@ -305,7 +305,7 @@ def _import_failed(found: InstalledPlugin, error: BaseException) -> PluginError:
 
 
 def _told(error: BaseException) -> str:
-    """Return an error of a plugin's as the end of a sentence, on one line."""
+    """Return a plugin's error as the end of a sentence, on one line."""
     message = " ".join(str(error).split()).rstrip(".")
     return f"{type(error).__name__}: {message}" if message else type(error).__name__
 

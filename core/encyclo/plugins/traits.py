@@ -1,13 +1,13 @@
-"""What a plugin says of itself: module (or class) attributes in capitals, read here and nowhere else.
+"""A plugin's traits: attributes in capitals of its module or class, read only here.
 
     Options             a pydantic model of the plugin's options
-    STAGE               a sampler's stage, 0 to 127 (1, templates, if it names none)
-    NEEDS_INTERPRETER   a sampler looks for what an interpreter misreads; its prompts only train
-    MOST_CONCEPTS       an interpreter takes at most so many concepts
+    STAGE               a sampler's stage, 0 to 127 (default 1, templates)
+    NEEDS_INTERPRETER   the sampler looks for prompts that the interpreter misreads; they only train
+    MOST_CONCEPTS       the most concepts that an interpreter can take
     FINGERPRINT         a hash of data that the plugin's results depend on, such as its templates
-    LICENCE             the terms of what the plugin gives, such as a concept list's
+    LICENCE             the terms of the plugin's data, such as a concept list
 
-docs/hooks.md has a heading about them.
+See docs/hooks.md.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Traits:
-    """A plugin's traits, checked; each as the plugin names it, or what stands for naming none."""
+    """A plugin's traits, checked, with defaults for those that it doesn't have."""
 
     options: type[BaseModel] | None = None
     stage: int = 1
@@ -32,7 +32,7 @@ class Traits:
 
 
 def read_traits(plugin: object) -> Traits:
-    """Return the traits of a plugin's module or object. Raises ValueError, the end of a sentence."""
+    """Return the traits of a plugin's module or object. Raises ValueError with the end of a sentence."""
     from pydantic import BaseModel
 
     options = getattr(plugin, "Options", None)

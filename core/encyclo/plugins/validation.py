@@ -1,7 +1,7 @@
-"""What is wrong with a plugin, as the end of a sentence: its hooks, the encyclo it needs, what it returned.
+"""Check a plugin's hooks, the encyclo it requires, and its results.
 
-Every function returns None where nothing is wrong. `encyclo.plugins.manager` puts the plugin's name and package
-before it.
+Every function returns the end of a sentence, to which `encyclo.plugins.manager` adds the plugin's name and
+package, or None if nothing is wrong.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from encyclo.version import __version__
 
 GROUP = "encyclo"
 ITERABLES = {"load_concepts": "Concepts", "sample_prompts": "Prompts", "capture_layers": "Samples"}
-"""Hooks that return something to iterate, and what of."""
+"""Hooks that return an iterable, and its items."""
 HANDLES = {
     "load_model": (
         "model",
@@ -28,11 +28,11 @@ HANDLES = {
     "train_interpreter": ("interpreter", ("concepts", "read", "add_concepts", "save")),
     "load_interpreter": ("interpreter", ("concepts", "read", "add_concepts", "save")),
 }
-"""Hooks that return a handle, what it is, and what it must have (`encyclo.types` says more)."""
+"""Hooks that return a handle, the handle's kind, and its required attributes (see `encyclo.types`)."""
 
 
 def hooks_fault(manager: pluggy.PluginManager, plugin: object) -> str | None:
-    """Return what keeps `plugin` from being registered: a misspelt hook, an argument that isn't offered …"""
+    """Return why `plugin` can't be registered: a misspelt hook, an unknown argument …"""
     if type(plugin).__hash__ is None:
         return (
             f"is a {type(plugin).__name__}, which has no hash; make the entry point name a module or a class"
@@ -45,7 +45,7 @@ def hooks_fault(manager: pluggy.PluginManager, plugin: object) -> str | None:
             continue
         found += 1
         if options.get("specname"):
-            return f"marks {name} with specname, which encyclo does not follow; give the function the hook's name"
+            return f"marks {name} with specname, which encyclo does not support; give the function the hook's name"
         if name not in specs:
             return f"implements {name}, which is no hook; {_meant(name, specs)}"
         fault = _arguments_fault(getattr(plugin, name), name, tuple(specs[name].spec.argnames))
@@ -69,18 +69,20 @@ def _arguments_fault(function: Any, hook: str, offered: Sequence[str]) -> str | 
                 f"{', '.join(offered)}; take only these"
             )
         if parameter.default is not parameter.empty:
-            return f"gives {parameter.name} a default in {hook}, so that it is never filled; leave the default out"
+            return (
+                f"gives {parameter.name} a default in {hook}, so that it is never filled; remove the default"
+            )
     return None
 
 
 def _meant(name: str, specs: Iterable[str]) -> str:
-    """Return `rename it to …` with the hook that was meant, or the list of hooks."""
+    """Return `rename it to …` with the nearest hook, or the list of hooks."""
     near = difflib.get_close_matches(name, list(specs), n=1)
     return f"rename it to {near[0]}" if near else f"the hooks are {', '.join(sorted(specs))}"
 
 
 def version_fault(distribution: importlib.metadata.Distribution | None) -> str | None:
-    """Return which other encyclo the package says that it needs, and the line that installs it."""
+    """Return which version of encyclo the package needs, if it is not this one, and the pip line to install it."""
     from packaging.requirements import InvalidRequirement, Requirement
 
     if distribution is None:
@@ -101,7 +103,7 @@ def version_fault(distribution: importlib.metadata.Distribution | None) -> str |
 
 
 def result_fault(hook: str, result: object, arguments: Mapping[str, Any]) -> str | None:
-    """Return what is wrong with what `hook` returned."""
+    """Return what is wrong with the result of `hook`."""
     kind = with_article(result)
     if result is None:
         return f"returned nothing from {hook}"
@@ -129,7 +131,7 @@ def with_article(value: object) -> str:
 
 
 def _has(handle: object, part: str) -> bool:
-    """Return whether `handle` has `part`, without computing it: a weights' hash takes a while."""
+    """Return whether `handle` has `part`, without computing it: a hash of the weights takes a while."""
     if isinstance(handle, type):
         return False
     try:

@@ -1,1 +1,1 @@
-"""Ask a run: entries, neighbours, samples, what the interpreter reads in a text."""
+"""Query a run: entries, neighbours, samples, readings of a text."""

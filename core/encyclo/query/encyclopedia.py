@@ -1,8 +1,8 @@
-"""Open a run, finished or not, and ask about it.
+"""Open a run, finished or not, and query it.
 
-An unfinished run has its samples, which are read from the committed parts; its signatures, confidences and
-interpreter are not there yet, and asking for them says so. Opening takes no lock and changes nothing: a run that
-goes on meanwhile commits further parts, which are seen when it is opened again.
+The samples of an unfinished run are read from its committed parts. It has no signatures, confidences and
+interpreter yet; asking for them raises an error. Opening takes no lock and changes nothing. To see parts that the
+run commits later, open it again.
 """
 
 from __future__ import annotations
@@ -42,14 +42,14 @@ if TYPE_CHECKING:
 __all__ = ["Encyclopedia", "Entry", "Neighbour", "open_run"]
 
 ROWS = 20
-"""Entries that a notebook shows of an encyclopedia."""
+"""The number of entries that a notebook shows of an encyclopedia."""
 
 
 class Encyclopedia:
     """A run, opened for reading; use it as a context manager.
 
-    `len(book)` counts concepts, `book["otter"]` is an entry (by name, or by id), `"otter" in book` says whether
-    there is one, and going through the book gives its entries one by one.
+    `len(book)` is the number of concepts, `book["otter"]` an entry (by name or id), `"otter" in book` says whether
+    it exists, and iterating over the book yields its entries.
     """
 
     def __init__(
@@ -78,12 +78,12 @@ class Encyclopedia:
 
     @property
     def finished(self) -> bool:
-        """Whether the run went to its end: signatures, confidences and an interpreter are there."""
+        """Whether the run is finished and so has signatures, confidences and an interpreter."""
         return self._book is not None
 
     @property
     def book(self) -> Book:
-        """Attributes, concepts and signatures. Raises StoreError where the run isn't finished."""
+        """Attributes, concepts and signatures. Raises StoreError if the run isn't finished."""
         if self._book is None:
             raise StoreError(
                 f"{self.path} is not finished: its samples can be read, but its signatures and confidences "
@@ -135,7 +135,7 @@ class Encyclopedia:
 
     @property
     def layers(self) -> tuple[int, ...]:
-        """The run's layers, as it names them (-1 is the last)."""
+        """The run's layers, as named in its configuration (-1 is the last)."""
         return tuple(self.record["config"]["layers"])
 
     def close(self) -> None:
@@ -143,7 +143,7 @@ class Encyclopedia:
         self.source.close()
 
     def index(self, name: str) -> int:
-        """Return the row of a concept's name, or id. Raises UsageError that suggests the nearest names."""
+        """Return the row of a concept by name or id. Raises UsageError that suggests the nearest names."""
         if (row := self._find(name)) is not None:
             return row
         near = nearest_names(name, self.concepts)
@@ -158,7 +158,7 @@ class Encyclopedia:
         return self._place.get(name, (self._ids or {}).get(name))
 
     def entry(self, name: str, neighbours: int = 8) -> Entry:
-        """Return the entry of the concept `name`, with so many neighbours. Raises UsageError."""
+        """Return the entry of the concept `name` with at most `neighbours` neighbours. Raises UsageError."""
         return self._entry(self.index(name), neighbours)
 
     def _entry(self, row: int, neighbours: int = 8) -> Entry:
@@ -183,7 +183,7 @@ class Encyclopedia:
         )
 
     def nearest(self, row: int, count: int) -> list[Neighbour]:
-        """Return the concepts whose centred, scaled signatures point most nearly the same way."""
+        """Return at most `count` neighbours by the cosine of centred, scaled signatures, the nearest first."""
         return self._neighbours(self.similarity.nearest(np.array([row]), count)[row])
 
     def search(
@@ -193,12 +193,12 @@ class Encyclopedia:
         count: int = 10,
         difference: bool = False,
     ) -> list[Neighbour]:
-        """Return the `count` concepts whose signatures point most nearly as `vector` does, the nearest first.
+        """Return the `count` concepts whose signatures have the largest cosine with `vector`, the nearest first.
 
-        `vector` is an activation: [L, H] at all the run's layers (cosines are averaged over them), or [H] at one,
-        which `layer` names as the run does (such as -6). It is centred and scaled as signatures are; with
-        `difference`, for one activation less another, it is scaled only. Raises UsageError for another shape,
-        for what is not finite, and for a vector without a direction.
+        `vector` is an activation: [L, H] at all the run's layers (cosines are averaged over them), or [H] at the
+        layer `layer` (such as -6). It is centred and scaled like the signatures. With `difference`, it is the
+        difference of two activations and is scaled only. Raises UsageError for another shape, a number that is
+        not finite, or a zero vector.
         """
         place = None if layer is None else self._layer(layer)
         values = np.asarray(vector)
@@ -212,9 +212,7 @@ class Encyclopedia:
         with np.errstate(over="ignore"):
             finite = np.isfinite(values.astype(np.float32)).all()
         if not finite or not values.any():
-            raise UsageError(
-                "search takes finite numbers, not all of them 0: the vector given has no direction."
-            )
+            raise UsageError("search takes a vector of finite numbers that are not all 0.")
         return self._neighbours(likeliest(self.similarity.cosines(values, place, difference), count))
 
     def _neighbours(self, found: Sequence[tuple[int, float]]) -> list[Neighbour]:
@@ -228,20 +226,20 @@ class Encyclopedia:
         return self._similarity
 
     def read(self, text: str, top: int = 3, at_least: float = 0.5, device: str = "auto") -> Reading:
-        """Return what the interpreter reads at each token of `text`; the first call loads the run's model.
+        """Return a reading of each token of `text`; the first call loads the run's model.
 
-        `top` concepts a token; it abstains below the confidence `at_least`. Raises UsageError for a blank text,
-        DamagedError if interpreter or calibration are not what the run wrote.
+        A reading has the `top` likeliest concepts and abstains below the confidence `at_least`. Raises UsageError
+        for a blank text, DamagedError if the files of the interpreter or the calibration were changed.
         """
         return Reading(text, tuple(self.reader(device).read(text, top, at_least)))
 
     def reader(
         self, device: str = "auto", model: str | None = None, progress: Progress | None = None
     ) -> TextReader:
-        """Return a reader of texts with the run's interpreter and model (or the one named `model`); kept.
+        """Return a reader of texts with the run's interpreter and model (or the one named `model`); it is cached.
 
-        Raises UsageError, saying both, if the interpreter was trained for another model, other layers or another
-        pooling, and DamagedError if interpreter or calibration are not what the run wrote.
+        Raises UsageError, naming both, if the interpreter was trained for another model, other layers or another
+        pooling, and DamagedError if the files of the interpreter or the calibration were changed.
         """
         if (device, model) not in self._readers:
             interpreter = self.interpreter()
@@ -262,7 +260,7 @@ class Encyclopedia:
         return self._readers[device, model]
 
     def to_pandas(self) -> pandas.DataFrame:
-        """Return the entries as a table, a row each in the book's order, without signatures.
+        """Return the entries as a table without signatures, one row each, in the book's order.
 
         Confidences are NaN where the run could not measure them. Raises MissingDependencyError without pandas.
         """
@@ -276,7 +274,7 @@ class Encyclopedia:
         return pandas.DataFrame(entry_columns(self.book.concepts))
 
     def rows(self, concept: str | None = None, stage: int | None = None) -> NDArray[np.int64]:
-        """Return the rows of the samples of a concept, of a stage, or of both: int64, rising.
+        """Return the rows of the samples of `concept`, of `stage`, or of both: int64, ascending.
 
         Raises UsageError for an unknown concept.
         """
@@ -285,11 +283,11 @@ class Encyclopedia:
         return rows if stage is None else rows[columns.stage[rows] == stage]
 
     def samples_of(self, row: int) -> Part:
-        """Return the samples of the concept that is in `row` of the book. Raises DamagedError."""
+        """Return the samples of the concept in row `row` of the book. Raises DamagedError."""
         return self.source.samples(self.rows_of(row))
 
     def rows_of(self, place: int) -> NDArray[np.int64]:
-        """Return the rows of the samples of the concept that is in row `place` of the book."""
+        """Return the rows of the samples of the concept in row `place` of the book."""
         if self._by_concept is None:
             owner = self.source.columns.concept
             order = np.argsort(owner, kind="stable")
@@ -298,13 +296,13 @@ class Encyclopedia:
         return order[edges[place] : edges[place + 1]]
 
     def samples(self, name: str | None = None, stage: int | None = None) -> Part:
-        """Return whole samples: those of the concept `name`, of a stage, or of both. Raises DamagedError."""
+        """Return the samples of the concept `name`, of `stage`, or of both. Raises DamagedError."""
         return self.source.samples(self.rows(name, stage))
 
     def activations(self, rows: NDArray[np.int64], layer: int | None = None) -> NDArray[np.float32]:
-        """Return the activations of `rows`, float32 [k, L, H], or at one of the run's layers, [k, H].
+        """Return the activations of `rows`: float32 [k, L, H], or [k, H] at one of the run's layers.
 
-        `layer` is named as the run names it (such as -6). Raises UsageError, DamagedError.
+        `layer` is named as in the run's configuration (such as -6). Raises UsageError, DamagedError.
         """
         scale = self.source.columns.scale[rows]
         if layer is None:
@@ -313,12 +311,12 @@ class Encyclopedia:
         return half_precision.decode(self.source.halves(rows, [place])[:, 0], scale[:, place])
 
     def layer(self, layer: int, block: int = 16_384) -> Iterator[NDArray[np.float32]]:
-        """Yield one layer of every sample, in the samples' order: float32 [up to `block`, H] at a time."""
+        """Yield one layer of all samples in order, float32 [at most `block`, H] at a time."""
         for start in range(0, len(self.source.columns), block):
             yield self.activations(np.arange(start, min(start + block, len(self.source.columns))), layer)
 
     def batches(self, size: int, seed: int, rows: NDArray[np.int64] | None = None) -> Iterator[Batch]:
-        """Yield all samples (or those of `rows`) shuffled, `size` at a time; memory does not grow with them.
+        """Yield all samples (or those of `rows`) shuffled, `size` at a time; memory does not grow with their number.
 
         The same rows and seed give the same batches.
         """
@@ -330,9 +328,9 @@ class Encyclopedia:
         return self.layers.index(layer)
 
     def confused_with(self, name: str, count: int = 5) -> list[tuple[str, float]]:
-        """Return what the interpreter finds likeliest after `name` in its samples: (concept, mean margin).
+        """Return the concepts that the interpreter scores highest on the samples of `name`: (concept, mean margin).
 
-        The margin is the score of `name` less the other's, averaged over samples; a negative one is a misreading.
+        The margin is the score of `name` minus the other's, averaged over samples; a negative margin is a misreading.
         """
         row, part = self.index(name), self.samples(name)
         scores = self.interpreter().read(part.values())
@@ -343,7 +341,7 @@ class Encyclopedia:
     def interpreter(self) -> Interpreter:
         """Return the run's interpreter, loaded on first use.
 
-        Raises DamagedError if its files are not those that were written.
+        Raises DamagedError if its files were changed.
         """
         if self._interpreter is None:
             self._interpreter = reopen_interpreter(self.path, self.record, self._plugins)
@@ -353,8 +351,8 @@ class Encyclopedia:
 def open_run(path: Path | str) -> Encyclopedia:
     """Open the run directory `path`, finished or not. Raises RunDirectoryError or StoreError.
 
-    All of a finished encyclopedia but its activations is compared with its checksums first; these are when they
-    are read. Of an unfinished run every committed part is compared.
+    A finished encyclopedia is compared with its checksums first, except its activations, which are compared when
+    they are read. Of an unfinished run, every committed part is compared.
     """
     path = Path(path)
     record = read_record(path)
@@ -367,7 +365,9 @@ def open_run(path: Path | str) -> Encyclopedia:
             return Encyclopedia(path, record, rows, plugins, reader.book.concepts.name, reader.book)
         commits = [commit for commit in Ledger(path).ordered() if commit.rows]
         if not commits:
-            raise StoreError(f"{path} has no samples yet; run the same `encyclo run` command again to go on.")
+            raise StoreError(
+                f"{path} has no samples yet; run the same `encyclo run` command again to continue."
+            )
         source = CommittedRows(store, Ledger(path), commits)
     names = [concept.name for concept in reopen_concepts(path, record, plugins)]
     check_owners(path, source, len(names))
@@ -375,11 +375,11 @@ def open_run(path: Path | str) -> Encyclopedia:
 
 
 def check_owners(path: Path, source: Source, concepts: int) -> None:
-    """Refuse samples of concepts that the run doesn't have. Raises DamagedError."""
+    """Raise DamagedError if a sample's concept is not in the run."""
     owners = source.columns.concept
     if len(owners) and not 0 <= owners.min() <= owners.max() < concepts:
         raise DamagedError(
-            f"{path} has samples of concepts that it doesn't have; `encyclo verify` says more."
+            f"{path} has samples of concepts that are not in it; run `encyclo verify` for details."
         )
 
 

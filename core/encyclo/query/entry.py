@@ -1,4 +1,4 @@
-"""One concept's entry: what `book["democracy"]` gives. What costs time (neighbours, samples) is found on first use."""
+"""One concept's entry, `book["democracy"]`. Neighbours and samples are read on first use."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from encyclo.query.html import shown, table
 from encyclo.schema import Part
 
 PROMPTS = 5
-"""Prompts that a notebook shows of an entry."""
+"""The number of prompts that a notebook shows of an entry."""
 
 
 @dataclass(frozen=True)
 class Neighbour:
-    """A concept and how near it is: the cosine of centred, scaled signatures, averaged over layers."""
+    """A concept and its nearness: the cosine of centred, scaled signatures, averaged over layers."""
 
     name: str
     cosine: float
 
 
 class EntrySource(Protocol):
-    """What an entry asks its encyclopedia for, on first use."""
+    """What an entry reads from its encyclopedia on first use."""
 
     def nearest(self, row: int, count: int) -> list[Neighbour]:
-        """Return the nearest concepts of the one in `row`."""
+        """Return at most `count` nearest concepts of the concept in `row`."""
         ...
 
     def samples_of(self, row: int) -> Part:
@@ -54,17 +54,17 @@ class Entry:
     converged: bool
     settled: bool
     signature: NDArray[np.float32]
-    """Mean over the samples that mention the concept: float32 [L, H]."""
+    """The mean over the samples that mention the concept: float32 [L, H]."""
     layers: tuple[int, ...]
     """The run's layers, in the signature's order."""
     row: int
-    """The concept's place in the encyclopedia."""
+    """The concept's row in the encyclopedia."""
     book: EntrySource = field(repr=False)
     neighbours: int = 8
 
     @property
     def by_layer(self) -> dict[int, NDArray[np.float32]]:
-        """The signature by layer, named as the run names it (such as -6): float32 [H] each."""
+        """The signature by layer, named as in the run's configuration (such as -6): float32 [H] each."""
         return dict(zip(self.layers, self.signature, strict=True))
 
     @cached_property
@@ -76,7 +76,7 @@ class Entry:
     def samples(self) -> Part:
         """The concept's samples, read from disk on first use: `prompt`, `family`, `span`, `values()` and so on.
 
-        Raises DamagedError if they are not what was written.
+        Raises DamagedError if they were changed.
         """
         return self.book.samples_of(self.row)
 
@@ -101,7 +101,7 @@ class Entry:
 
 
 def confidence_text(entry: Entry) -> str:
-    """Return `98% (91% to 100%)`, or that it was not measured."""
+    """Return `98% (91% to 100%)`, or `not measured`."""
     if math.isnan(entry.confidence):
         return "not measured"
     return f"{entry.confidence:.0%} ({entry.low:.0%} to {entry.high:.0%})"

@@ -1,6 +1,6 @@
-"""Small pieces of HTML for notebooks: a table, a text as a heat map. Everything given is escaped.
+"""HTML for notebooks: a table, a text as a heat map. All text is escaped.
 
-Colours are a translucent blue over whatever the notebook's theme has, so that they read on dark and light alike.
+The colour is a translucent blue, which is legible on a dark and on a light theme.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import html
 from collections.abc import Iterable, Sequence
 
 LONGEST = 200
-"""Characters of a text that are shown; names may have thousands."""
+"""The most characters shown of a text; names may have thousands."""
 
 
 def table(rows: Iterable[Sequence[str]], heading: Sequence[str] = ()) -> str:

@@ -1,4 +1,4 @@
-"""What was read in a text: candidates, a reading a token, the whole text's."""
+"""Readings of a text: a token's candidates, a token's reading, the whole text's readings."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from encyclo.query.html import clip, heat
 
 @dataclass(frozen=True)
 class Candidate:
-    """A concept that a token may stand for. The confidence is None where the run could not calibrate."""
+    """A concept that a token may stand for. The confidence is None if the run could not calibrate."""
 
     id: str
     name: str
@@ -20,7 +20,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class TokenReading:
-    """What was read at one token: text[start:end] of the whole text."""
+    """The reading of one token, text[start:end] of the whole text."""
 
     token: str
     start: int
@@ -28,14 +28,14 @@ class TokenReading:
     concepts: list[Candidate]
     """The likeliest first."""
     familiarity: float | None
-    """1 where the activation looks like what the interpreter knows, 0 where like nothing it knows."""
+    """1 if the activation resembles the interpreter's training samples, 0 if it resembles none."""
     read: str | None
-    """The first concept's name where its confidence reaches the threshold; None where the reader abstains."""
+    """The first concept's name if its confidence reaches the threshold; None if the reader abstains."""
 
 
 @dataclass(frozen=True, repr=False)
 class Reading(Sequence[TokenReading]):
-    """A whole text's readings, one a token; a notebook shows it as the text in colours."""
+    """The readings of a text, one a token; a notebook shows them as a heat map."""
 
     text: str
     tokens: tuple[TokenReading, ...]
@@ -54,7 +54,7 @@ class Reading(Sequence[TokenReading]):
 
     @property
     def concepts(self) -> list[str]:
-        """The concepts that were read with enough confidence, each once, in the text's order."""
+        """The concepts read with enough confidence, without repeats, in the text's order."""
         return list(dict.fromkeys(token.read for token in self.tokens if token.read))
 
     def __repr__(self) -> str:
@@ -71,5 +71,5 @@ class Reading(Sequence[TokenReading]):
 
 
 def confidence_suffix(confidence: float | None) -> str:
-    """Return ` 98%`, or nothing where the run could not calibrate."""
+    """Return ` 98%`, or an empty text if the run could not calibrate."""
     return "" if confidence is None else f" {confidence:.0%}"

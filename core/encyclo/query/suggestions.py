@@ -1,4 +1,4 @@
-"""What someone who typed a name that is not there may have meant."""
+"""Suggestions for a name that was not found."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from encyclo.text import printable
 
 
 def nearest_names(name: str, names: Sequence[str], count: int = 5) -> list[str]:
-    """Return the names that someone who typed `name` may have meant, the likeliest first; capitals don't count."""
+    """Return at most `count` names that `name` may stand for, the likeliest first; case is ignored."""
     folded: dict[str, str] = {}
     for other in names:
         folded.setdefault(other[:60].casefold(), other)
     asked = name[:60].casefold().strip()
     near = difflib.get_close_matches(asked, folded, n=count, cutoff=0.5)
-    # Whoever types a word of a longer name meant that name, however long the rest of it.
+    # A word of a longer name suggests that name, however long it is.
     holding = sorted(
         (key for key in folded if asked and asked in key and key not in near), key=lambda k: (len(k), k)
     )

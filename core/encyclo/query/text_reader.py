@@ -1,10 +1,9 @@
-"""What the interpreter reads at each token of a text.
+"""Read a text with a run's interpreter, token by token.
 
-A long text goes through the model in windows: up to a thousand new characters behind up to 250 that were read
-before, which give context and are not read again; both are cut at a blank where there is one. A token is read
-as a mention is captured: with the pooling `span`, the mean over its word's tokens up to it, so that a word's
-last token is read exactly as samples were; with `last`, its own state; with `mean` and `mean-all`, the mean over
-the window up to it.
+The model gets a long text in windows: at most 1,000 new characters, after at most 250 earlier ones for context,
+which are not read again; both are cut at a blank if there is one. A token is read as a mention is captured: with
+the pooling `span`, the mean over its word's tokens up to it, so that a word's last token is read exactly like a
+sample; with `last`, its own state; with `mean` and `mean-all`, the mean over the window up to it.
 """
 
 from __future__ import annotations
@@ -43,13 +42,13 @@ class TextReader:
     layer_index: tuple[int, ...]
     pooling: str
     calibrator: Calibrator | None
-    """None where the run could not calibrate."""
+    """None if the run could not calibrate."""
 
     def read(self, text: str | Iterable[str], top: int = 3, at_least: float = 0.5) -> Iterator[TokenReading]:
-        """Yield a reading a token of `text` (whole, or in pieces), blank tokens left out.
+        """Yield a reading of each token of `text` (a string or pieces of one), except blank tokens.
 
-        `top` candidates each; the reader abstains below the confidence `at_least`, and everywhere where the run
-        could not calibrate. Raises UsageError if there is nothing to read.
+        A reading has the `top` likeliest candidates. The reader abstains below the confidence `at_least`, and always
+        if the run could not calibrate. Raises UsageError if the text is blank.
         """
         something = False
         for start, context, fresh in windows([text] if isinstance(text, str) else text):
@@ -61,7 +60,7 @@ class TextReader:
             raise UsageError("There is nothing to read: the text is empty or blank.")
 
     def _fitting(self, start: int, context: str, fresh: str) -> Iterator[tuple[int, str, str]]:
-        """Yield the window, or pieces of it that the model can take."""
+        """Yield the window, or pieces of it that fit the model."""
         most = min(getattr(self.model, "max_tokens", None) or MOST_TOKENS, MOST_TOKENS)
         if len(self.model.tokens(context + fresh)) <= most or (not context and len(fresh) < 2):
             yield start, context, fresh
@@ -81,8 +80,8 @@ class TextReader:
         states = self.model.forward([text], self.layer_index)[0]
         if len(states) != len(spans):
             raise DamagedError(
-                f"The model {self.model.name} gives {len(states)} states for {len(spans)} tokens; its tokenizer and "
-                "its network do not belong together."
+                f"The model {self.model.name} gives {len(states)} states for {len(spans)} tokens; use the tokenizer "
+                "that belongs to its network."
             )
         chosen = [i for i, (a, b) in enumerate(spans) if b > len(context) and text[a:b].strip()]
         if not chosen:
@@ -121,9 +120,9 @@ class TextReader:
 def check_trained_for(
     path: Path, model: Model, layers: Sequence[int], pooling: str, weights_sha256: str
 ) -> None:
-    """Compare what the interpreter was trained on with what it is about to read. Raises UsageError saying both.
+    """Check that the interpreter was trained for this model, layers and pooling. Raises UsageError naming both.
 
-    An interpreter that keeps no `trained_on` in its config.json is held to the run's own record.
+    If the interpreter's config.json has no `trained_on`, the run's record is used.
     """
     there: dict[str, Any] = {
         "model": model.name,
@@ -154,7 +153,7 @@ def check_trained_for(
 
 
 def windows(pieces: Iterable[str]) -> Iterator[tuple[int, str, str]]:
-    """Cut a text that comes in pieces into (start of the new part, context before it, new part)."""
+    """Cut a text that comes in pieces into windows: (start of the new part, context before it, new part)."""
     context, buffer, start = "", "", 0
     for piece in pieces:
         buffer += piece
@@ -168,7 +167,7 @@ def windows(pieces: Iterable[str]) -> Iterator[tuple[int, str, str]]:
 
 
 def read_pieces(path: Path) -> Iterator[str]:
-    """Yield a UTF-8 file's text in pieces. Raises UsageError if it can't be read or is no text."""
+    """Yield the text of a UTF-8 file in pieces. Raises UsageError if it can't be read or is not UTF-8."""
     decoder = codecs.getincrementaldecoder("utf-8-sig")()
     try:
         with path.open("rb") as handle:
@@ -184,7 +183,7 @@ def read_pieces(path: Path) -> Iterator[str]:
 
 
 def _cut(text: str, most: int) -> int:
-    """Return where to cut within the first `most` characters: behind the last blank, or there."""
+    """Return where to cut within the first `most` characters: after the last blank, else after `most`."""
     for place in range(most, most // 2, -1):
         if text[place - 1].isspace():
             return place
@@ -200,15 +199,15 @@ def _context(text: str) -> str:
 def _pooled(
     states: NDArray[np.float32], spans: Sequence[tuple[int, int]], text: str, pooling: str
 ) -> NDArray[np.float32]:
-    """Return what is read at each token, float32 [tokens, L, H]: as if the text ended there, see the module."""
+    """Return each token's pooled activation, float32 [tokens, L, H], as if the text ended there."""
     special = [start == end for start, end in spans]
     words = [match.span() for match in _WORD.finditer(text)]
     total = np.concatenate([np.zeros((1, *states.shape[1:])), np.cumsum(states, axis=0, dtype=np.float64)])
-    bounds = np.empty((len(spans), 2), np.int64)  # tokens of one text that are read lie together
+    bounds = np.empty((len(spans), 2), np.int64)  # the tokens read are consecutive
     for place, (start, end) in enumerate(spans):
         begin = next((a for a, b in words if max(a, start) < min(b, end)), start)
         until, lowest = place + 1, 0
-        if pooling == "span":  # no token before the word is read: they need not be looked at
+        if pooling == "span":  # tokens before the word are not in the mean
             lowest = place
             while lowest and spans[lowest - 1][1] > begin:
                 lowest -= 1

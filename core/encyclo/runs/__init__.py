@@ -1,1 +1,1 @@
-"""What a run is: its checked session, its directory, and how both are opened again."""
+"""A run: its checked session, its directory, and how to reopen both."""

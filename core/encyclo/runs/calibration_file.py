@@ -1,4 +1,4 @@
-"""calibration.json: what turns the interpreter's scores into the confidences that `encyclo read` shows."""
+"""calibration.json: the calibrator, which turns the interpreter's scores into confidences."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FILE = "calibration.json"
 
 
 def save_calibrator(path: Path, calibrator: Calibrator) -> None:
-    """Write the calibrator into one JSON file that holds its own sha256; replaced atomically."""
+    """Write the calibrator as JSON with its own sha256; the file is replaced atomically."""
     figures = asdict(calibrator)
     del figures["fitted_on"], figures["distribution"]
     known = calibrator.distribution
@@ -33,7 +33,7 @@ def save_calibrator(path: Path, calibrator: Calibrator) -> None:
 
 
 def load_calibrator(path: Path) -> Calibrator:
-    """Read what `save_calibrator` wrote. Raises DamagedError if it is not that."""
+    """Read a calibrator that `save_calibrator` wrote. Raises DamagedError if the file was changed."""
     try:
         content = checksums.read_sealed(path)
         values: dict[str, Any] = content["calibrator"]
@@ -43,7 +43,7 @@ def load_calibrator(path: Path) -> Calibrator:
         return Calibrator(**values, fitted_on=content["fitted_on"], distribution=known)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DamagedError(
-            f"{path} is not what the run wrote ({error}); `encyclo evaluate` on its directory writes it anew."
+            f"{path} is not what the run wrote ({error}); run `encyclo evaluate` on the run to write it again."
         ) from error
 
 

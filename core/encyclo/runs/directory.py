@@ -1,4 +1,4 @@
-"""A run's directory: claimed by one process, described by run.json, resumed by the same configuration."""
+"""A run's directory: used by one process at a time, described by run.json, resumed by the same configuration."""
 
 from __future__ import annotations
 
@@ -26,26 +26,26 @@ from encyclo.storage.ledger import Ledger, locked
 from encyclo.version import __version__
 
 _LIBRARIES = ("torch", "transformers", "numpy", "h5py", "zarr", "safetensors", "pluggy", "tokenizers", "gguf")
-"""Libraries that results may depend on, and that no plugin's package need name."""
+"""Libraries that results may depend on, whether or not a plugin's package requires them."""
 GROWS = ("targets", "budget")
-"""What may be raised on a used --out: the run then goes on from where it is."""
+"""The keys that may be raised for an existing run, which then continues."""
 
 
 @dataclass(frozen=True)
 class Goals:
-    """What the run was asked to reach: a target a stage, and the most samples a stage (None: the usual)."""
+    """A run's goals: each stage's target, and the most samples a stage may spend (None: the default)."""
 
     targets: tuple[float, ...]
     budget: int | None
 
     def target(self, stage: int) -> float:
-        """Return a stage's target; stages after the last one named share its target."""
+        """Return a stage's target; stages beyond the last target share it."""
         return self.targets[min(int(stage), len(self.targets) - 1)]
 
 
 @dataclass(frozen=True)
 class RunDirectory:
-    """A run directory that this process holds."""
+    """A run directory that this process has locked."""
 
     path: Path
     record: dict[str, Any]
@@ -58,23 +58,23 @@ class RunDirectory:
 
     @property
     def goals(self) -> list[Goals]:
-        """Return what the run was asked for: first, and each time that targets or budget were raised."""
+        """Return the run's goals: the first ones, then those of each time that targets or budget were raised."""
         return [Goals(tuple(asked["targets"]), asked["budget"]) for asked in self.record["efforts"]]
 
     def note(self, key: str, value: Any) -> None:
-        """Add to run.json something that became known during the run."""
+        """Set `key` of run.json to `value`."""
         self.record[key] = value
         files.write_json(self.path / "run.json", checksums.sealed(self.record))
 
 
 def check_usable(out: Path) -> None:
-    """Refuse an --out that can't hold a run, writing nothing. Raises RunDirectoryError."""
+    """Raise RunDirectoryError if `out` can't hold a run; write nothing."""
     if out.exists():
         if not out.is_dir():
             raise RunDirectoryError(f"--out {out} is a file, not a directory; choose another --out.")
         if not os.access(out, os.W_OK | os.X_OK):
             raise RunDirectoryError(
-                f"--out {out} can't be written; change its permissions or choose another."
+                f"--out {out} can't be written; change its permissions or choose another --out."
             )
         if not (out / "run.json").exists() and any(
             entry.name not in {".lock", ".lock.pid"} and not entry.name.startswith(files.TEMPORARY)
@@ -98,9 +98,10 @@ Options = Mapping[str, Mapping[str, Any]]
 
 
 def check_same(out: Path, resolved: Mapping[str, Any], defaults: Options = MappingProxyType({})) -> None:
-    """Refuse a used --out with another configuration, saying what differs. Raises RunDirectoryError.
+    """Raise RunDirectoryError, saying what differs, if `out` holds a run of another configuration.
 
-    An option that the run does not record, since its plugin had none such, was at its default of `defaults`.
+    An option that the run doesn't record, since its plugin did not have it yet, counts as its default in
+    `defaults`.
     """
     if not (out / "run.json").exists():
         return
@@ -116,20 +117,20 @@ def check_same(out: Path, resolved: Mapping[str, Any], defaults: Options = Mappi
     if lowered and not differences:
         raise RunDirectoryError(
             f"{out} was run with a higher {lowered[0]} ({json.dumps(there[lowered[0]])} there, "
-            f"{json.dumps(here[lowered[0]])} now); samples can't be taken back: raise it, or choose another --out."
+            f"{json.dumps(here[lowered[0]])} now) and can't be lowered; raise it, or choose another --out."
         )
     if differences:
         raise RunDirectoryError(
             f"{out} holds a run with another configuration ({'; '.join(differences[:6])}); "
-            "use the same flags to go on with it, or choose another --out."
+            "use the same flags to continue it, or choose another --out."
         )
 
 
 def _concept_source(there: Mapping[str, Any], here: Mapping[str, Any]) -> str | None:
-    """Return the concept list's plugin if its options alone have changed and its concepts have not.
+    """Return the concept list's plugin if only its options have changed, not its concepts; else None.
 
-    What the list holds is in `concepts_sha256`, so that a list that was moved, or is read in another way with
-    the same result, goes on with the same run.
+    `concepts_sha256` covers the concepts, so a run continues with a list that was moved, or that is read in
+    another way with the same result.
     """
     name = str(here.get("concepts"))
     both = [config.get("options", {}).get(name) for config in (there, here)]
@@ -148,7 +149,7 @@ def claimed(
     provenance: Mapping[str, Any],
     defaults: Options = MappingProxyType({}),
 ) -> Iterator[RunDirectory]:
-    """Make or reopen the run directory `out`, hold it, and give it. Raises RunDirectoryError."""
+    """Make or reopen the run directory `out` and lock it for the block. Raises RunDirectoryError."""
     check_usable(out)
     check_same(out, resolved, defaults)
     try:
@@ -207,11 +208,11 @@ def _effort(resolved: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _raise_effort(out: Path, record: dict[str, Any], resolved: Mapping[str, Any]) -> None:
-    """Note targets or a budget that were raised; a finished run is then unfinished again."""
+    """Record raised targets or a raised budget; a finished run becomes unfinished."""
     asked = _effort(resolved)
     if asked == record["efforts"][-1]:
         return
-    # First: a process killed between the two leaves an unfinished run, which the same command raises again.
+    # In this order: a process killed in between leaves an unfinished run, which the same command raises again.
     (out / "metrics.json").unlink(missing_ok=True)
     record["efforts"].append(asked)
     record["config"] |= asked
@@ -219,14 +220,14 @@ def _raise_effort(out: Path, record: dict[str, Any], resolved: Mapping[str, Any]
 
 
 def _lower(there: Any, here: Any) -> bool:
-    """Return whether a target or the budget is lower than it was; None is the lowest budget."""
+    """Return whether a target or the budget was lowered; None is the lowest budget."""
     if isinstance(there, list) and isinstance(here, list):
         return any(new < old for old, new in zip(there, here, strict=True))
     return there is not None and (here is None or here < there)
 
 
 def _versions(packages: set[str]) -> dict[str, str]:
-    """Return the versions of encyclo's main libraries and of all that the plugins' own packages require."""
+    """Return the versions of encyclo's main libraries, the plugins' packages and their requirements."""
     names = dict.fromkeys(_LIBRARIES)
     for package in sorted(packages):
         names[package] = None
@@ -241,7 +242,7 @@ def _versions(packages: set[str]) -> dict[str, str]:
 
 
 def _requirements(package: str) -> Iterator[Requirement]:
-    """Yield what a package requires; a line that is no requirement says nothing."""
+    """Yield what a package requires; skip a line that is no valid requirement."""
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):
         for line in importlib.metadata.requires(package) or ():
             with contextlib.suppress(InvalidRequirement):

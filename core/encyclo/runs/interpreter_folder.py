@@ -1,4 +1,4 @@
-"""The folder of a run's interpreter: what its plugin saved, with every file's sha256 beside it."""
+"""The folder of a run's interpreter: the files that its plugin saved, and their sha256."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SUMS = "sha256.json"
 
 
 def save_interpreter(plugins: Plugins, name: str, interpreter: Interpreter, folder: Path) -> None:
-    """Let the plugin `name` write the interpreter's files, add their sha256, put the folder in place."""
+    """Let the plugin `name` write the interpreter's files, add their sha256, replace `folder`."""
     with files.replacing_folder(folder) as fresh:
         with plugins.blame(name):
             interpreter.save(fresh)
@@ -27,14 +27,14 @@ def save_interpreter(plugins: Plugins, name: str, interpreter: Interpreter, fold
 
 
 def load_interpreter(plugins: Plugins, name: str, folder: Path, context: Context) -> Interpreter:
-    """Load what `save_interpreter` wrote. Raises DamagedError if the files are others."""
+    """Load an interpreter that `save_interpreter` wrote. Raises DamagedError if a file was changed."""
     check_sums(folder)
     interpreter: Interpreter = plugins.call("load_interpreter", name, folder=folder, context=context)
     return interpreter
 
 
 def check_sums(folder: Path) -> list[Path]:
-    """Compare a folder's files with the sha256 beside them; return their paths. Raises DamagedError naming one."""
+    """Compare a folder's files with their sha256; return their paths. Raises DamagedError naming a file."""
     try:
         sums = dict(json.loads((folder / SUMS).read_text(encoding="utf-8")))
         names = [PurePosixPath(name) for name in sums]

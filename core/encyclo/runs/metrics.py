@@ -1,7 +1,7 @@
-"""metrics.json: every figure that a run measured, typed; null where it could not be measured.
+"""metrics.json: every figure of a run, typed; null where it could not be measured.
 
-A run that has the file is finished. Keys that a run leaves out (`unfamiliar` before `encyclo evaluate`, say) stay
-out when the file is written again.
+A run that has the file is finished. Keys that a run leaves out (such as `unfamiliar` before `encyclo evaluate`)
+stay out when the file is written again.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from encyclo.storage import files
 
 FILE = "metrics.json"
 RUNGS = ("heldout_prompts", "natural", "described", "unseen", "adversarial")
-"""The evaluation ladder, each rung with one crutch fewer."""
+"""The evaluation ladder; each rung gives the interpreter less help than the one before."""
 Rung = dict[str, Accuracy | None] | None
-"""Figures by interpreter; None where the rung was not measured."""
+"""Figures by interpreter; None if the rung was not measured."""
 
 
 class CaptureFigures(Figures):
-    """What capture cost; seconds are those spent in `capture_layers`."""
+    """The cost of capture; seconds are those spent in `capture_layers`."""
 
     prompts: int | None = None
     tokens: int | None = None
@@ -45,12 +45,12 @@ class LadderFigures(Figures):
     adversarial: Rung = None
 
     def rungs(self) -> dict[str, Rung]:
-        """Return every rung by name, from the easiest on."""
+        """Return every rung by name, the easiest first."""
         return {name: getattr(self, name) for name in RUNGS}
 
 
 class RunCalibration(Calibration):
-    """The run's own interpreter's calibration, with each baseline's under the baseline's name."""
+    """The calibration of the run's interpreter, with each baseline's under the baseline's name."""
 
     model_config = ConfigDict(extra="allow")
     __pydantic_extra__: dict[str, Any]
@@ -69,7 +69,7 @@ class Attacks(Figures):
 
 
 class StageFigures(Figures):
-    """One visit to one stage, of all samples so far; seconds are of the process that made it, all steps."""
+    """One visit to one stage, over all samples so far; seconds are for all steps, in the process that made it."""
 
     stage: int | None = None
     sampler: str | None = None
@@ -97,23 +97,23 @@ class Metrics(Figures):
     convergence: dict[str, LayerConvergence] | None = None
     stages: list[StageFigures] = Field(default_factory=list)
     splits: dict[str, list[str]] = Field(default_factory=dict)
-    """Prompt families by what they were used for: train, validation, calibration, test."""
+    """Prompt families by their use: train, validation, calibration, test."""
     unfamiliar: dict[str, dict[str, Sureness] | None] | None = None
-    """How sure each interpreter is of what has no right answer; measured by `encyclo evaluate`."""
+    """How sure each interpreter is of activations without a right answer; measured by `encyclo evaluate`."""
 
 
 def write_metrics(run: Path, metrics: Metrics) -> None:
-    """Write metrics.json durably: the last file of a run, which says that it is finished."""
+    """Write metrics.json durably. It is a run's last file and marks it as finished."""
     files.write_json(run / FILE, metrics.as_json())
 
 
 def read_metrics(run: Path) -> Metrics:
-    """Read metrics.json. Raises DamagedError saying what is wrong and what to do."""
+    """Read metrics.json. Raises DamagedError, saying what to do, if it can't be read."""
     path = run / FILE
     try:
         return Metrics.model_validate_json(path.read_bytes())
     except (OSError, ValidationError) as error:
         reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
         raise DamagedError(
-            f"{path} can't be read ({reason}); delete it, and the command that began the run writes it again."
+            f"{path} can't be read ({reason}); delete it and run the same command again to write it anew."
         ) from error

@@ -1,4 +1,4 @@
-"""A run that is open: its session, its directory and its store, and what every step of it does with them."""
+"""An open run: its session, directory and store, and the operations that several steps share."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from encyclo.types import Context, Interpreter, Prompt, Samples, SampleSet, Stor
 
 @dataclass(frozen=True)
 class Captured:
-    """Prompts' activations, float32 [n, L, H] in the prompts' order, and the tokens that they took."""
+    """Prompts' activations, float32 [n, L, H] in the prompts' order, and their tokens."""
 
     activations: NDArray[np.float32]
     tokens: int
@@ -31,7 +31,7 @@ class Captured:
 
 @dataclass(frozen=True)
 class OpenRun:
-    """What travels from step to step: who is asked (session), where things lie (directory, store)."""
+    """What every step of a run needs: session, directory and store."""
 
     session: Session
     directory: RunDirectory
@@ -61,9 +61,9 @@ class OpenRun:
         return self.context(self.session.config.capture, device=self.session.model.device)
 
     def capture(self, prompts: Sequence[Prompt], advance: Callable[[int], None] | None = None) -> Captured:
-        """Capture prompts through the run's capture plugin; `advance` is told of every batch.
+        """Capture prompts with the run's capture plugin; call `advance` with the size of each batch.
 
-        Raises PluginError if the plugin gives a batch that can't be, or no activations for a prompt.
+        Raises PluginError if the plugin gives a faulty batch, or no activations for a prompt.
         """
         session, name = self.session, self.session.config.capture
         schema = session.schema
@@ -112,20 +112,20 @@ class OpenRun:
         return interpreter
 
     def save_interpreter(self, interpreter: Interpreter, folder: Path) -> None:
-        """Write the run's interpreter into `folder`, with checksums; replaced whole."""
+        """Write the run's interpreter into `folder`, with checksums; the folder is replaced as a whole."""
         interpreter_folder.save_interpreter(
             self.session.plugins, self.session.config.interpreter, interpreter, folder
         )
 
     def load_interpreter(self, folder: Path) -> Interpreter:
-        """Load the run's interpreter from `folder`. Raises DamagedError if its files are others."""
+        """Load the run's interpreter from `folder`. Raises DamagedError if a file was changed."""
         name = self.session.config.interpreter
         return interpreter_folder.load_interpreter(self.session.plugins, name, folder, self.context(name))
 
     def load_samples(self, commits: Sequence[Commit]) -> SampleSet:
-        """Open the committed parts (checked against their commits) and split them by family.
+        """Open the committed parts, check them against their commits, split them by family.
 
-        Small columns are in memory; activations too where they are few, else they are read by row.
+        Small columns are held in memory. So are activations if they are few; else they are read by row.
         """
         session = self.session
         with session.plugins.blame(session.config.store):
@@ -153,5 +153,5 @@ def batch_fault(batch: object, shape: tuple[int, int, int]) -> str | None:
     if positions.dtype.kind not in "iu" or (
         len(positions) and not 0 <= positions.min() <= positions.max() < shape[0]
     ):
-        return f"gave positions that are no places of the {shape[0]} prompts it was handed"
+        return f"gave positions that are no indices of the {shape[0]} prompts it was handed"
     return None

@@ -1,4 +1,4 @@
-"""Go on from what run.json recorded: the same configuration, concepts and model, or a sentence about what differs."""
+"""Reopen a run from its run.json with the same configuration, concepts and model; refuse others."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ from encyclo.types import Concept, Context, Interpreter, Model, Progress, Store
 
 
 def recorded_config(record: dict[str, Any], device: str = "auto") -> RunConfig:
-    """Return the configuration in run.json, for `device`. Raises RunDirectoryError if it is no configuration."""
+    """Return the configuration in run.json, for `device`. Raises RunDirectoryError if it is not valid."""
     known = {field.alias or name for name, field in RunConfig.model_fields.items()}
     values = {key: value for key, value in record["config"].items() if key in known}
     try:
         return RunConfig(**{**values, "device": device})
     except ValueError as error:  # pydantic's ValidationError is one
         raise RunDirectoryError(
-            f"run.json holds a configuration that this version of encyclo doesn't know ({type(error).__name__}); "
+            f"run.json holds a configuration that this version of encyclo can't read ({type(error).__name__}); "
             "use the version that wrote it."
         ) from error
 
 
 def reopen(path: Path, record: dict[str, Any], progress: Progress, device: str = "auto") -> Session:
-    """Return the session of a run again. Raises RunDirectoryError if concepts or model are not the run's."""
+    """Return a run's session. Raises RunDirectoryError if the concepts or the model have changed."""
     session = prepare(recorded_config(record, device), progress, path)
     _check_concepts(path, record, session.concepts)
     check_weights(path, record, session.model)
@@ -47,14 +47,14 @@ def reopen(path: Path, record: dict[str, Any], progress: Progress, device: str =
 
 
 def reopen_run(path: Path, record: dict[str, Any], progress: Progress, device: str = "auto") -> OpenRun:
-    """Return a run that was recorded in `path`, open again. Raises RunDirectoryError as `reopen` does."""
+    """Reopen the run in `path`. Raises RunDirectoryError as `reopen` does."""
     return OpenRun.of(reopen(path, record, progress, device), RunDirectory(path, record))
 
 
 def reopen_model(
     path: Path, record: dict[str, Any], progress: Progress, device: str, name: str | None
 ) -> Model:
-    """Return the run's model (or the one called `name`) without loading its weights yet."""
+    """Return the run's model (or the one called `name`); its weights are not loaded yet."""
     config, plugins = recorded_config(record, device), Plugins()
     return load_model(plugins, config, _options(plugins, config, config.capture), path, progress, name)
 
@@ -66,7 +66,7 @@ def reopen_store(path: Path, record: dict[str, Any], plugins: Plugins) -> Store:
 
 
 def reopen_concepts(path: Path, record: dict[str, Any], plugins: Plugins) -> list[Concept]:
-    """Return the run's concepts, from where it took them. Raises RunDirectoryError if they changed."""
+    """Load the run's concepts again. Raises RunDirectoryError if they changed."""
     config = recorded_config(record)
     concepts = load_concepts(config, plugins, _options(plugins, config, config.concepts))
     _check_concepts(path, record, concepts)
@@ -76,7 +76,7 @@ def reopen_concepts(path: Path, record: dict[str, Any], plugins: Plugins) -> lis
 def reopen_interpreter(
     path: Path, record: dict[str, Any], plugins: Plugins, device: str = "cpu"
 ) -> Interpreter:
-    """Load the run's interpreter, with its options. Raises DamagedError if its files are others."""
+    """Load the run's interpreter, with its options. Raises DamagedError if a file was changed."""
     config = record["config"]
     name: str = config["interpreter"]
     options = plugins.options(name, config.get("options", {}).get(name, {}))
@@ -85,7 +85,7 @@ def reopen_interpreter(
 
 
 def check_weights(path: Path, record: dict[str, Any], model: Model) -> None:
-    """Refuse weights that are not those of the run. Raises RunDirectoryError saying both."""
+    """Raise RunDirectoryError, naming both, if the model's weights are not the run's."""
     then = record["config"]["weights_sha256"]
     if model.weights_sha256 != then:
         raise RunDirectoryError(
@@ -95,9 +95,9 @@ def check_weights(path: Path, record: dict[str, Any], model: Model) -> None:
 
 
 def require_finished(path: Path) -> None:
-    """Refuse a run without metrics.json. Raises UsageError."""
+    """Raise UsageError if the run has no metrics.json."""
     if not (path / METRICS).exists():
-        raise UsageError(f"The run in {path} is not finished; the command that began it goes on with it.")
+        raise UsageError(f"The run in {path} is not finished; run the same command again to finish it.")
 
 
 def _options(plugins: Plugins, config: RunConfig, name: str) -> Any:
@@ -107,6 +107,6 @@ def _options(plugins: Plugins, config: RunConfig, name: str) -> Any:
 def _check_concepts(path: Path, record: dict[str, Any], concepts: list[Concept]) -> None:
     if concepts_hash(concepts) != record["config"]["concepts_sha256"]:
         raise RunDirectoryError(
-            f"The concept list {record['config']['concepts']!r} no longer gives the concepts that {path} was made "
-            "of; restore it, or run again in a new --out."
+            f"The concept list {record['config']['concepts']!r} no longer gives the concepts of the run in {path}; "
+            "restore it, or run again in a new --out."
         )

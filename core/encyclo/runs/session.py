@@ -1,4 +1,4 @@
-"""Everything about a run that can be refused, checked before anything is written."""
+"""Check everything about a run before anything is written."""
 
 from __future__ import annotations
 
@@ -53,11 +53,11 @@ class Session:
 
     @cached_property
     def place_of(self) -> dict[str, int]:
-        """Each concept's place in `concepts`, by its id."""
+        """Each concept's index in `concepts`, by its id."""
         return {concept.id: place for place, concept in enumerate(self.concepts)}
 
     def looks(self, stage: Stage) -> bool:
-        """Return whether a stage's sampler looks for what an interpreter misreads."""
+        """Return whether a stage's sampler needs an interpreter."""
         return self.plugins.traits(stage.sampler).needs_interpreter
 
     def open_store(self, out: Path) -> Store:
@@ -94,7 +94,7 @@ class Session:
         return record
 
     def default_options(self) -> dict[str, dict[str, Any]]:
-        """Return the plugins' options at their defaults, by plugin, those that have one."""
+        """Return the default options of each plugin; options without a default are left out."""
         return {
             name: {
                 key: json.loads(json.dumps(field.get_default(call_default_factory=True), default=str))
@@ -123,7 +123,7 @@ class Session:
 
 
 def open_store(plugins: Plugins, name: str, out: Path, schema: Schema) -> Store:
-    """Return the store plugin `name`'s store of the run directory `out`."""
+    """Return the store of the plugin `name` for the run directory `out`."""
     store: Store = plugins.call("store_activations", name, location=out, schema=schema)
     return store
 
@@ -131,8 +131,8 @@ def open_store(plugins: Plugins, name: str, out: Path, schema: Schema) -> Store:
 def prepare(config: RunConfig, progress: Progress, out: Path = Path()) -> Session:
     """Load the plugins, fill their options, read the concepts, find the model, check the layers.
 
-    `out` is the run directory, in which each plugin has a folder for what it keeps. Raises UsageError (or a kind of
-    it) for what can't be; writes nothing.
+    Each plugin gets a folder of its own in the run directory `out`. Raises UsageError (or a subclass) if anything
+    is invalid; writes nothing.
     """
     plugins = Plugins()
     for hook, name in _hooks_used(config):
@@ -145,18 +145,20 @@ def prepare(config: RunConfig, progress: Progress, out: Path = Path()) -> Sessio
     model = load_model(plugins, config, options[config.capture], out, progress)
     index = tuple(resolve_layer(layer, model) for layer in config.layers)
     if len(set(index)) != len(index):
-        raise UsageError(f"--layers names one layer twice: {list(config.layers)} are {list(index)}.")
+        raise UsageError(
+            f"--layers names a layer twice: {list(config.layers)} are the indices {list(index)}."
+        )
     stages = tuple(Stage(plugins.traits(name).stage, name) for name in config.sampler)
     numbers = [stage.number for stage in stages]
     if numbers != sorted(set(numbers)):
         raise UsageError(
             "--sampler takes one sampler a stage, in rising stages; "
-            f"{', '.join(config.sampler)} are of the stages {', '.join(map(str, numbers))}."
+            f"{', '.join(config.sampler)} have the stages {', '.join(map(str, numbers))}."
         )
     if plugins.traits(config.sampler[0]).needs_interpreter:
         raise UsageError(
-            f"The sampler {config.sampler[0]} looks for what an interpreter misreads, and a run's first stage "
-            "has none yet; name an earlier stage's sampler before it, such as --sampler templates."
+            f"The sampler {config.sampler[0]} needs an interpreter, and a run's first stage has none yet; "
+            "name an earlier stage's sampler before it, such as --sampler templates."
         )
     return Session(
         config,
@@ -178,7 +180,7 @@ def load_model(
     progress: Progress,
     name: str | None = None,
 ) -> Model:
-    """Return the handle of the run's model (or of the one called `name`); no weights are loaded yet."""
+    """Return the run's model (or the one called `name`); its weights are not loaded yet."""
     folder = plugin_folder(out, config.capture)
     context = Context(config.seed, config.device, options, folder, pooling=config.pooling, progress=progress)
     model: Model = plugins.call("load_model", config.capture, name=name or config.model, context=context)
@@ -186,7 +188,7 @@ def load_model(
 
 
 def plugin_folder(out: Path, name: str) -> Path:
-    """Return the folder in the run directory `out` where the plugin `name` may keep things; not made yet."""
+    """Return the folder of the plugin `name` in the run directory `out`; it is not created."""
     return out / "plugins" / name
 
 
@@ -237,9 +239,9 @@ def load_concepts(config: RunConfig, plugins: Plugins, options: BaseModel | None
 
 
 def _with_fitting_baselines(config: RunConfig, plugins: Plugins, count: int, progress: Progress) -> RunConfig:
-    """Leave out, saying so, the default baselines that don't take so many concepts.
+    """Leave out the default baselines that can't take `count` concepts, and say so.
 
-    Raises UsageError for an interpreter that was asked for.
+    Raises UsageError if the user named such an interpreter.
     """
     kept = list(config.baselines)
     for name in dict.fromkeys((config.interpreter, *config.baselines)):
@@ -256,7 +258,7 @@ def _with_fitting_baselines(config: RunConfig, plugins: Plugins, count: int, pro
 
 
 def _files_named(options: BaseModel | None) -> dict[str, str | None]:
-    """Return the paths that a concept list's options name: a file with its sha256, a directory without."""
+    """Return the paths in a concept list's options: a file with its sha256, a directory with None."""
     values = dict(options).values() if options else ()
     paths = [value.expanduser().absolute() for value in values if isinstance(value, Path)]
     return {str(path): files.sha256_of(path) if path.is_file() else None for path in paths}

@@ -1,4 +1,4 @@
-"""Accuracy of readings: ranks, and what follows from them: intervals, the null, categories, confusions."""
+"""Accuracy of readings: ranks, intervals, the null, categories, confusions."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TOPS = {"top1": 1, "top10": 10, "top100": 100}
 def read_in_batches(
     interpreter: Interpreter, samples: SampleSet, rows: NDArray[np.int64]
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
-    """Yield (rows [k], scores float32 [k, C]) so that memory stays flat in the number of samples."""
+    """Yield (rows [k], scores float32 [k, C]); memory does not grow with the number of samples."""
     for some, _, scores in read_batches(interpreter, samples, rows):
         yield some, scores
 
@@ -37,10 +37,10 @@ def read_batches(
 def true_ranks(scores: NDArray[np.float32], truth: NDArray[np.int32]) -> NDArray[np.int64]:
     """Return the rank (1 is best) of the true concept in each row of scores [n, C].
 
-    Ties count against the reader: a reader that scores everything alike ranks the truth last.
+    Ties count against the reader: if all scores are equal, the truth ranks last.
     """
     own = scores[np.arange(len(truth)), truth]
-    # A NaN compares False with everything: count what is *not* worse, so that it ranks last as well.
+    # A NaN compares False with everything: count what is *not* worse, so that it ranks last too.
     ranks: NDArray[np.int64] = (~(scores < own[:, None])).sum(axis=1).astype(np.int64)
     return ranks
 
@@ -55,7 +55,7 @@ def rank_samples(interpreter: Interpreter, samples: SampleSet, rows: NDArray[np.
 
 
 def accuracy(ranks: NDArray[np.int64], candidates: int) -> Accuracy | None:
-    """Return metrics.json's accuracy object for these ranks; None where nothing was read."""
+    """Return metrics.json's accuracy object for these ranks; None if there are no ranks."""
     if len(ranks) == 0:
         return None
     return Accuracy(
@@ -71,11 +71,11 @@ def accuracy(ranks: NDArray[np.int64], candidates: int) -> Accuracy | None:
 def intervals(
     ranks: NDArray[np.int64], concept: NDArray[np.integer], seed: int = 0, level: float = 0.95
 ) -> dict[str, float]:
-    """Return {top1_low, top1_high, ...}: bootstrap over concepts, whose readings are drawn together.
+    """Return {top1_low, top1_high, ...}: a bootstrap that draws concepts with all of their readings.
 
-    Readings of one concept are alike, so that resampling readings would claim too much (cluster bootstrap:
-    Davison and Hinkley, "Bootstrap Methods and their Application", 1997, ch. 3.8). Where every concept is read
-    right, or none, resampling shows no variation: the exact binomial interval over concepts takes its place.
+    Readings of one concept are alike, so resampling single readings would give too narrow intervals (cluster
+    bootstrap: Davison and Hinkley, "Bootstrap Methods and their Application", 1997, ch. 3.8). If every reading is
+    right, or none, resampling shows no variation: the exact binomial interval over concepts is used instead.
     """
     from scipy.stats import binomtest, bootstrap
 
@@ -105,7 +105,7 @@ def intervals(
 
 
 def shuffled(concept: NDArray[np.int32], candidates: int, seed: int = 0) -> NDArray[np.int32]:
-    """Return the truth with the concepts' identities shuffled: whole concepts change place, none stays."""
+    """Return the truth with the concepts' identities shuffled: every concept gets another one's identity."""
     generator = np.random.default_rng(seed)
     order = generator.permutation(candidates)
     other = np.empty(candidates, np.int32)
@@ -116,7 +116,7 @@ def shuffled(concept: NDArray[np.int32], candidates: int, seed: int = 0) -> NDAr
 def by_category(
     ranks: NDArray[np.int64], concept: NDArray[np.int32], categories: Sequence[str]
 ) -> dict[str, Accuracy]:
-    """Return the figures of each category by its name; `categories` are the candidates'."""
+    """Return the figures of each category by name; `categories` has one for each candidate."""
     own = np.array([categories[c] for c in concept.tolist()])
     return {
         str(name) or "none": Accuracy(
@@ -131,7 +131,7 @@ def by_category(
 def confused_pairs(
     truth: NDArray[np.int32], best: NDArray[np.int32], names: Sequence[str], most: int = 20
 ) -> list[tuple[str, str, int]]:
-    """Return the commonest misreadings as (truth, read instead, times), the most frequent first."""
+    """Return the most frequent misreadings as (truth, read instead, times), the most frequent first."""
     wrong = truth != best
     pairs = Counter(zip(truth[wrong].tolist(), best[wrong].tolist(), strict=True))
     ordered = sorted(pairs.items(), key=lambda item: (-item[1], item[0]))[:most]

@@ -1,4 +1,4 @@
-"""Do confidences hold? Temperature, calibration error, reliability bins, abstention, conformal sets, intervals."""
+"""Calibration: temperature, calibration error, reliability bins, abstention, conformal sets, intervals."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 BINS = 15
 HALVINGS = 24
-"""Of [0, 1], in the search for a quantile: as fine as float32."""
+"""Halvings of [0, 1] in the search for a quantile: as fine as float32."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ def fit_temperature(scores: NDArray[np.floating], truth: NDArray[np.integer]) ->
     """
     from scipy.optimize import minimize_scalar
 
-    # Less each row's best: no exponential overflows. It is evaluated some fifteen times, so without a copy more.
+    # Minus each row's best, so that no exponential overflows; in place, since the loss is evaluated often.
     behind = np.asarray(scores, np.float64) - np.max(scores, axis=1, keepdims=True)
     own = behind[np.arange(len(truth)), truth]
 
@@ -51,7 +51,7 @@ def fit_temperature(scores: NDArray[np.floating], truth: NDArray[np.integer]) ->
 def reliability_bins(
     confidence: NDArray[np.floating], correct: NDArray[np.bool_], bins: int = BINS
 ) -> list[Bin]:
-    """Return the non-empty bins of equal width over [0, 1], by rising confidence."""
+    """Return the non-empty bins of equal width over [0, 1], by ascending confidence."""
     place = np.minimum((confidence * bins).astype(int), bins - 1)
     found = []
     for index in np.unique(place):
@@ -67,21 +67,21 @@ def expected_calibration_error(bins: list[Bin]) -> float:
 
 
 def brier_score(confidence: NDArray[np.floating], correct: NDArray[np.bool_]) -> float:
-    """Return the mean squared distance of the first reading's confidence from right (1) or wrong (0)."""
+    """Return the mean squared distance between the confidence and being right (1) or wrong (0)."""
     return float(np.mean((np.asarray(confidence, np.float64) - correct) ** 2))
 
 
 def accuracy_by_coverage(
     confidence: NDArray[np.floating], correct: NDArray[np.bool_], steps: int = 10
 ) -> list[list[float]]:
-    """Return [coverage, accuracy, confidence] where only the surest readings are answered, at equal steps.
+    """Return [coverage, accuracy, confidence] at equal steps of coverage, the share of readings answered.
 
-    The third figure is the lowest confidence that is answered (El-Yaniv and Wiener, "On the Foundations of
-    Noise-free Selective Classification", 2010). Of equal confidences an even share is taken to be answered.
+    The surest readings are answered; the third figure is the lowest confidence answered (El-Yaniv and Wiener, "On
+    the Foundations of Noise-free Selective Classification", 2010). Equal confidences are answered in equal shares.
     """
     order = np.argsort(-np.asarray(confidence, np.float64), kind="stable")
     sure = np.asarray(confidence, np.float64)[order]
-    # Within a run of equal confidences each reading counts with the run's mean: their order is chance.
+    # The order of equal confidences is chance, so each of them counts with their mean.
     _, group = np.unique(-sure, return_inverse=True)
     mean = np.bincount(group, correct[order]) / np.bincount(group)
     right = np.cumsum(mean[group])
@@ -95,10 +95,10 @@ def accuracy_by_coverage(
 
 
 def conformal_threshold(strangeness: NDArray[np.floating], level: float) -> float:
-    """Return the strangeness that a fresh one stays within with probability at least `level`.
+    """Return the threshold that a new strangeness does not exceed with probability at least `level`.
 
     Split conformal prediction (Vovk et al., "Algorithmic Learning in a Random World", 2005): the
-    ceil((n + 1) level)-th smallest of n calibration values; infinite where n is too small to promise it.
+    ceil((n + 1) level)-th smallest of n calibration values; infinite if n is too small for `level`.
     """
     place = int(np.ceil((len(strangeness) + 1) * level))
     return float(np.sort(strangeness)[place - 1]) if place <= len(strangeness) else float("inf")
@@ -106,10 +106,10 @@ def conformal_threshold(strangeness: NDArray[np.floating], level: float) -> floa
 
 @dataclass(frozen=True)
 class Accuracies:
-    """How accuracy varies over concepts: Beta distributions, each as likely as the readings make it.
+    """How accuracy varies over concepts: a mixture of Beta distributions, weighted by their posterior.
 
-    yes, no, weight: float64 [k]; a distribution counts as so many right and wrong readings, the weights sum to 1.
-    low, high: how far the mean over all readings can be trusted.
+    yes, no, weight: float64 [k]; the parameters of Beta(yes, no), as right and wrong readings; the weights sum to 1
+    low, high: the interval of the mean over all readings
     """
 
     yes: NDArray[np.float64]
@@ -120,29 +120,29 @@ class Accuracies:
 
     @property
     def mean(self) -> float:
-        """The accuracy of a concept without readings."""
+        """The expected accuracy of a concept without readings."""
         return float(self.weight @ (self.yes / (self.yes + self.no)))
 
     @property
     def strength(self) -> float:
-        """How many readings of its own weigh as much as what is usual over concepts (geometric mean)."""
+        """How many readings of a concept weigh as much as the prior over concepts (geometric mean)."""
         return float(np.exp(self.weight @ np.log(self.yes + self.no)))
 
 
 def fit_accuracies(right: NDArray[np.integer], total: NDArray[np.integer], level: float = 0.95) -> Accuracies:
-    """Estimate from `right` of `total` readings of each concept how accuracy varies over concepts.
+    """Estimate how accuracy varies over concepts, from `right` of `total` readings of each concept.
 
     A hierarchical beta-binomial model (Gelman et al., "Bayesian Data Analysis", 2013, ch. 5) on a grid of means and
-    strengths. Beforehand every mean is as likely as any other, and the share that a single reading has against
-    what is usual, 1 / (1 + strength), too (Christiansen and Morris, "Hierarchical Poisson Regression Modeling",
-    1997). Nothing is settled on: where few readings leave it open how alike concepts are, so does the result.
+    strengths. The prior is uniform in the mean and in 1 / (1 + strength), the weight of a single reading
+    (Christiansen and Morris, "Hierarchical Poisson Regression Modeling", 1997). The result averages over the grid,
+    so it stays as uncertain about the spread of concepts as few readings leave it.
     """
     from scipy.special import betaln, expit
 
     logit, log_strength = np.meshgrid(np.linspace(-9, 9, 91), np.linspace(-1.5, 9.5, 56), indexing="ij")
     mean, strength = expit(logit).ravel(), np.exp(log_strength).ravel()
     yes, no = mean * strength, (1 - mean) * strength
-    # The grid is even in logit and log: their slopes turn the two densities into weights.
+    # The grid is even in logit and log: their derivatives turn the two densities into weights.
     weight = np.log(mean * (1 - mean)) + np.log(strength) - 2 * np.log1p(strength)
     seen = total > 0
     kinds, count = np.unique(np.stack([right[seen], total[seen]]), axis=1, return_counts=True)
@@ -161,9 +161,8 @@ def accuracy_intervals(
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
     """Return (mean, low, high) float32 [C] of each concept's accuracy after its own readings.
 
-    Where concepts are nearly always right, and the Betas have hardly a wrong reading in them, the posterior
-    would claim certainty after three readings. An end is therefore no surer than both the concept's own readings
-    alone and the mean over all readings would have it.
+    If nearly all readings are right, the posterior alone would claim certainty after three readings. Each end is
+    therefore no surer than the concept's own readings alone, or the mean over all readings, allow.
     """
     kinds, place = np.unique(np.stack([right, total]), axis=1, return_inverse=True)
     k, n = kinds[0][:, None], kinds[1][:, None]
@@ -174,7 +173,7 @@ def accuracy_intervals(
     alone_low, alone_high = _alone(kinds[0], kinds[1], level)
     low = np.minimum(low, np.maximum(alone_low, found.low))
     high = np.maximum(high, np.minimum(alone_high, found.high))
-    # A very skewed distribution has its mean outside the central interval: the interval then reaches to it.
+    # A very skewed distribution has its mean outside the central interval: extend the interval to it.
     low, high = np.minimum(low, mean), np.maximum(high, mean)
     one, two, three = (figure.astype(np.float32)[place.ravel()] for figure in (mean, low, high))
     return one, two, three
@@ -194,7 +193,7 @@ def _alone(
 def _quantile(
     yes: NDArray[np.float64], no: NDArray[np.float64], weight: NDArray[np.float64], share: float
 ) -> NDArray[np.float64]:
-    """Return where mixtures of Betas, yes and no [m, k] with weight [k], have `share` below: [m]; by bisection."""
+    """Return the `share` quantile of m mixtures of Betas (yes, no [m, k]; weight [k]): [m], by bisection."""
     from scipy.special import betainc
 
     low, high = np.zeros(len(yes)), np.ones(len(yes))

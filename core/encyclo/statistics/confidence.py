@@ -1,11 +1,11 @@
-"""How sure a reading is: a temperature for the doubt between concepts, a factor for what none of them is.
+"""The confidence of a reading: a temperature-scaled softmax times a factor for unfamiliar activations.
 
     confidence = softmax(scores / temperature) x in-distribution score
 
-The first factor is calibrated on readings of concepts that are in the encyclopedia. It must always choose one
-of them, so that noise, another model's activation or a concept without an entry could look certain. The second
-factor is 1 where the best score and the activation's distance from the training samples are what known readings
-have, and falls to 0 towards what readings have whose own concept is taken away from the candidates.
+The first factor is calibrated on readings of the encyclopedia's concepts. It must choose one of them, so noise,
+another model's activation or a concept without an entry could look certain. The second factor is 1 if the best
+score and the activation's distance from the training samples are as usual for known readings. It falls to 0 as
+they approach those of readings whose own concept is removed from the candidates.
 """
 
 from __future__ import annotations
@@ -23,24 +23,24 @@ from encyclo.statistics.figures import Calibration, Conformal
 from encyclo.types import Interpreter, SampleSet, Split
 
 KEPT = 1024
-"""Scores kept of a reading, the best: what lies behind has no share in the softmax."""
+"""The number of best scores kept of a reading; the softmax ignores the others."""
 LEVEL = 0.9
-"""How often a conformal set holds the truth."""
+"""The probability with which a conformal set contains the truth."""
 UNFAMILIAR_SHARE = 0.02
-"""The share of known readings that may lose confidence for looking unfamiliar."""
+"""The share of known readings that may lose confidence because they look unfamiliar."""
 FEWEST = 20
-"""Fewer readings than this calibrate nothing."""
+"""The fewest readings for a calibration."""
 ENOUGH_SENTENCES = 200
-"""From so many natural sentences on readings are calibrated on them: they are what a text is like."""
+"""With at least this many natural sentences, readings are calibrated on them: they resemble real texts most."""
 _STATISTICS_FROM = 4096  # training samples that the distance is measured from
 
 
 @dataclass(frozen=True)
 class Readings:
-    """What calibration needs of n readings, without their full scores.
+    """The figures of n readings that calibration needs, without their full scores.
 
     truth, best: int32 [n]; rank: int64 [n]; top: float32 [n, K] descending; own, rival: float32 [n], the score
-    of the truth and the best of the others; distance: float32 [n], see `TrainingDistribution`.
+    of the truth and the best other score; distance: float32 [n], see `TrainingDistribution`.
     """
 
     truth: NDArray[np.int32]
@@ -55,7 +55,7 @@ class Readings:
         return len(self.truth)
 
     def take(self, chosen: NDArray[Any]) -> Readings:
-        """Return the chosen readings (a mask or row numbers)."""
+        """Return the readings chosen by a mask or by row numbers."""
         return Readings(*(getattr(self, name)[chosen] for name in self.__dataclass_fields__))
 
     @property
@@ -67,20 +67,20 @@ class Readings:
 
 @dataclass(frozen=True)
 class TrainingDistribution:
-    """Where training samples lie: mean and standard deviation float32 [L, H]."""
+    """The distribution of training samples: mean and standard deviation float32 [L, H]."""
 
     mean: NDArray[np.float32]
     std: NDArray[np.float32]
 
     def distance(self, activations: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return how far each sample lies, float32 [n]: log mean squared deviation at its farthest layer."""
+        """Return each sample's distance, float32 [n]: the log mean squared deviation at its farthest layer."""
         deviation = (activations - self.mean) / self.std
         result: NDArray[np.float32] = np.log((deviation**2).mean(axis=-1) + 1e-9).max(axis=-1)
         return result
 
 
 def training_distribution(samples: SampleSet) -> TrainingDistribution:
-    """Return where the training samples that mention their concept lie."""
+    """Return the distribution of the training samples that mention their concept."""
     rows = samples.rows(Split.TRAIN)
     rows = rows[samples.named[rows]]
     step = max(1, len(rows) // _STATISTICS_FROM)
@@ -92,7 +92,7 @@ def training_distribution(samples: SampleSet) -> TrainingDistribution:
 def collect_readings(
     interpreter: Interpreter, samples: SampleSet, rows: NDArray[np.int64], distribution: TrainingDistribution
 ) -> Readings:
-    """Read `rows` in batches and keep what calibration needs of each; memory is flat in the candidates."""
+    """Read `rows` in batches; memory does not grow with the number of candidates."""
     pieces = list(_read_pieces(interpreter, samples, rows, distribution))
     if not pieces:
         whole, real = np.empty(0, np.int32), np.empty(0, np.float32)
@@ -128,7 +128,7 @@ def best_scores(scores: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArr
 
 @dataclass(frozen=True)
 class Calibrator:
-    """Turns scores into confidences; fitted by `fit`, returned by the scorer, used by everything that reads."""
+    """Turns scores into confidences; fitted by `fit`, returned by the scorer, used for all readings."""
 
     temperature: float
     score_strange: float
@@ -138,16 +138,16 @@ class Calibrator:
     distance_known: float
     distance_strange: float
     conformal: float
-    """The largest nonconformity score that a candidate in a conformal set may have."""
+    """The largest nonconformity score in a conformal set."""
     level: float
     n: int
-    """Readings that it was fitted on."""
+    """The number of readings that it was fitted on."""
     fitted_on: str
-    """The rung of the evaluation ladder that these readings are of."""
+    """The rung of these readings."""
     distribution: TrainingDistribution
 
     def in_distribution(self, top: NDArray[np.float32], distance: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Return 1 for a known look, 0 for an unknown one: best scores [n, K], distances [n] -> [n]."""
+        """Return 1 for a familiar reading, 0 for an unfamiliar one: best scores [n, K], distances [n] -> [n]."""
         score = (top[:, 0].astype(np.float64) - self.score_strange) / (self.score_known - self.score_strange)
         far = (distance.astype(np.float64) - self.distance_known) / (
             self.distance_strange - self.distance_known
@@ -156,7 +156,7 @@ class Calibrator:
         return np.nan_to_num(result)
 
     def confidences(self, top: NDArray[np.float32], distance: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Return the confidence of each of the best candidates, float64 [n, K]; a row sums to at most 1."""
+        """Return the confidences of the best candidates, float64 [n, K]; a row sums to at most 1."""
         shares = calibration.softmax(top, self.temperature)
         return shares * self.in_distribution(top, distance)[:, None]
 
@@ -175,13 +175,13 @@ def fit(
     fitted_on: str = "heldout_prompts",
     level: float = LEVEL,
 ) -> Calibrator:
-    """Fit on readings whose truth is known and that training never saw; at least one."""
+    """Fit on at least one reading whose truth is known and that training never saw."""
     temperature = _fit_temperature(readings)
     best = readings.top[:, 0].astype(np.float64)
     spread = max(float(best.std()), 1e-6 * max(1.0, float(np.abs(best).max())))
     known = float(np.quantile(best, UNFAMILIAR_SHARE))
     strange = float(np.median(readings.rival))
-    # An interpreter that scores a wrong concept as high as the right one can't tell absence by its scores.
+    # If a wrong concept scores as high as the right one, scores can't show that a concept is absent.
     strange = strange if strange < known - 0.1 * spread else known - spread
     far = float(np.quantile(readings.distance, 1 - UNFAMILIAR_SHARE / 4))
     reach = 5 * max(float(readings.distance.std()), 0.05)
@@ -193,7 +193,7 @@ def fit(
 
 
 def _fit_temperature(readings: Readings) -> float:
-    """Fit among the best scores and the truth's own, which counts once."""
+    """Fit on the best scores and the score of the truth, which counts once."""
     others = readings.top.copy()
     inside = np.flatnonzero(readings.rank <= others.shape[1])
     others[inside, readings.rank[inside] - 1] = -np.inf
@@ -208,10 +208,10 @@ def cross_fit(
     folds: int = 5,
     seed: int = 0,
 ) -> Calibration | None:
-    """Judge calibration on readings that the calibrator did not see: whole `groups` [n] change sides.
+    """Measure calibration by cross-fitting, with each of `groups` [n] on one side as a whole.
 
-    Returns metrics.json's calibration object with `coverage` (accuracy where only the surest are answered) and
-    `conformal` (measured coverage and mean size of the sets); None where there is too little to judge by.
+    Returns metrics.json's calibration object with `coverage` (accuracy if only the surest readings are answered) and
+    `conformal` (measured coverage and mean size of the sets); None if there are too few readings.
     """
     parts = list(cross_fitted(readings, groups, distribution, folds, seed))
     if not parts:
@@ -242,9 +242,9 @@ def cross_fitted(
     folds: int = 5,
     seed: int = 0,
 ) -> Iterator[tuple[NDArray[np.bool_], Calibrator]]:
-    """Yield (which readings, bool [n], the calibrator fitted on all others) of each fold; whole `groups` [n] change.
+    """Yield for each fold (bool [n], its readings; the calibrator fitted on the others); `groups` stay whole.
 
-    Nothing where there are fewer than two groups or too few readings.
+    Yields nothing if there are fewer than two groups or too few readings.
     """
     names = np.unique(groups)
     if len(names) < 2 or len(readings) < FEWEST:
@@ -260,7 +260,7 @@ def cross_fitted(
 def report(
     confidence: NDArray[np.float64], right: NDArray[np.bool_], temperature: float | None = None
 ) -> Calibration:
-    """Return calibration error, Brier score, bins and n; with the temperature where there is one to tell."""
+    """Return calibration error, Brier score, bins and n, and the temperature if one is given."""
     bins = calibration.reliability_bins(confidence, right)
     found = Calibration(
         ece=calibration.expected_calibration_error(bins),

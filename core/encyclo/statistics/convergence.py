@@ -1,15 +1,15 @@
-"""Has a signature settled? Two random halves of a concept's samples should have the same mean.
+"""Convergence of signatures: two random halves of a concept's samples should have the same mean.
 
 For a layer and a concept with m samples, split at random into halves A and B of floor(m/2):
 
     raw_rel_diff      |mean_A - mean_B| / (|mean_A| + |mean_B|) * 2
-    centred_rel_diff  the same after taking from both the signatures' mean over concepts and dividing each
+    centred_rel_diff  the same after subtracting the signatures' mean over concepts and dividing each
                       dimension by their standard deviation over concepts
-    adjusted_rel_diff the centred one of samples less what their contexts add to every concept (signatures.py):
+    adjusted_rel_diff the centred one after subtracting what contexts add to every concept (signatures.py):
                       how far the signature itself has converged
     cosine            of the centred, scaled halves
 
-each averaged over random splits. A difference falls as 1/sqrt(samples), so that each of two means would need
+each averaged over random splits. A difference falls as 1/sqrt(samples), so each of two means needs
 (m/2) * (difference / goal)^2 samples:
 
     samples_to_5pct_median    at the median concept, until its adjusted difference is 5%
@@ -17,8 +17,8 @@ each averaged over random splits. A difference falls as 1/sqrt(samples), so that
     samples_to_10pct_centred  until the centred difference, averaged over concepts, is 10%
     samples_to_10pct_adjusted the same of the adjusted one
 
-The raw figure flatters: all vectors share one large direction, so that
-unrelated concepts agree as well. `null` says how well: the cosine of A with another concept's B.
+The raw figure flatters: all vectors share one large direction, so unrelated concepts agree too. `null` shows
+how much: the cosine of A with another concept's B.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ if TYPE_CHECKING:
 
 SPLITS = 20
 FEWEST = 4
-"""Samples a concept needs to be halved."""
+"""The fewest samples of a concept that are halved."""
 CLOSE = 0.05
 NEAR = 0.1
-"""What the centred difference, averaged over concepts, should come down to."""
+"""The goal for the centred difference, averaged over concepts."""
 MOST = 0.95
-"""The share of concepts that should be CLOSE, raw."""
+"""The share of concepts whose raw difference should be at most CLOSE."""
 CONCEPTS_AT_ONCE = 50
 
 
@@ -71,11 +71,11 @@ def half_splits(
     take: int | None = None,
     among: NDArray[np.int64] | None = None,
 ) -> HalfSplit | None:
-    """Compare random halves of each concept's named samples; None where no two concepts have FEWEST.
+    """Compare random halves of each concept's named samples; None if fewer than two concepts have FEWEST.
 
-    With `take`, each split draws so many of a concept's samples and halves those; with `among`, only these
-    concepts (each with `take` named samples, or two) are compared. Concepts are taken a slice at a time, so that
-    memory stays flat in the number of samples.
+    With `take`, each split draws `take` of a concept's samples and halves those. With `among`, only these
+    concepts (each with `take` named samples, or two) are compared. Concepts are read a slice at a time, so memory
+    does not grow with the number of samples.
     """
     chosen = np.flatnonzero(signatures.count >= FEWEST) if among is None else among
     if len(chosen) < 2:
@@ -110,8 +110,8 @@ def compare_halves(
 ) -> tuple[NDArray[np.float64], ...]:
     """Return raw, centred, adjusted, cosine and null of some concepts: float64 [concepts, L], means over splits.
 
-    `values` [n, L, H] are the concepts' samples, one concept's `counts` after another's; `context` [n, L, H] is what
-    their contexts add (None: nothing is known of it, and adjusted is centred). Of a single concept null is NaN.
+    `values` [n, L, H] are the samples, `counts` of one concept after another; `context` [n, L, H] is what their
+    contexts add (None: unknown, adjusted equals centred). null is NaN for a single concept.
     """
     pick = _pick_halves(counts, splits, generator, take)
     first, second = _half_means(pick, values, splits)
@@ -119,7 +119,7 @@ def compare_halves(
     centred = adjusted = _difference(a, b)
     null = np.full(centred.shape, np.nan)
     if len(counts) > 1:
-        # Shift by a random non-zero distance: every concept meets another one, never itself.
+        # Shift by a random non-zero distance: every concept is paired with another one.
         null = _cosine(a, np.roll(b, int(generator.integers(1, len(counts))), axis=1))
     if context is not None:
         less = _half_means(pick, values - context, splits)
@@ -129,7 +129,7 @@ def compare_halves(
 
 
 def measure(samples: SampleSet, concepts: int, seed: int) -> dict[str, LayerConvergence] | None:
-    """Return the table of these samples by layer; None where nothing can be halved."""
+    """Return the table of these samples by layer; None if fewer than two concepts can be halved."""
     signatures, contexts = estimate(samples, concepts)
     return convergence_table(half_splits(samples, signatures, contexts, seed), samples.layers)
 
@@ -164,7 +164,7 @@ def convergence_table(
 def convergence_curve(
     samples: SampleSet, signatures: Signatures, contexts: Contexts, seed: int
 ) -> dict[str, LayerCurve] | None:
-    """Return the figures over the number of samples a concept, by layer; None where no two concepts have any."""
+    """Return the figures by the number of samples a concept, by layer; None if no two concepts have any."""
     points = []
     for take, chosen in _points(signatures.count):
         halves = half_splits(samples, signatures, contexts, seed, take=take, among=chosen)
@@ -189,9 +189,9 @@ def convergence_curve(
 def _pick_halves(
     counts: list[int], splits: int, generator: np.random.Generator, take: int | None = None
 ) -> csr_array:
-    """Return the matrix that takes samples, one concept's after another's, to the means of their halves.
+    """Return the matrix that maps samples, one concept after another, to the means of their halves.
 
-    Its rows are [splits, concepts, 2]: one sparse product does all splits. A half has no more than take/2.
+    Its rows are [splits, concepts, 2]: one sparse product does all splits. A half has at most take/2 samples.
     """
     from scipy.sparse import csr_array
 
@@ -231,7 +231,7 @@ def _cosine(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float3
 
 
 def _points(count: NDArray[np.int32]) -> list[tuple[int, NDArray[np.int64]]]:
-    """Return (samples, concepts to compare) of each of the curve's points; the last is of a twentieth of them."""
+    """Return the curve's points (samples, concepts to compare); the last has a twentieth of the concepts."""
     enough = count[count >= FEWEST]
     if len(enough) < 2:
         return []

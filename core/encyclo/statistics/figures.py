@@ -1,4 +1,4 @@
-"""The figures of metrics.json, typed: accuracy, calibration, convergence. `encyclo.runs.metrics` has the whole file.
+"""Types of metrics.json's figures: accuracy, calibration, convergence. `encyclo.runs.metrics` has the whole file.
 
 A figure that could not be measured is None. A key that a run does not measure at all is left out of the file:
 `as_json` writes the fields that were set and no others.
@@ -15,17 +15,17 @@ M = TypeVar("M", bound=BaseModel)
 
 
 class Figures(BaseModel):
-    """Named figures. Keys that this version does not know are kept, so that a plugin may add its own."""
+    """Named figures. Unknown keys are kept, so that a plugin may add its own."""
 
     model_config = ConfigDict(extra="allow", frozen=True, ser_json_inf_nan="constants")
 
     def as_json(self) -> dict[str, Any]:
-        """Return the figures that were set, as JSON has them."""
+        """Return the figures that were set, in JSON's types."""
         return self.model_dump(mode="json", exclude_unset=True)
 
 
 class Conformal(Figures):
-    """Conformal sets: how often they should hold the truth (`level`), how often they do, their mean size."""
+    """Conformal sets: how often they should contain the truth (`level`), how often they do, their mean size."""
 
     level: Figure = None
     coverage: Figure = None
@@ -35,7 +35,7 @@ class Conformal(Figures):
 
 
 class Calibration(Figures):
-    """How far confidences hold. bins: [confidence, accuracy, count] each; coverage: [share, accuracy, confidence]."""
+    """Calibration. bins: [confidence, accuracy, count] each; coverage: [share, accuracy, confidence] each."""
 
     ece: Figure = None
     brier: Figure = None
@@ -47,9 +47,9 @@ class Calibration(Figures):
 
 
 class Accuracy(Figures):
-    """How often the true concept is among the first, over `n` readings and `candidates` concepts.
+    """How often the true concept is among the first k, over `n` readings and `candidates` concepts.
 
-    What `encyclo evaluate` adds: 95% intervals, the null, categories, the commonest misreadings ([truth, read
+    `encyclo evaluate` adds 95% intervals, the null, categories, the most frequent misreadings ([truth, read
     instead, times]), prompts left out, calibration.
     """
 
@@ -90,7 +90,7 @@ class LayerConvergence(Figures):
 
 
 class LayerCurve(Figures):
-    """The same figures where each concept has only so many samples, a point each; see `convergence_curve`."""
+    """The same figures with fewer samples a concept, a point for each number; see `convergence_curve`."""
 
     samples: list[int]
     concepts: list[int]
@@ -103,7 +103,7 @@ class LayerCurve(Figures):
 
 
 class Sureness(Figures):
-    """How sure an interpreter is of readings of one kind: median confidence, the share above 50%, how many."""
+    """How sure an interpreter is of one kind of reading: median confidence, share above 50%, number of readings."""
 
     median: Figure = None
     above_half: Figure = None

@@ -1,13 +1,13 @@
-"""A concept's signature: its mean over the samples that mention it, less what their contexts add to every concept.
+"""A concept's signature: the mean of the samples that mention it, minus what their contexts add to every concept.
 
-A prompt family (a template, say) shifts whatever stands in it. With sample i of concept c in family f the
-estimate follows the additive model
+A prompt family (such as a template) shifts every concept in it by the same amount. For sample i of concept c in
+family f, the additive model
 
     x_i = s_c + a_f + noise,    sum over samples of a_f = 0
 
-by least squares: s_c is the mean of x_i - a_f over the concept's samples, a_f the mean of x_i - s_c over the
-family's. Where every concept has the same families this is the plain mean; where they differ, a concept's
-signature no longer depends on which templates it happened to draw. docs/refinement.md has what it gains.
+is fitted by least squares: s_c is the mean of x_i - a_f over the concept's samples, a_f the mean of x_i - s_c
+over the family's. If every concept has the same families, this is the plain mean. If they differ, a signature
+does not depend on the templates that its concept happened to draw. docs/refinement.md has the gain.
 """
 
 from __future__ import annotations
@@ -22,28 +22,28 @@ from encyclo.statistics.similarity import centre_and_scale
 from encyclo.types import SampleSet, Signatures
 
 COMMON = 30
-"""Samples that a family needs for its share to be told from its concepts'; a rarer one is taken as it is."""
+"""The fewest samples of a family from which its share can be estimated; a rarer family is not corrected."""
 SWEEPS = 10
-"""Sweeps of the least-squares solution; it changes by less than 1e-6 after about five."""
+"""Iterations of the least-squares solution; it changes by less than 1e-6 after about five."""
 
 
 @dataclass(frozen=True)
 class Contexts:
     """What each context adds to every concept.
 
-    family: int64 [n], for every sample a row of `share`; share: float64 [F, L, H], row 0 is zero
+    family: int64 [n], each sample's row of `share`; share: float64 [F, L, H], row 0 is zero
     """
 
     family: NDArray[np.int64]
     share: NDArray[np.float64]
 
     def of(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Return what to take from the activations of `rows`: float32 [len(rows), L, H]."""
+        """Return what to subtract from the activations of `rows`: float32 [len(rows), L, H]."""
         return self.share[self.family[rows]].astype(np.float32)
 
 
 def estimate_signatures(samples: SampleSet, concepts: int, block: int = 2048) -> Signatures:
-    """Return each concept's signature, the variance (population) around it and its count of named samples.
+    """Return each concept's signature, the (population) variance around it and its number of named samples.
 
     Raises ValueError if no sample mentions its concept.
     """
@@ -81,8 +81,8 @@ def estimate(samples: SampleSet, concepts: int, block: int = 2048) -> tuple[Sign
 def relative_standard_error(signatures: Signatures) -> NDArray[np.float64]:
     """Return float64 [C]: the standard error of the centred, scaled signature over its length.
 
-    Averaged over layers; infinite where fewer than two samples leave it unknown. The sample variance is
-    count/(count-1) times the population variance that a signature holds.
+    Averaged over layers; infinite for fewer than two samples. The sample variance is count/(count-1) times the
+    population variance in `signatures`.
     """
     count = signatures.count.astype(np.float64)
     seen = count > 0
@@ -97,7 +97,7 @@ def relative_standard_error(signatures: Signatures) -> NDArray[np.float64]:
 
 
 def _common_families(family: NDArray[np.int32]) -> NDArray[np.int64]:
-    """Number the families from 1; 0 stands for all that are too rare to have a share of their own."""
+    """Number the families from 1; 0 is for all families too rare to have a share."""
     _, place, count = np.unique(family, return_inverse=True, return_counts=True)
     common = count >= COMMON
     number = np.where(common, np.cumsum(common), 0)

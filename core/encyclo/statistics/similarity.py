@@ -1,8 +1,8 @@
-"""Signatures made comparable: centred, scaled, of length 1; what nearness is measured by.
+"""Similarity of signatures: the cosine after centring and scaling.
 
-A signature is centred (less the mean over concepts), each dimension divided by its standard deviation over
-concepts, and brought to length 1 at each layer; see docs/glossary.md. Concepts without a sample that mentions them
-have no signature: they count in neither the mean nor the standard deviation, and are nobody's neighbour.
+A signature is centred (minus the mean over concepts), each dimension is divided by its standard deviation over
+concepts, and each layer is scaled to length 1; see docs/glossary.md. A concept without a sample that mentions it
+has no signature: it counts in neither mean nor standard deviation, and is no concept's neighbour.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 TINY = 1e-12
 BLOCK = 256
-"""Concepts whose neighbours are looked up together: memory is BLOCK x C."""
+"""The number of concepts whose neighbours are looked up at once: memory is BLOCK x C."""
 
 
 class HasMeans(Protocol):
@@ -28,15 +28,15 @@ class HasMeans(Protocol):
 
     @property
     def count(self) -> NDArray[np.int32]:
-        """How many samples it is of."""
+        """Each concept's number of samples."""
         ...
 
 
 def centre_and_scale(mean: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Return the mean and the standard deviation over concepts of `mean` [C, L, H]: float32 [L, H] each.
 
-    Summed in float64: what all signatures share is much larger than what sets them apart. The standard deviation is
-    at least TINY, so that it can be divided by. Without a concept they are 0 and 1.
+    Summed in float64, since the mean is much larger than the differences between signatures. The standard deviation
+    is at least TINY, so that it can be divided by. Without concepts they are 0 and 1.
     """
     shape = mean.shape[1:]
     centre, scale = np.zeros(shape, np.float32), np.ones(shape, np.float32)
@@ -48,7 +48,7 @@ def centre_and_scale(mean: NDArray[np.float32]) -> tuple[NDArray[np.float32], ND
 
 @dataclass(frozen=True)
 class Similarity:
-    """Every concept's direction, and how to bring a vector to the same terms.
+    """Every concept's direction, and the centre and scale that make a vector comparable.
 
     centre, scale: float32 [L, H]; units: float32 [C, L, H], of length 1 at each layer (0 without a signature);
     seen: bool [C], whether the concept has a signature
@@ -74,8 +74,8 @@ class Similarity:
     ) -> NDArray[np.float32]:
         """Return each concept's cosine with a vector, float32 [C]; -inf for one without a signature.
 
-        `vector` is [L, H] (cosines are averaged over layers), or [H] at the place `layer` among the layers. A
-        `difference` of activations is scaled but not centred: the centre has fallen out of it already.
+        `vector` is [L, H] (cosines are averaged over layers), or [H] at the layer with index `layer`. A
+        `difference` of activations is scaled but not centred: the centre cancels in it.
         """
         chosen = slice(None) if layer is None else slice(layer, layer + 1)
         values = np.asarray(vector, np.float32).reshape(-1, self.centre.shape[-1])
@@ -86,9 +86,9 @@ class Similarity:
         return found
 
     def nearest(self, rows: NDArray[np.int64], count: int) -> dict[int, list[tuple[int, float]]]:
-        """Return the nearest concepts of each of `rows`: at most `count` of (row, cosine), the nearest first.
+        """Return at most `count` neighbours (row, cosine) of each of `rows`, the nearest first.
 
-        The cosine is averaged over layers. Equal ones come in the concepts' order.
+        The cosine is averaged over layers. Ties are in the concepts' order.
         """
         found: dict[int, list[tuple[int, float]]] = {int(row): [] for row in rows}
         asked = np.asarray(rows)[self.seen[rows]]
@@ -106,7 +106,7 @@ class Similarity:
 
 
 def likeliest(cosines: NDArray[np.float32], count: int) -> list[tuple[int, float]]:
-    """Return the `count` largest of `cosines` [C] as (row, cosine), the largest first; none that is -inf."""
+    """Return the `count` largest of `cosines` [C] as (row, cosine), the largest first; -inf is left out."""
     order = np.argsort(-cosines, kind="stable")[: max(count, 0)]
     return [(int(row), float(cosines[row])) for row in order if np.isfinite(cosines[row])]
 

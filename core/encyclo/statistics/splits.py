@@ -1,7 +1,7 @@
-"""Which samples may train, and which only judge: by whole prompt family or concept, never at random over samples.
+"""Split samples into training and judging, by whole prompt family or concept, never at random over samples.
 
-The leak tests say what two sides of a split have in common: a prompt, a family, or (for definitions) a word of
-the concept's own name.
+The leak checks find what both sides of a split share: a prompt, a family, or (for definitions) a word of the
+concept's name.
 """
 
 from __future__ import annotations
@@ -13,22 +13,22 @@ from encyclo.english import content_stems, normalised
 from encyclo.seeds import derive_seed
 from encyclo.types import Concept, Split
 
-# Of the families of one stage: this share judges calibration, the same share judges accuracy, and the
-# same share tells training when to stop. The rest trains.
+# The share of a stage's families that judge calibration, that judge accuracy, and that stop training,
+# each. The rest trains.
 HELD_OUT_SHARE = 0.15
 UNSEEN_SHARE = 0.2
-"""The share of concepts that the trial of unseen concepts keeps from training."""
+"""The share of concepts that the rung `unseen` keeps from training."""
 
 
 def split_families(
     families: Mapping[int, Sequence[str]], seed: int, chosen: Collection[int] = ()
 ) -> dict[str, Split]:
-    """Assign every family to a split: a name has one split, whichever stages it comes in.
+    """Assign every family to one split, whichever stages it occurs in.
 
-    `families` lists each stage's families; a name is assigned in the first stage that has it. A stage with one
-    family of its own only trains; with two, one tests; with three, one also calibrates; from four on every split
-    has at least one. The stages in `chosen`, whose prompts were chosen by how they are read, only train, and so
-    does a name that one of them has: judged by it every interpreter would look worse than it is.
+    `families` lists each stage's families; a family is assigned in its first stage. A stage with one new family
+    only trains; with two, one tests; with three, one also calibrates; from four on, every split has at least one.
+    All families of the stages in `chosen` only train: their prompts were chosen because they are misread, so they
+    would make every interpreter look worse than it is.
     """
     assigned = {name: Split.TRAIN for stage in chosen for name in families.get(stage, ())}
     for stage, names in sorted(families.items()):
@@ -44,15 +44,15 @@ def split_families(
 
 
 def unseen_concepts(concepts: Sequence[Concept], seed: int) -> list[int]:
-    """Return the places of the concepts that the trial keeps from training: a fifth, ascending."""
+    """Return the indices of the fifth of the concepts that is kept from training, ascending."""
     order = sorted(range(len(concepts)), key=lambda i: derive_seed(seed, "unseen", concepts[i].id))
     return sorted(order[: round(UNSEEN_SHARE * len(concepts))])
 
 
 def leaked_prompts(training: Iterable[str], judging: Sequence[str]) -> set[int]:
-    """Return the places in `judging` of texts that training holds too, whatever their case and blanks.
+    """Return the indices in `judging` of texts that are in `training` too, ignoring case and blanks.
 
-    `training` is gone through once and may be long.
+    `training` is iterated once and may be long.
     """
     places: dict[str, list[int]] = {}
     for place, text in enumerate(judging):
@@ -61,7 +61,7 @@ def leaked_prompts(training: Iterable[str], judging: Sequence[str]) -> set[int]:
 
 
 def leaked_families(training: Collection[str], judging: Collection[str]) -> set[str]:
-    """Return the families that stand on both sides."""
+    """Return the families that are on both sides."""
     return set(training) & set(judging)
 
 

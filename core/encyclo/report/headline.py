@@ -53,7 +53,7 @@ def _top1(label: str, metrics: Metrics, interpreter: str, rung: str, reason: str
     if own is None or known(own.top1) is None:
         return _unknown(label, reason)
     others = [(name, row) for name, row in interpreter_first(readers, interpreter) if name != interpreter]
-    beside = [
+    baselines = [
         f"Baseline: {clip(name, 40)} {percent(row.top1, 1)}{_points(row.top1, own.top1)}, n = {number(row.n)}"
         for name, row in others
     ]
@@ -64,7 +64,7 @@ def _top1(label: str, metrics: Metrics, interpreter: str, rung: str, reason: str
     return {
         "label": label,
         "value": percent(own.top1, 1),
-        "detail": [among, *(beside or ["Baseline: no baseline was trained beside it"]), null_line(own)],
+        "detail": [among, *(baselines or ["Baseline: none was trained"]), null_line(own)],
     }
 
 
@@ -89,7 +89,7 @@ def _error(metrics: Metrics, interpreter: str) -> dict[str, Any]:
     label, found = "Calibration error", calibrations(metrics, interpreter)
     if not found or known(found[0][1].ece) is None:
         return _unknown(label, no_calibration(metrics))
-    said = [
+    baselines = [
         f"Baseline: {clip(name, 40)} {number(row.ece, 3)}, n = {number(row.n)}" for name, row in found[1:]
     ]
     bins = bins_of(found[0][1])
@@ -101,7 +101,7 @@ def _error(metrics: Metrics, interpreter: str) -> dict[str, Any]:
         "value": number(found[0][1].ece, 3),
         "detail": [
             f"{clip(interpreter, 40)}, n = {number(found[0][1].n)}; 0 is perfect",
-            *(said or ["Baseline: no baseline was measured beside it"]),
+            *(baselines or ["Baseline: none was measured"]),
             f"Null: {sure}, if every reading claimed certainty",
         ],
     }

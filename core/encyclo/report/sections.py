@@ -33,7 +33,7 @@ NO_HALVES = "halving takes two concepts with at least four samples that mention 
 
 USES = {
     "train": "trained the readers",
-    "validation": "told training when to stop",
+    "validation": "decided when training stops",
     "calibration": "calibrated them",
     "test": "tested them",
 }

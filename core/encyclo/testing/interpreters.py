@@ -168,11 +168,11 @@ class InterpreterContract(HookContract):
     def check_saves_into_its_folder_alone(self, folder: Path) -> None:
         """`save` writes only into the given folder, not next to it or into the working directory."""
         interpreter, folder = self.train(PlantedSamples(), folder), folder.resolve()
-        saved, stands = folder / "given" / "interpreter", folder / "stands"
+        saved, working = folder / "given" / "interpreter", folder / "working"
         saved.mkdir(parents=True)
-        stands.mkdir()
+        working.mkdir()
         before = _written(folder, saved)
-        with contextlib.chdir(stands):
+        with contextlib.chdir(working):
             interpreter.save(saved)
         outside = sorted(str(path.relative_to(folder)) for path, _ in _written(folder, saved) ^ before)
         require(not outside, f"Saving wrote {outside}, which are outside the given folder.")

@@ -124,7 +124,7 @@ class StoreContract(Contract):
         store.write_part("a", make_part())
         _refuses(lambda: store.read_part("never-written"), "never-written")
         _refuses(lambda: store.finalise(["a", "never-written"], make_book()), "never-written")
-        _same(store.read_part("a"), make_part(), "The part beside it")
+        _same(store.read_part("a"), make_part(), "The other part")
 
     def check_opening_before_the_end(self, folder: Path) -> None:
         """Opening an encyclopedia that was never finalised raises StoreError and creates no file."""

@@ -170,10 +170,10 @@ def _warm(make: MakeStore, folder: Path) -> None:
 
 def _keep_promises(make: MakeStore, run: SmallRun, folder: Path) -> None:
     """Run, and record outside of the run directory what is safe; a kill doesn't lose this record."""
-    with folder.with_suffix(".promises").open("ab", buffering=0) as told:
+    with folder.with_suffix(".promises").open("ab", buffering=0) as log:
 
         def promise(units: int) -> None:
-            told.write(b"%d\n" % units)
+            log.write(b"%d\n" % units)
 
         run.go(make(folder), folder, promise)
 

@@ -266,7 +266,7 @@ def test_full_metrics_show_every_figure_beside_the_baselines(render: Any) -> Non
     assert "centroid 0.088, n = 2,345" in text
     assert text.count("this run did not measure this rung") == 4
     assert "a5fd3b62230a…" in text and "encyclo run --out 'my run'" in text
-    assert "2 trained the readers, 1 told training when to stop, 1 calibrated them, 2 tested them" in text
+    assert "2 trained the readers, 1 decided when training stops, 1 calibrated them, 2 tested them" in text
 
 
 def test_figures_are_labelled_and_share_no_id(render: Any) -> None:
@@ -355,8 +355,8 @@ def test_a_lone_interpreter_says_that_it_has_no_baseline(render: Any) -> None:
     metrics = full_metrics()
     del metrics["accuracy"]["heldout_prompts"]["centroid"], metrics["calibration"]["centroid"]
     text = Page(render(NAMES, metrics)).text
-    assert "no baseline was trained beside it" in text
-    assert "no baseline was measured beside it" in text
+    assert "Baseline: none was trained" in text
+    assert "Baseline: none was measured" in text
 
 
 @pytest.mark.parametrize(

@@ -1,1 +1,1 @@
-"""`encyclo export`: what a run found, in files that other programs read."""
+"""`encyclo export`: write a run's results into files for other programs."""

@@ -1,13 +1,13 @@
-"""A concept's centred signature as a control vector for llama.cpp, which adds it to the model's layers.
+"""Write a concept's centred signature as a control vector, which llama.cpp adds to the model's layers.
 
 The file is GGUF with the architecture `controlvector` and a float32 tensor `direction.N` [H] a layer. llama.cpp
-counts blocks from 0, takes no direction for block 0, and adds `direction.N` to what block N gives; that is
+counts blocks from 0, takes no direction for block 0, and adds `direction.N` to the output of block N; that is
 `hidden_states[N + 1]` in transformers, where 0 is the embedding. So
 
     hidden_states index i  ->  direction.(i - 1)      for 2 <= i < depth
 
-The last index is left out: it is the output after the final norm, which no block gives. Layers that the run did
-not capture have no direction, which llama.cpp takes for zero.
+The last index is left out: it is the output after the final norm, which is no block's output. Layers that the run
+did not capture have no direction; llama.cpp treats it as zero.
 """
 
 from __future__ import annotations
@@ -33,18 +33,18 @@ FIRST = 2
 
 @dataclass(frozen=True)
 class ControlVector:
-    """What one file holds: a direction a layer, float32 [H], by the run's name of the layer."""
+    """The content of one file: a direction for each layer, float32 [H], by the run's name of the layer."""
 
     file: str
-    """Its path in the export."""
+    """The file's path in the export."""
     id: str
     concept: str
     directions: dict[int, NDArray[np.float32]]
     tensors: dict[int, str]
-    """By the same layers: the tensor's name."""
+    """The tensors' names, by the same layers."""
 
     def json(self) -> dict[str, Any]:
-        """Return what metadata.json says of the file."""
+        """Return the file's record in metadata.json."""
         tensors = {name: layer for layer, name in self.tensors.items()}
         return {"id": utf8(self.id), "concept": utf8(self.concept), "layers": tensors}
 
@@ -53,7 +53,7 @@ def find(book: Encyclopedia, name: str, centred: NDArray[np.float32]) -> Control
     """Return a concept's control vector from the centred signatures [C, L, H]. Raises UsageError."""
     entry = book[name]
     if not book.book.signatures.count[entry.row]:
-        raise UsageError(f"{name!r} has no control vector: no sample of {book.path} mentions it.")
+        raise UsageError(f"{name!r} has no control vector: no sample in {book.path} mentions it.")
     attributes, depth = book.book.attributes, _depth(book)
     steered = [
         (place, layer, index)

@@ -1,13 +1,13 @@
-"""`encyclo export`: what a run found, in files that other programs read.
+"""`encyclo export`: write a run's results into files for other programs.
 
     vectors.safetensors   raw, centred [C, L, H], centre [L, H], scale [L, H] float32; count [C] int32
     interpreter/          as in the run: model.safetensors, config.json, sha256.json
-    entries.csv           a row an entry, the columns of `to_pandas`; see `csv_cell`
+    entries.csv           a row for each entry, with the columns of `to_pandas`; see `csv_cell`
     entries.parquet       the same
-    control/*.gguf        a llama.cpp control vector a chosen concept; see `encyclo.export.control_vectors`
+    control/*.gguf        a llama.cpp control vector for each chosen concept; see `encyclo.export.control_vectors`
     metadata.json         model, layers, pooling, hashes, licences, and every file's sha256
 
-docs/export.md says how each is read.
+docs/export.md shows how to read each of them.
 """
 
 from __future__ import annotations
@@ -46,11 +46,11 @@ def export(
     model_hint: str | None = None,
     parquet: bool = True,
 ) -> dict[str, Any]:
-    """Write the finished run in `path` into the new folder `out`; return what metadata.json holds.
+    """Export the finished run in `path` into the new folder `out`; return the content of metadata.json.
 
-    The folder appears whole or not at all. `control` names the concepts to write control vectors of.
-    Raises UsageError for a folder that holds something, an unknown concept and a run without a layer that
-    llama.cpp can be steered at, MissingDependencyError, StoreError for an unfinished run, DamagedError.
+    The folder is written completely or not at all. `control` names the concepts of the control vectors.
+    Raises UsageError for a folder that is not empty, an unknown concept, or a run without a layer that
+    llama.cpp can be steered at; MissingDependencyError; StoreError for an unfinished run; DamagedError.
     """
     _check_free(out)
     _check_installed(control, parquet)
@@ -84,8 +84,8 @@ def export(
 def concept_vectors(book: Encyclopedia) -> dict[str, NDArray[Any]]:
     """Return the arrays of vectors.safetensors.
 
-    centred is raw less `centre`, the mean over the concepts that have samples; `scale` is each dimension's
-    standard deviation over them. A concept without samples has zeros in both.
+    centred is raw minus `centre`, the mean over the concepts that have samples; `scale` is each dimension's
+    standard deviation over them. A concept without samples has zeros in raw and centred.
     """
     signatures = book.book.signatures
     seen = signatures.count > 0
@@ -97,7 +97,7 @@ def concept_vectors(book: Encyclopedia) -> dict[str, NDArray[Any]]:
 
 
 def describe(book: Encyclopedia) -> dict[str, Any]:
-    """Return what metadata.json says of the run."""
+    """Return the run's record in metadata.json."""
     attributes, provenance = book.book.attributes, book.record.get("provenance") or {}
     config, table = book.record["config"], book.book.concepts
     licences = provenance.get("licences") or {}
@@ -139,10 +139,10 @@ def write_csv(path: Path, table: ConceptTable) -> None:
 
 
 def csv_cell(value: Any) -> str:
-    """Return a cell that no spreadsheet takes for a formula.
+    """Return a cell that no spreadsheet reads as a formula.
 
-    A text that begins with = + - @, a tab or a carriage return (after any apostrophes) gets an apostrophe before
-    it; to have the text back, take one apostrophe from such a cell.
+    A text that begins with = + - @, a tab or a carriage return (after any apostrophes) gets an apostrophe in
+    front; remove one apostrophe from such a cell to restore the text.
     """
     if isinstance(value, str):
         return f"'{utf8(value)}" if _FORMULA.match(value) else utf8(value)
@@ -150,7 +150,7 @@ def csv_cell(value: Any) -> str:
 
 
 def write_parquet(path: Path, table: ConceptTable) -> None:
-    """Write the entries as Parquet; texts are as they are, and what was not measured is NaN."""
+    """Write the entries as Parquet; texts are unchanged, and a figure that was not measured is NaN."""
     import pyarrow
     from pyarrow import parquet
 
@@ -162,7 +162,7 @@ def write_parquet(path: Path, table: ConceptTable) -> None:
 
 
 def _copy_interpreter(source: Path, target: Path) -> None:
-    """Copy the files that have checksums, and these; what else lies there (a link, say) stays."""
+    """Copy the files that have checksums, and the checksums; nothing else, such as a link."""
     for path in (*check_sums(source), source / SUMS):
         copy = target / path.relative_to(source)
         files.make_folder(copy.parent)
@@ -182,14 +182,14 @@ def _write_vectors(path: Path, vectors: dict[str, NDArray[Any]], metadata: dict[
         "run_id",
         "encyclo_version",
     )
-    # One key: safetensors writes several in an order that changes from process to process.
+    # One key: safetensors writes several keys in an order that varies between processes.
     header = {"encyclo": json.dumps({key: metadata[key] for key in plain}, sort_keys=True)}
     save_file(vectors, path, metadata=header)
 
 
 def _check_free(out: Path) -> None:
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UsageError(f"--out {out} holds something already; choose a new or an empty folder.")
+        raise UsageError(f"--out {out} is not empty; choose a new or an empty folder.")
 
 
 def _check_installed(control: Sequence[str], parquet: bool) -> None:

@@ -96,28 +96,26 @@ class _Measured:
 def _sample_some(run: OpenRun, stage: Stage) -> tuple[list[Prompt], int, float]:
     """Return a stage's prompts for a few concepts, the number of concepts, and the seconds it took."""
     step = max(1, len(run.session.concepts) // SAMPLED_CONCEPTS)
-    some = tuple(range(0, len(run.session.concepts), step))[:SAMPLED_CONCEPTS]
+    concepts = tuple(range(0, len(run.session.concepts), step))[:SAMPLED_CONCEPTS]
     usual = usual_samples(run.session, stage)
     sampler = UnitSampler(run, stage, (), {})
 
-    def sample(concepts: tuple[int, ...]) -> list[Prompt]:
-        return sampler.sample(
-            Unit("plan", stage.number, concepts, (usual,) * len(concepts), (0,) * len(concepts))
-        )
+    def sample(chosen: tuple[int, ...]) -> list[Prompt]:
+        return sampler.sample(Unit("plan", stage.number, chosen, (usual,) * len(chosen), (0,) * len(chosen)))
 
-    sample(some[:1])  # warms up: a sampler may load a model
+    sample(concepts[:1])  # warms up: a sampler may load a model
     begun = time.perf_counter()
-    sampled = sample(some)
-    return sampled, len(some), time.perf_counter() - begun
+    sampled = sample(concepts)
+    return sampled, len(concepts), time.perf_counter() - begun
 
 
 def _capture_some(run: OpenRun, prompts: list[Prompt]) -> _Measured:
     """Capture a few of the prompts twice: once to warm up, once to time."""
     generator = np.random.default_rng(0)
     chosen = generator.permutation(len(prompts))[:TIMED_PROMPTS]
-    some = [prompts[i] for i in sorted(chosen)]
-    run.capture(some)
+    timed = [prompts[i] for i in sorted(chosen)]
+    run.capture(timed)
     begun = time.perf_counter()
-    captured = run.capture(some)
+    captured = run.capture(timed)
     seconds = time.perf_counter() - begun
-    return _Measured(captured.tokens / len(some), seconds / len(some))
+    return _Measured(captured.tokens / len(timed), seconds / len(timed))

@@ -243,8 +243,8 @@ class Encyclopedia:
         """
         if (device, model) not in self._readers:
             interpreter = self.interpreter()
-            told = progress or ConsoleProgress(quiet=True)
-            found = reopen_model(self.path, self.record, told, device, model)
+            quiet = ConsoleProgress(quiet=True)
+            found = reopen_model(self.path, self.record, progress or quiet, device, model)
             about = self.book.attributes
             check_trained_for(self.path, found, about.layers, about.pooling, about.weights_sha256)
             names = dict(zip(self.book.concepts.id, self.book.concepts.name, strict=True))

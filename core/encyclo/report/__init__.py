@@ -1,7 +1,7 @@
-"""The pages about a run: one self-contained HTML file each, for people.
+"""The pages about a run, each one self-contained HTML file.
 
 page.html.j2      the run, its figures and its entries       write_report, report_run
-reading.html.j2   a text and what was read in it             write_reading
+reading.html.j2   a text and its readings                    write_reading
 """
 
 from encyclo.report.page import write_report

@@ -1,4 +1,4 @@
-"""The map: concepts whose signatures point alike lie near each other, in two dimensions."""
+"""The map: a point in two dimensions for each concept, near those with similar signatures."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from encyclo.statistics.similarity import Similarity
 
 MOST = 3000
-"""Concepts on a map; of more, evenly so many."""
+"""The most concepts on a map, evenly spaced if there are more."""
 FEWEST = 3
 TSNE_FROM = 20
 """Fewer concepts than this have too few neighbours for t-SNE: their first two principal components are drawn."""
@@ -19,7 +19,7 @@ SIDE = 1000
 
 @dataclass(frozen=True)
 class Atlas:
-    """rows: int64 [k], rows of the concept table; places: int64 [k, 2], 0 to SIDE; how they were found."""
+    """rows: int64 [k], rows of the concept table; places: int64 [k, 2], 0 to SIDE; the method that found them."""
 
     rows: NDArray[np.int64]
     places: NDArray[np.int64]
@@ -28,7 +28,7 @@ class Atlas:
 
 
 def draw_atlas(similarity: Similarity) -> Atlas | None:
-    """Return where concepts lie; None where fewer than three have a signature, or all have the same.
+    """Return the concepts' places; None if fewer than three have a signature, or all signatures are equal.
 
     t-SNE (van der Maaten and Hinton, 2008) of the centred, scaled signatures' directions at all layers, with a
     fixed seed and one thread: the same signatures give the same map.

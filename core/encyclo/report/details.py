@@ -1,7 +1,7 @@
-"""What the page says of an entry that the book does not hold: its prompts, its curve, what it is confused with.
+"""The details of an entry that the book does not hold: its prompts, its curve, its confusions.
 
-Read from the run's samples in one pass, some entries at a time, so that memory stays flat. In a large run only
-the least trusted entries get this far; the page says so.
+They are read from the run's samples in one pass, a few entries at a time, so that memory doesn't grow. In a large
+run only the least trusted entries have details; the page says so.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from encyclo.storage.sample_rows import Source
 from encyclo.types import Interpreter
 
 MOST = 2000
-"""Entries that get details: the least trusted."""
+"""The most entries with details: the least trusted ones."""
 PROMPTS = 6
 NEAREST = 8
 CONFUSED = 5
 READ = 8
-"""Samples an entry that the interpreter reads, held-out ones where there are any."""
+"""The most samples of an entry that the interpreter reads, held-out ones if there are any."""
 SAMPLES = 64
-"""Samples an entry that its curve is measured on."""
+"""The most samples of an entry for its curve."""
 SPLITS = 4
-"""Random splits that a curve is averaged over."""
+"""The number of random splits that a curve is averaged over."""
 AT_ONCE = 50
 PAIRS = 20
 
@@ -42,7 +42,7 @@ class Detail:
     """One entry. Rows are rows of the concept table.
 
     nearest: (row, cosine); confused: (row, times read instead, mean margin of the entry's own score)
-    held: whether what was read are samples of prompt families that training never saw
+    held: whether the samples read are of prompt families that training never saw
     prompts: (text, family); raw, centred: the difference of halves of 1, 2, 4 … samples, averaged over layers
     """
 
@@ -59,10 +59,10 @@ class Detail:
 
 @dataclass(frozen=True)
 class Details:
-    """Of some entries everything; of their readings the commonest misreadings.
+    """The details of entries, and the most frequent misreadings.
 
-    pairs: (truth, read instead, times), the commonest first, of `readings` samples: those that training never
-    saw where there are any (held_out), else of all
+    pairs: (truth, read instead, times), the most frequent first, of `readings` samples: those that training
+    never saw if there are any (held_out), else all
     curve: (samples in a half, entries, raw, centred), means over entries
     """
 
@@ -75,7 +75,7 @@ class Details:
 
 @dataclass(frozen=True)
 class _Reading:
-    """What the details of any entry are made with."""
+    """What is needed to make an entry's details."""
 
     source: Source
     interpreter: Interpreter
@@ -86,7 +86,7 @@ class _Reading:
 
 
 def collect(source: Source, book: Book, interpreter: Interpreter, metrics: Metrics, seed: int) -> Details:
-    """Read what the page needs from a finished run's samples. The same run gives the same details."""
+    """Read a finished run's samples for the page. The same run gives the same details."""
     chosen = np.sort(ranking(book, unmeasured_last=True)[-MOST:])
     splits, similarity = metrics.splits, Similarity.of(book.signatures)
     heldout = frozenset(family for name in ("calibration", "test") for family in splits.get(name) or ())
@@ -116,7 +116,7 @@ def collect(source: Source, book: Book, interpreter: Interpreter, metrics: Metri
 def _read_some(
     tools: _Reading, rows: Mapping[int, NDArray[np.int64]], near: Mapping[int, list[tuple[int, float]]]
 ) -> Iterator[tuple[int, Detail, list[int]]]:
-    """Yield (entry, its details, what its samples were misread as) for the entries that `rows` has samples of."""
+    """Yield (entry, its details, its misreadings) for the entries that have samples in `rows`."""
     own = {row: _spread(all_of_it, SAMPLES) for row, all_of_it in rows.items()}
     wanted = np.concatenate([*own.values(), np.empty(0, np.int64)])
     part = tools.source.samples(wanted) if len(wanted) else None
@@ -149,11 +149,11 @@ def _read_some(
 
 
 def carried_by_layer(signatures: SignatureTable) -> NDArray[np.float64]:
-    """Return float64 [C, L]: the share of what sets a sample apart that is its concept's own; NaN where unknown.
+    """Return float64 [C, L]: the share of a sample's variation that comes from its concept; NaN where unknown.
 
-    Of the squared length of a centred, scaled sample, the signature's part over the whole, both less what the
-    mean of so few samples holds by chance: an intraclass correlation, 0 for a layer that holds nothing of the
-    concept (Shrout and Fleiss, "Intraclass Correlations", 1979, case 1).
+    The signature's squared length over a centred, scaled sample's, both minus what the mean of few samples has by
+    chance: an intraclass correlation, 0 for a layer without information on the concept (Shrout and Fleiss,
+    "Intraclass Correlations", 1979, case 1).
     """
     count = signatures.count.astype(np.float64)[:, None]
     centre, scale = centre_and_scale(signatures.mean[signatures.count > 0])
@@ -167,7 +167,7 @@ def carried_by_layer(signatures: SignatureTable) -> NDArray[np.float64]:
 
 
 def _spread(rows: NDArray[np.int64], most: int) -> NDArray[np.int64]:
-    """Return at most so many of `rows`, evenly from first to last."""
+    """Return at most `most` of `rows`, evenly spaced from first to last."""
     if len(rows) <= most:
         return rows
     chosen: NDArray[np.int64] = rows[np.linspace(0, len(rows) - 1, most).round().astype(int)]
@@ -177,7 +177,7 @@ def _spread(rows: NDArray[np.int64], most: int) -> NDArray[np.int64]:
 def _to_read(
     part: Part, places: NDArray[np.int64], heldout: Collection[str]
 ) -> tuple[NDArray[np.int64], bool]:
-    """Return which of an entry's samples to read, and whether training never saw their families."""
+    """Return the samples of an entry to read, and whether training never saw their families."""
     named = places[part.span[places, 0] >= 0]
     held = np.array([place for place in named.tolist() if part.family[place] in heldout], np.int64)
     return (_spread(held, READ), True) if len(held) else (_spread(named, READ), False)
@@ -199,7 +199,7 @@ def entry_curve(
     scale: NDArray[np.float32],
     generator: np.random.Generator,
 ) -> tuple[list[float], list[float]]:
-    """Return (raw, centred): the relative difference of two random halves of 1, 2, 4 … samples [n, L, H] each."""
+    """Return (raw, centred): the relative differences of two random halves of 1, 2, 4 … of the samples [n, L, H]."""
     raw, centred, take = [], [], 2
     while take <= len(values):
         compared = compare_halves(values, [len(values)], None, centre, scale, generator, SPLITS, take)

@@ -1,4 +1,4 @@
-"""The entries as the page lists them: least and most trusted, and all of them by category."""
+"""The page's lists of entries: least and most trusted, and all by category."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LONGEST_DEFINITION = 280
 
 @dataclass(frozen=True)
 class Trusted:
-    """The ends of the ranking by confidence; `note` says where ties cut it off."""
+    """The most and least trusted entries; `note` explains ties at the end of the list."""
 
     most: list[dict[str, Any]]
     least: list[dict[str, Any]]
@@ -29,7 +29,7 @@ class Trusted:
 
 
 def trusted(book: Book, similarity: Similarity) -> Trusted:
-    """Return the most and least trusted entries with their nearest concepts; no entry is in both."""
+    """Return the most and least trusted entries with their nearest concepts; no entry is in both lists."""
     order = ranking(book)
     most = order[: min(SHOWN, (len(order) + 1) // 2)]
     least = order[len(most) :][::-1][:SHOWN]
@@ -64,7 +64,7 @@ def by_category(book: Book) -> list[dict[str, Any]]:
 
 
 def entry(book: Book, row: int) -> dict[str, Any]:
-    """Return one entry's wording, and the interval in per cent for its bar."""
+    """Return one entry's texts, and the interval in per cent for its bar."""
     table = book.concepts
     figures = table.confidence[row], table.confidence_low[row], table.confidence_high[row]
     measured = all(known(figure) is not None for figure in figures)
@@ -81,13 +81,13 @@ def entry(book: Book, row: int) -> dict[str, Any]:
 
 
 def median(values: NDArray[np.floating]) -> float | None:
-    """Return the median of the values that were measured; None where none was."""
+    """Return the median of the values that are not NaN; None if there are none."""
     measured = values[np.isfinite(values)]
     return float(np.median(measured)) if len(measured) else None
 
 
 def entry_name(name: str, most: int) -> str:
-    """Return a concept's name for people, at most so many characters."""
+    """Return a concept's name for people, at most `most` characters."""
     return clip(name, most) if name.strip() else "(a blank name)"
 
 
@@ -97,9 +97,9 @@ def category_name(category: str) -> str:
 
 
 def ranking(book: Book, unmeasured_last: bool = False) -> NDArray[np.int64]:
-    """Return the concepts whose confidence was measured, most trusted first, ties in the run's order.
+    """Return the concepts with a measured confidence, most trusted first, ties in the run's order.
 
-    Those without one are left out, or come last.
+    With `unmeasured_last`, the other concepts come last; else they are left out.
     """
     confidence, low = book.concepts.confidence, book.concepts.confidence_low
     measured = np.flatnonzero(np.isfinite(confidence))
@@ -109,7 +109,7 @@ def ranking(book: Book, unmeasured_last: bool = False) -> NDArray[np.int64]:
 
 
 def _ties(book: Book, order: NDArray[np.int64], most: NDArray[np.int64]) -> str:
-    """Return what to say where the last of the most trusted is only one of many alike."""
+    """Return a note if other entries have the same confidence as the last of the most trusted; else nothing."""
     if len(most) == 0:
         return ""
     confidence = book.concepts.confidence
@@ -118,6 +118,6 @@ def _ties(book: Book, order: NDArray[np.int64], most: NDArray[np.int64]) -> str:
     if alike == inside:
         return ""
     return (
-        f"{alike:,} entries share the confidence of the last one listed as most trusted; of those, the ones "
-        "whose interval starts higher come first, and then those earlier in the run."
+        f"{alike:,} entries share the confidence of the last one listed as most trusted; they are ordered by "
+        "the lower end of their interval, and then as in the run."
     )

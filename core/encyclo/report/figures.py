@@ -1,4 +1,4 @@
-"""The plots, as SVG text that the page's own colours and fonts style, in light and in dark."""
+"""The plots, as SVG text in the page's colours and fonts, light and dark."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Any
 from encyclo.report.wording import known
 from encyclo.statistics.figures import Accuracy, LayerConvergence
 
-# Drawn in these colours and rewritten: what a figure means by ink or by a series is the style sheet's
-# choice (Okabe and Ito's palette), so that one figure is legible on a light and on a dark page.
+# Figures are drawn in these colours, which are then replaced by the style sheet's (Okabe and Ito's palette),
+# so that one figure is legible on a light and on a dark page.
 INK, RULE, FIRST, SECOND = "#010203", "#040506", "#070809", "#0a0b0c"
 _STYLED = {INK: "currentColor", RULE: "var(--rule)", FIRST: "var(--first)", SECOND: "var(--second)"}
 
@@ -35,7 +35,7 @@ def difference_plot(layers: Sequence[tuple[str, LayerConvergence]]) -> str:
 
 
 def cosine_plot(layers: Sequence[tuple[str, LayerConvergence]]) -> str:
-    """Return the cosine of halves at each layer beside its null: another concept's half."""
+    """Return the cosine of halves at each layer, and its null: the cosine with another concept's half."""
     with _figure("cosine") as (figure, svg):
         axes = figure.subplots()
         _lines(axes, layers, (("cosine", "same concept"), ("null_cosine", "null: another concept")))
@@ -46,7 +46,7 @@ def cosine_plot(layers: Sequence[tuple[str, LayerConvergence]]) -> str:
 
 
 def reliability_plot(series: Sequence[tuple[str, Sequence[Sequence[float]]]]) -> str:
-    """Return accuracy over confidence, and below it how many readings each bin holds.
+    """Return accuracy over confidence, and below it the number of readings in each bin.
 
     `series` holds at most two names, each with its bins (confidence, accuracy, count).
     """
@@ -99,7 +99,7 @@ def curve_plot(curve: Sequence[tuple[int, int, float, float]]) -> str:
 
 
 def ladder_plot(names: Sequence[str], rungs: Sequence[tuple[str, Sequence[tuple[str, Accuracy]]]]) -> str:
-    """Return top-1 at each rung with its interval, and its null as a bar upright; at most two readers.
+    """Return top-1 at each rung with its interval, and its null as an upright bar; at most two readers.
 
     `rungs` holds (rung, [(reader, metrics.json's figures)]).
     """
@@ -130,7 +130,7 @@ def ladder_plot(names: Sequence[str], rungs: Sequence[tuple[str, Sequence[tuple[
 
 
 def coverage_plot(series: Sequence[tuple[str, str, bool, Sequence[Sequence[float]]]]) -> str:
-    """Return accuracy where only the surest readings are answered, over the share answered.
+    """Return the accuracy of the surest readings, over the share of readings answered.
 
     `series` holds (rung, reader, whether it is the run's own, [[coverage, accuracy], ...]).
     """
@@ -154,18 +154,18 @@ def coverage_plot(series: Sequence[tuple[str, str, bool, Sequence[Sequence[float
 
 
 def _span(row: Accuracy, top: float) -> tuple[float, float]:
-    """Return how far the interval reaches below and above; 0 where it was not measured."""
+    """Return the interval's lengths below and above the figure; 0 if it was not measured."""
     low, high = known(row.top1_low), known(row.top1_high)
     return (0.0, 0.0) if low is None or high is None else (max(0.0, top - low), max(0.0, high - top))
 
 
 def _null(row: Accuracy) -> float | None:
-    """Return the measured null, or what a guess gives."""
+    """Return the measured null, or else the accuracy of a guess."""
     measured = known(row.null.top1) if row.null else None
     return measured if measured is not None or not row.candidates else 1 / row.candidates
 
 
-# Colour, marker and line differ together: no series is told from another by colour alone.
+# Colour, marker and line differ together, so that no two series differ by colour alone.
 _LOOKS = ((FIRST, "o", "solid"), (SECOND, "s", (0, (5, 2))))
 
 
@@ -178,20 +178,20 @@ def _lines(
         values = [float("nan") if figure is None else figure for figure in figures]
         axes.plot(places, values, color=colour, marker=marker, linestyle=style, label=label)
     axes.set_xticks(places, [_plain(name).replace("-", "−") for name, _ in layers])
-    if len(layers) > 9:  # upright labels of many layers would run into each other
+    if len(layers) > 9:  # many upright labels would overlap
         axes.tick_params(axis="x", rotation=90, labelsize=8)
     axes.set_xlim(-0.4, len(layers) - 0.6)
     axes.set_xlabel("layer, deepest last")
 
 
 def _finish(figure: Any, *axes: Any) -> None:
-    """Take away the frame's weight and put the legend above the plot."""
+    """Lighten the frame and put the legend above the plot."""
     for some in axes:
         some.grid(axis="y", color=RULE, linewidth=0.8)
         some.set_axisbelow(True)
         some.spines[["top", "right"]].set_visible(False)
     handles, labels = axes[0].get_legend_handles_labels()
-    if "null" in labels:  # what a series is compared with comes last
+    if "null" in labels:  # the null comes last
         last = labels.index("null")
         handles, labels = (x[:last] + x[last + 1 :] + [x[last]] for x in (handles, labels))
     legend = figure.legend(
@@ -203,7 +203,7 @@ def _finish(figure: Any, *axes: Any) -> None:
 
 
 def _plain(name: str) -> str:
-    """Return a plugin's or layer's name short, in characters that every font has."""
+    """Return a plugin's or layer's name, shortened, in characters that every font has."""
     return name.encode("ascii", "replace").decode()[:24]
 
 
@@ -211,7 +211,7 @@ def _plain(name: str) -> str:
 def _figure(name: str, height: float = _SIZE[1]) -> Iterator[tuple[Any, Callable[[], str]]]:
     """Give a figure, and a function that returns its SVG once the block has ended.
 
-    The reader's own matplotlibrc is set aside: the same run gives the same bytes anywhere.
+    The user's matplotlibrc is ignored: the same run gives the same bytes anywhere.
     """
     import matplotlib
     from matplotlib.backends.backend_svg import FigureCanvasSVG
@@ -235,7 +235,7 @@ def _figure(name: str, height: float = _SIZE[1]) -> Iterator[tuple[Any, Callable
 
 
 def _inline(svg: str, name: str) -> str:
-    """Return a stand-alone SVG file's text as part of a page: no prologue, no style or id of its own."""
+    """Return an SVG file's text for use inside a page: without prologue, style and shared ids."""
     svg = svg[svg.index("<svg") :].strip()
     svg = re.sub(r"<metadata>.*?</metadata>|<style[^>]*>.*?</style>|<!--.*?-->", "", svg, flags=re.DOTALL)
     head, rest = svg.split(">", 1)
@@ -243,7 +243,7 @@ def _inline(svg: str, name: str) -> str:
     svg = f'{head} aria-hidden="true" focusable="false">{rest}'
     # Two figures on a page must not share ids: a clip path would cut the wrong one.
     svg = re.sub(r'(\bid="|xlink:href="#|url\(#)', rf"\g<1>{name}-", svg)
-    # The page's font; matplotlib would name one that the reader need not have.
+    # Use the page's font: matplotlib would name one that the reader may not have.
     svg = re.sub(r"font-family: [^;\"]*;? ?", "", svg)
     for drawn, styled in _STYLED.items():
         svg = svg.replace(drawn, styled)

@@ -1,4 +1,4 @@
-"""The figures that matter, each beside its baseline and its null."""
+"""The key figures, each with its baseline and its null."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ NO_SENTENCES = (
 
 
 def key_figures(metrics: Metrics, interpreter: str, book: Book) -> list[dict[str, Any]]:
-    """Return the figures that matter, each with what it stands beside."""
+    """Return the key figures, each with its baseline and its null."""
     return [
         _top1("Held-out top-1", metrics, interpreter, "heldout_prompts", no_accuracy(metrics)),
         _top1("Top-1 in natural sentences", metrics, interpreter, "natural", NO_SENTENCES),
@@ -35,11 +35,11 @@ def key_figures(metrics: Metrics, interpreter: str, book: Book) -> list[dict[str
 
 
 def capture_line(metrics: Metrics) -> str:
-    """Return how fast the run captured, and what."""
+    """Return the speed and the amount of the run's capture."""
     capture = metrics.capture
     rate = known(capture.prompts_per_second)
     if rate is None:
-        return f"{NOT_MEASURED}: the run kept no time for its captures"
+        return f"{NOT_MEASURED}: the run did not record how long capture took"
     return (
         f"{number(rate, 0 if rate >= 10 else 2)} prompts/s: {number(capture.prompts)} prompts, "
         f"{number(capture.tokens)} tokens, {duration(capture.seconds)} in the model, "
@@ -53,7 +53,7 @@ def _top1(label: str, metrics: Metrics, interpreter: str, rung: str, reason: str
     if own is None or known(own.top1) is None:
         return _unknown(label, reason)
     others = [(name, row) for name, row in interpreter_first(readers, interpreter) if name != interpreter]
-    beside = [
+    baselines = [
         f"Baseline: {clip(name, 40)} {percent(row.top1, 1)}{_points(row.top1, own.top1)}, n = {number(row.n)}"
         for name, row in others
     ]
@@ -64,19 +64,19 @@ def _top1(label: str, metrics: Metrics, interpreter: str, rung: str, reason: str
     return {
         "label": label,
         "value": percent(own.top1, 1),
-        "detail": [among, *(beside or ["Baseline: no baseline was trained beside it"]), null_line(own)],
+        "detail": [among, *(baselines or ["Baseline: none was trained"]), null_line(own)],
     }
 
 
 def null_line(row: Accuracy) -> str:
-    """Return a reading's null: measured with shuffled concepts, or what a guess gives."""
+    """Return the null: measured with shuffled concepts, or else the accuracy of a guess."""
     if row.null and known(row.null.top1) is not None:
         return f"Null: {percent(row.null.top1, 2)}, with the concepts shuffled"
     return f"Null: {percent(1 / row.candidates, 2)}, a guess" if row.candidates else f"Null: {NOT_MEASURED}"
 
 
 def _points(other: float | None, own: float | None) -> str:
-    """Return how many percentage points a baseline lies above or below."""
+    """Return how many percentage points a baseline is above or below the interpreter."""
     if other is None or own is None or known(other) is None:
         return ""
     points = round((other - own) * 100, 1)
@@ -89,20 +89,20 @@ def _error(metrics: Metrics, interpreter: str) -> dict[str, Any]:
     label, found = "Calibration error", calibrations(metrics, interpreter)
     if not found or known(found[0][1].ece) is None:
         return _unknown(label, no_calibration(metrics))
-    said = [
+    baselines = [
         f"Baseline: {clip(name, 40)} {number(row.ece, 3)}, n = {number(row.n)}" for name, row in found[1:]
     ]
     bins = bins_of(found[0][1])
     total = sum(count for *_, count in bins)
-    # Who always claims certainty errs by the share that is wrong.
+    # The error of always claiming certainty is the share of wrong readings.
     sure = f"{1 - sum(a * n for _, a, n in bins) / total:.3f}" if total else NOT_MEASURED
     return {
         "label": label,
         "value": number(found[0][1].ece, 3),
         "detail": [
             f"{clip(interpreter, 40)}, n = {number(found[0][1].n)}; 0 is perfect",
-            *(said or ["Baseline: no baseline was measured beside it"]),
-            f"Null: {sure}, had every reading claimed certainty",
+            *(baselines or ["Baseline: none was measured"]),
+            f"Null: {sure}, if every reading claimed certainty",
         ],
     }
 

@@ -1,4 +1,4 @@
-"""Build the page's context from a run's record, metrics and book; render it; write it."""
+"""Build the page from a run's record, metrics and book, and write it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from encyclo.statistics.similarity import Similarity
 from encyclo.storage import files
 
 STATIC = 5000
-"""More entries than this are listed by the page's script alone."""
+"""If there are more entries than this, only the page's script lists them."""
 
 
 def write_report(
@@ -24,15 +24,15 @@ def write_report(
 ) -> None:
     """Write the page about a run to `path`: one HTML file that needs no network.
 
-    `record` is run.json's content, `metrics` metrics.json's; a figure that is None is said in words to be not
-    measured. `details` (report/details.py) comes from the run's samples; without it entries show what
-    the book holds. The same arguments give the same bytes.
+    `record` is run.json's content, `metrics` metrics.json's; a figure that is None is shown as "not measured".
+    `details` (report/details.py) comes from the run's samples; without it, entries show only what the book
+    holds. The same arguments give the same bytes.
     """
     files.write_text(path, render("page.html.j2", _context(record, metrics, book, details)))
 
 
 def _context(record: dict[str, Any], metrics: Metrics, book: Book, details: Details | None) -> dict[str, Any]:
-    """Return everything that the template prints, already in words."""
+    """Return everything that the template prints, as texts."""
     from encyclo.report import atlas, entries, headline, payload, sections
 
     interpreter = str((record.get("config") or {}).get("interpreter") or "interpreter")
@@ -68,14 +68,14 @@ def _context(record: dict[str, Any], metrics: Metrics, book: Book, details: Deta
 
 
 def _run(record: dict[str, Any], attributes: Attributes) -> list[tuple[str, str]]:
-    """Return what was run, on which weights, when."""
+    """Return the run's model, weights, layers, id and time, with labels."""
     source = (record.get("provenance") or {}).get("model_source")
     layers = ", ".join(
         f"{layer} ({index})" for layer, index in zip(attributes.layers, attributes.layer_index, strict=True)
     )
     return [
         ("Model", attributes.model),
-        ("Weights", str(source or "the run did not record where they came from")),
+        ("Weights", str(source or "the run did not record where they come from")),
         ("Weights' sha256", f"{attributes.weights_sha256[:12]}…"),
         ("Layers", f"{layers.replace('-', '−')}; in brackets the same counted from the embedding, 0"),
         ("Pooling", attributes.pooling),
@@ -85,14 +85,14 @@ def _run(record: dict[str, Any], attributes: Attributes) -> list[tuple[str, str]
 
 
 def _command(command: Any) -> str:
-    """Return the command line as a shell would take it."""
+    """Return the command line, quoted for a shell."""
     if isinstance(command, list | tuple):
         command = shlex.join(str(word) for word in command)
     return clip(str(command), 2000) if command else "not recorded"
 
 
 def _details(record: dict[str, Any]) -> list[tuple[str, str]]:
-    """Return what it takes to repeat the run, as JSON under headings."""
+    """Return what is needed to repeat the run, as JSON under headings."""
     kept = {
         "Configuration": record.get("config"),
         "Plugins": (record.get("provenance") or {}).get("plugins"),

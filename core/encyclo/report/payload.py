@@ -1,4 +1,4 @@
-"""What the page's script shows, as compact JSON: every entry, its details, the map."""
+"""The data of the page's script, as compact JSON: every entry, its details, the map."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LONGEST_PROMPT = 160
 
 
 def page_data(book: Book, details: Details | None, atlas: Atlas | None) -> dict[str, Any]:
-    """Return the page's data; keys are explained where the script reads them (assets/entries.js)."""
+    """Return the page's data; assets/entries.js explains the keys."""
     table = book.concepts
     categories = sorted({category_name(c) for c in table.category})
     place = {name: index for index, name in enumerate(categories)}
@@ -57,7 +57,7 @@ def page_data(book: Book, details: Details | None, atlas: Atlas | None) -> dict[
 
 
 def as_json(data: Any) -> str:
-    """Return `data` as JSON that may stand in a script element: no markup, nothing that UTF-8 can't hold."""
+    """Return `data` as JSON that is safe in a script element: no markup, only valid UTF-8."""
     text = clean(json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False))
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")
@@ -71,7 +71,7 @@ def asset(*names: str) -> str:
 
 
 def policy(script: str) -> str:
-    """Return the Content-Security-Policy of a page that runs this script alone and loads nothing."""
+    """Return the Content-Security-Policy of a page that runs only this script and loads nothing."""
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return (
         f"default-src 'none'; script-src 'sha256-{digest}'; style-src 'unsafe-inline'; "
@@ -102,6 +102,6 @@ def _detail(detail: Detail, families: dict[str, int]) -> list[Any]:
 
 
 def thousandths(value: Any) -> int | None:
-    """Return a share in whole thousandths; None where it was not measured."""
+    """Return a share in whole thousandths; None if it was not measured."""
     figure = known(value)
     return None if figure is None else round(figure * 1000)

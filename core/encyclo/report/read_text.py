@@ -1,4 +1,4 @@
-"""The page about a text that was read: a heat map over its tokens, and each token's concepts."""
+"""The page about a text: a heat map over its tokens, and each token's concepts."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from encyclo.storage import files
 def write_reading(
     path: Path, text: str, readings: Sequence[TokenReading], model: str, run: str, at_least: float
 ) -> None:
-    """Write the page about `text` and what was read in it to `path`: one HTML file that needs no network.
+    """Write the page about `text` and its readings to `path`: one HTML file that needs no network.
 
-    `readings` are in the text's order, `run` says which run read it. The same arguments give the same bytes.
+    `readings` are in the text's order; `run` names the run that read it. The same arguments give the same bytes.
     """
     calibrated = any(reading.concepts[0].confidence is not None for reading in readings)
     answered = sum(reading.read is not None for reading in readings)
@@ -44,9 +44,9 @@ def write_reading(
 
 
 def _pieces(text: str, readings: Sequence[TokenReading]) -> tuple[list[tuple[str, str, str, bool]], int]:
-    """Return (text before a token, the token, its heat, whether it was named) a token, and where the last ends.
+    """Return (text before it, token, heat, whether it was named) for each token, and the end of the last token.
 
-    Tokens that share a character (one of several bytes) share it on the page too: it stands in the first.
+    If tokens share a character (one of several bytes), the page shows it in the first of them.
     """
     pieces, end = [], 0
     for reading in readings:

@@ -1,4 +1,4 @@
-"""Pages from templates: everything is escaped but this package's own style, script, drawings and JSON."""
+"""Render templates: everything is escaped except this package's own style, script, plots and JSON."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from encyclo.report.wording import shown
 
 
 def render(template: str, context: dict[str, Any]) -> str:
-    """Return the page that the package's `template` makes of `context`.
+    """Return the package's `template` filled with `context`.
 
-    The filter `own` marks text that must stand as it is: assets, plots, and data from `payload.as_json`.
+    The filter `own` marks text that must not be escaped: assets, plots, and data from `payload.as_json`.
     """
     from jinja2 import Environment, StrictUndefined
     from markupsafe import Markup

@@ -1,4 +1,4 @@
-"""The report page of a run directory: opens it, reads what the page needs from its samples, writes the page."""
+"""Write the report page of a run directory."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from encyclo.types import Interpreter
 
 
 def report_run(path: Path, metrics: Metrics | None = None, interpreter: Interpreter | None = None) -> Path:
-    """Write report.html of the run in `path`, whose encyclopedia is finished; return its path.
+    """Write report.html into the run in `path`, whose encyclopedia is finished; return its path.
 
-    `metrics` and `interpreter` are read from the run unless they are given. Raises UsageError if the run is not
+    `metrics` and `interpreter` are read from the run if they are not given. Raises UsageError if the run is not
     finished, StoreError or DamagedError if it can't be read.
     """
     if metrics is None:

@@ -1,4 +1,4 @@
-"""What metrics.json measured, as the page's tables and sentences; what it could not, with the reason."""
+"""The page's tables and sentences about metrics.json, with the reason for each figure that is missing."""
 
 from __future__ import annotations
 
@@ -18,29 +18,29 @@ READ_FROM = {
     "natural": "sentences by other authors that mention the concept",
     "described": "the concept's definition, with no word of its name",
     "unseen": "concepts that training never saw, among all concepts",
-    "adversarial": "fresh attacks against the interpreter as it now is",
+    "adversarial": "fresh attacks against the current interpreter",
 }
 NO_FAMILY = (
-    "no prompt family could be held out. A stage whose prompts are all of one family gives it to training; "
+    "no prompt family could be held out. If all prompts of a stage are of one family, it is used for training; "
     "run with a sampler of several families, such as the sampler templates."
 )
 NO_SPARE_FAMILY = (
-    "no prompt family was left to calibrate on, beside those for training and testing. Run with a sampler of "
+    "no prompt family was left for calibration, besides training and testing. Run with a sampler of "
     "more families, such as the sampler templates."
 )
-NO_HALVES = "fewer than two concepts have the four samples that mention them, which halving takes."
+NO_HALVES = "halving takes two concepts with at least four samples that mention them."
 
 
 USES = {
     "train": "trained the readers",
-    "validation": "told training when to stop",
+    "validation": "decided when training stops",
     "calibration": "calibrated them",
     "test": "tested them",
 }
 
 
 def stages(metrics: Metrics) -> list[list[str]]:
-    """Return a row a stage: stage, sampler, concepts, samples, settled, what was read right, convergence, time."""
+    """Return a row for each stage: stage, sampler, concepts, samples, settled, accuracy, convergence, time."""
     return [
         [
             number(row.stage),
@@ -57,7 +57,7 @@ def stages(metrics: Metrics) -> list[list[str]]:
 
 
 def _at_best_layer(table: Mapping[str, LayerConvergence] | None, key: str, best: Callable[..., str]) -> str:
-    """Return the layer's figure that is best, and which layer's it is."""
+    """Return the best layer's figure, and the layer's name."""
     figures_by_layer = {layer: known(getattr(row, key)) for layer, row in (table or {}).items()}
     found = {layer: figure for layer, figure in figures_by_layer.items() if figure is not None}
     if not found:
@@ -67,7 +67,7 @@ def _at_best_layer(table: Mapping[str, LayerConvergence] | None, key: str, best:
 
 
 def ladder(metrics: Metrics, interpreter: str) -> list[dict[str, Any]]:
-    """Return a rung each: what it reads from, and a row a reader, or why there is none."""
+    """Return for each rung what it reads and a row for each reader, or why there are none."""
     return [
         {
             "name": rung_name(rung),
@@ -75,7 +75,7 @@ def ladder(metrics: Metrics, interpreter: str) -> list[dict[str, Any]]:
             "rows": [_reading(name, row) for name, row in interpreter_first(rows, interpreter)],
             "reason": no_accuracy(metrics)
             if rung == "heldout_prompts"
-            else "this run did not climb this rung.",
+            else "this run did not measure this rung.",
         }
         for rung, rows in metrics.accuracy.rungs().items()
     ]
@@ -87,7 +87,7 @@ def rung_name(rung: str) -> str:
 
 
 def ladder_plot(metrics: Metrics, interpreter: str) -> str:
-    """Return the plot of top-1 by rung with intervals and nulls; empty where nothing was read."""
+    """Return the plot of top-1 by rung with intervals and nulls; empty if nothing was read."""
     rungs = {}
     for rung, readers in metrics.accuracy.rungs().items():
         rows = {n: row for n, row in interpreter_first(readers, interpreter) if known(row.top1) is not None}
@@ -99,7 +99,7 @@ def ladder_plot(metrics: Metrics, interpreter: str) -> str:
 
 
 def coverage(metrics: Metrics, interpreter: str) -> dict[str, Any] | None:
-    """Return accuracy against coverage, a series a rung and reader; None where `encyclo evaluate` never ran."""
+    """Return accuracy against coverage, a series for each rung and reader; None before `encyclo evaluate`."""
     series = []
     for rung, label in (("heldout_prompts", "held-out"), ("natural", "natural")):
         rows = interpreter_first(metrics.accuracy.rungs()[rung], interpreter)[:2]
@@ -127,7 +127,7 @@ def _accuracy_at(points: list[list[float]], share: float) -> float:
 
 
 def confused(metrics: Metrics, interpreter: str, details: Details | None, book: Book) -> list[dict[str, Any]]:
-    """Return the commonest misreadings, a table a kind of reading: (truth, read instead, times)."""
+    """Return a table of the most frequent misreadings for each kind of reading: (truth, read instead, times)."""
     tables: list[dict[str, Any]] = []
     if details is not None:
         kind = (
@@ -157,15 +157,15 @@ def confused(metrics: Metrics, interpreter: str, details: Details | None, book: 
 
 
 def families(metrics: Metrics) -> str:
-    """Return how many prompt families went where."""
+    """Return a sentence that counts prompt families by their use."""
     splits = metrics.splits
     parts = [f"{len(splits.get(key) or []):,} {verb}" for key, verb in USES.items() if key in splits]
     return f"Of the prompt families, {', '.join(parts)}." if parts else ""
 
 
 def no_accuracy(metrics: Metrics) -> str:
-    """Return why nothing was read from held-out prompts."""
-    return "the run recorded no such reading." if metrics.splits.get("test") else NO_FAMILY
+    """Return why no held-out prompts were read."""
+    return "the run did not record it." if metrics.splits.get("test") else NO_FAMILY
 
 
 def no_calibration(metrics: Metrics) -> str:
@@ -176,7 +176,7 @@ def no_calibration(metrics: Metrics) -> str:
 
 
 def convergence(metrics: Metrics, attributes: Attributes) -> dict[str, Any] | None:
-    """Return the convergence table, shallow layers first, and its two plots; None where not measured."""
+    """Return the convergence table, shallow layers first, and its two plots; None if not measured."""
     table = metrics.convergence
     if not table:
         return None
@@ -194,7 +194,7 @@ def convergence(metrics: Metrics, attributes: Attributes) -> dict[str, Any] | No
 
 
 def curve(details: Details | None) -> dict[str, Any] | None:
-    """Return the difference of halves by their size, as a plot and rows; None where no entry has two samples."""
+    """Return the difference of halves by their size, as a plot and rows; None if no entry has two samples."""
     if details is None or not details.curve:
         return None
     return {
@@ -207,7 +207,7 @@ def curve(details: Details | None) -> dict[str, Any] | None:
 
 
 def reliability(metrics: Metrics, interpreter: str) -> dict[str, Any] | None:
-    """Return the calibration of the interpreter and of the baselines; None where not measured."""
+    """Return the calibration of the interpreter and of the baselines; None if not measured."""
     found = calibrations(metrics, interpreter)
     if not found:
         return None
@@ -231,7 +231,7 @@ def reliability(metrics: Metrics, interpreter: str) -> dict[str, Any] | None:
 
 
 def interpreter_first(rung: Rung, interpreter: str) -> list[tuple[str, Accuracy]]:
-    """Return the readers that were measured, the run's own first."""
+    """Return the measured readers, the run's interpreter first."""
     measured = {name: row for name, row in (rung or {}).items() if row is not None}
     return sorted(measured.items(), key=lambda item: (item[0] != interpreter, item[0]))
 
@@ -271,7 +271,7 @@ def _layer(name: str, index: int | None, row: LayerConvergence) -> dict[str, Any
 
 
 def calibrations(metrics: Metrics, interpreter: str) -> list[tuple[str, Calibration]]:
-    """Return (name, calibration), the run's interpreter first and then the baselines under their names."""
+    """Return (name, calibration), the run's interpreter first, then the baselines."""
     own = metrics.calibration
     if own is None or not own.as_json():
         return []
@@ -279,6 +279,6 @@ def calibrations(metrics: Metrics, interpreter: str) -> list[tuple[str, Calibrat
 
 
 def bins_of(row: Calibration) -> list[list[float]]:
-    """Return the bins that can be drawn: three figures each, and a reading at least."""
+    """Return the bins that can be drawn: those with three figures and at least one reading."""
     whole = [[figure for value in bin_ if (figure := known(value)) is not None] for bin_ in row.bins or []]
     return [some for some in whole if len(some) == 3 and some[2] > 0]

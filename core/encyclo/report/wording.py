@@ -1,4 +1,4 @@
-"""Figures and strangers' text as the page shows them: never `None`, `nan`, or a control character."""
+"""Format figures and foreign text for the page: never `None`, `nan` or a control character."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\uff
 
 
 def known(value: Any) -> float | None:
-    """Return `value` as a finite float, or None where it is no such figure."""
+    """Return `value` as a finite float, or None if it is not one."""
     if isinstance(value, bool) or value is None:
         return None
     try:
@@ -59,7 +59,7 @@ def interval(confidence: Any, low: Any, high: Any) -> str:
 
 
 def moment(text: Any) -> str:
-    """Return an ISO time as `2026-11-22 12:46 UTC`; anything else as it stands."""
+    """Return an ISO time as `2026-11-22 12:46 UTC`; anything else unchanged."""
     try:
         when = datetime.fromisoformat(str(text))
     except ValueError:
@@ -70,7 +70,7 @@ def moment(text: Any) -> str:
 
 
 def clip(text: str, most: int) -> str:
-    """Return `text`, cut after `most` characters with its full length said."""
+    """Return `text`; if it is longer than `most` characters, cut it and add its full length."""
     return text if len(text) <= most else f"{text[:most]}… ({len(text):,} characters)"
 
 
@@ -80,9 +80,9 @@ def clean(text: str) -> str:
 
 
 def shown(value: Any) -> Any:
-    """Return what the template prints for `value`: the last guard before the page."""
+    """Return the text that the template prints for `value`: the last check before the page."""
     if isinstance(value, str):
-        # Markup is a str and must stay Markup: only what holds something unprintable is rebuilt.
+        # Markup is a str and must stay Markup, so only text with unprintable characters is rebuilt.
         return value if not _UNPRINTABLE.search(value) else type(value)(clean(value))
     if value is None or (isinstance(value, float) and not math.isfinite(value)):
         return NOT_MEASURED

@@ -1,4 +1,4 @@
-"""Writes a small package with one plugin: pyproject, one module, one contract test, README."""
+"""Write a small package with one plugin: pyproject.toml, one module, one contract test, README."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ KINDS = {
     "load_interpreter": "interpreter",
     "score_confidence": "scorer",
 }
-"""Each hook, and the kind of plugin that implements it; hooks of one kind come together."""
+"""Each hook, and the kind of plugin that implements it; a plugin of one kind implements all of its hooks."""
 CONTRACTS = {
     "concepts": ("concepts", "ConceptsContract"),
     "sampler": ("samplers", "SamplerContract"),
@@ -29,7 +29,7 @@ CONTRACTS = {
     "interpreter": ("interpreters", "InterpreterContract"),
     "scorer": ("scorers", "ScorerContract"),
 }
-"""Each kind's module in `encyclo.testing`, and the contract in it."""
+"""Each kind's module in `encyclo.testing`, and its contract."""
 USES = {
     "concepts": "--concepts {name}",
     "sampler": "--sampler {name}",
@@ -42,9 +42,9 @@ NAME = re.compile(r"[a-z][a-z0-9]*(?:[-_][a-z0-9]+)*")
 
 
 def write_package(name: str, hook: str, parent: Path) -> Path:
-    """Write the package of the plugin `name`, which implements `hook`, into a new folder of `parent`.
+    """Write a package with the plugin `name`, which implements `hook`, into a new folder in `parent`.
 
-    Returns the folder. Raises UsageError: no such hook, a name that can't be, a folder that exists.
+    Returns the folder. Raises UsageError for an unknown hook, an invalid name, or an existing folder.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -71,7 +71,7 @@ def write_package(name: str, hook: str, parent: Path) -> Path:
         "use": USES[kind].format(name=name),
         "encyclo": ".".join(__version__.split(".")[:2]),
     }
-    # What is filled in is checked above; it is Python and TOML, where HTML's escapes would be wrong.
+    # The values are checked above; they go into Python and TOML, where HTML escapes would be wrong.
     templates = Environment(
         loader=PackageLoader("encyclo.scaffold"), undefined=StrictUndefined, keep_trailing_newline=True
     )
@@ -94,13 +94,13 @@ def write_package(name: str, hook: str, parent: Path) -> Path:
 
 
 def check_name(name: str) -> None:
-    """Refuse a name that is no plugin's, or an installed one's. Raises UsageError."""
+    """Raise UsageError if a name is invalid or belongs to an installed plugin."""
     if keyword.iskeyword(name) or keyword.issoftkeyword(name):
-        raise UsageError(f"{name!r} is a word of Python's own; choose another name.")
+        raise UsageError(f"{name!r} is a Python keyword; choose another name.")
     if not NAME.fullmatch(name):
         raise UsageError(
-            f"{name!r} can't be a plugin's name: it takes small letters a to z, digits, and single - or _ between "
-            "them, and begins with a letter."
+            f"{name!r} is not a valid plugin name; use small letters a to z, digits, and single - or _ between "
+            "them, and begin with a letter."
         )
     if taken := find_installed().get(name):
         raise UsageError(f"The name {name!r} is taken by {taken[0].origin}; choose another.")

@@ -5,8 +5,8 @@
     class TestMine(CaptureContract):
         plugin = "mine"
 
-Captures are held against `encyclo.testing.fixtures.plain_forward`: one prompt at a time through transformers alone, on
-a tiny random model that is written on the spot. A plugin for models of another kind overrides `model_name` and
+Captures are compared with `encyclo.testing.fixtures.plain_forward`: one prompt at a time, with transformers alone, on
+a tiny random model that the contract writes. A plugin for models of another kind overrides `model_name` and
 `expected`.
 """
 
@@ -36,7 +36,7 @@ MENTIONS = ("dog", "ice cream", "democracy", "café")
 
 
 def prompts() -> list[Prompt]:
-    """Return prompts whose mention stands first, in the middle and last, and some without one."""
+    """Return prompts with the mention first, in the middle or last, and some without one."""
     found = []
     for before in FRAMES[0]:
         for number, after in enumerate(FRAMES[1]):
@@ -47,22 +47,22 @@ def prompts() -> list[Prompt]:
 
 
 class CaptureContract(HookContract):
-    """What every capture keeps; subclass it and name the plugin."""
+    """The contract of captures; subclass it and name the plugin."""
 
     hooks: ClassVar[tuple[str, ...]] = ("load_model", "capture_layers")
     layers: ClassVar[tuple[int, ...]] = (0, 1, 3, 4)
     tolerance: ClassVar[float] = 1e-5
-    """Largest relative error against a plain forward in float32; let `options` choose float32."""
+    """The largest relative error against a plain forward pass in float32; let `options` choose float32."""
 
     def model_name(self, folder: Path, broken: bool = False) -> str:
-        """Return a model that the plugin can load; a broken one gives values that are not finite."""
+        """Return the name of a model that the plugin can load; a `broken` one gives values that are not finite."""
         place = folder / ("broken" if broken else "model")
         if not place.exists():
             write_tiny_model(place, broken)
         return str(place)
 
     def expected(self, folder: Path, asked: Sequence[Prompt], pooling: str) -> NDArray[np.float64]:
-        """Return what the plugin should capture: float64 [n, L, H], in the order of the prompts."""
+        """Return the expected captures: float64 [n, L, H], in the order of the prompts."""
         model = PlainModel(Path(self.model_name(folder)))
         return np.stack([model.read(prompt, self.layers, pooling) for prompt in asked])
 
@@ -75,7 +75,7 @@ class CaptureContract(HookContract):
     def batches(
         self, model: Model, folder: Path, asked: Sequence[Prompt], pooling: str, layers: Sequence[int] = ()
     ) -> list[Samples]:
-        """Return what the plugin captures, as it comes."""
+        """Return the plugin's batches, in their order."""
         plugins = Plugins()
         context: Context = self.context(folder, model=model, pooling=pooling)
         given = plugins.call(
@@ -91,14 +91,14 @@ class CaptureContract(HookContract):
     def captured(
         self, model: Model, folder: Path, asked: Sequence[Prompt], pooling: str, layers: Sequence[int] = ()
     ) -> NDArray[np.float32]:
-        """Return what the plugin captures in the order of the prompts: float32 [n, L, H]."""
+        """Return the plugin's captures in the order of the prompts: float32 [n, L, H]."""
         found: dict[int, Any] = {}
         for batch in self.batches(model, folder, asked, pooling, layers):
             found.update(zip(batch.positions.tolist(), batch.activations, strict=True))
         return np.stack([found[place] for place in range(len(asked))])
 
     def check_describes_the_model(self, folder: Path) -> None:
-        """The handle says name, source, depth, hidden size, compute type, device and the weights' hash."""
+        """The handle has name, source, depth, hidden size, compute type, device and the weights' hash."""
         model = self.model(folder)
         states = model.forward(["The dog"], range(model.depth + 1))[0]
         require(states.shape[1:] == (model.depth + 1, model.hidden_size), f"Its states are {states.shape}.")
@@ -106,7 +106,7 @@ class CaptureContract(HookContract):
             text = getattr(model, name)
             require(isinstance(text, str) and text, f"The model's {name} is {text!r}.")
         first, second = model.weights_sha256, self.model(folder).weights_sha256
-        require(len(first) == 64 and first == second, "weights_sha256 is no steady sha256.")
+        require(len(first) == 64 and first == second, "weights_sha256 is not a sha256 that stays the same.")
         require(self.model(folder, broken=True).weights_sha256 != first, "Other weights have the same hash.")
 
     def check_equals_a_plain_forward(self, folder: Path) -> None:
@@ -124,7 +124,7 @@ class CaptureContract(HookContract):
         self._same(np.stack([s.mean(axis=0) for s in states]), wanted, asked, "mean-all (forward)")
 
     def check_every_prompt_is_answered_once(self, folder: Path) -> None:
-        """Positions are the prompts' places, each once; activations are float32; tokens are counted."""
+        """Each prompt's position occurs once; activations are float32; tokens are counted."""
         asked = prompts() * 3
         found = self.batches(self.model(folder), folder, asked, "span")
         positions = np.concatenate([batch.positions for batch in found])
@@ -135,7 +135,7 @@ class CaptureContract(HookContract):
             require(batch.tokens_computed > 0, "A batch computed no token.")
 
     def check_a_prompt_is_read_alike_in_any_batch(self, folder: Path) -> None:
-        """Alone, among others and among copies of itself a prompt gives the same, up to rounding."""
+        """A prompt gives the same alone, among others and among copies of itself, up to rounding."""
         model, asked = self.model(folder), prompts()
         together = self.captured(model, folder, asked, "span").astype(np.float64)
         alone = np.concatenate([self.captured(model, folder, [prompt], "span") for prompt in asked])
@@ -144,7 +144,7 @@ class CaptureContract(HookContract):
         self._same(doubled[1::2], together, asked, "span, doubled")
 
     def check_layers_are_those_asked_for(self, folder: Path) -> None:
-        """Layers come in the order in which they were asked for, also when few are."""
+        """Layers come in the requested order, also if only a few are requested."""
         model, asked = self.model(folder), prompts()[:6]
         everything = self.captured(model, folder, asked, "span").astype(np.float64)
         for order in ((3, 0), (2,), (1, 3, 2, 0)):
@@ -160,7 +160,7 @@ class CaptureContract(HookContract):
         except CaptureError as error:
             require("The dog" in str(error), f"The error does not name the prompt: {error}")
             return
-        require(False, "It captured a value that is not finite, and said nothing.")
+        require(False, "It captured a value that is not finite and raised no error.")
 
     def check_refuses_a_mention_without_a_token(self, folder: Path) -> None:
         """A span that no token covers raises CaptureError naming the prompt."""
@@ -170,27 +170,28 @@ class CaptureContract(HookContract):
         except CaptureError as error:
             require("The dog" in str(error), f"The error does not name the prompt: {error}")
             return
-        require(False, "It captured a mention that has no token.")
+        require(False, "It captured a mention that no token covers and raised no error.")
 
     def check_tokens_match_the_states(self, folder: Path) -> None:
-        """`tokens` gives a range a token of `forward`: (0, 0) for a special one, the others rise over the text."""
+        """`tokens` gives a range for each token of `forward`: (0, 0) for special ones; the others ascend."""
         model = self.model(folder)
         for text in ("The dog", "Nobody had ever seen such a café.", "ice cream is in the old city"):
             ranges, states = model.tokens(text), model.forward([text], self.layers[:1])[0]
             require(len(ranges) == len(states), f"{text!r}: {len(ranges)} ranges, {len(states)} states.")
             own = [(start, end) for start, end in ranges if (start, end) != (0, 0)]
             require(
-                all(0 <= start <= end <= len(text) for start, end in own), f"{text!r}: {own} go beyond it."
+                all(0 <= start <= end <= len(text) for start, end in own),
+                f"{text!r}: {own} go beyond the text.",
             )
             for before, after in pairwise(own):
                 rises = before[0] <= after[0] and before[1] <= after[1]
-                require(rises, f"{text!r}: the range {after} comes behind {before}.")
+                require(rises, f"{text!r}: the range {after} comes after {before}.")
             covered = {place for start, end in own for place in range(start, end)}
             lost = [c for place, c in enumerate(text) if place not in covered and not c.isspace()]
             require(not lost, f"{text!r}: no token covers {lost[:1]}.")
 
     def check_generates_for_a_seed(self, folder: Path) -> None:
-        """Where it has `generate`: one continuation an opening, the same for its seed whatever is beside it."""
+        """If it has `generate`: one continuation for each opening, which depends on its seed, not on the others."""
         model = self.model(folder)
         if not isinstance(model, TextGenerator):
             return
@@ -201,13 +202,16 @@ class CaptureContract(HookContract):
             return list(model.generate("The old city.", openings, 6, stop))
 
         first = say(1)
-        require(len(first) == 2 and all(isinstance(text, str) for text in first), "Not one text an opening.")
+        require(
+            len(first) == 2 and all(isinstance(text, str) for text in first),
+            "It gives no text for an opening.",
+        )
         require(say(1) == first, "One seed gives two continuations.")
         require(say(1, texts[1:]) == first[1:], "A continuation depends on what else is generated.")
         require(any(say(seed) != first for seed in range(2, 5)), "Every seed gives the same continuation.")
         for text in say(1, stop="[a-z]"):
             found = re.search("[a-z]", text)
-            require(not found or found.end() == len(text), f"{text!r} goes on behind what should stop it.")
+            require(not found or found.end() == len(text), f"{text!r} continues after the match of `stop`.")
 
     def _same(
         self, found: NDArray[Any], wanted: NDArray[np.float64], asked: Sequence[Prompt], how: str
@@ -217,5 +221,5 @@ class CaptureContract(HookContract):
         row, layer = divmod(int(np.nanargmax(error)), error.shape[1])
         require(
             not np.isnan(error).any() and error.max() <= self.tolerance,
-            f"{how}: {asked[row].text!r} differs by {error[row, layer]:.2g} at the layer at place {layer}.",
+            f"{how}: {asked[row].text!r} differs by {error[row, layer]:.2g} at the layer with index {layer}.",
         )

@@ -23,12 +23,12 @@ TEXTS = ("id", "name", "definition", "category", "part_of_speech")
 
 
 class ConceptsContract(HookContract):
-    """What every list of concepts keeps; subclass it and name the plugin."""
+    """The contract of concept lists; subclass it and name the plugin."""
 
     hooks: ClassVar[tuple[str, ...]] = ("load_concepts",)
 
     def load(self) -> list[Concept]:
-        """Return the plugin's concepts, as a new run would get them."""
+        """Return the plugin's concepts, as a new run gets them."""
         plugins = Plugins()
         found = plugins.call("load_concepts", self.plugin, options=self.filled_options())
         return list(plugins.iterate(self.plugin, found))
@@ -38,20 +38,23 @@ class ConceptsContract(HookContract):
         concepts = self.load()
         require(concepts, "It gave no concept.")
         for concept in concepts:
-            require(isinstance(concept, Concept), f"It gave {concept!r:.80}, which is no Concept.")
+            require(isinstance(concept, Concept), f"It gave {concept!r:.80}, which is not a Concept.")
             for name in TEXTS:
                 text = getattr(concept, name)
-                require(isinstance(text, str), f"{concept.id!r}: {name} is {text!r:.80}, no text.")
+                require(isinstance(text, str), f"{concept.id!r}: {name} is {text!r:.80}, not a text.")
             require(
                 concept.broader is None or isinstance(concept.broader, str),
-                f"{concept.id!r}: broader is no id.",
+                f"{concept.id!r}: broader is not an id.",
             )
-            require(concept.countable in (None, True, False), f"{concept.id!r}: countable is no yes or no.")
+            require(
+                concept.countable in (None, True, False),
+                f"{concept.id!r}: countable is not True, False or None.",
+            )
             for name in ("aliases", "examples"):
                 texts = getattr(concept, name)
                 require(
                     isinstance(texts, tuple) and all(isinstance(t, str) for t in texts),
-                    f"{concept.id!r}: {name} is no tuple of texts.",
+                    f"{concept.id!r}: {name} is not a tuple of texts.",
                 )
 
     def check_ids_are_unique(self, folder: Path) -> None:
@@ -62,28 +65,35 @@ class ConceptsContract(HookContract):
         require(not twice, f"Ids are given twice: {twice[:5]}.")
 
     def check_names_can_be_written(self, folder: Path) -> None:
-        """Every name has a letter or digit and no blank at its ends; all texts are valid UTF-8, on one line."""
+        """Every name has a letter or digit and no blank at either end; all texts are valid UTF-8, on one line."""
         for concept in self.load():
             name = concept.name
-            require(any(c.isalnum() for c in name), f"{concept.id!r} has the name {name!r}: nothing to read.")
-            require(name == name.strip(), f"{concept.id!r} has the name {name!r}, with blanks at its ends.")
+            require(
+                any(c.isalnum() for c in name),
+                f"{concept.id!r} has the name {name!r}, without a letter or digit.",
+            )
+            require(
+                name == name.strip(),
+                f"{concept.id!r} has the name {name!r}, which begins or ends with a blank.",
+            )
             for text in (*(getattr(concept, field) for field in TEXTS), *concept.aliases, *concept.examples):
                 try:
                     text.encode()
                 except UnicodeEncodeError:
-                    require(False, f"{concept.id!r}: {text!r:.80} is no valid Unicode.")
+                    require(False, f"{concept.id!r}: {text!r:.80} is not valid Unicode.")
                 require(
-                    "\0" not in text and "\n" not in text, f"{concept.id!r}: {text!r:.80} is no single line."
+                    "\0" not in text and "\n" not in text,
+                    f"{concept.id!r}: {text!r:.80} is not a single line.",
                 )
 
     def check_a_definition_says_more_than_the_name(self, folder: Path) -> None:
-        """A definition, where there is one, is not just the name again."""
+        """A definition, if there is one, is not just the name again."""
         for concept in self.load():
             same = concept.definition.strip().casefold() == concept.name.strip().casefold()
             require(not same, f"{concept.id!r} is defined by its own name.")
 
     def check_broader_concepts_are_no_circle(self, folder: Path) -> None:
-        """No concept is broader than itself, over any number of steps."""
+        """No concept is broader than itself, in any number of steps."""
         broader = {concept.id: concept.broader for concept in self.load()}
         cleared: set[str] = set()
         for start in broader:
@@ -98,7 +108,7 @@ class ConceptsContract(HookContract):
     def check_is_the_same_every_time(self, folder: Path) -> None:
         """Loaded again, and in another process, it gives the same concepts in the same order."""
         first = digest(self.load())
-        require(digest(self.load()) == first, "Loaded again in one process it gives something else.")
+        require(digest(self.load()) == first, "Loaded again in one process, it gives other concepts.")
         code = (
             "import sys, json; from encyclo.testing.concepts import ConceptsContract as C, digest; "
             "c = type('Named', (C,), {'plugin': sys.argv[1], 'options': json.loads(sys.argv[2])})(); "
@@ -106,7 +116,8 @@ class ConceptsContract(HookContract):
         )
         elsewhere = in_another_process(code, self.plugin, json.dumps(dict(self.options)))
         require(
-            elsewhere == first, "In another process it gives something else: it follows the order of a set."
+            elsewhere == first,
+            "In another process it gives other concepts; perhaps it follows the order of a set.",
         )
 
 

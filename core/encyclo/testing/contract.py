@@ -1,12 +1,12 @@
-"""What every contract is: named checks, each with a docstring saying what it asks, and known failures.
+"""The base of all contracts: named checks, each with a docstring that says what it requires, and known failures.
 
-A third party subclasses a contract in a test module and names its plugin; pytest then shows one test a check:
+Subclass a contract in a test module and name the plugin; pytest then runs one test for each check:
 
     class TestMyStore(StoreContract):
         plugin = "mystore"
         known_failures = {"survives_power_cuts": "SQLite syncs by itself, unseen by encyclo.storage.files"}
 
-A known failure must fail: one that passes is reported, so that the list stays true.
+A known failure must fail: one that passes is reported, so that the list stays correct.
 """
 
 from __future__ import annotations
@@ -26,33 +26,33 @@ class ContractError(AssertionError):
 
 @dataclass(frozen=True)
 class Finding:
-    """What one check found: `problem` is None where the plugin keeps it."""
+    """The result of one check: `problem` is None if the plugin passed."""
 
     check: str
     asks: str
     problem: str | None
     known: str | None
-    """The reason for which this failure was listed beforehand."""
+    """The reason given in known_failures."""
 
     @property
     def kept(self) -> bool:
-        """Return whether the check went as it should: passed, or failed as listed."""
+        """Return whether the check went as expected: passed, or failed as listed."""
         return (self.problem is None) == (self.known is None)
 
 
 class Contract:
-    """Checks of one hook's plugins; a subclass has methods `check_NAME(folder)`."""
+    """Checks for the plugins of one hook; a subclass has methods `check_NAME(folder)`."""
 
     plugin: ClassVar[str]
-    """The plugin's name, as the command line takes it."""
+    """The plugin's name, as on the command line."""
     known_failures: ClassVar[Mapping[str, str]] = {}
-    """Checks that this plugin is known to fail, each with the reason."""
+    """Checks that this plugin is known to fail, with the reasons."""
     slow_checks: ClassVar[frozenset[str]] = frozenset()
     """Checks that pytest marks `slow`; register the marker where markers are strict."""
 
     @classmethod
     def checks(cls) -> dict[str, str]:
-        """Return every check's name and what it asks, in the order in which they are written."""
+        """Return every check's name and what it requires, in the order of their definitions."""
         found: dict[str, str] = {}
         for base in reversed(cls.__mro__):
             for name in vars(base):
@@ -61,7 +61,7 @@ class Contract:
         return found
 
     def find(self, check: str, folder: Path) -> Finding:
-        """Run one check in the empty `folder` and say what it found."""
+        """Run one check in the empty `folder` and return its result."""
         problem = None
         try:
             getattr(self, PREFIX + check)(folder)
@@ -79,7 +79,7 @@ class Contract:
         return findings
 
     def pytest_generate_tests(self, metafunc: Any) -> None:
-        """Give pytest one test a check. Raises ContractError if a known failure names no check."""
+        """Give pytest one test for each check. Raises ContractError if a known failure names no check."""
         import pytest
 
         strangers = sorted({*self.known_failures, *self.slow_checks} - set(self.checks()))
@@ -101,11 +101,11 @@ class Contract:
             getattr(self, PREFIX + check)(tmp_path)
             return
         if self.find(check, tmp_path).problem is None:
-            raise ContractError(f"The check {check} passes; take it off known_failures.")
+            raise ContractError(f"The check {check} passes; remove it from known_failures.")
         pytest.xfail(reason)
 
 
 def require(kept: Any, problem: str) -> None:
-    """Raise ContractError saying what is wrong unless `kept`; works under `python -O` too."""
+    """Raise ContractError with `problem` unless `kept`; works under `python -O` too."""
     if not kept:
         raise ContractError(problem)

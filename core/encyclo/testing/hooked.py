@@ -1,4 +1,4 @@
-"""What the contracts of hooks that are called with a context share: options, contexts, another process."""
+"""The base of contracts of hooks that get a context: options, contexts, another process."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from encyclo.types import Context
 
 
 class HookContract(Contract):
-    """A contract whose plugin is called through `encyclo.plugins.manager`, as a run does it."""
+    """A contract whose plugin is called by `encyclo.plugins.manager`, as in a run."""
 
     options: ClassVar[Mapping[str, Any]] = {}
-    """Options that the plugin is checked with, as `-o NAME.key=value` would give them."""
+    """The plugin's options for the checks, as given by `-o NAME.key=value`."""
     hooks: ClassVar[tuple[str, ...]] = ()
-    """What the plugin must implement."""
+    """The hooks that the plugin must implement."""
 
     def call(self, hook: str, **arguments: Any) -> Any:
-        """Call the plugin's `hook` as a run would: found anew, by name."""
+        """Call the plugin's `hook` as a new run does: find and load it by name."""
         return Plugins().call(hook, self.plugin, **arguments)
 
     def filled_options(self) -> Any:
@@ -31,7 +31,7 @@ class HookContract(Contract):
         return Plugins().options(self.plugin, dict(self.options))
 
     def context(self, folder: Path, seed: int = 0, **more: Any) -> Context:
-        """Return the context of a run in `folder`; override it to give a model."""
+        """Return the context of a run in `folder`; override it to add a model."""
         return Context(seed, "cpu", self.filled_options(), folder / "plugins" / self.plugin, **more)
 
     def check_it_is_installed(self, folder: Path) -> None:
@@ -43,7 +43,7 @@ class HookContract(Contract):
 
 
 def in_another_process(code: str, *arguments: str) -> str:
-    """Return what `code` prints in a Python of its own that hashes strings otherwise."""
+    """Return what `code` prints in another Python process, which hashes strings differently."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
     environment["PYTHONHASHSEED"] = "271828"
     done = subprocess.run(

@@ -5,7 +5,7 @@
     class TestMine(InterpreterContract):
         plugin = "mine"
 
-An interpreter with a closed list of classes lists `adds_a_concept` among its `known_failures`, with the reason.
+An interpreter that can't add concepts lists `adds_a_concept` in its `known_failures`, with the reason.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ SUFFIXES = {".safetensors", ".json"}
 
 
 class InterpreterContract(HookContract):
-    """What every interpreter keeps; subclass it and name the plugin."""
+    """The contract of interpreters; subclass it and name the plugin."""
 
     hooks: ClassVar[tuple[str, ...]] = ("train_interpreter", "load_interpreter")
     accuracy: ClassVar[float] = 0.9
-    """Least accuracy on planted families that it never saw; 30 concepts, so chance is 0.03."""
+    """The lowest accuracy on planted families that it never saw; with 30 concepts, chance is 0.03."""
     many_samples: ClassVar[int] = 16_000
-    """Samples that the memory check trains on."""
+    """The number of samples in the memory check."""
 
     def train(self, planted: PlantedSamples, folder: Path, seed: int = 0) -> Interpreter:
-        """Return an interpreter trained on planted samples, as a run would train it."""
+        """Return an interpreter trained on planted samples, as in a run."""
         trained: Interpreter = self.call(
             "train_interpreter",
             samples=planted.make(),
@@ -49,7 +49,7 @@ class InterpreterContract(HookContract):
         return trained
 
     def load(self, saved: Path, folder: Path) -> Interpreter:
-        """Return what the plugin saved into `saved`."""
+        """Load the interpreter that the plugin saved into `saved`."""
         loaded: Interpreter = self.call("load_interpreter", folder=saved, context=self.context(folder))
         return loaded
 
@@ -62,17 +62,17 @@ class InterpreterContract(HookContract):
         )
 
     def check_learns_a_planted_signal(self, folder: Path) -> None:
-        """On families that it never saw it names nine of ten planted concepts right."""
+        """It names nine of ten planted concepts correctly, in families that it never saw."""
         planted = PlantedSamples()
         found = top1(self.train(planted, folder), planted.make(), Split.TEST)
         require(found >= self.accuracy, f"It names {found:.0%} right, not {self.accuracy:.0%}.")
 
     def check_finds_nothing_in_noise(self, folder: Path) -> None:
-        """Where labels are shuffled it names no more right than chance does: nothing leaks."""
+        """With shuffled labels it is no better than chance: nothing leaks."""
         planted = PlantedSamples(shuffled=True)
         found = top1(self.train(planted, folder), planted.make(), Split.TEST)
         require(
-            found <= 0.15, f"It names {found:.0%} right where nothing can be learnt: it has seen the labels."
+            found <= 0.15, f"It names {found:.0%} right with shuffled labels: it has seen the test labels."
         )
 
     def check_trains_on_its_own_splits(self, folder: Path) -> None:
@@ -82,10 +82,10 @@ class InterpreterContract(HookContract):
         samples = planted.make()
         read = np.unique(np.concatenate([np.empty(0, np.int64), *planted.rows_read]))
         strange = sorted({Split(s).name for s in samples.split[read]} - {"TRAIN", "VALIDATION"})
-        require(not strange, f"It read samples of {', '.join(strange)}, which judge it.")
+        require(not strange, f"It read samples of {', '.join(strange)}, which are for judging it.")
 
     def check_takes_any_device(self, folder: Path) -> None:
-        """`context.device` is what the user asked for: given `auto`, it chooses itself where to train and load."""
+        """`context.device` is the user's choice: given `auto`, it chooses itself where to train and load."""
         planted = PlantedSamples()
         values = planted.make().read(np.arange(30))
         context = replace(self.context(folder), device="auto")
@@ -95,10 +95,10 @@ class InterpreterContract(HookContract):
         loaded = self.call("load_interpreter", folder=_saved(interpreter, folder), context=context)
         for one in (interpreter, loaded):
             scores = one.read(values)
-            require(scores.shape == (30, planted.concepts), "On the device `auto` it does not read.")
+            require(scores.shape == (30, planted.concepts), "With the device `auto` it does not read.")
 
     def check_scores_have_their_shape(self, folder: Path) -> None:
-        """`read` takes one or many samples and gives float32 [n, C], every score finite."""
+        """`read` takes one or many samples and gives float32 [n, C] with finite scores."""
         planted = PlantedSamples()
         interpreter = self.train(planted, folder)
         for rows in (1, 5, 130):
@@ -111,7 +111,7 @@ class InterpreterContract(HookContract):
                 f"{rows} samples give {scores.dtype}{list(scores.shape)}, not float32{list(wanted)}.",
             )
             require(bool(np.isfinite(scores).all()), "A score is not finite.")
-            require(np.array_equal(values, before), "Reading changed the activations that were handed in.")
+            require(np.array_equal(values, before), "Reading changed the given activations.")
 
     def check_a_sample_is_read_alike_in_any_batch(self, folder: Path) -> None:
         """A sample's scores are the same alone and among others, up to rounding."""
@@ -124,7 +124,7 @@ class InterpreterContract(HookContract):
         require(off <= 1e-4, f"A sample's scores depend on the batch: off by {off:.2g} of the largest.")
 
     def check_is_the_same_for_a_seed(self, folder: Path) -> None:
-        """Trained again with the same seed it reads bit for bit the same, and saves the same bytes."""
+        """Trained again with the same seed, it gives the same scores bit for bit, and saves the same bytes."""
         kept: list[tuple[NDArray[np.float32], Path]] = []
         for name in ("first", "second"):
             np.random.seed(len(kept))  # a global seed must not matter
@@ -134,23 +134,25 @@ class InterpreterContract(HookContract):
                 (interpreter.read(planted.make().read(np.arange(60))), _saved(interpreter, folder / name))
             )
         (first, one), (second, other) = kept
-        require(np.array_equal(first, second), "Two trainings with one seed read differently.")
+        require(np.array_equal(first, second), "Two trainings with one seed give different scores.")
         weights = [(path / "model.safetensors").read_bytes() for path in (one, other)]
         require(weights[0] == weights[1], "Two trainings with one seed save different weights.")
 
     def check_keeps_its_promise_on_save_and_load(self, folder: Path) -> None:
-        """What is loaded reads bit for bit as what was saved, and knows the same concepts."""
+        """A loaded interpreter gives the same scores bit for bit as the saved one, and has the same concepts."""
         planted = PlantedSamples()
         interpreter = self.train(planted, folder)
         values = planted.make().read(np.arange(100))
         promised = interpreter.read(values)
         loaded = self.load(_saved(interpreter, folder), folder)
-        require(list(loaded.concepts) == list(interpreter.concepts), "What was loaded knows other concepts.")
-        require(np.array_equal(loaded.read(values), promised), "What was loaded reads otherwise.")
-        require(np.array_equal(interpreter.read(values), promised), "Saving changed what was saved.")
+        require(
+            list(loaded.concepts) == list(interpreter.concepts), "The loaded interpreter has other concepts."
+        )
+        require(np.array_equal(loaded.read(values), promised), "The loaded interpreter gives other scores.")
+        require(np.array_equal(interpreter.read(values), promised), "Saving changed the interpreter.")
 
     def check_saves_safetensors_alone(self, folder: Path) -> None:
-        """It writes model.safetensors and config.json, and into sub-folders only such files: nothing that is code."""
+        """It writes model.safetensors and config.json, and only such files in sub-folders: no code."""
         from safetensors.numpy import load_file
 
         saved = _saved(self.train(PlantedSamples(), folder), folder)
@@ -164,19 +166,19 @@ class InterpreterContract(HookContract):
                 load_file(path)
 
     def check_saves_into_its_folder_alone(self, folder: Path) -> None:
-        """What `save` writes lies in the folder that it is given: nothing beside it, nor where the process stands."""
+        """`save` writes only into the given folder, not next to it or into the working directory."""
         interpreter, folder = self.train(PlantedSamples(), folder), folder.resolve()
-        saved, stands = folder / "given" / "interpreter", folder / "stands"
+        saved, working = folder / "given" / "interpreter", folder / "working"
         saved.mkdir(parents=True)
-        stands.mkdir()
+        working.mkdir()
         before = _written(folder, saved)
-        with contextlib.chdir(stands):
+        with contextlib.chdir(working):
             interpreter.save(saved)
         outside = sorted(str(path.relative_to(folder)) for path, _ in _written(folder, saved) ^ before)
-        require(not outside, f"Saving wrote {outside}, which lie outside of the folder that it was given.")
+        require(not outside, f"Saving wrote {outside}, which are outside the given folder.")
 
     def check_adds_a_concept(self, folder: Path) -> None:
-        """Concepts join by their signatures alone: they are read, and the old ones are read as before."""
+        """Concepts are added by their signatures alone: they can be read, and the old ones are read as before."""
         planted = PlantedSamples()
         interpreter = self.train(planted, folder)
         count, new = planted.concepts, list(range(planted.concepts, planted.concepts + 5))
@@ -185,18 +187,20 @@ class InterpreterContract(HookContract):
         interpreter.add_concepts([f"new {number}" for number in new], planted.signatures(new))
         require(
             list(interpreter.concepts)[count:] == [f"new {number}" for number in new],
-            "The new concepts do not stand behind the old ones.",
+            "The new concepts do not come after the old ones.",
         )
         after = interpreter.read(values)
         require(after.shape == (100, count + 5), f"Scores have the shape {after.shape} after 5 were added.")
-        require(np.allclose(after[:, :count], before, atol=1e-5), "The old concepts are scored otherwise.")
+        require(np.allclose(after[:, :count], before, atol=1e-5), "The scores of the old concepts changed.")
         right = self._right(interpreter, planted, new)
-        require(right >= 0.8, f"Of the new concepts' samples {right:.0%} are named right, not 80%.")
+        require(right >= 0.8, f"{right:.0%} of the new concepts' samples are named right, not 80%.")
         loaded = self.load(_saved(interpreter, folder), folder)
-        require(np.array_equal(loaded.read(values), after), "Saved and loaded with them it reads otherwise.")
+        require(
+            np.array_equal(loaded.read(values), after), "Saved and loaded with them, it gives other scores."
+        )
 
     def check_memory_is_flat(self, folder: Path) -> None:
-        """Training reads its samples in pieces: memory stays below half of what they all would take."""
+        """Training reads its samples in pieces: it holds less than half of all samples in memory."""
         planted = PlantedSamples(concepts=20, per_family=self.many_samples // 180)
         samples = planted.make()
         samples.read(np.arange(1))  # what planting itself keeps is made before it is measured,
@@ -210,7 +214,7 @@ class InterpreterContract(HookContract):
             _, peak = tracemalloc.get_traced_memory()
         finally:
             tracemalloc.stop()
-        # What is kept by row (labels, row numbers) is small beside the activations, and allowed.
+        # Values by row (labels, row numbers) may be kept: they are small compared to the activations.
         largest = max(len(rows) for rows in planted.rows_read)
         planned = len(samples.rows(Split.TRAIN))
         require(largest <= planned // 2, f"It read {largest:,} of {planned:,} training samples at once.")
@@ -226,7 +230,7 @@ class InterpreterContract(HookContract):
 
 
 def top1(interpreter: Interpreter, samples: SampleSet, split: Split) -> float:
-    """Return the share of a split's samples whose own concept scores highest."""
+    """Return the share of a split's samples whose own concept has the highest score."""
     ranks: list[NDArray[np.int64]] = [
         true_ranks(scores, samples.concept[rows])
         for rows, scores in read_in_batches(interpreter, samples, samples.rows(split))

@@ -32,16 +32,16 @@ from encyclo.types import Concept, Prompt
 
 
 class SamplerContract(HookContract):
-    """What every sampler keeps; subclass it and name the plugin."""
+    """The contract of samplers; subclass it and name the plugin."""
 
     hooks: ClassVar[tuple[str, ...]] = ("sample_prompts",)
     wanted: ClassVar[int] = 6
-    """Prompts a concept that the checks ask for."""
+    """The number of prompts a concept in the checks."""
     prompts: ClassVar[int] = 50_000
-    """Prompts that the memory check draws; a thorough check takes 1,000,000."""
+    """The number of prompts in the memory check; a thorough check takes 1,000,000."""
 
     def sample(self, concepts: Sequence[Concept], folder: Path, **more: Any) -> Iterator[Prompt]:
-        """Return the plugin's prompts, as a new run would get them."""
+        """Return the plugin's prompts, as a new run gets them."""
         plugins = Plugins()
         context = self.context(folder, **{"prompts_wanted": self.wanted, **more})
         found = plugins.call(
@@ -58,10 +58,10 @@ class SamplerContract(HookContract):
         return any(is_form(text, name) for name in (concept.name, *concept.aliases))
 
     def check_every_concept_has_prompts(self, folder: Path) -> None:
-        """Each concept gets at least one prompt and at most as many as are wanted, concept by concept."""
+        """Each concept gets at least one prompt and at most the wanted number, concept by concept."""
         concepts = list(PlantedConcepts(len(NAMES)))
         prompts = list(self.sample(concepts, folder))
-        require(all(isinstance(p, Prompt) for p in prompts), "It gave something that is no Prompt.")
+        require(all(isinstance(p, Prompt) for p in prompts), "It gave something that is not a Prompt.")
         count = Counter(p.concept for p in prompts)
         require(set(count) == {c.id for c in concepts}, "It left out a concept, or made one up.")
         concept, given = count.most_common(1)[0]
@@ -73,7 +73,7 @@ class SamplerContract(HookContract):
         )
 
     def check_gives_no_more_than_a_concept_was_asked_for(self, folder: Path) -> None:
-        """Where the run asks a number of its own of each concept (`context.prompts_for`), none gets more."""
+        """If the run wants another number of each concept (`context.prompts_for`), none gets more."""
         concepts = list(PlantedConcepts(len(NAMES)))
         wanted = {concept.id: 1 + number % self.wanted for number, concept in enumerate(concepts)}
         count = Counter(p.concept for p in self.sample(concepts, folder, wanted=wanted))
@@ -85,7 +85,7 @@ class SamplerContract(HookContract):
             )
 
     def check_no_prompt_is_repeated(self, folder: Path) -> None:
-        """A concept's prompts differ from each other, also where many are wanted."""
+        """A concept's prompts differ from each other, also if many are wanted."""
         prompts = Counter(
             (p.concept, p.text) for p in self.sample(PlantedConcepts(28), folder, prompts_wanted=60)
         )
@@ -93,7 +93,7 @@ class SamplerContract(HookContract):
         require(times == 1, f"{concept!r} has the prompt {text!r} {times} times.")
 
     def check_spans_match_the_mention(self, folder: Path) -> None:
-        """A span holds the concept's name, inflected or not, without blanks; None where it isn't named."""
+        """A span covers the concept's name, inflected or not, without blanks; None if the text doesn't name it."""
         concepts = {c.id: c for c in PlantedConcepts(len(NAMES))}
         for prompt in self.sample(list(concepts.values()), folder, prompts_wanted=30):
             concept, text = concepts[prompt.concept], prompt.text
@@ -102,15 +102,15 @@ class SamplerContract(HookContract):
                 require(not named, f"{text!r} names {concept.name!r} and has no span.")
                 continue
             start, end = prompt.span
-            require(0 <= start < end <= len(text), f"The span {prompt.span} is outside of {text!r}.")
+            require(0 <= start < end <= len(text), f"The span {prompt.span} is outside {text!r}.")
             mention = text[start:end]
             require(
                 self.is_mention(mention, concept),
-                f"The span of {text!r} holds {mention!r}, which is no form of {concept.name!r}.",
+                f"The span of {text!r} covers {mention!r}, which is no form of {concept.name!r}.",
             )
 
     def check_texts_are_clean(self, folder: Path) -> None:
-        """Every text is valid Unicode, has something to read, and no blank at its start, NUL or open slot."""
+        """Every text is valid Unicode and not blank, and has no blank at its start, no NUL and no open slot."""
         for prompt in self.sample(PlantedConcepts(len(NAMES)), folder, prompts_wanted=30):
             text = prompt.text
             require(
@@ -121,7 +121,7 @@ class SamplerContract(HookContract):
             require("{" not in text and "}" not in text, f"{text!r} has an open slot.")
 
     def check_families_are_shared(self, folder: Path) -> None:
-        """A family is a template or generator, never one concept's own: whole families are held out."""
+        """A family is a template or generator, not one concept's: whole families are held out."""
         prompts = list(self.sample(PlantedConcepts(3 * len(NAMES)), folder))
         require(all(isinstance(p.family, str) and p.family for p in prompts), "A prompt has no family.")
         owners: dict[str, set[str]] = {}
@@ -129,15 +129,15 @@ class SamplerContract(HookContract):
             owners.setdefault(prompt.family, set()).add(prompt.concept)
         mean = sum(map(len, owners.values())) / len(owners)
         require(
-            mean >= 2, f"{len(owners)} families for {3 * len(NAMES)} concepts: a family is a concept's own."
+            mean >= 2, f"{len(owners)} families for {3 * len(NAMES)} concepts: most have only one concept."
         )
 
     def check_is_the_same_for_a_seed(self, folder: Path) -> None:
-        """Drawn again, and in another process, the prompts of a seed are the same."""
+        """The prompts of a seed are the same when drawn again, and in another process."""
         first = self._digest(folder)
         require(self._digest(folder) == first, "Drawn again, the prompts of one seed differ.")
         if type(self).context is not HookContract.context:
-            return  # what the context holds is not known in another process
+            return  # another process doesn't have this context
         code = (
             "import sys, json, pathlib; from encyclo.testing.samplers import SamplerContract as C; "
             "c = type('Named', (C,), {'plugin': sys.argv[1], 'options': json.loads(sys.argv[2])})(); "
@@ -155,10 +155,10 @@ class SamplerContract(HookContract):
         require(by_concept(self.sample(concepts[::-1], folder)) == everything, "They depend on the order.")
         for concept in concepts[::5]:
             alone = by_concept(self.sample([concept], folder))[concept.id]
-            require(alone == everything[concept.id], f"The prompts of {concept.name!r} alone are others.")
+            require(alone == everything[concept.id], f"The prompts of {concept.name!r} alone are different.")
 
     def check_draws_from_the_context_alone(self, folder: Path) -> None:
-        """Python's and numpy's global random generators neither change it nor are changed by it."""
+        """It neither depends on nor changes Python's and numpy's global random generators."""
         random.seed(1)
         np.random.seed(1)
         state = random.getstate(), np.random.get_state()[1].tobytes()  # type: ignore[index]
@@ -172,7 +172,7 @@ class SamplerContract(HookContract):
         require(self._digest(folder) == first, "A global random generator's seed changes the prompts.")
 
     def check_examples_are_never_used(self, folder: Path) -> None:
-        """A concept's `examples` are for evaluation only: no prompt holds one."""
+        """A concept's `examples` are for evaluation only: no prompt contains one."""
         concepts = {c.id: c for c in PlantedConcepts(len(NAMES))}
         for prompt in self.sample(list(concepts.values()), folder, prompts_wanted=30):
             used = [e for e in concepts[prompt.concept].examples if e in prompt.text or prompt.text in e]
@@ -180,7 +180,7 @@ class SamplerContract(HookContract):
             require(not used, f"The prompt {prompt.text!r} is an example, kept for evaluation.")
 
     def check_is_lazy(self, folder: Path) -> None:
-        """The first prompt comes before most concepts have been looked at: a tenth of 20,000 at most."""
+        """The first prompt comes after at most a tenth of 20,000 concepts have been read."""
         concepts = PlantedConcepts(20_000)
         next(self.sample(concepts, folder))
         require(
@@ -189,7 +189,7 @@ class SamplerContract(HookContract):
         )
 
     def check_memory_is_flat(self, folder: Path) -> None:
-        """Drawing `prompts` prompts keeps none of them: objects in memory don't grow with their number."""
+        """Prompts are not kept: the number of objects in memory doesn't grow with them."""
         per_concept = len({p.text for p in self.sample(PlantedConcepts(1), folder)})
         concepts = PlantedConcepts(self.prompts)
         drawn, early, objects = 0, 0, 0
@@ -206,7 +206,7 @@ class SamplerContract(HookContract):
         require(drawn == self.prompts, f"It ended after {drawn:,} prompts, about {per_concept} a concept.")
         require(
             objects < self.prompts // 20,
-            f"{objects:,} objects more were in memory after {self.prompts:,} prompts than after a fifth of them.",
+            f"{objects:,} more objects were in memory after {self.prompts:,} prompts than after a fifth of them.",
         )
 
     def _digest(self, folder: Path) -> str:

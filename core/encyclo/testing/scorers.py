@@ -5,8 +5,7 @@
     class TestMine(ScorerContract):
         plugin = "mine"
 
-The interpreter is planted: how often it is right about each concept is known, so that a confidence can be
-held against the truth.
+The interpreter is planted: its accuracy for each concept is known, so that confidences can be compared with it.
 """
 
 from __future__ import annotations
@@ -27,17 +26,17 @@ CONCEPTS = 80
 
 
 def reader(levels: tuple[float, ...] = LEVELS) -> PlantedReader:
-    """Return a planted interpreter that is right about its concepts as often as `levels` say, in turn."""
+    """Return a planted interpreter whose concepts have the accuracies `levels`, in turn."""
     return PlantedReader(np.resize(np.array(levels), CONCEPTS))
 
 
 class ScorerContract(HookContract):
-    """What every scorer keeps; subclass it and name the plugin."""
+    """The contract of scorers; subclass it and name the plugin."""
 
     hooks: ClassVar[tuple[str, ...]] = ("score_confidence",)
 
     def score(self, planted: PlantedReader, samples: SampleSet, folder: Path, seed: int = 0) -> Scores:
-        """Return the plugin's scores, as a run would get them."""
+        """Return the plugin's scores, as a run gets them."""
         scores: Scores = self.call(
             "score_confidence",
             interpreter=planted,
@@ -52,12 +51,12 @@ class ScorerContract(HookContract):
         for name in ("confidence", "low", "high"):
             values = getattr(scores, name)
             require(values.dtype == np.float32, f"{name} is {values.dtype}, not float32.")
-            require(bool(((values >= 0) & (values <= 1)).all()), f"{name} leaves 0 to 1.")
+            require(bool(((values >= 0) & (values <= 1)).all()), f"{name} is outside 0 to 1.")
         inside = (scores.low <= scores.confidence) & (scores.confidence <= scores.high)
-        require(bool(inside.all()), "A confidence lies outside of its own interval.")
+        require(bool(inside.all()), "A confidence is outside its interval.")
 
     def check_confidence_is_calibrated(self, folder: Path) -> None:
-        """Over concepts that are read right 20%, 50%, 80% or 97% of the time, confidence is the truth within 8."""
+        """For concepts with an accuracy of 20%, 50%, 80% or 97%, the mean confidence is within 8 points of it."""
         planted = reader()
         scores = self.score(planted, planted.samples(25), folder)
         for level in LEVELS:
@@ -68,14 +67,14 @@ class ScorerContract(HookContract):
             )
 
     def check_it_is_not_sure_of_a_poor_reader(self, folder: Path) -> None:
-        """About an interpreter that is right 5% of the time it is not confident, nor sure that it is right."""
+        """For an interpreter with an accuracy of 5%, confidences and the lower ends of intervals are low."""
         planted = reader((0.05,))
         scores = self.score(planted, planted.samples(10), folder)
         mean, low = float(scores.confidence.mean()), float(scores.low.mean())
-        require(mean <= 0.2 and low <= 0.1, f"It says {mean:.0%} (from {low:.0%}) where 5% is right.")
+        require(mean <= 0.2 and low <= 0.1, f"It gives {mean:.0%} (from {low:.0%}) for an accuracy of 5%.")
 
     def check_intervals_hold_the_truth(self, folder: Path) -> None:
-        """At least 88 of 100 intervals hold the true probability, also with few samples a concept."""
+        """At least 88% of the intervals contain the true probability, also with few samples a concept."""
         for each in (3, 20):
             held: list[NDArray[np.bool_]] = []
             for seed in range(3):
@@ -88,14 +87,14 @@ class ScorerContract(HookContract):
             )
 
     def check_more_samples_narrow_the_interval(self, folder: Path) -> None:
-        """Sixteen times the samples make intervals at most half as wide."""
+        """With sixteen times the samples, intervals are at most half as wide."""
         planted = reader((0.5,))
         few, many = (self.score(planted, planted.samples(each), folder) for each in (4, 64))
         width = float((few.high - few.low).mean()), float((many.high - many.low).mean())
         require(width[1] <= width[0] / 2, f"Intervals are {width[0]:.2f} wide, then {width[1]:.2f}.")
 
     def check_reads_what_training_never_saw(self, folder: Path) -> None:
-        """The interpreter is asked about rows of `Split.CALIBRATION` and `Split.TEST` alone."""
+        """The interpreter reads only rows of `Split.CALIBRATION` and `Split.TEST`."""
         planted = WatchedReader(reader().accuracy)
         self.score(planted, planted.marked(planted.samples(5)), folder)
         read = {Split(split).name for split in planted.read_of}
@@ -107,28 +106,31 @@ class ScorerContract(HookContract):
         only = planted.samples(5, splits=(Split.TRAIN, Split.VALIDATION))
         scores = self.score(planted, only, folder)
         known = [name for name in ("confidence", "low", "high") if not np.isnan(getattr(scores, name)).all()]
-        require(not known and not scores.calibration, f"It measured {known or 'calibration'} from nothing.")
+        require(
+            not known and not scores.calibration,
+            f"It gave {known or 'calibration'} without held-out samples.",
+        )
 
     def check_calibration_is_reported(self, folder: Path) -> None:
-        """`calibration` has ece, brier, n and bins; n counts the test samples, and the bins agree with all of it."""
+        """`calibration` has ece, brier, n and bins; n counts the test samples, and the bins agree with n and ece."""
         planted = reader()
         samples = planted.samples(20)
         found = self.score(planted, samples, folder).calibration
         lacking = {"ece", "brier", "n", "bins"} - set(found)
         require(not lacking, f"calibration has no {', '.join(sorted(lacking))}.")
         n = len(samples.rows(Split.TEST))
-        require(found["n"] == n, f"n is {found['n']}, and {n} samples test.")
+        require(found["n"] == n, f"n is {found['n']}, but there are {n} test samples.")
         confidence, accuracy, count = np.array(found["bins"], float).T
-        require(int(count.sum()) == n, f"The bins hold {int(count.sum())} samples, n is {n}.")
+        require(int(count.sum()) == n, f"The bins hold {int(count.sum())} samples, but n is {n}.")
         ece = float((count * np.abs(confidence - accuracy)).sum() / n)
         require(
             abs(ece - found["ece"]) <= 1e-6,
-            f"The bins give an error of {ece:.4f}, ece is {found['ece']:.4f}.",
+            f"The bins give an error of {ece:.4f}, but ece is {found['ece']:.4f}.",
         )
         rows = samples.rows(Split.TEST)
         right = float((planted.read(samples.read(rows)).argmax(1) == samples.concept[rows]).mean())
         seen = float((accuracy * count).sum() / n)
-        require(abs(seen - right) <= 1e-6, f"The bins say that {seen:.1%} were right, and {right:.1%} were.")
+        require(abs(seen - right) <= 1e-6, f"The bins give an accuracy of {seen:.1%}, but it is {right:.1%}.")
 
     def check_readings_are_calibrated(self, folder: Path) -> None:
         """Planted scores are too sharp by a known factor; after calibration the error is at most 0.04."""
@@ -137,7 +139,7 @@ class ScorerContract(HookContract):
         require(found["ece"] <= 0.04, f"The calibration error is {found['ece']:.3f}.")
 
     def check_is_the_same_for_a_seed(self, folder: Path) -> None:
-        """Scored again, everything is the same, bit for bit."""
+        """Scoring again gives the same, bit for bit."""
         planted = reader()
         first, second = (self.score(planted, planted.samples(8), folder) for _ in range(2))
         same = [np.array_equal(getattr(first, n), getattr(second, n)) for n in ("confidence", "low", "high")]

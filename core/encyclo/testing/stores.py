@@ -1,12 +1,12 @@
-"""The contract of the hook `store_activations`: what a store must do so that a run loses nothing.
+"""The contract of the hook `store_activations`: a store must never lose committed samples.
 
     from encyclo.testing.stores import StoreContract
 
     class TestMyStore(StoreContract):
         plugin = "mystore"
 
-pytest then runs every check against the installed plugin `mystore`. `check_store("mystore", folder)` does the
-same without pytest. Checks that kill, damage or limit processes need POSIX.
+pytest then runs every check with the installed plugin `mystore`. `check_store("mystore", folder)` does the same
+without pytest. Checks that kill, damage or limit processes need POSIX.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ from encyclo.types import Store
 
 @dataclass(frozen=True)
 class Effort:
-    """How much of the random checks to do."""
+    """The sizes of the random checks."""
 
     kills: int = 20
     mutations: int = 1_000
     examples: int = 30
     steps: int = 20
     survivals: int = 3
-    """How many of `disks.SURVIVALS` are tried at each call of the power cut."""
+    """How many of `disks.SURVIVALS` to try for a power cut at each call."""
     every_call: bool = False
-    """Try the calls between the first and the last of a long stretch of syncs too."""
+    """Also try the calls between the first and the last of many syncs in a row."""
 
 
 QUICK = Effort()
@@ -51,22 +51,22 @@ THOROUGH = Effort(kills=300, mutations=20_000, examples=300, steps=50, survivals
 
 
 class StoreContract(Contract):
-    """What every store keeps; subclass it and name the plugin."""
+    """The contract of stores; subclass it and name the plugin."""
 
     effort: ClassVar[Effort] = QUICK
 
     def make(self, folder: Path) -> Store:
-        """Return the store of the run directory `folder`, as a new process would."""
+        """Return the store of the run directory `folder`, as in a new process."""
         store: Store = _plugins().call("store_activations", self.plugin, location=folder, schema=SCHEMA)
         return store
 
     def fresh(self, folder: Path) -> Store:
-        """Return the store of a run directory that has its folders."""
+        """Return the store of a new run directory with its folders."""
         Ledger(folder).create()
         return self.make(folder)
 
     def check_parts_come_back(self, folder: Path) -> None:
-        """A part of no, one, a few or many samples is read back bit for bit, types and shapes included."""
+        """A part of no, one, a few or many samples is read back bit for bit, with types and shapes."""
         store = self.fresh(folder)
         for rows in (0, 1, 6, 250, 601):
             part = make_part(rows, seed=rows)
@@ -78,7 +78,7 @@ class StoreContract(Contract):
             )
 
     def check_extreme_numbers_come_back(self, folder: Path) -> None:
-        """Subnormal and negative zero activations, the smallest and largest scales keep every bit."""
+        """Subnormal and negative zero activations and the smallest and largest scales keep every bit."""
         part = make_part(4)
         bits = np.array([0x8000, 0x0001, 0x83FF, 0x7BFF], np.uint16).view(np.float16)
         part.activations[..., :4] = bits
@@ -92,7 +92,7 @@ class StoreContract(Contract):
         require(found.activations.tobytes() == part.activations.tobytes(), "A bit of an activation changed.")
 
     def check_hostile_texts_come_back(self, folder: Path) -> None:
-        """Prompts, families, names and definitions are data: paths, markup, 10,000 characters come back."""
+        """Prompts, families, names and definitions are data: paths, markup and 10,000 characters come back."""
         store = self.fresh(folder)
         part = make_part(len(HOSTILE), texts=HOSTILE)
         part = Part(**{**vars(part), "family": list(reversed(HOSTILE))})
@@ -104,7 +104,7 @@ class StoreContract(Contract):
         require(_beside(folder) == before, f"It wrote elsewhere: {sorted(_beside(folder) ^ before)}.")
 
     def check_each_hostile_text_alone(self, folder: Path) -> None:
-        """A text that is alone in its part comes back too, also at the end of a fixed-width column."""
+        """A text alone in its part comes back, also at the end of a fixed-width column."""
         store = self.fresh(folder)
         for number, text in enumerate(HOSTILE):
             part = make_part(1, texts=(text,))
@@ -112,22 +112,22 @@ class StoreContract(Contract):
             _same(store.read_part(f"p{number}"), part, f"The prompt {text[:40]!r}")
 
     def check_rewriting_replaces_a_part(self, folder: Path) -> None:
-        """Writing a part again replaces it whole, be it longer or shorter than the old one."""
+        """Writing a part again replaces it completely, whether it is longer or shorter."""
         store = self.fresh(folder)
         for rows in (6, 300, 2):
             store.write_part("a", make_part(rows, seed=rows))
             _same(store.read_part("a"), make_part(rows, seed=rows), f"The part rewritten with {rows} samples")
 
     def check_a_part_that_was_never_written(self, folder: Path) -> None:
-        """Reading or joining it raises StoreError naming it; the parts beside it stay readable."""
+        """Reading or joining it raises StoreError naming it; other parts stay readable."""
         store = self.fresh(folder)
         store.write_part("a", make_part())
         _refuses(lambda: store.read_part("never-written"), "never-written")
         _refuses(lambda: store.finalise(["a", "never-written"], make_book()), "never-written")
-        _same(store.read_part("a"), make_part(), "The part beside it")
+        _same(store.read_part("a"), make_part(), "The other part")
 
     def check_opening_before_the_end(self, folder: Path) -> None:
-        """Opening an encyclopedia that was never finalised raises StoreError, and makes nothing."""
+        """Opening an encyclopedia that was never finalised raises StoreError and creates no file."""
         store = self.fresh(folder)
         store.write_part("a", make_part())
         before = _listing(folder)
@@ -135,7 +135,7 @@ class StoreContract(Contract):
         require(_listing(folder) == before, "Opening made a file.")
 
     def check_finalising_joins_in_order(self, folder: Path) -> None:
-        """The samples stand in the order in which the parts were named, not in which they were written."""
+        """Samples are in the order in which the parts are given, not in which they were written."""
         store = self.fresh(folder)
         parts = {name: make_part(rows, seed=rows) for name, rows in (("b", 300), ("c", 0), ("a", 7))}
         for name, part in parts.items():
@@ -147,7 +147,7 @@ class StoreContract(Contract):
             _same(read_finished(self.make(folder)), expected, f"The encyclopedia of {order}")
 
     def check_a_failed_finalise_leaves_the_old_one(self, folder: Path) -> None:
-        """What was finalised before stays whole and readable when finalising again fails on the way."""
+        """If finalising again fails, the old encyclopedia stays complete and readable."""
         store = self.fresh(folder)
         store.write_part("a", make_part(300))
         store.finalise(["a"], make_book("old"))
@@ -166,7 +166,7 @@ class StoreContract(Contract):
         _same(read_finished(self.make(folder)), Content(make_book(), joined), "The encyclopedia")
 
     def check_rows_are_read(self, folder: Path) -> None:
-        """Any slice and any rising rows of the encyclopedia are read, over the borders of parts and chunks."""
+        """Any slice and any ascending rows of the encyclopedia can be read, across parts and chunks."""
         store = self.fresh(folder)
         parts = [make_part(rows, seed=rows) for rows in (260, 3, 270)]
         for number, part in enumerate(parts):
@@ -182,7 +182,7 @@ class StoreContract(Contract):
         reader.close()
 
     def check_names_of_files(self, folder: Path) -> None:
-        """Parts live in parts/ under their names; the ledger's sweep removes lost attempts and keeps the rest."""
+        """Parts are in parts/ under their names; the ledger's sweep removes uncommitted parts and keeps the rest."""
         store, ledger, run = self.fresh(folder), Ledger(folder), SmallRun()
         commit_part(store, ledger, run.unit(0), run.part(0))
         _, lost = ledger.new_attempt(run.unit(0))
@@ -199,7 +199,7 @@ class StoreContract(Contract):
         run.check_kept(self.make(folder), folder, 1)
 
     def check_name_of_the_encyclopedia(self, folder: Path) -> None:
-        """It lies directly in the run directory, under a name that isn't hidden or the run's own."""
+        """It is directly in the run directory, with a name that isn't hidden or used by the run."""
         store, run = self.fresh(folder), SmallRun(units=1)
         commit_part(store, Ledger(folder), run.unit(0), run.part(0))
         before = {path.name for path in folder.iterdir()}
@@ -209,15 +209,15 @@ class StoreContract(Contract):
         run.check_finished(self.make(folder), folder)
 
     def check_power_cuts(self, folder: Path) -> None:
-        """After a power cut at any write, rename or sync, what was committed is there and the run goes on."""
+        """After a power cut at any write, rename or sync, all commits are there and the run can resume."""
         stores_crashes.check_power_cuts(self.make, folder, self.effort.survivals, self.effort.every_call)
 
     def check_refused_writes(self, folder: Path) -> None:
-        """A full disk or an I/O error at any call gives one sentence; the run goes on once it is mended."""
+        """A full disk or an I/O error at any call gives one sentence; the run can resume after it is fixed."""
         stores_crashes.check_refused_writes(self.make, folder, self.effort.every_call)
 
     def check_full_disk_in_the_library(self, folder: Path) -> None:
-        """The same where the library that writes the file runs out of space on the way."""
+        """The same if the library that writes the file runs out of space midway."""
         stores_crashes.check_full_disk_in_the_library(self.make, folder)
 
     def check_kill_9(self, folder: Path) -> None:
@@ -238,15 +238,13 @@ class StoreContract(Contract):
 def check_store(plugin: str, folder: Path, effort: Effort = QUICK) -> list[Finding]:
     """Run the whole contract on an installed store, in folders below the empty `folder`."""
     contract = StoreContract()
-    vars(contract).update(
-        plugin=plugin, effort=effort
-    )  # no class of its own: other processes find it by name
+    vars(contract).update(plugin=plugin, effort=effort)  # not a new class: other processes find it by name
     return contract.report(folder)
 
 
 @cache
 def _plugins() -> Plugins:
-    """Look for installed plugins once: it takes longer than most checks."""
+    """Find the installed plugins only once: it takes longer than most checks."""
     return Plugins()
 
 

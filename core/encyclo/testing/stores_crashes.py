@@ -20,7 +20,7 @@ from encyclo.testing.fixtures.small_run import MakeStore, SmallRun, read_part, r
 
 
 def check_power_cuts(make: MakeStore, folder: Path, survivals: int, every: bool) -> None:
-    """Cut the power after every call of a small run, in each of `survivals` ways; check and go on."""
+    """Cut the power after every call of a small run, in each of `survivals` ways; check and resume."""
     run, moments = SmallRun(), record(make, SmallRun(), _made(folder / "whole"))
     seen: set[tuple[int, bytes]] = set()
     for number in disks.telling([moment.call for moment in moments], every):
@@ -67,7 +67,7 @@ def record(make: MakeStore, run: SmallRun, folder: Path) -> list[disks.Moment]:
 
 
 def check_refused_writes(make: MakeStore, folder: Path, every: bool) -> None:
-    """Let every call of a small run fail in turn, with a full disk and with an I/O error; go on after it."""
+    """Let every call of a small run fail in turn, with a full disk and with an I/O error; then resume."""
     run, counting, whole = SmallRun(), disks.FailingDisk(), _made(folder / "whole")
     with files.using(counting):
         run.go(make(whole), whole)
@@ -91,7 +91,7 @@ def check_refused_writes(make: MakeStore, folder: Path, every: bool) -> None:
                 )
             except Exception as error:
                 raise ContractError(
-                    f"{disk.calls[number - 1]} failed with {type(error).__name__}, no StoreError: {error}"
+                    f"{disk.calls[number - 1]} failed with {type(error).__name__}, not a StoreError: {error}"
                 ) from error
             try:
                 _go_on(make, run, place, promised[-1])
@@ -103,7 +103,7 @@ def check_refused_writes(make: MakeStore, folder: Path, every: bool) -> None:
 
 
 def check_full_disk_in_the_library(make: MakeStore, folder: Path) -> None:
-    """Let the system refuse to let any file grow past some sizes (RLIMIT_FSIZE); go on without the limit."""
+    """Limit the size of files at several sizes (RLIMIT_FSIZE); resume without the limit."""
     run = SmallRun(units=2, rows=60)
     with Nursery() as nursery:
         nursery.warm(_warm, make, _made(folder / "warm"))
@@ -128,9 +128,9 @@ def _limited(make: MakeStore, run: SmallRun, folder: Path, size: int) -> None:
     try:
         run.go(store, folder)
     except EncycloError as error:
-        problem = "" if str(error) and "\n" not in str(error) else f"no single sentence: {error!r}"
+        problem = "" if str(error) and "\n" not in str(error) else f"not a single sentence: {error!r}"
     except Exception as error:
-        problem = f"{type(error).__name__}, no StoreError: {error}"
+        problem = f"{type(error).__name__}, not a StoreError: {error}"
     else:
         problem = "" if size >= 40_000 else "no error although nothing could be written"
     resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
@@ -138,7 +138,7 @@ def _limited(make: MakeStore, run: SmallRun, folder: Path, size: int) -> None:
 
 
 def check_kill_9(make: MakeStore, folder: Path, kills: int) -> None:
-    """Kill a run `kills` times, each at another instant; check what was promised, go on, compare the end."""
+    """Kill a run `kills` times, each at another instant; check what was promised, resume, compare the end."""
     run, random = SmallRun(units=5), Random(0)
     with Nursery() as nursery:
         nursery.warm(_warm, make, _made(folder / "warm"))
@@ -160,7 +160,7 @@ def check_kill_9(make: MakeStore, folder: Path, kills: int) -> None:
             require(ending.killed or ending.status == 0, f"A run failed: {ending.output[-1500:]}")
             run.check_kept(make(place), place, promises(place))
             ending = nursery.run(_keep_promises, make, run, place)
-            require(ending.status == 0, f"Going on after kill {killed} failed: {ending.output[-1500:]}")
+            require(ending.status == 0, f"Resuming after kill {killed} failed: {ending.output[-1500:]}")
             run.check_finished(make(place), place)
 
 
@@ -169,17 +169,17 @@ def _warm(make: MakeStore, folder: Path) -> None:
 
 
 def _keep_promises(make: MakeStore, run: SmallRun, folder: Path) -> None:
-    """Run, and tell outside of the run directory what is safe by now; a kill doesn't lose what was told."""
-    with folder.with_suffix(".promises").open("ab", buffering=0) as told:
+    """Run, and record outside of the run directory what is safe; a kill doesn't lose this record."""
+    with folder.with_suffix(".promises").open("ab", buffering=0) as log:
 
         def promise(units: int) -> None:
-            told.write(b"%d\n" % units)
+            log.write(b"%d\n" % units)
 
         run.go(make(folder), folder, promise)
 
 
 def promises(folder: Path) -> int:
-    """Return what a run in `folder` promised last."""
+    """Return the last promise of a run in `folder`."""
     path = folder.with_suffix(".promises")
     lines = path.read_bytes().split() if path.exists() else []
     return int(lines[-1]) if lines else 0
@@ -193,9 +193,9 @@ def check_damaged_files(make: MakeStore, folder: Path, count: int) -> None:
 
 
 def read_run(make: MakeStore, folder: Path, file: str) -> object:
-    """Read what of a small run lies in `file`, through the ledger; return what tells one content from another.
+    """Read the content of `file` in a small run, with the ledger; return a value that identifies it.
 
-    Raises DamagedError for a record that is gone: a run then does the unit again.
+    Raises DamagedError if a record is missing: a run then redoes the unit.
     """
     store = make(folder)
     if not file.startswith(("parts/", "commits/")):
@@ -204,7 +204,7 @@ def read_run(make: MakeStore, folder: Path, file: str) -> object:
     ledger = Ledger(folder)
     commits = ledger.commits()
     if len(commits) < SmallRun().units:
-        raise DamagedError(f"A commit record of {folder} is gone.")
+        raise DamagedError(f"A commit record of {folder} is missing.")
     concerned = [c for c in commits.values() if file.startswith((f"parts/{c.part}", f"commits/{c.unit}"))]
     return commits, [read_part(store, ledger, commit).checksum() for commit in concerned]
 

@@ -34,27 +34,27 @@ SEEDS = st.integers(0, 30)
 
 
 class Interrupted(BaseException):
-    """The process dies here."""
+    """The process is killed."""
 
 
 class DyingDisk(HastyDisk):
-    """Dies at the n-th rename or link: what was written before stays under its temporary name."""
+    """Is killed at the n-th rename or link: files written before keep their temporary names."""
 
     def __init__(self, calls: int) -> None:
         self.calls = calls
 
     def replace(self, source: Path, target: Path) -> None:
-        """Rename, unless this process is dead. Raises Interrupted."""
+        """Rename. Raises Interrupted if the process is dead."""
         self._count()
         super().replace(source, target)
 
     def link(self, source: Path, target: Path) -> None:
-        """Link, unless this process is dead. Raises Interrupted."""
+        """Link. Raises Interrupted if the process is dead."""
         self._count()
         super().link(source, target)
 
     def remove(self, path: Path) -> None:
-        """Leave everything where it is: a dead process tidies nothing up."""
+        """Remove nothing: a killed process can't clean up."""
 
     def _count(self) -> None:
         self.calls -= 1
@@ -63,7 +63,7 @@ class DyingDisk(HastyDisk):
 
 
 class StoreMachine(RuleBasedStateMachine):
-    """Does the same to a store and to the oracle and compares what both say."""
+    """Makes the same calls of a store and of the oracle, and compares the results."""
 
     make: MakeStore
     root: Path
@@ -78,7 +78,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.start()
 
     def start(self) -> None:
-        """Be a new process."""
+        """Start as a new process."""
         self.ledger = Ledger(self.folder)
         self.ledger.create()
         self.ledger.sweep()
@@ -89,7 +89,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule(number=NUMBERS, rows=ROWS, seed=SEEDS)
     def write(self, number: int, rows: int, seed: int) -> None:
-        """Write an attempt at a unit that nobody commits (yet)."""
+        """Write a part of a unit without committing it (yet)."""
         unit, part = UNITS[number], make_part(rows, seed, texts=HOSTILE)
         _, name = self.ledger.new_attempt(unit)
         self.store.write_part(name, part)
@@ -99,14 +99,14 @@ class StoreMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.loose)
     @rule(data=st.data(), rows=ROWS, seed=SEEDS)
     def rewrite(self, data: Any, rows: int, seed: int) -> None:
-        """Write another part under the name of one that was never committed."""
+        """Replace a part that was never committed."""
         name, part = self.loose[data.draw(st.sampled_from(sorted(self.loose)))], make_part(rows, seed)
         self.store.write_part(name, part)
         self.oracle.write_part(name, part)
 
     @rule(number=NUMBERS, rows=ROWS, seed=SEEDS)
     def commit(self, number: int, rows: int, seed: int) -> None:
-        """Write and commit a unit, the first or the second time: the first wins."""
+        """Write and commit a unit, perhaps a second time: the first commit wins."""
         unit, part = UNITS[number], make_part(rows, seed, texts=HOSTILE)
         winner = commit_part(self.store, self.ledger, unit, part)
         if unit.id not in self.committed:
@@ -115,7 +115,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule(number=NUMBERS, seed=SEEDS, calls=st.integers(0, 1))
     def die_while_committing(self, number: int, seed: int, calls: int) -> None:
-        """Die before the part or its record has its name; a new process goes on."""
+        """Die before the part or its record has its final name; a new process resumes."""
         unit = UNITS[number]
         if unit.id in self.committed:
             return
@@ -129,7 +129,7 @@ class StoreMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.committed)
     @rule(seed=SEEDS)
     def die_while_finalising(self, seed: int) -> None:
-        """Die before the new encyclopedia has its name: the old one is there."""
+        """Die before the new encyclopedia has its final name: the old one stays."""
         names = [commit.part for _, commit in sorted(self.committed.items())]
         try:
             with files.using(DyingDisk(0)):
@@ -149,7 +149,7 @@ class StoreMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.committed)
     @rule(seed=SEEDS, order=st.randoms(use_true_random=False))
     def finalise(self, seed: int, order: Any) -> None:
-        """Join what is committed, in any order."""
+        """Join the committed parts, in any order."""
         names = [commit.part for _, commit in sorted(self.committed.items())]
         order.shuffle(names)
         book = make_book(f"book {seed}", names=HOSTILE[: 3 + seed % 5])
@@ -166,13 +166,13 @@ class StoreMachine(RuleBasedStateMachine):
                 self.store.open()
             except StoreError:
                 return
-            raise ContractError("An encyclopedia opens that was never finalised.") from None
+            raise ContractError("An encyclopedia that was never finalised can be opened.") from None
         wrong = differences(read_finished(self.store), expected)
         require(not wrong, f"The encyclopedia differs from the oracle's: {wrong}")
 
     @rule(seed=SEEDS)
     def read_rows(self, seed: int) -> None:
-        """Read some rows of the encyclopedia."""
+        """Read random rows of the encyclopedia."""
         try:
             expected = self.oracle.open()
         except StoreError:
@@ -187,8 +187,10 @@ class StoreMachine(RuleBasedStateMachine):
     @invariant()
     def nothing_committed_is_lost(self) -> None:
         """The ledger has every commit, and every committed part is the oracle's."""
-        require(self.ledger.commits() == self.committed, "The commits are not those that were made.")
-        # One a step, in turn; all of them where a new process begins and at the end.
+        require(
+            self.ledger.commits() == self.committed, "The ledger's commits differ from those that were made."
+        )
+        # One in each step, in turn; all of them when a new process starts and at the end.
         self.turn += 1
         for _, commit in sorted(self.committed.items())[self.turn % max(1, len(self.committed)) :][:1]:
             self.compare(commit)
@@ -199,20 +201,20 @@ class StoreMachine(RuleBasedStateMachine):
         require(not wrong, f"Part {commit.part} differs from the oracle's: {wrong}")
 
     def teardown(self) -> None:
-        """End as a new process finds it."""
+        """Check the end state from a new process."""
         self.start()
         shutil.rmtree(self.folder)
 
     @invariant()
     def loose_parts_are_there(self) -> None:
-        """What this process wrote and never committed can be read until it dies."""
+        """Parts that this process wrote and never committed can be read until it dies."""
         for _, name in sorted(self.loose.items())[self.turn % max(1, len(self.loose)) :][:1]:
             wrong = differences(self.store.read_part(name), self.oracle.read_part(name))
             require(not wrong, f"Part {name} differs from the oracle's: {wrong}")
 
 
 def check_machine(make: MakeStore, folder: Path, examples: int, steps: int) -> None:
-    """Run the machine for `examples` random programs of up to `steps` calls; the same ones every time."""
+    """Run the machine for `examples` random programs of at most `steps` calls, the same ones every time."""
     machine = type("Machine", (StoreMachine,), {"make": staticmethod(make), "root": folder})
     chosen = settings(
         max_examples=examples,

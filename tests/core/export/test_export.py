@@ -319,7 +319,7 @@ def test_an_empty_folder_is_used_and_a_full_one_or_a_file_is_refused(encyclo, ti
     (tmp_path / "file").write_text("x")
     for out in (tmp_path / "empty", tmp_path / "file", tiny_run):
         result = encyclo("export", tiny_run, "--out", out)
-        assert result.returncode == 2 and "holds something already" in one_sentence(result.stderr)
+        assert result.returncode == 2 and "is not empty" in one_sentence(result.stderr)
     assert (tmp_path / "empty" / "metadata.json").read_bytes() == before
 
 

@@ -131,7 +131,7 @@ def sealed_again(run: Path, **changed) -> None:
         ("variance", lambda v: v * np.float32(1.01), "is not its samples' variance"),
         ("count", lambda v: v + np.int32(1), "counts differ"),
         ("n_samples", lambda v: v + np.int32(1), "n_samples"),
-        ("id", lambda v: [v[1], *v[1:]], "'c1' stands there 2 times"),
+        ("id", lambda v: [v[1], *v[1:]], "'c1' occurs 2 times"),
         ("confidence", lambda v: v + np.float32(1), "confidence outside"),
         ("run_id", lambda v: "other", "another run's"),
     ],

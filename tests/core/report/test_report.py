@@ -235,8 +235,8 @@ def test_what_was_not_measured_is_said_in_words_and_never_as_a_value(render: Any
     values = before_details.replace("The null is the same with", "")
     assert not re.search(r"\b(None|nan|NaN|inf|null|undefined)\b", values)
     assert "no prompt family could be held out" in page.text
-    assert "fewer than two concepts have the four samples" in page.text
-    assert "this run did not climb this rung" in page.text
+    assert "halving takes two concepts with at least four samples" in page.text
+    assert "this run did not measure this rung" in page.text
     assert "they can't be ranked" in page.text
     assert page.count("svg") == 2, "the map, and the shapes' namespace; no plot"
     assert not re.search(
@@ -264,9 +264,9 @@ def test_full_metrics_show_every_figure_beside_the_baselines(render: Any) -> Non
         assert figure in text
     assert "centroid 93.1% (5.6 points lower), n = 2,345" in text
     assert "centroid 0.088, n = 2,345" in text
-    assert text.count("this run did not climb this rung") == 4
+    assert text.count("this run did not measure this rung") == 4
     assert "a5fd3b62230a…" in text and "encyclo run --out 'my run'" in text
-    assert "2 trained the readers, 1 told training when to stop, 1 calibrated them, 2 tested them" in text
+    assert "2 trained the readers, 1 decided when training stops, 1 calibrated them, 2 tested them" in text
 
 
 def test_figures_are_labelled_and_share_no_id(render: Any) -> None:
@@ -355,8 +355,8 @@ def test_a_lone_interpreter_says_that_it_has_no_baseline(render: Any) -> None:
     metrics = full_metrics()
     del metrics["accuracy"]["heldout_prompts"]["centroid"], metrics["calibration"]["centroid"]
     text = Page(render(NAMES, metrics)).text
-    assert "no baseline was trained beside it" in text
-    assert "no baseline was measured beside it" in text
+    assert "Baseline: none was trained" in text
+    assert "Baseline: none was measured" in text
 
 
 @pytest.mark.parametrize(
@@ -373,7 +373,7 @@ def test_the_reason_given_is_the_run_s_own(render: Any) -> None:
     metrics = null_metrics()
     metrics["splits"]["test"] = ["quoted"]
     two_families = Page(render(NAMES, metrics, measured=False)).text
-    assert "no prompt family was left to calibrate on" in two_families
+    assert "no prompt family was left for calibration" in two_families
     assert "no prompt family could be held out" not in two_families
     metrics["splits"]["calibration"] = ["listed"]
     assert "the run's scorer reported none" in Page(render(NAMES, metrics, measured=False)).text

@@ -1,4 +1,4 @@
-"""The convergence of a run's signatures, for a person in a terminal of 80 columns."""
+"""Print the convergence of a run's signatures, for a terminal of 80 columns."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from encyclo.evaluation.converge import Convergence
 from encyclo.statistics.convergence import FEWEST
 from encyclo.statistics.figures import LayerConvergence, LayerCurve
 
-NOT_MEASURED = f"Not measured: it takes two concepts with {FEWEST} samples that mention them."
+NOT_MEASURED = f"Not measured: it takes two concepts with at least {FEWEST} samples that mention them."
 
 
 def print_convergence(found: Convergence, console: Console) -> None:
-    """Print the table by layer, the curve, and the older protocol beside this run's pooling."""
+    """Print the table by layer, the curve, and the older protocol compared with this run's pooling."""
     if found.layers is None:
         console.print(NOT_MEASURED)
         return
@@ -24,7 +24,7 @@ def print_convergence(found: Convergence, console: Console) -> None:
     console.print(f"{about}: halves compared, mean of {found.splits} random splits")
     console.print(_figures(found.layers, "Layer"))
     console.print()
-    console.print("Samples that each of two means would need until they agree so well")
+    console.print("Samples that each of two means needs to agree this well")
     console.print(_needed(found.layers))
     if found.curve:
         console.print()
@@ -33,7 +33,7 @@ def print_convergence(found: Convergence, console: Console) -> None:
     if (older := found.older) and older.figures:
         console.print()
         about = f"{older.samples:,} prompts of {older.concepts:,} concepts, at most {older.most} each"
-        console.print(f"The older protocol beside this one, on the same prompts ({about})")
+        console.print(f"The older protocol and this one, on the same prompts ({about})")
         rows = {f"{older.pooling} {older.layer}": older.figures}
         rows |= {f"{found.pooling} {layer}": row for layer, row in (older.here or {}).items()}
         console.print(_figures(rows, "Pooling, layer"))
@@ -62,7 +62,7 @@ def _needed(layers: Mapping[str, LayerConvergence]) -> Table:
 
 
 def _curve(curve: Mapping[str, LayerCurve]) -> Table:
-    """Return a row a number of samples and a column a layer; the last row is the exponent."""
+    """Return a row for each number of samples and a column for each layer; the last row is the exponent."""
     table = columns("Samples", "Concepts", *curve, right=True)
     points = next(iter(curve.values()))
     for place, (take, concepts) in enumerate(zip(points.samples, points.concepts, strict=True)):

@@ -1,4 +1,4 @@
-"""One entry, for a person in a terminal, and as JSON."""
+"""Print one entry, as text or as JSON."""
 
 from __future__ import annotations
 

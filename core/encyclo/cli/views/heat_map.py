@@ -1,4 +1,4 @@
-"""A text's readings in a terminal: the text as a heat map, then a line a token; plain where it is no terminal."""
+"""Print a text's readings: on a terminal a heat map, then a line for each token; elsewhere only the lines."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ HEAT = (
     "black on #f0e442",
     "black on #e69f00",
 )
-"""Styles of a token by confidence: none below 10%, then up to 30%, 50%, 70%, 90% and above. Blue to orange:
-colour-blind people can tell them apart, and on grey they differ in brightness."""
+"""Styles of a token by confidence: none below 10%, then up to 30%, 50%, 70%, 90% and above. Colour-blind people can
+tell blue to orange apart, and in grey they differ in brightness."""
 STEPS = (0.1, 0.3, 0.5, 0.7, 0.9)
 HEADING = f"{'Token':<16} {'Read as':<20} {'':>4}  Likeliest"
 
 
 def print_readings(readings: Iterable[TokenReading], text: str | None, console: Console) -> None:
-    """Print a line a token; on a terminal in colour, under the text as a heat map where it is given whole."""
+    """Print a line for each token; on a colour terminal, print `text` as a heat map first, if it is given."""
     if not console.is_terminal:
         for number, reading in enumerate(readings):
             if number == 0:
@@ -43,7 +43,7 @@ def print_readings(readings: Iterable[TokenReading], text: str | None, console: 
 
 
 def heat_map(text: str, readings: Sequence[TokenReading]) -> Text:
-    """Return the text, each token on the colour of its likeliest concept's confidence; named ones in bold."""
+    """Return the text with each token in the colour of its likeliest concept's confidence; named ones in bold."""
     drawn, end = Text(), 0
     for reading in readings:
         start, stop = max(reading.start, end), max(reading.end, end)
@@ -68,7 +68,7 @@ def _heat(candidate: Candidate) -> str:
 
 
 def _line(reading: TokenReading) -> str:
-    """Return one line: the token, what it is read as (a dash where the reader abstains), the likeliest."""
+    """Return one line: the token, its reading (a dash if the reader abstains), the likeliest concepts."""
     likeliest = ", ".join(f"{printable(c.name)} {_share(c.confidence)}" for c in reading.concepts)
     sure = _share(reading.concepts[0].confidence) if reading.read else ""
     read = _clip(printable(reading.read or "-"), 20)

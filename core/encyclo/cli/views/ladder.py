@@ -1,4 +1,4 @@
-"""The evaluation ladder, for a person in a terminal."""
+"""Print the evaluation ladder."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NOT_MEASURED = "not measured"
 
 
 def print_ladder(metrics: Metrics, console: Console) -> None:
-    """Print a table of accuracies, one of calibration and one of the unfamiliar."""
+    """Print a table of accuracies, one of calibration and one of unfamiliar activations."""
     console.print(_accuracies(metrics.accuracy))
     console.print()
     console.print(_calibrations(metrics.accuracy))

@@ -1,4 +1,4 @@
-"""The closing summary of a run, for a person in a terminal."""
+"""Print the summary at the end of a run."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ EXAMPLES = 5
 
 
 def print_summary(outcome: Outcome, console: Console) -> None:
-    """Print what the run made, how far it can be trusted, and what to do next."""
+    """Print the run's results, how far to trust them, and what to do next."""
     metrics, config = outcome.metrics, outcome.record["config"]
     with open_run(outcome.out) as book:
         if outcome.was_finished:
-            console.print("This run was finished before; nothing was computed. Its results:", markup=False)
+            console.print("This run was already finished; nothing was computed. Its results:", markup=False)
         console.print()
         console.print(labelled(_figures(metrics, config, book)))
         if len(metrics.stages) > 1:

@@ -1,4 +1,4 @@
-"""Tables as every view has them: no lines, long values wrapped, strangers' text escaped."""
+"""Tables for all views: no lines, long values wrapped, foreign text escaped."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from encyclo.text import printable
 
 
 def columns(*headings: str, right: bool = False) -> Table:
-    """Return a table with these headings; with `right`, all but the first stand to the right."""
+    """Return a table with these headings; with `right`, all columns but the first are aligned right."""
     table = Table(box=None, pad_edge=False)
     for place, heading in enumerate(headings):
         table.add_column(heading, overflow="fold", justify="right" if right and place else "left")
@@ -19,7 +19,7 @@ def columns(*headings: str, right: bool = False) -> Table:
 
 
 def labelled(lines: Sequence[tuple[str, str]]) -> Table:
-    """Return labels beside values; a long value wraps under itself, also in a narrow terminal."""
+    """Return labels next to values; a long value wraps under itself, also in a narrow terminal."""
     table = Table.grid(padding=(0, 2))
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
@@ -29,5 +29,5 @@ def labelled(lines: Sequence[tuple[str, str]]) -> Table:
 
 
 def escaped(text: str) -> str:
-    """Return a stranger's text as rich prints it: no markup, no control characters."""
+    """Return foreign text escaped for rich: no markup, no control characters."""
     return escape(printable(text))

@@ -1,5 +1,5 @@
 "use strict";
-// What both pages share. Data reaches the page as text nodes and attributes only, never as markup.
+// Code that both pages use. Data is put into the page as text nodes and attributes only, never as markup.
 
 function read(id) {
   return JSON.parse(document.getElementById(id).textContent);

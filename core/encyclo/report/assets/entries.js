@@ -131,7 +131,7 @@ class EntryList {
     };
   }
 
-  // Where the name itself matches, first; then those whose definition does.
+  // Matches in the name come first, then matches in the definition.
   matches() {
     const query = plain(this.find.value).trim();
     const category = this.category.value;
@@ -165,7 +165,7 @@ class EntryList {
     this.list.children[before].firstElementChild.focus();
   }
 
-  // Open the entry that the address names; one that the search leaves out comes first.
+  // Open the entry in the address; if the search hides it, list it first.
   reveal() {
     const row = Number((location.hash.match(/^#entry-(\d+)$/) || [])[1] ?? -1);
     if (row < 0 || row >= all.name.length) return;
@@ -184,7 +184,7 @@ class EntryList {
     for (const control of [this.find, this.category, this.order]) control.addEventListener("input", () => this.fresh());
     this.more.addEventListener("click", () => this.listMore());
     addEventListener("hashchange", () => this.reveal());
-    // A second click on the link that is in the address already changes no address.
+    // A second click on the same link doesn't change the address.
     addEventListener("click", (event) => {
       const target = event.target.closest && event.target.closest("a[href^='#entry-']");
       if (target && target.getAttribute("href") === location.hash) this.reveal();

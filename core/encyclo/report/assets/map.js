@@ -31,7 +31,7 @@ class ConceptMap {
     this.rankCategories();
   }
 
-  // The largest categories get a look of their own, the others share the last.
+  // The largest categories have a colour and shape of their own; the others share the last one.
   rankCategories() {
     const sizes = new Map();
     for (const { row } of this.points) sizes.set(all.category[row], (sizes.get(all.category[row]) || 0) + 1);
@@ -97,7 +97,7 @@ class ConceptMap {
     ];
   }
 
-  // Put every point where the view has it.
+  // Move every point to its place in the view.
   place() {
     const { width, height } = this.box();
     if (!width) return;
@@ -144,7 +144,7 @@ class ConceptMap {
     if (say) this.said.replaceChildren(...words(), " ", el("a", { href: "#entry-" + row }, "Open its entry"));
   }
 
-  // Of the points that are not dimmed, all but `without`, where they are on the screen.
+  // The places on the screen of the points that are not dimmed, except `without`.
   *candidates(without) {
     for (const [index, point] of this.points.entries()) {
       if (index !== without && (this.only === null || this.group(point.row) === this.only)) yield [index, ...this.onScreen(point)];
@@ -160,7 +160,7 @@ class ConceptMap {
     return best;
   }
 
-  // Go to the next point on one side: the nearest of those that lie more that way than across.
+  // Go to the nearest point in one direction.
   towards(dx, dy) {
     const { width, height } = this.box();
     if (this.chosen < 0) return this.choose(this.nearestTo([width / 2, height / 2], 1e6), true);
@@ -230,7 +230,7 @@ class ConceptMap {
 
   followWheelAndKeys() {
     this.canvas.addEventListener("wheel", (event) => {
-      // A page is scrolled past the map; who has clicked into it, or holds Ctrl, zooms.
+      // The wheel scrolls the page; after a click into the map, or with Ctrl, it zooms.
       if (!event.ctrlKey && document.activeElement !== this.canvas) return;
       event.preventDefault();
       this.zoom(Math.exp(-event.deltaY / 300), this.locate(event));

@@ -62,7 +62,7 @@ function rankings() {
 
 function list(query) {
   const wanted = plain(query).trim();
-  // Unless it is asked for, what is hardly active anywhere stays out.
+  // A concept that is hardly active anywhere is listed only if it is searched for.
   const active = ([concept, [best]]) => wanted !== "" || !data.calibrated || best >= 10 || concept === only;
   const rows = rankings().filter((ranked) => plain(data.names[ranked[0]]).includes(wanted) && active(ranked));
   chooser.replaceChildren(

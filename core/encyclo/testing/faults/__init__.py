@@ -1,1 +1,1 @@
-"""Faults made on purpose: disks that refuse, processes that are killed, bytes that change."""
+"""Deliberate faults: disks that fail, processes that are killed, bytes that change."""

@@ -1,7 +1,7 @@
-"""Damaged run directories, opened one by one in processes that are held to time and memory.
+"""Open damaged run directories one by one, in processes that are limited in time and memory.
 
-Whatever a file holds, opening it gives what was written or one error of encyclo's: never a crash, a hang, a
-traceback or another value.
+Opening any file must give what was written, or one error of encyclo: never a crash, a hang, a traceback or
+another value.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ SECONDS = 10.0
 BATCH = 250
 
 Opens = Callable[[Path, str], object]
-"""Reads what of a run directory lies in one file and returns what can be compared; picklable by name."""
+"""Reads the content of one file of a run directory, returns a value to compare; picklable by name."""
 
 
 def find_faults(
     nursery: Nursery, opens: Opens, good: Path, work: Path, mutations: list[Mutation]
 ) -> list[str]:
-    """Open `good` with each of the mutations in turn; return a line for each that is not refused cleanly."""
+    """Open `good` with each of the mutations in turn; return a line for each that is not cleanly refused."""
     faults, todo = [], list(mutations)
     while todo:
         log = work / "log"
@@ -47,7 +47,7 @@ def find_faults(
 
 
 def open_batch(opens: Opens, good: Path, damaged: Path, batch: list[Mutation], log: Path) -> None:
-    """Open each mutation and write a line about it; a line is missing where the process ended."""
+    """Open each mutation and write a line about it; a line is missing if the process ended."""
     import signal
 
     copy_run(good, damaged)
@@ -56,7 +56,7 @@ def open_batch(opens: Opens, good: Path, damaged: Path, batch: list[Mutation], l
         for mutation in batch:
             before = (good / mutation.file).read_bytes()
             mutation.apply(damaged)
-            signal.alarm(int(SECONDS))  # no handler: ends this process, which the missing line tells
+            signal.alarm(int(SECONDS))  # no handler: it ends this process, and the line is missing
             print(_judge(opens, damaged, whole[mutation.file], mutation), file=lines, flush=True)
             signal.alarm(0)
             (damaged / mutation.file).write_bytes(before)
@@ -67,7 +67,7 @@ def _judge(opens: Opens, folder: Path, whole: object, mutation: Mutation) -> str
         found = opens(folder, mutation.file)
     except EncycloError as error:
         text = str(error)
-        return "refused" if text and "\n" not in text else f"no single sentence {text!r}: {mutation}"
+        return "refused" if text and "\n" not in text else f"not a single sentence {text!r}: {mutation}"
     except BaseException as error:
         return " ".join(f"{type(error).__name__} {error}: {mutation}".split())
     return "same" if found == whole else f"silent change: {mutation}"

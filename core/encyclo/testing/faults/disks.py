@@ -1,8 +1,8 @@
-"""Disks that fail, and what a power cut leaves: put in the place of `encyclo.storage.files`' own with `files.using`.
+"""Disks that fail, and what a power cut leaves. `files.using` replaces the disk of `encyclo.storage.files` by one.
 
-`FailingDisk` lets the n-th call fail. `RecordingDisk` looks at a folder after every call and remembers what
-has been synced; from each `Moment`, `survivors` tells what a disk may hold if the power fails just then:
-names and data that were never synced may be there, be missing or be torn, whatever the order of the writes.
+`FailingDisk` lets the n-th call fail. `RecordingDisk` records a folder, and what of it is synced, after every
+call. For each such `Moment`, `survivors` returns what a disk may hold if the power fails: names and data that were
+never synced may be there, be missing or be torn, in any order of the writes.
 """
 
 from __future__ import annotations
@@ -27,23 +27,23 @@ SURVIVALS: tuple[tuple[Names, Data], ...] = (
     ("synced", "torn"),
     ("seen", "seen"),
 )
-"""What may survive of names (folders' entries) and data (files' bytes), the harshest first."""
+"""What may survive of names (folders' entries) and data (files' bytes), the worst case first."""
 
 
 class HastyDisk(Disk):
-    """Syncs nothing: where a power cut is only simulated, waiting for the real disk proves nothing."""
+    """Syncs nothing: when a power cut is only simulated, waiting for the real disk proves nothing."""
 
     def sync_file(self, path: Path) -> None:
-        """Only look whether the file is there. Raises FileNotFoundError."""
+        """Only check that the file exists. Raises FileNotFoundError."""
         path.stat()
 
     def sync_folder(self, path: Path) -> None:
-        """Only look whether the folder is there. Raises FileNotFoundError."""
+        """Only check that the folder exists. Raises FileNotFoundError."""
         path.stat()
 
 
 class CountingDisk(HastyDisk):
-    """Calls `step` and `done` around every call, giving its name and path."""
+    """Calls `step` before and `done` after every call, with the call's name and path."""
 
     def step(self, call: str, path: Path) -> None:
         """Do something before the call `call` on `path`."""
@@ -58,12 +58,12 @@ class CountingDisk(HastyDisk):
         self.done("write", path)
 
     def begin(self, path: Path) -> None:
-        """Let a library begin to write."""
+        """Begin a write by a library."""
         self.step("begin", path)
         self.done("begin", path)
 
     def written(self, path: Path) -> None:
-        """Take what a library wrote."""
+        """End a write by a library."""
         self.step("written", path)
         self.done("written", path)
 
@@ -86,7 +86,7 @@ class CountingDisk(HastyDisk):
         self.done("replace", target)
 
     def link(self, source: Path, target: Path) -> None:
-        """Give a second name."""
+        """Link a file under a second name."""
         self.step("link", target)
         super().link(source, target)
         self.done("link", target)
@@ -106,9 +106,9 @@ class CountingDisk(HastyDisk):
 
 @dataclass
 class FailingDisk(CountingDisk):
-    """Lets the call number `fails_at` (from 1; 0: none) fail with `code`; a full disk stays full after it.
+    """Lets call number `fails_at` (from 1; 0: none) fail with `code`; a full disk stays full.
 
-    Where a library writes by itself, half of what it wrote is cut off, as if it had failed on the way.
+    If a library writes by itself, half of what it wrote is cut off, as if the write had failed midway.
     """
 
     fails_at: int = 0
@@ -116,7 +116,7 @@ class FailingDisk(CountingDisk):
     calls: list[str] = field(default_factory=list)
 
     def step(self, call: str, path: Path) -> None:
-        """Count the call and fail if it is its turn. Raises OSError."""
+        """Count the call. Raises OSError if it is to fail."""
         self.calls.append(f"{call} {path.name}")
         number = len(self.calls)
         full = self.code == errno.ENOSPC
@@ -137,9 +137,9 @@ def _files(path: Path) -> Iterator[Path]:
 
 
 def telling(calls: Sequence[str], every: bool) -> list[int]:
-    """Return the places in `calls` worth trying: all, or of a long stretch of syncs the first and the last.
+    """Return the indices of the calls to try: with `every`, all; else only the first and last of many syncs in a row.
 
-    A store of many files syncs each of them before one rename; what lies between says little.
+    A store of many files syncs each of them before one rename; the calls in between add little.
     """
     syncs = [call.startswith("sync_") for call in calls]
     inner = [0 < i < len(calls) - 1 and syncs[i - 1] and syncs[i] and syncs[i + 1] for i in range(len(calls))]
@@ -148,12 +148,12 @@ def telling(calls: Sequence[str], every: bool) -> list[int]:
 
 @dataclass(frozen=True)
 class Moment:
-    """What was on the disk after one call, and what of it was synced. Files and folders go by inode number."""
+    """The disk's content after one call, and what of it was synced. Keys are inode numbers."""
 
     call: str
     root: int
     promised: int
-    """How much the program had been told was safe: whatever its caller counts."""
+    """What the program had been promised to be safe, as its caller counts it."""
     seen_names: dict[int, dict[str, int]]
     synced_names: dict[int, dict[str, int]]
     seen_data: dict[int, bytes]
@@ -161,7 +161,7 @@ class Moment:
 
 
 class RecordingDisk(CountingDisk):
-    """Remembers a `Moment` of `folder` after every call. Close it: it holds files open."""
+    """Records a `Moment` of `folder` after every call. Close it: it holds files open."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -171,16 +171,16 @@ class RecordingDisk(CountingDisk):
         self._synced_names: dict[int, dict[str, int]] = {}
         self._seen_data: dict[int, bytes] = {}
         self._synced_data: dict[int, bytes] = {}
-        self._open: dict[int, int] = {}  # an inode that is held open keeps its number to itself
+        self._open: dict[int, int] = {}  # no other file gets the number of an open inode
 
     def done(self, call: str, path: Path) -> None:
-        """Look at the whole folder and remember it."""
+        """Record the whole folder."""
         if call == "begin":
             return
         self._look(self.folder)
         if call == "sync_file":
             inode = path.stat().st_ino
-            if inode in self._seen_data:  # or it lies elsewhere
+            if inode in self._seen_data:  # else it is elsewhere
                 self._synced_data[inode] = self._seen_data[inode]
         elif call == "sync_folder" and path.stat().st_ino in self._seen_names:
             inode = path.stat().st_ino
@@ -198,7 +198,7 @@ class RecordingDisk(CountingDisk):
         )
 
     def close(self) -> None:
-        """Let go of the files."""
+        """Close the files."""
         for handle in self._open.values():
             os.close(handle)
         self._open.clear()
@@ -223,7 +223,7 @@ class RecordingDisk(CountingDisk):
 
 
 def survivors(moment: Moment, names: Names, data: Data, seed: int = 0) -> dict[str, bytes | None]:
-    """Return what may be left after a power cut at `moment` (see `SURVIVALS`): bytes by path, None for a folder."""
+    """Return what a power cut at `moment` may leave (see `SURVIVALS`): bytes by path, None for a folder."""
     random = Random(seed)
     contents: dict[int, bytes] = {}  # two names of one file show the same bytes
     left: dict[str, bytes | None] = {}

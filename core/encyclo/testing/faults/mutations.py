@@ -1,4 +1,4 @@
-"""Damaged files: every kind of damage that a disk, a transfer or a stranger does to bytes."""
+"""Damage files as a disk, a transfer or an attacker may."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from random import Random
 
 @dataclass(frozen=True)
 class Mutation:
-    """One way in which one file is damaged; the same seed damages the same way."""
+    """One damage to one file; the same seed gives the same damage."""
 
     file: str
     """Relative to the run directory."""
@@ -36,7 +36,7 @@ KINDS = (
 
 
 def plan_mutations(folder: Path, count: int, seed: int, files: list[str] | None = None) -> list[Mutation]:
-    """Return `count` mutations of the files in a run directory, every file about as often."""
+    """Return `count` mutations of the files in a run directory, about equally many for each file."""
     names = files or sorted(
         str(path.relative_to(folder))
         for path in folder.rglob("*")
@@ -49,7 +49,7 @@ def plan_mutations(folder: Path, count: int, seed: int, files: list[str] | None 
 
 
 def mutate(data: bytes, kind: str, random: Random) -> bytes:
-    """Return `data` damaged in the way `kind`; a place for a digit is one if there is any."""
+    """Return `data` with damage of `kind`; the kind for digits changes a digit if there is one."""
     content = bytearray(data)
     size = len(content)
     if size == 0 or kind == "grow":
@@ -85,6 +85,6 @@ def mutate(data: bytes, kind: str, random: Random) -> bytes:
 
 
 def copy_run(source: Path, target: Path) -> None:
-    """Make `target` a copy of the run directory `source`, whatever it was."""
+    """Make `target` a copy of the run directory `source`; replace its old content."""
     shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(source, target)

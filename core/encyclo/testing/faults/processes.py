@@ -1,7 +1,7 @@
-"""Short-lived processes: started in milliseconds, killed at a chosen instant, held to time and memory.
+"""Short-lived processes: started in milliseconds, killed at a chosen instant, limited in time and memory.
 
-A `Nursery` is one process that has imported what the jobs need and forks a child for each. It has a single
-thread, so forking it is safe; the process that asks may have as many as it likes. POSIX only.
+A `Nursery` is a process that has imported what the jobs need and forks a child for each job. It has a single
+thread, so forking it is safe, however many threads its parent has. POSIX only.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_
 
 @dataclass(frozen=True)
 class Ending:
-    """How a child ended: its exit status (negative: the signal), after how long, and what it said."""
+    """How a child ended: its exit status (negative: the signal), its time, and its output."""
 
     status: int
     seconds: float
     output: str
     killed: bool
-    """It was killed at the instant asked for, before it ended by itself."""
+    """It was killed at the chosen instant, before it ended by itself."""
     hung: bool
     """It was killed because it took longer than its limit."""
 
@@ -62,7 +62,7 @@ class Nursery:
         self._process.wait()
 
     def warm(self, function: Callable[..., object], *arguments: Any) -> None:
-        """Call a function in the nursery itself, so that its imports are there in every child.
+        """Call a function in the nursery itself, so that every child has its imports.
 
         It must leave no thread behind.
         """
@@ -79,9 +79,8 @@ class Nursery:
     ) -> Ending:
         """Call a function in a child and wait for its end.
 
-        After `kill_after` seconds it is killed with SIGKILL, if it is still there; with `since` they count from the
-        moment there is anything in that folder. `limit` is in seconds; `memory` in bytes is what the child may
-        allocate.
+        The child is killed with SIGKILL after `kill_after` seconds; with `since`, they count from the moment when that
+        folder is no longer empty. It may take `limit` seconds and allocate `memory` bytes.
         """
         ending: Ending = self._ask(
             {
@@ -107,7 +106,7 @@ class Nursery:
 def serve() -> None:
     """Be a nursery: answer requests from stdin until it closes."""
     requests, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what a job prints must not be taken for an answer
+    os.dup2(2, 1)  # a job's output must not mix with the answers
     while True:
         try:
             request = pickle.load(requests)
@@ -135,14 +134,14 @@ def _answer(request: dict[str, Any]) -> Any:
 
 @dataclass
 class _Kill:
-    """When a child is killed: so many seconds after it began, or after there is anything in a folder."""
+    """When a child is killed: some seconds after it began, or after a folder is no longer empty."""
 
     after: float
     since: Path | None
     began: float | None = None
 
     def seconds_left(self, begun: float) -> float:
-        """Return how long there is to wait from now, given when the child began; infinite if nobody knows yet."""
+        """Return the seconds left, given when the child began; infinite while the folder is empty."""
         if self.began is None:
             if self.since is None:
                 self.began = begun
@@ -211,7 +210,7 @@ def _be_child(
 
 
 def _limit_memory(more: int) -> None:
-    """Allow this process `more` bytes than it has now, and no core file."""
+    """Let this process allocate at most `more` additional bytes and write no core file."""
     import resource
 
     import psutil

@@ -294,7 +294,7 @@ def test_a_list_makes_an_encyclopedia_and_may_be_moved(encyclo, tmp_path: Path, 
     moved = tmp_path / "moved.csv"
     path.rename(moved)
     result = encyclo(*flags, f"file.path={moved}")
-    assert result.returncode == 0 and "finished before" in result.stdout
+    assert result.returncode == 0 and "already finished" in result.stdout
     record = json.loads((tmp_path / "run" / "run.json").read_text())
     assert record["config"]["options"]["file"]["path"] == str(moved)
 

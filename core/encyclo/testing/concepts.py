@@ -48,7 +48,7 @@ class ConceptsContract(HookContract):
             )
             require(
                 concept.countable in (None, True, False),
-                f"{concept.id!r}: countable is not True, False or None.",
+                f"{concept.id!r}: countable is not a bool or None.",
             )
             for name in ("aliases", "examples"):
                 texts = getattr(concept, name)
@@ -70,12 +70,9 @@ class ConceptsContract(HookContract):
             name = concept.name
             require(
                 any(c.isalnum() for c in name),
-                f"{concept.id!r} has the name {name!r}, without a letter or digit.",
+                f"{concept.id!r}: the name {name!r} has no letter or digit.",
             )
-            require(
-                name == name.strip(),
-                f"{concept.id!r} has the name {name!r}, which begins or ends with a blank.",
-            )
+            require(name == name.strip(), f"{concept.id!r}: the name {name!r} has blanks at its ends.")
             for text in (*(getattr(concept, field) for field in TEXTS), *concept.aliases, *concept.examples):
                 try:
                     text.encode()

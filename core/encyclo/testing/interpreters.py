@@ -145,10 +145,8 @@ class InterpreterContract(HookContract):
         values = planted.make().read(np.arange(100))
         promised = interpreter.read(values)
         loaded = self.load(_saved(interpreter, folder), folder)
-        require(
-            list(loaded.concepts) == list(interpreter.concepts), "The loaded interpreter has other concepts."
-        )
-        require(np.array_equal(loaded.read(values), promised), "The loaded interpreter gives other scores.")
+        require(list(loaded.concepts) == list(interpreter.concepts), "Loading gives other concepts.")
+        require(np.array_equal(loaded.read(values), promised), "Loading gives other scores.")
         require(np.array_equal(interpreter.read(values), promised), "Saving changed the interpreter.")
 
     def check_saves_safetensors_alone(self, folder: Path) -> None:
@@ -195,9 +193,7 @@ class InterpreterContract(HookContract):
         right = self._right(interpreter, planted, new)
         require(right >= 0.8, f"{right:.0%} of the new concepts' samples are named right, not 80%.")
         loaded = self.load(_saved(interpreter, folder), folder)
-        require(
-            np.array_equal(loaded.read(values), after), "Saved and loaded with them, it gives other scores."
-        )
+        require(np.array_equal(loaded.read(values), after), "Loading with them gives other scores.")
 
     def check_memory_is_flat(self, folder: Path) -> None:
         """Training reads its samples in pieces: it holds less than half of all samples in memory."""

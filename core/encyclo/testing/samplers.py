@@ -129,7 +129,7 @@ class SamplerContract(HookContract):
             owners.setdefault(prompt.family, set()).add(prompt.concept)
         mean = sum(map(len, owners.values())) / len(owners)
         require(
-            mean >= 2, f"{len(owners)} families for {3 * len(NAMES)} concepts: most have only one concept."
+            mean >= 2, f"{len(owners)} families for {3 * len(NAMES)} concepts: concepts must share families."
         )
 
     def check_is_the_same_for_a_seed(self, folder: Path) -> None:

@@ -108,7 +108,7 @@ class ScorerContract(HookContract):
         known = [name for name in ("confidence", "low", "high") if not np.isnan(getattr(scores, name)).all()]
         require(
             not known and not scores.calibration,
-            f"It gave {known or 'calibration'} without held-out samples.",
+            f"It gave {known or 'calibration'} without samples.",
         )
 
     def check_calibration_is_reported(self, folder: Path) -> None:

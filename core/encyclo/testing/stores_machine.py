@@ -187,9 +187,7 @@ class StoreMachine(RuleBasedStateMachine):
     @invariant()
     def nothing_committed_is_lost(self) -> None:
         """The ledger has every commit, and every committed part is the oracle's."""
-        require(
-            self.ledger.commits() == self.committed, "The ledger's commits differ from those that were made."
-        )
+        require(self.ledger.commits() == self.committed, "The ledger has other commits.")
         # One in each step, in turn; all of them when a new process starts and at the end.
         self.turn += 1
         for _, commit in sorted(self.committed.items())[self.turn % max(1, len(self.committed)) :][:1]:

@@ -82,7 +82,7 @@ def test_raised_targets_and_budget_go_on_with_the_unsettled_only(
             new = book.samples(name).prompt
             assert new[: len(old)] == old and len(set(new)) == len(new)  # what was there stays; nothing twice
     again = encyclo("run", *STAGED, "--out", out, *tiny_flags, *raised)
-    assert "finished before" in again.stdout and len(plans(out)) == 3
+    assert "already finished" in again.stdout and len(plans(out)) == 3
 
 
 @pytest.mark.parametrize(

@@ -87,7 +87,7 @@ def test_a_model_that_is_not_there_says_what_was_tried_and_the_pip_line(encyclo,
     result = encyclo("run", "--model", "nobody/no-model", "--out", tmp_path / "out")
     message = one_sentence(result.stderr)
     assert result.returncode == 2
-    for word in ("nobody/no-model", "no local folder", ".gguf", "pip install 'encyclo[gemma]'"):
+    for word in ("nobody/no-model", "not a folder", ".gguf", "pip install 'encyclo[gemma]'"):
         assert word in message
     assert not (tmp_path / "out").exists()
 

@@ -133,7 +133,7 @@ def sealed_again(run: Path, **changed) -> None:
         ("n_samples", lambda v: v + np.int32(1), "n_samples"),
         ("id", lambda v: [v[1], *v[1:]], "'c1' occurs 2 times"),
         ("confidence", lambda v: v + np.float32(1), "confidence outside"),
-        ("run_id", lambda v: "other", "another run's"),
+        ("run_id", lambda v: "other", "another run"),
     ],
 )
 def test_wrong_content_is_found_though_every_checksum_is_right(run, name, change, said):
@@ -155,7 +155,7 @@ def test_wrong_content_is_found_though_every_checksum_is_right(run, name, change
         ("activations", np.nan, "not finite"),
         ("span", (4, 2), "span"),
         ("span", (0, 10_000), "span"),
-        ("concept", -1, "no concept"),
+        ("concept", -1, "without a concept"),
         ("concept", CONCEPTS, "concept"),
         ("stage", 3, "stage"),
     ],

@@ -172,7 +172,7 @@ def test_samples_mostly_find_their_concept(book: Encyclopedia):
         (np.ones((1, 3, 32)), None, "(3, 32)"),
         (np.full((3, 32), np.nan), None, "finite"),
         (np.full((3, 32), 1e300), None, "finite"),
-        (np.zeros((3, 32)), None, "no direction"),
+        (np.zeros((3, 32)), None, "not all 0"),
         (np.full((3, 32), "a"), None, "(3, 32)"),
         (np.ones(32), -7, "no layer -7"),
     ],

@@ -84,15 +84,15 @@ def assert_passes(folder: Path, installed: dict[str, str]) -> None:
 @pytest.mark.parametrize(
     ("name", "named"),
     [
-        ("class", "Python's own"),
-        ("match", "Python's own"),
+        ("class", "Python keyword"),
+        ("match", "Python keyword"),
         ("raw", "taken by package encyclo"),
         ("My-plugin", "small letters"),
         ("my.plugin", "small letters"),
         ("my--plugin", "small letters"),
         ("my-", "small letters"),
         ("../x", "small letters"),
-        ("3d", "begins with a letter"),
+        ("3d", "begin with a letter"),
         ("größe", "small letters"),
         ("a=b", "small letters"),
         ("a b", "small letters"),

@@ -501,8 +501,8 @@ def test_wrong_options_are_refused(options):
 
 
 def test_the_written_texts_are_part_of_what_determines_a_unit(monkeypatch):
-    prints = {Plugins().traits(name).fingerprint for name in ("templates", "diverse", "raw")}
-    assert len(prints) == 3 and "" in prints
+    prints = {Plugins().traits(name).fingerprint for name in ("templates", "diverse", "adversarial", "raw")}
+    assert len(prints) == 4 and "" in prints
     assert templates.fingerprint("a", "b") != templates.fingerprint("a", "c")
     assert templates.fingerprint(templates.packaged("templates.toml")) == templates.FINGERPRINT
     monkeypatch.setattr(diverse, "FINGERPRINT", 7)

@@ -51,6 +51,7 @@ class CostEstimate:
 def estimate_cost(session: Session) -> CostEstimate:
     """Estimate the run from a sample of its own prompts; no concept is assumed to settle at any stage."""
     concepts, per_concept = len(session.concepts), session.config.per_concept
+    most = session.config.budget or per_concept * concepts  # in a stage
     prompts = tokens = 0
     seconds = 0.0
     measured = _Measured(0.0, 0.0)
@@ -60,11 +61,11 @@ def estimate_cost(session: Session) -> CostEstimate:
         run = OpenRun.of(session, RunDirectory(Path(folder), {}))
         for stage in session.stages:
             if session.looks(stage):  # there is no interpreter yet: assume the stage before
-                count = per_concept * concepts
+                count = min(per_concept * concepts, most)
                 seconds += measured.seconds * (count + ATTEMPTS * concepts)
             else:
                 sampled, asked, sampling = _sample_some(run, stage)
-                count = round(len(sampled) * concepts / asked)
+                count = min(round(len(sampled) * concepts / asked), most)
                 measured = _capture_some(run, sampled)
                 disk.add(sampled, count)
                 seconds += measured.seconds * count + sampling * concepts / asked

@@ -21,6 +21,7 @@ from encyclo import hookimpl
 from encyclo.storage import files
 from encyclo.types import Concept, Context, Prompt
 from encyclo_samplers.attack_search import Attack, AttackSearch
+from encyclo_samplers.templates import fingerprint, packaged
 
 STAGE = 3
 NEEDS_INTERPRETER = True
@@ -83,3 +84,6 @@ def _record(folder: Path, tried: dict[str, list[Attack]]) -> None:
         for concept, attacks in tried.items()
     }
     files.write_json(folder / f"{name}.json", record)
+
+
+FINGERPRINT = fingerprint(packaged("attack_frames.toml"))

@@ -280,6 +280,8 @@ def test_plan_predicts_and_writes_nothing(encyclo, tmp_path: Path, tiny_run: Pat
     tokens = json.loads((tiny_run / "metrics.json").read_text())["capture"]["tokens"]
     assert abs(plan["tokens"] - tokens) <= 0.05 * tokens
     assert not (tmp_path / "out").exists()
+    within = ["plan", "--sampler", "templates", "--limit", "40", "--budget", "123", "--json", *tiny_flags]
+    assert json.loads(encyclo(*within).stdout)["prompts"] == 123
 
 
 PLAN = ["plan", "--sampler", "templates", "--limit"]

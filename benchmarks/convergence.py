@@ -44,11 +44,11 @@ def main() -> None:
     heldout = RungSamples(samples, samples.named_rows(Split.CALIBRATION, Split.TEST))
     rungs = {"held-out": heldout} | ({"natural": natural} if natural else {})
     for name, interpreter in trained.items():
-        for rung, material in rungs.items():
+        for rung, rung_samples in rungs.items():
             print(
-                f"\n{name}, {rung}: {len(material.rows):,} readings of {len(session.concepts):,} concepts\n"
+                f"\n{name}, {rung}: {len(rung_samples.rows):,} readings of {len(session.concepts):,} concepts\n"
             )
-            print_table(samples, interpreter, material, len(session.concepts))
+            print_table(samples, interpreter, rung_samples, len(session.concepts))
 
 
 def load(path: Path) -> tuple[Session, SampleSet, RungSamples | None, dict[str, Interpreter]]:
@@ -61,9 +61,12 @@ def load(path: Path) -> tuple[Session, SampleSet, RungSamples | None, dict[str, 
     return run.session, samples, NaturalSentences(run).rung(commits), trained
 
 
-def print_table(samples: SampleSet, interpreter: Interpreter, material: RungSamples, count: int) -> None:
+def print_table(samples: SampleSet, interpreter: Interpreter, rung_samples: RungSamples, count: int) -> None:
     """Print a row a number of samples, and a row a bin of relative standard errors."""
-    values, truth = material.samples.read(material.rows), material.samples.concept[material.rows]
+    values, truth = (
+        rung_samples.samples.read(rung_samples.rows),
+        rung_samples.samples.concept[rung_samples.rows],
+    )
     training = samples.named_rows(Split.TRAIN)
     whole = with_prototypes(interpreter, samples, training, count).read(values).argmax(axis=1)
     found = []

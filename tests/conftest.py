@@ -26,14 +26,6 @@ settings.load_profile("encyclo")
 # Third parties' packages hold their own tests, which run against the installed package (test_external.py).
 collect_ignore = ["external_plugin"]
 
-TINY_LAYERS = tiny_models.LAYERS
-
-
-@pytest.fixture(scope="session")
-def tiny_tokenizer():
-    """A small BPE tokenizer trained on the bundled definitions and templates; adds a BOS token (id 2)."""
-    return tiny_models.build_tokenizer()
-
 
 @pytest.fixture(scope="session")
 def tiny_gemma(tmp_path_factory: pytest.TempPathFactory) -> Path:

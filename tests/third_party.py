@@ -18,7 +18,6 @@ import pytest
 
 ENGINE = '''
 import hashlib
-import itertools
 import json
 import re
 import numpy as np

@@ -67,7 +67,7 @@ def find_mention(
 ) -> tuple[int, int] | None:
     """Return the character span `[start, end)` of a text's first mention of a concept, inflected or not; or None.
 
-    The defaults suit sentences by other authors (`evaluation.rungs`, the concept list core). The contract of
+    The defaults suit sentences by other authors (`pipeline.natural_sentences`, the concept list core). The contract of
     samplers takes them too, for it accepts whatever form a plugin writes, but keeps the qualifier. The sampler
     `diverse` turns all four off for sentences that the model writes: there a wrong one costs more than a lost one.
 

@@ -580,6 +580,10 @@ def test_an_interpreter_of_an_earlier_encyclo_loads(tmp_path: Path):
     config = json.loads((tmp_path / "saved" / "config.json").read_text())
     assert list(config) == ["interpreter", "shape", "crowding", "trained_on", "concepts"]
     assert {"width", "meaning", "expand", "meaning_dropout", "layers", "hidden"} <= set(config["shape"])
+    values = make_samples(20, described=2).read(np.arange(20))
+    np.testing.assert_array_equal(
+        load("transformer", tmp_path / "saved").read(values), interpreter.read(values)
+    )
 
 
 def test_finding_the_plugin_imports_no_torch():

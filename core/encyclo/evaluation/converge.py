@@ -9,7 +9,7 @@ convergence.json (null where nothing could be measured):
     run_id, seed, splits, pooling, finished, concepts, samples   what was measured; samples that name their concept
     layers   {layer: {raw_rel_diff, centred_rel_diff, adjusted_rel_diff, cosine, null_cosine, within_5pct_raw,
              within_5pct_centred, samples_to_5pct_median, samples_to_95pct_raw, samples_to_10pct_centred,
-             samples_to_10pct_adjusted, concepts}}, as metrics.json's `convergence` (see convergence.py)
+             samples_to_10pct_adjusted, concepts}}, as metrics.json's `convergence` (see statistics/convergence.py)
     curve    {layer: {samples: [2, 4, 8, …], concepts: […], raw: […], centred: […], adjusted: […], cosine: […],
              null: […], exponent}}: the same figures with fewer samples a concept, drawn anew for each split.
              `exponent` is the slope of log(adjusted) over log(samples), -0.5 for independent samples. `concepts`

@@ -3,7 +3,8 @@
 evaluate ── reopen_run                check that configuration, concepts and model are the run's
          ├─ read_heldout, _natural    the run's own interpreter, and its baselines trained again
          ├─ unseen_concepts           the rungs described and unseen
-         └─ write                     calibration.json, report.html, metrics.json: each replaced atomically
+         ├─ keep_calibrator           calibration.json, replaced atomically
+         └─ write                     report.html, metrics.json: each replaced atomically
 """
 
 from __future__ import annotations

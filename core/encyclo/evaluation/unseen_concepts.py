@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from encyclo.evaluation.rungs import check_apart, measure
 from encyclo.pipeline.natural_sentences import RungSamples
+from encyclo.pipeline.train import chosen_rows
 from encyclo.runs.open_run import OpenRun
 from encyclo.runs.session import Session
 from encyclo.seeds import derive_seed
@@ -54,30 +55,29 @@ def take_out_concepts(
 ) -> TakenOut | None:
     """Take a fifth of the concepts out of training; None if too few have enough samples."""
     concepts, seed = session.concepts, session.config.seed
-    named_rows = samples.rows(Split.TRAIN)
-    named_rows = named_rows[samples.named[named_rows]]
+    named_rows = samples.named_rows(Split.TRAIN)
     sampled = np.bincount(samples.concept[named_rows], minlength=len(concepts)) > 0
-    held = [c for c in unseen_concepts(concepts, seed) if sampled[c]]
-    taken = set(unseen_concepts(concepts, seed))
-    kept = [c for c in range(len(concepts)) if c not in taken]
+    taken = unseen_concepts(concepts, seed)
+    held = [c for c in taken if sampled[c]]
+    kept = sorted(set(range(len(concepts))).difference(taken))
     if not held or len(kept) < 2:
         return None
     place = np.full(len(concepts), -1, np.int32)
     place[kept + held] = np.arange(len(kept) + len(held))
     everything = _renumbered(samples, place)
-    own = everything.concept < len(kept)
-    pieces = [(everything, np.flatnonzero(own & (everything.concept >= 0)))]
+    own = (everything.concept >= 0) & (everything.concept < len(kept))
+    pieces = [(everything, np.flatnonzero(own))]
     described = RungSamples(everything, np.empty(0, np.int64))
     if definitions is not None:
         texts, described = _split_definitions(session, definitions, place, len(kept))
         if len(texts[1]):
             pieces.append(texts)
     training = joined(pieces)
-    test = everything.rows(Split.TEST)
-    test = test[everything.named[test] & (everything.concept[test] >= len(kept))]
-    known = everything.rows(Split.CALIBRATION)
-    known = known[everything.named[known] & own[known] & (everything.concept[known] >= 0)]
-    means = estimate_signatures(_only(samples, named_rows), len(concepts)).mean[held]
+    test = everything.named_rows(Split.TEST)
+    test = test[everything.concept[test] >= len(kept)]
+    known = everything.named_rows(Split.CALIBRATION)
+    known = known[own[known]]
+    means = estimate_signatures(chosen_rows(samples, named_rows), len(concepts)).mean[held]
     candidates = [concepts[c] for c in kept + held]
     check_apart(training, RungSamples(everything, test), "unseen")
     return TakenOut(
@@ -132,8 +132,8 @@ def read_unfamiliar(
     calibrator = confidence.fit(calibrating, distribution)
     generator = np.random.default_rng(seed)
     everything = known_rung.samples
-    test = everything.rows(Split.TEST)
-    test = test[everything.named[test] & (everything.concept[test] < taken.trained)]
+    test = everything.named_rows(Split.TEST)
+    test = test[everything.concept[test] < taken.trained]
     known = everything.read(test[:1000])
     shape = (500, *distribution.mean.shape)
     noise = distribution.mean + distribution.std * generator.standard_normal(shape, dtype=np.float32)
@@ -213,7 +213,3 @@ def joined(pieces: list[tuple[SampleSet, NDArray[np.int64]]]) -> SampleSet:
 
 def _renumbered(samples: SampleSet, place: NDArray[np.int32]) -> SampleSet:
     return dataclasses.replace(samples, concept=place[samples.concept])
-
-
-def _only(samples: SampleSet, rows: NDArray[np.int64]) -> SampleSet:
-    return joined([(samples, rows)])

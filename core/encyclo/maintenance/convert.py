@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +12,13 @@ import numpy as np
 from encyclo.errors import DamagedError, RunDirectoryError
 from encyclo.plugins.manager import Plugins
 from encyclo.runs.directory import check_usable, read_record
+from encyclo.runs.metrics import FILE as METRICS
 from encyclo.runs.reopen import reopen_store
 from encyclo.storage import checksums, files
 from encyclo.storage.finalise import finalise, open_finished
 from encyclo.storage.ledger import Commit, Ledger, Unit, locked, read_committed, sums_of
 
-_REWRITTEN = {"run.json", "commits", "parts", "metrics.json", checksums.SEAL}
+_REWRITTEN = {"run.json", "commits", "parts", METRICS, checksums.SEAL}
 
 
 def convert(source: Path, store_name: str, out: Path) -> Path:
@@ -46,7 +46,7 @@ def convert(source: Path, store_name: str, out: Path) -> Path:
         ledger = Ledger(out)
         ledger.create()
         after = reopen_store(out, changed, plugins)
-        commits = _ordered(source, list(Ledger(source).commits().values()))
+        commits = _ordered(source, Ledger(source).ordered())
         copied = []
         for commit in commits:
             if not commit.rows:  # a unit without samples has no part
@@ -71,10 +71,10 @@ def convert(source: Path, store_name: str, out: Path) -> Path:
     return out
 
 
-def _ordered(source: Path, commits: list[Commit]) -> Sequence[Commit]:
+def _ordered(source: Path, commits: list[Commit]) -> list[Commit]:
     """Return the commits in the order of their samples in the encyclopedia, found by their checksums."""
     if not (source / checksums.SEAL).exists():
-        return sorted(commits, key=lambda commit: (commit.stage, commit.unit))
+        return commits
     sums = checksums.read_seal(source).crc
     left = {c.unit: (c, sums_of(c, sums.shape[1])) for c in commits if c.rows}
     ordered: list[Commit] = [commit for commit in commits if not commit.rows]
@@ -104,5 +104,5 @@ def _copy_rest(source: Path, out: Path, encyclopedia: str) -> None:
         else:
             with files.replacing(out / path.name) as temporary:
                 shutil.copyfile(path, temporary)
-    if (source / "metrics.json").exists():
-        files.write_text(out / "metrics.json", (source / "metrics.json").read_text(encoding="utf-8"))
+    if (source / METRICS).exists():
+        files.write_text(out / METRICS, (source / METRICS).read_text(encoding="utf-8"))

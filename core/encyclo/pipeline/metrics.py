@@ -93,7 +93,9 @@ def run_metrics(
         convergence=stages[-1].convergence,
         stages=list(stages),
         splits={
-            split.name.lower(): sorted({samples.families[f] for f in samples.family[samples.rows(split)]})
+            split.name.lower(): sorted(
+                {samples.families[f] for f in np.unique(samples.family[samples.rows(split)])}
+            )
             for split in Split
         },
     )

@@ -24,7 +24,6 @@ from encyclo.runs.directory import Goals
 from encyclo.runs.metrics import Attacks
 from encyclo.runs.open_run import OpenRun
 from encyclo.runs.session import Stage
-from encyclo.statistics.figures import Accuracy
 from encyclo.statistics.signatures import relative_standard_error
 from encyclo.storage.ledger import Commit
 
@@ -101,7 +100,7 @@ class Refinement:
         self.rounds.begin(index, plan)
         result = self.rounds.result(index)
         capture, attacks = CaptureOnce(self.run), self.session.looks(stage) and result is None
-        before = self._attack(stage, plan, self.judged(), capture) if attacks else None
+        before = fresh_attacks(self.run, capture, stage, plan.concepts, self.judged()) if attacks else None
         fresh = collect_stage(
             self.run, stage, plan, self.commits, lambda: self.judged().known() if self.results else {}
         )
@@ -115,7 +114,7 @@ class Refinement:
             # A confidence that could not be measured (NaN) clears no target.
             clears = (judged.scores.low >= effort.target(stage.number)) & judged.converged
             settled = self.settled | clears
-            after = self._attack(stage, plan, judged, capture) if attacks else None
+            after = fresh_attacks(self.run, capture, stage, plan.concepts, judged) if attacks else None
             row = stage_figures(self.session, stage, len(chosen), fresh, int(settled.sum()), judged, begun)
             if attacks:
                 row = row.model_copy(update={"attacks": Attacks(before=before, after=after)})
@@ -132,10 +131,6 @@ class Refinement:
             last = len(self.results) - 1
             self._judged = recall(self.run, self.commits, self.results[last], self.rounds.interpreter(last))
         return self._judged
-
-    def _attack(self, stage: Stage, plan: Plan, judged: Judgement, capture: CaptureOnce) -> Accuracy | None:
-        """Return the accuracy under fresh attacks, from frames that never make samples."""
-        return fresh_attacks(self.run, capture, stage, plan.concepts, judged)
 
     def _needed(self, target: float) -> NDArray[np.float64]:
         """Return float64 [C]: new samples until a concept has converged and clears `target`."""

@@ -33,7 +33,6 @@ class InstalledPlugin:
     """One entry point of the group `encyclo`, not imported yet."""
 
     name: str
-    target: str
     package: str
     version: str
     entry_point: importlib.metadata.EntryPoint
@@ -68,9 +67,7 @@ def find_installed() -> dict[str, list[InstalledPlugin]]:
         if (point.name, point.value, package) in seen:
             continue
         seen.add((point.name, point.value, package))
-        found.setdefault(point.name, []).append(
-            InstalledPlugin(point.name, point.value, package, version, point)
-        )
+        found.setdefault(point.name, []).append(InstalledPlugin(point.name, package, version, point))
     return dict(sorted(found.items()))
 
 

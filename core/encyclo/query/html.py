@@ -37,6 +37,6 @@ def shown(text: str) -> str:
     return html.escape(clip(text))
 
 
-def clip(text: str) -> str:
-    """Return a text cut to LONGEST characters."""
-    return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
+def clip(text: str, most: int = LONGEST) -> str:
+    """Return a text cut to `most` characters."""
+    return text if len(text) <= most else text[: most - 1] + "…"

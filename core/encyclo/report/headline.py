@@ -19,7 +19,7 @@ from encyclo.schema import Book
 from encyclo.statistics.figures import Accuracy
 
 NO_SENTENCES = (
-    "the concept list has no natural sentences (wordnet's has), or nothing could be held out to calibrate on."
+    "the concept list has no natural sentences (wordnet's has), or all of them are training prompts too."
 )
 
 

@@ -24,10 +24,10 @@ def known(value: Any) -> float | None:
     return figure if math.isfinite(figure) else None
 
 
-def number(value: Any, digits: int = 0, unit: str = "") -> str:
-    """Return `1,234.5 unit`, or `not measured`."""
+def number(value: Any, digits: int = 0) -> str:
+    """Return `1,234.5`, or `not measured`."""
     figure = known(value)
-    return NOT_MEASURED if figure is None else f"{figure:,.{digits}f}{unit}".replace("-", "−")
+    return NOT_MEASURED if figure is None else f"{figure:,.{digits}f}".replace("-", "−")
 
 
 def percent(value: Any, digits: int = 0) -> str:

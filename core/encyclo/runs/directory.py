@@ -21,6 +21,7 @@ from typing import Any
 from packaging.requirements import InvalidRequirement, Requirement
 
 from encyclo.errors import DamagedError, RunDirectoryError, StoreError
+from encyclo.runs.metrics import FILE as METRICS
 from encyclo.storage import checksums, files
 from encyclo.storage.ledger import Ledger, locked
 from encyclo.version import __version__
@@ -45,7 +46,7 @@ class Goals:
 
 @dataclass(frozen=True)
 class RunDirectory:
-    """A run directory that this process has locked."""
+    """A run directory and its record."""
 
     path: Path
     record: dict[str, Any]
@@ -213,7 +214,7 @@ def _raise_effort(out: Path, record: dict[str, Any], resolved: Mapping[str, Any]
     if asked == record["efforts"][-1]:
         return
     # In this order: a process killed in between leaves an unfinished run, which the same command raises again.
-    (out / "metrics.json").unlink(missing_ok=True)
+    (out / METRICS).unlink(missing_ok=True)
     record["efforts"].append(asked)
     record["config"] |= asked
     files.write_json(out / "run.json", checksums.sealed(record))

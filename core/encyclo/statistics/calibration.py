@@ -94,14 +94,14 @@ def accuracy_by_coverage(
     return found
 
 
-def conformal_threshold(strangeness: NDArray[np.floating], level: float) -> float:
-    """Return the threshold that a new strangeness does not exceed with probability at least `level`.
+def conformal_threshold(scores: NDArray[np.floating], level: float) -> float:
+    """Return the threshold that a new nonconformity score does not exceed with probability at least `level`.
 
     Split conformal prediction (Vovk et al., "Algorithmic Learning in a Random World", 2005): the
     ceil((n + 1) level)-th smallest of n calibration values; infinite if n is too small for `level`.
     """
-    place = int(np.ceil((len(strangeness) + 1) * level))
-    return float(np.sort(strangeness)[place - 1]) if place <= len(strangeness) else float("inf")
+    place = int(np.ceil((len(scores) + 1) * level))
+    return float(np.sort(scores)[place - 1]) if place <= len(scores) else float("inf")
 
 
 @dataclass(frozen=True)

@@ -81,8 +81,7 @@ class TrainingDistribution:
 
 def training_distribution(samples: SampleSet) -> TrainingDistribution:
     """Return the distribution of the training samples that mention their concept."""
-    rows = samples.rows(Split.TRAIN)
-    rows = rows[samples.named[rows]]
+    rows = samples.named_rows(Split.TRAIN)
     step = max(1, len(rows) // _STATISTICS_FROM)
     values = samples.read(rows[::step])
     std = values.std(axis=0)

@@ -100,7 +100,6 @@ class CommittedRows:
         # Readers that hold a whole part are dropped when others are wanted; those that read by row cost little.
         self._readers: OrderedDict[int, RowReader] = OrderedDict()
         self._limit = in_memory
-        self._whole = 0
         columns = []
         for index, commit in enumerate(self._commits):
             if commit.files:

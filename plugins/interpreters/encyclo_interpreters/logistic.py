@@ -19,7 +19,7 @@ from encyclo.errors import UsageError
 from encyclo.seeds import derive_seed
 from encyclo.types import Concept, Context, SampleSet, Split
 from encyclo_interpreters.provenance import check_shape, trained_on
-from encyclo_interpreters.sample_statistics import blocks, layer_statistics, standardised, training_means
+from encyclo_interpreters.sample_statistics import blocks, flattened, layer_statistics, training_means
 from encyclo_interpreters.saved_model import load_model, save_model
 
 MOST_CONCEPTS = 5_000
@@ -82,13 +82,6 @@ class LogisticInterpreter:
         save_model(folder, arrays, config)
 
 
-def flattened(
-    values: NDArray[np.float32], mean: NDArray[np.float32], std: NDArray[np.float32]
-) -> NDArray[np.float32]:
-    """Return samples standardised, with their layers concatenated: float32 [n, L * H]."""
-    return standardised(values, mean, std).reshape(len(values), mean.size)
-
-
 @hookimpl
 def train_interpreter(
     samples: SampleSet, concepts: Sequence[Concept], context: Context
@@ -106,8 +99,7 @@ def train_interpreter(
             f"The interpreter 'logistic' takes at most {MOST_CONCEPTS:,} concepts and this run has "
             f"{len(concepts):,}; remove it from `baselines`."
         )
-    rows = samples.rows(Split.TRAIN)
-    rows = rows[samples.named[rows]]
+    rows = samples.named_rows(Split.TRAIN)
     mean, std = layer_statistics(samples, rows)
     seed = derive_seed(context.seed, "logistic") % 2**32
     seen, weights, bias = _fit(samples, rows, mean, std, options, seed)

@@ -53,6 +53,13 @@ def standardised(
     return ((values - mean) / std).astype(np.float32, copy=False)
 
 
+def flattened(
+    values: NDArray[np.float32], mean: NDArray[np.float32], std: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Return samples standardised, with their layers concatenated: float32 [n, L * H]."""
+    return standardised(values, mean, std).reshape(len(values), mean.size)
+
+
 def training_means(
     samples: SampleSet, rows: NDArray[np.int64], concepts: int
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:

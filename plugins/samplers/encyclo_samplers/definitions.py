@@ -23,7 +23,8 @@ STOP_WORDS = frozenset(_STOP_WORDS.split())
 # WordNet's lexicographer files without a common subject.
 NO_SUBJECTS = ("all", "pert", "ppl", "tops")
 COMMON_LETTERS = 5
-"""Two words that share at least this many first letters count as related ("science", "scientific")."""
+"""Two words are related if they share all but two of the shorter one's letters from the start, and at least this
+many ("science", "scientific")."""
 
 
 def describe(concept: Concept, wanted: int, random: Random) -> list[Prompt]:

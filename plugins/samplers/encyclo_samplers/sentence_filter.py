@@ -13,15 +13,6 @@ from encyclo.types import Concept
 FEWEST_WORDS = 4
 ALIKE = 0.6
 """Two sentences are near-duplicates if they share this part of all their words, the mention's left aside."""
-REASONS = (
-    "no mention",
-    "unfinished",
-    "too short",
-    "markup",
-    "unbalanced quotes or brackets",
-    "loop",
-    "near-duplicate",
-)
 END = re.compile(r"[.!?]+[\"')]*(?=\s|$)")
 ABBREVIATION = re.compile(r"(?:^|[\s(\"])(?:Mr|Mrs|Ms|Dr|St|Prof|No|vs|etc|e\.g|i\.e|[A-Z])\.$")
 # Signs of code, links and tables; and the entries of the prompt's own dictionary.
@@ -58,7 +49,7 @@ def find_mention(text: str, concept: Concept) -> tuple[int, int] | None:
 
 
 def fault(text: str, concept: Concept, kept: Sequence[str]) -> str | None:
-    """Return why a generated sentence can't be kept beside those kept already, one of REASONS; or None."""
+    """Return why a generated sentence can't be kept beside those kept already; None if it can."""
     mention = find_mention(text, concept)
     if mention is None:
         return "no mention"

@@ -8,8 +8,6 @@ from typing import Protocol
 
 from encyclo.storage.checksums import list_files
 
-MOST_MEMBERS = 10_000_000
-
 
 class Tree(Protocol):
     """Files by relative name."""

@@ -27,8 +27,7 @@ HEAD = """
 import pluggy
 from pydantic import BaseModel
 from encyclo import hookimpl
-from encyclo.runs.open_run import batch_fault
-from encyclo.types import Concept, Samples
+from encyclo.types import Concept
 """
 CONCEPTS = """
 @hookimpl

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from rich.console import Console
 from rich.text import Text
 
+from encyclo.query.html import clip
 from encyclo.query.readings import Candidate, TokenReading
 from encyclo.text import printable
 
@@ -71,13 +72,9 @@ def _line(reading: TokenReading) -> str:
     """Return one line: the token, its reading (a dash if the reader abstains), the likeliest concepts."""
     likeliest = ", ".join(f"{printable(c.name)} {_share(c.confidence)}" for c in reading.concepts)
     sure = _share(reading.concepts[0].confidence) if reading.read else ""
-    read = _clip(printable(reading.read or "-"), 20)
-    return f"{_clip(printable(reading.token), 16):<16} {read:<20} {sure:>4}  {likeliest}"
+    read = clip(printable(reading.read or "-"), 20)
+    return f"{clip(printable(reading.token), 16):<16} {read:<20} {sure:>4}  {likeliest}"
 
 
 def _share(value: float | None) -> str:
     return "not measured" if value is None else f"{value:.0%}"
-
-
-def _clip(text: str, most: int) -> str:
-    return text if len(text) <= most else text[: most - 1] + "…"

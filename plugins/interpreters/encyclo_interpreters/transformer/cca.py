@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from encyclo_interpreters.sample_statistics import blocks, safe_deviation
+from encyclo_interpreters.sample_statistics import blocks, flattened, safe_deviation
 from encyclo_interpreters.transformer.training_data import TrainingData
 
 NAMED, DESCRIBED = 0, 1
@@ -87,21 +87,16 @@ def _scatters(
     data: TrainingData, described: NDArray[np.int64], centre: NDArray[np.float32], scale: NDArray[np.float32]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
     """Return three scatters, float32 [LH, LH]: of the described concepts' means, of descriptions, between both."""
-
-    def standardised(values: NDArray[np.float32], kind: int) -> NDArray[np.float32]:
-        flat: NDArray[np.float32] = ((values - centre[kind]) / scale[kind]).reshape(len(values), -1)
-        return flat
-
     size = scale[NAMED].size
     named_scatter, described_scatter, across = (np.zeros((size, size), np.float32) for _ in range(3))
     owner = data.samples.concept
     for block in blocks(described):
-        x = standardised(data.samples.read(block), DESCRIBED)
+        x = flattened(data.samples.read(block), centre[DESCRIBED], scale[DESCRIBED])
         described_scatter += x.T @ x
-        across += x.T @ standardised(data.means[owner[block]], NAMED)
+        across += x.T @ flattened(data.means[owner[block]], centre[NAMED], scale[NAMED])
     concepts = np.unique(owner[described]).astype(np.int64)
     for block in blocks(concepts):
-        y = standardised(data.means[block], NAMED)
+        y = flattened(data.means[block], centre[NAMED], scale[NAMED])
         named_scatter += y.T @ y
     named_scatter /= len(concepts)
     described_scatter /= len(described)

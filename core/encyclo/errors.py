@@ -11,7 +11,7 @@
     ├── StoreError               a store can't be written or read
     └── DamagedError             a file differs from what was committed
 
-A message is one sentence: what is wrong, where, what to do.
+`EncycloWarning` is for what can be read but not checked. A message is one sentence: what is wrong, where, what to do.
 """
 
 
@@ -57,3 +57,7 @@ class StoreError(EncycloError):
 
 class DamagedError(StoreError):
     """Data on disk differ from what was committed."""
+
+
+class EncycloWarning(UserWarning):
+    """Something can be read but not checked, such as a run of an earlier version."""

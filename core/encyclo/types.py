@@ -195,8 +195,9 @@ class Opening:
 class Model(Protocol):
     """A language model. Its description is there at once; weights are loaded on first use.
 
-    It may have `licence`, the terms of its weights as a text, which run.json records. A model that can write
-    text is a `TextGenerator` as well; samplers must work without one.
+    It may have `licence`, the terms of its weights as a text, which run.json records, and `model_sha256`, a hash
+    of all that it computes with: weights, configuration and tokenizer. A run goes on, and is read, only with the
+    same hashes. A model that can write text is a `TextGenerator` as well; samplers must work without one.
     """
 
     name: str

@@ -6,7 +6,10 @@ Each command has its own module, which adds it to `app`. `views` formats the out
 from __future__ import annotations
 
 import sys
-from typing import NoReturn
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NoReturn
 
 import typer
 
@@ -57,7 +60,8 @@ def run_command(arguments: list[str]) -> int:
     from encyclo.errors import EncycloError
 
     try:
-        result = app(args=arguments, standalone_mode=False)
+        with _plain_warnings():
+            result = app(args=arguments, standalone_mode=False)
         if result == INTERRUPTED:  # how typer hands on Ctrl-C
             raise KeyboardInterrupt
         return result if isinstance(result, int) else 0
@@ -81,3 +85,22 @@ def run_command(arguments: list[str]) -> int:
             file=sys.stderr,
         )
         return 1
+
+
+@contextmanager
+def _plain_warnings() -> Iterator[None]:
+    """Print each of encyclo's own warnings once, as one line on stderr."""
+    from encyclo.errors import EncycloWarning
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("default", EncycloWarning)
+        usual = warnings.showwarning
+
+        def show(message: Warning | str, category: type[Warning], *more: Any) -> None:
+            if issubclass(category, EncycloWarning):
+                print(f"encyclo: warning: {message}", file=sys.stderr)
+            else:
+                usual(message, category, *more)
+
+        warnings.showwarning = show
+        yield

@@ -22,6 +22,7 @@ convergence.json (null where nothing could be measured):
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -42,7 +43,8 @@ from encyclo.statistics.convergence import (
 )
 from encyclo.statistics.figures import Figures, LayerConvergence, LayerCurve
 from encyclo.statistics.signatures import estimate
-from encyclo.storage import files
+from encyclo.storage import checksums, run_files
+from encyclo.storage.ledger import locked
 from encyclo.storage.sample_rows import sample_set
 from encyclo.types import Progress, Prompt, SampleSet
 
@@ -85,9 +87,10 @@ def converge(path: Path, progress: Progress, device: str = "auto", older: bool =
 
     An unfinished run is measured on its committed samples. Without `older`, no model is loaded. The same run
     gives the same figures. Raises UsageError (or a subclass) if the older protocol needs concepts or weights
-    that have changed since the run, DamagedError for damaged samples.
+    that have changed since the run or if the run is in use, DamagedError for damaged samples.
     """
-    with open_run(path) as book:
+    finished = (path / checksums.SEAL).exists()  # an unfinished run may go on meanwhile
+    with locked(path) if finished else nullcontext(), open_run(path) as book:
         samples, seed = sample_set(book.source, book.layers), int(book.record["config"]["seed"])
         named = int(samples.named.sum())
         progress.stage(f"Comparing halves of {named:,} samples")
@@ -104,7 +107,8 @@ def converge(path: Path, progress: Progress, device: str = "auto", older: bool =
             curve=curve,
             older=older_protocol(book, samples, progress, device) if older and layers else None,
         )
-    files.write_json(path / FILE, found.as_json())
+        run_files.write_json(path, FILE, found.as_json())
+        run_files.settle(path)
     return found
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from encyclo.pipeline.judge import Judgement
 from encyclo.pipeline.natural_sentences import RungSamples
 from encyclo.pipeline.train import score
-from encyclo.runs.calibration_file import FILE, save_calibrator
+from encyclo.runs.calibration_file import save_calibrator
 from encyclo.runs.open_run import OpenRun
 from encyclo.statistics.confidence import (
     ENOUGH_SENTENCES,
@@ -35,7 +35,7 @@ def keep_calibrator(
     """
     calibrator = scores.calibrator or default_calibrator(interpreter, samples, sentences)
     if calibrator is not None:
-        save_calibrator(run.path / FILE, calibrator)
+        save_calibrator(run.path, calibrator)
 
 
 def default_calibrator(

@@ -16,7 +16,9 @@ from encyclo.pipeline.refine import Refinement
 from encyclo.runs.directory import check_usable, claimed
 from encyclo.runs.metrics import FILE, Metrics, read_metrics
 from encyclo.runs.open_run import OpenRun
+from encyclo.runs.reopen import check_model
 from encyclo.runs.session import Session
+from encyclo.storage.checksums import SEAL
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,8 @@ def run(session: Session, out: Path) -> Outcome:
     """Write the encyclopedia into `out`; resume if an earlier process stopped."""
     check_usable(out)
     with claimed(out, session.resolved(), session.provenance(), session.default_options()) as directory:
-        if (out / FILE).exists():
+        check_model(out, directory.record, session.model)
+        if (out / FILE).exists() and (out / SEAL).exists():
             return Outcome(out, directory.record, read_metrics(out), was_finished=True)
         opened = OpenRun.of(session, directory)
         refined = Refinement(opened)

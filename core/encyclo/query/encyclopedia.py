@@ -23,10 +23,15 @@ from encyclo.query.html import shown, table
 from encyclo.query.readings import Reading
 from encyclo.query.suggestions import nearest_names
 from encyclo.query.text_reader import TextReader, check_trained_for
-from encyclo.runs.calibration_file import FILE as CALIBRATION
 from encyclo.runs.calibration_file import load_calibrator
 from encyclo.runs.directory import read_record
-from encyclo.runs.reopen import reopen_concepts, reopen_interpreter, reopen_model, reopen_store
+from encyclo.runs.reopen import (
+    check_identity,
+    reopen_concepts,
+    reopen_interpreter,
+    reopen_model,
+    reopen_store,
+)
 from encyclo.schema import Book, ConceptTable, Part
 from encyclo.statistics.similarity import Similarity, likeliest
 from encyclo.storage import checksums
@@ -60,8 +65,9 @@ class Encyclopedia:
         plugins: Plugins,
         concepts: Sequence[str],
         book: Book | None,
+        seal: checksums.Seal | None = None,
     ) -> None:
-        self.path, self.record = path, record
+        self.path, self.record, self._seal = path, record, seal
         self._plugins, self._book = plugins, book
         self.source = source
         """All samples, by row."""
@@ -247,15 +253,15 @@ class Encyclopedia:
             found = reopen_model(self.path, self.record, progress or quiet, device, model)
             about = self.book.attributes
             check_trained_for(self.path, found, about.layers, about.pooling, about.weights_sha256)
+            check_identity(self.path, self.record, found)
             names = dict(zip(self.book.concepts.id, self.book.concepts.name, strict=True))
-            calibration = self.path / CALIBRATION
             self._readers[device, model] = TextReader(
                 interpreter,
                 [names.get(id, id) for id in interpreter.concepts],
                 found,
                 about.layer_index,
                 about.pooling,
-                load_calibrator(calibration) if calibration.exists() else None,
+                load_calibrator(self.path, self._seal),
             )
         return self._readers[device, model]
 
@@ -341,10 +347,10 @@ class Encyclopedia:
     def interpreter(self) -> Interpreter:
         """Return the run's interpreter, loaded on first use.
 
-        Raises DamagedError if its files were changed.
+        Raises DamagedError if its files were changed or are another run's.
         """
         if self._interpreter is None:
-            self._interpreter = reopen_interpreter(self.path, self.record, self._plugins)
+            self._interpreter = reopen_interpreter(self.path, self.record, self._plugins, self._seal)
         return self._interpreter
 
 
@@ -362,7 +368,8 @@ def open_run(path: Path | str) -> Encyclopedia:
         if (path / checksums.SEAL).exists():
             reader, rows = open_finished(store, path)
             check_owners(path, rows, len(reader.book.concepts))
-            return Encyclopedia(path, record, rows, plugins, reader.book.concepts.name, reader.book)
+            names = reader.book.concepts.name
+            return Encyclopedia(path, record, rows, plugins, names, reader.book, rows.seal)
         commits = [commit for commit in Ledger(path).ordered() if commit.rows]
         if not commits:
             raise StoreError(

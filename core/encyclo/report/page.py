@@ -13,7 +13,7 @@ from encyclo.report.wording import clip, moment
 from encyclo.runs.metrics import Metrics
 from encyclo.schema import Attributes, Book
 from encyclo.statistics.similarity import Similarity
-from encyclo.storage import files
+from encyclo.storage import run_files
 
 STATIC = 5000
 """If there are more entries than this, only the page's script lists them."""
@@ -28,7 +28,9 @@ def write_report(
     `details` (report/details.py) comes from the run's samples; without it, entries show only what the book
     holds. The same arguments give the same bytes.
     """
-    files.write_text(path, render("page.html.j2", _context(record, metrics, book, details)))
+    run_files.write_text(
+        path.parent, path.name, render("page.html.j2", _context(record, metrics, book, details))
+    )
 
 
 def _context(record: dict[str, Any], metrics: Metrics, book: Book, details: Details | None) -> dict[str, Any]:

@@ -7,20 +7,27 @@ from pathlib import Path
 from encyclo.query.encyclopedia import open_run
 from encyclo.report import details
 from encyclo.report.page import write_report
+from encyclo.runs.directory import read_record
 from encyclo.runs.metrics import Metrics, read_metrics
 from encyclo.runs.reopen import require_finished
+from encyclo.storage import run_files
+from encyclo.storage.ledger import locked
 from encyclo.types import Interpreter
 
 
 def report_run(path: Path, metrics: Metrics | None = None, interpreter: Interpreter | None = None) -> Path:
     """Write report.html into the run in `path`, whose encyclopedia is finished; return its path.
 
-    `metrics` and `interpreter` are read from the run if they are not given. Raises UsageError if the run is not
-    finished, StoreError or DamagedError if it can't be read.
+    `interpreter` is read from the run if it isn't given. Without `metrics`, the run is locked and they are read from
+    it. Raises UsageError if the run is not finished or in use, StoreError or DamagedError if it can't be read.
     """
     if metrics is None:
+        read_record(path)
         require_finished(path)
-        metrics = read_metrics(path)
+        with locked(path):
+            report_run(path, read_metrics(path), interpreter)
+            run_files.settle(path)
+        return path / "report.html"
     with open_run(path) as opened:
         reader = interpreter or opened.interpreter()
         seed = opened.record["config"]["seed"]

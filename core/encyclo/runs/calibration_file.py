@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,12 @@ from numpy.typing import NDArray
 
 from encyclo.errors import DamagedError
 from encyclo.statistics.confidence import Calibrator, TrainingDistribution
-from encyclo.storage import checksums, files
+from encyclo.storage import checksums, run_files
 
 FILE = "calibration.json"
 
 
-def save_calibrator(path: Path, calibrator: Calibrator) -> None:
+def save_calibrator(run: Path, calibrator: Calibrator) -> None:
     """Write the calibrator as JSON with its own sha256; the file is replaced atomically."""
     figures = asdict(calibrator)
     del figures["fitted_on"], figures["distribution"]
@@ -29,13 +30,21 @@ def save_calibrator(path: Path, calibrator: Calibrator) -> None:
         "mean": _packed(known.mean),
         "std": _packed(known.std),
     }
-    files.write_json(path, checksums.sealed(content))
+    run_files.write_json(run, FILE, checksums.sealed(content))
 
 
-def load_calibrator(path: Path) -> Calibrator:
-    """Read a calibrator that `save_calibrator` wrote. Raises DamagedError if the file was changed."""
+def load_calibrator(run: Path, seal: checksums.Seal | None = None) -> Calibrator | None:
+    """Read the calibrator that `save_calibrator` wrote; None if the run could not calibrate.
+
+    `seal` is the run's if it was read. Raises DamagedError if the file was changed or is another run's.
+    """
+    path = run / FILE
     try:
-        content = checksums.read_sealed(path)
+        data = path.read_bytes() if path.exists() else None
+        run_files.check(run, FILE, data, seal)
+        if data is None:
+            return None
+        content = checksums.unsealed(json.loads(data))
         values: dict[str, Any] = content["calibrator"]
         values["conformal"] = np.inf if values["conformal"] is None else values["conformal"]
         shape = tuple(content["shape"])

@@ -22,7 +22,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 
 from encyclo.errors import DamagedError, RunDirectoryError, StoreError
 from encyclo.runs.metrics import FILE as METRICS
-from encyclo.storage import checksums, files
+from encyclo.storage import checksums, files, run_files
 from encyclo.storage.ledger import Ledger, locked
 from encyclo.version import __version__
 
@@ -65,7 +65,7 @@ class RunDirectory:
     def note(self, key: str, value: Any) -> None:
         """Set `key` of run.json to `value`."""
         self.record[key] = value
-        files.write_json(self.path / "run.json", checksums.sealed(self.record))
+        write_record(self.path, self.record)
 
 
 def check_usable(out: Path) -> None:
@@ -108,6 +108,8 @@ def check_same(out: Path, resolved: Mapping[str, Any], defaults: Options = Mappi
         return
     there = read_record(out)["config"]
     here = json.loads(json.dumps(resolved))
+    if "model_sha256" not in there:  # a run of encyclo's first version
+        here.pop("model_sha256", None)
     for name, recorded in there.get("options", {}).items():
         there["options"][name] = {**defaults.get(name, {}), **recorded}
     if (name := _concept_source(there, here)) is not None:
@@ -165,11 +167,11 @@ def claimed(
             record = read_record(out)
             if (name := _concept_source(record["config"], resolved)) is not None:
                 record["config"]["options"][name] = resolved["options"][name]
-                files.write_json(out / "run.json", checksums.sealed(record))
+                write_record(out, record)
             _raise_effort(out, record, resolved)
         else:
             record = _new_record(resolved, provenance)
-            files.write_json(out / "run.json", checksums.sealed(record))
+            write_record(out, record)
         directory = RunDirectory(out, record)
         directory.ledger.create()
         directory.ledger.sweep()
@@ -188,6 +190,11 @@ def read_record(out: Path) -> dict[str, Any]:
     except ValueError as error:
         raise DamagedError(f"{path} can't be read: {error}.") from error
     return record
+
+
+def write_record(out: Path, record: Mapping[str, Any]) -> None:
+    """Write run.json, durably."""
+    run_files.write_json(out, run_files.RECORD, checksums.sealed(record))
 
 
 def _new_record(resolved: Mapping[str, Any], provenance: Mapping[str, Any]) -> dict[str, Any]:
@@ -217,7 +224,7 @@ def _raise_effort(out: Path, record: dict[str, Any], resolved: Mapping[str, Any]
     (out / METRICS).unlink(missing_ok=True)
     record["efforts"].append(asked)
     record["config"] |= asked
-    files.write_json(out / "run.json", checksums.sealed(record))
+    write_record(out, record)
 
 
 def _lower(there: Any, here: Any) -> bool:

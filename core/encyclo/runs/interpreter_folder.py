@@ -1,4 +1,7 @@
-"""The folder of a run's interpreter: the files that its plugin saved, and their sha256."""
+"""The folder of an interpreter: the files that its plugin saved, and their sha256.
+
+Each round keeps one. That of the run itself lies beside its seal, which lists its files.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,8 @@ from pathlib import Path, PurePosixPath
 
 from encyclo.errors import DamagedError
 from encyclo.plugins.manager import Plugins
-from encyclo.storage import files
+from encyclo.storage import files, run_files
+from encyclo.storage.checksums import Seal
 from encyclo.types import Context, Interpreter
 
 SUMS = "sha256.json"
@@ -24,19 +28,29 @@ def save_interpreter(plugins: Plugins, name: str, interpreter: Interpreter, fold
             if path.is_file()
         }
         files.write_json(fresh / SUMS, sums)
+        sums[SUMS] = files.sha256_of(fresh / SUMS)
+        own = {f"{folder.name}/{path}": sum_ for path, sum_ in sums.items()}
+        run_files.accept(folder.parent, own, folder.name)
 
 
-def load_interpreter(plugins: Plugins, name: str, folder: Path, context: Context) -> Interpreter:
-    """Load an interpreter that `save_interpreter` wrote. Raises DamagedError if a file was changed."""
-    check_sums(folder)
+def load_interpreter(
+    plugins: Plugins, name: str, folder: Path, context: Context, seal: Seal | None = None
+) -> Interpreter:
+    """Load an interpreter that `save_interpreter` wrote. Raises DamagedError as `check_sums` does."""
+    check_sums(folder, seal)
     interpreter: Interpreter = plugins.call("load_interpreter", name, folder=folder, context=context)
     return interpreter
 
 
-def check_sums(folder: Path) -> list[Path]:
-    """Compare a folder's files with their sha256; return their paths. Raises DamagedError naming a file."""
+def check_sums(folder: Path, seal: Seal | None = None) -> list[Path]:
+    """Compare a folder's files with their sha256, and these with the run's seal (pass it if it was read).
+
+    Returns the files' paths. Raises DamagedError naming a file that was changed or is another run's.
+    """
     try:
-        sums = dict(json.loads((folder / SUMS).read_text(encoding="utf-8")))
+        content = (folder / SUMS).read_bytes()
+        run_files.check(folder.parent, f"{folder.name}/{SUMS}", content, seal)
+        sums = dict(json.loads(content))
         names = [PurePosixPath(name) for name in sums]
     except (OSError, ValueError, TypeError) as error:
         raise DamagedError(f"{folder}/{SUMS} can't be read: {error}.") from error

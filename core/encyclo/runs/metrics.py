@@ -13,7 +13,7 @@ from pydantic import ConfigDict, Field, ValidationError
 
 from encyclo.errors import DamagedError
 from encyclo.statistics.figures import Accuracy, Calibration, Figure, Figures, LayerConvergence, Sureness
-from encyclo.storage import files
+from encyclo.storage import run_files
 
 FILE = "metrics.json"
 RUNGS = ("heldout_prompts", "natural", "described", "unseen", "adversarial")
@@ -104,14 +104,17 @@ class Metrics(Figures):
 
 def write_metrics(run: Path, metrics: Metrics) -> None:
     """Write metrics.json durably. It is a run's last file and marks it as finished."""
-    files.write_json(run / FILE, metrics.as_json())
+    run_files.write_json(run, FILE, metrics.as_json())
+    run_files.settle(run)
 
 
 def read_metrics(run: Path) -> Metrics:
-    """Read metrics.json. Raises DamagedError, saying what to do, if it can't be read."""
+    """Read metrics.json. Raises DamagedError, saying what to do, if it can't be read or isn't the run's."""
     path = run / FILE
     try:
-        return Metrics.model_validate_json(path.read_bytes())
+        content = path.read_bytes()
+        run_files.check(run, FILE, content)
+        return Metrics.model_validate_json(content)
     except (OSError, ValidationError) as error:
         reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
         raise DamagedError(

@@ -22,6 +22,8 @@ from encyclo.runs.session import (
     prepare,
 )
 from encyclo.schema import Schema
+from encyclo.storage import run_files
+from encyclo.storage.checksums import Seal
 from encyclo.types import Concept, Context, Interpreter, Model, Progress, Store
 
 
@@ -42,7 +44,7 @@ def reopen(path: Path, record: dict[str, Any], progress: Progress, device: str =
     """Return a run's session. Raises RunDirectoryError if the concepts or the model have changed."""
     session = prepare(recorded_config(record, device), progress, path)
     _check_concepts(path, record, session.concepts)
-    check_weights(path, record, session.model)
+    check_model(path, record, session.model)
     return session
 
 
@@ -74,23 +76,39 @@ def reopen_concepts(path: Path, record: dict[str, Any], plugins: Plugins) -> lis
 
 
 def reopen_interpreter(
-    path: Path, record: dict[str, Any], plugins: Plugins, device: str = "cpu"
+    path: Path, record: dict[str, Any], plugins: Plugins, seal: Seal | None = None
 ) -> Interpreter:
-    """Load the run's interpreter, with its options. Raises DamagedError if a file was changed."""
+    """Load the run's interpreter, with its options. Raises DamagedError if a file was changed or is another run's."""
     config = record["config"]
     name: str = config["interpreter"]
     options = plugins.options(name, config.get("options", {}).get(name, {}))
-    context = Context(config["seed"], device, options, plugin_folder(path, name))
-    return interpreter_folder.load_interpreter(plugins, name, path / "interpreter", context)
+    context = Context(config["seed"], "cpu", options, plugin_folder(path, name))
+    return interpreter_folder.load_interpreter(plugins, name, path / "interpreter", context, seal)
 
 
-def check_weights(path: Path, record: dict[str, Any], model: Model) -> None:
-    """Raise RunDirectoryError, naming both, if the model's weights are not the run's."""
+def check_model(path: Path, record: dict[str, Any], model: Model) -> None:
+    """Raise RunDirectoryError, naming both, if the model's weights, configuration or tokenizer are not the run's."""
     then = record["config"]["weights_sha256"]
     if model.weights_sha256 != then:
         raise RunDirectoryError(
             f"{path} was made with the model {record['config']['model']} (weights {then[:12]}), not "
             f"with {model.name} (weights {model.weights_sha256[:12]}); use the same, or run again in a new --out."
+        )
+    check_identity(path, record, model)
+
+
+def check_identity(path: Path, record: dict[str, Any], model: Model) -> None:
+    """Raise RunDirectoryError if a model with the run's weights has another configuration or tokenizer.
+
+    Warns if the run records the weights alone, as encyclo's first version did.
+    """
+    config = record["config"]
+    if "model_sha256" not in config:
+        run_files.warn_first_version(path)
+    elif config["model_sha256"] not in (None, getattr(model, "model_sha256", None)):
+        raise RunDirectoryError(
+            f"{path} was made with another configuration or tokenizer of the model {config['model']} than "
+            f"{model.name} has now; restore its config.json and tokenizer files, or run again in a new --out."
         )
 
 

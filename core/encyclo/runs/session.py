@@ -88,6 +88,7 @@ class Session:
             name: options.model_dump(mode="json") for name, options in self.options.items() if options
         }
         record["weights_sha256"] = self.model.weights_sha256
+        record["model_sha256"] = getattr(self.model, "model_sha256", None)
         record["concepts_sha256"] = concepts_hash(self.concepts)
         record["dtype"] = self.model.dtype
         record["device"] = self.model.device

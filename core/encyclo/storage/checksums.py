@@ -4,11 +4,12 @@ A JSON record carries `sha256`, over the canonical JSON of its other keys. Of ev
 the finished encyclopedia, the commit record or the seal (seal.json) says how long it is and what its bytes hash to,
 each byte once: a sha256 over all but the bulk (the byte ranges that hold activations), which is compared before any
 library parses a byte, and a crc32 of each sample's activations at each layer (`encyclo.crc`), compared when they
-are read.
+are read. The seal also names the run and lists its other files (`run_files`).
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -33,6 +34,8 @@ OWN_NAMES = frozenset(
     }
 )  # fmt: skip
 """What else stands in a run directory: no store may give its encyclopedia one of these names."""
+LISTED = ("run.json", "metrics.json", "calibration.json", "convergence.json", "report.html", "interpreter")
+"""What of it a seal lists: files, and the folder with all files in it (see `run_files`)."""
 BLOCK = 2**22
 Ranges = Sequence[tuple[int, int]]
 """Byte ranges (offset, length), rising, none touching another."""
@@ -131,9 +134,13 @@ def _hash_outside(path: Path, size: int, bulk: Ranges) -> str:
     return digest.hexdigest()
 
 
+Sums = tuple[str | None, ...]
+"""The sha256 that a file may have: two while it is replaced; None where it may be missing."""
+
+
 @dataclass(frozen=True)
 class Seal:
-    """What the finished encyclopedia must be."""
+    """What the finished encyclopedia, and what lies beside it, must be."""
 
     path: str
     """Its name in the run directory."""
@@ -141,12 +148,19 @@ class Seal:
     """What `describe` says of each of its files, by path relative to it."""
     crc: NDArray[np.uint32]
     """`crc.of` each sample's activations: [n, L]."""
+    run_id: str | None
+    """The run that it belongs to, as in run.json; None in a seal of encyclo's first version."""
+    run_files: Mapping[str, Sums] | None
+    """The run's other files by path (see `run_files`); None in a seal of encyclo's first version."""
 
 
-def write_seal(run: Path, path: Path, bulk: Mapping[str, Ranges], sums: NDArray[np.uint32]) -> None:
+def write_seal(
+    run: Path, run_id: str, path: Path, bulk: Mapping[str, Ranges], sums: NDArray[np.uint32]
+) -> None:
     """Write the seal of the encyclopedia `path`, directly in the run directory `run`.
 
-    Raises StoreError if the store put it elsewhere, under a name of the run's own, or nowhere.
+    What the seal before listed of the run's other files stays listed. Raises StoreError if the store put the
+    encyclopedia elsewhere, under a name of the run's own, or nowhere.
     """
     try:
         _check_name(path.name)
@@ -160,7 +174,26 @@ def write_seal(run: Path, path: Path, bulk: Mapping[str, Ranges], sums: NDArray[
         raise StoreError(
             f"The encyclopedia that the store wrote, {path}, can't be sealed: {error}."
         ) from error
-    record = {"path": path.name, "files": listed, "layers": sums.shape[1], "crc32": crc.pack(sums)}
+    before: Mapping[str, Sums] = {}
+    with contextlib.suppress(StoreError):  # there is none, or it is damaged
+        before = read_seal(run).run_files or {}
+    if (run / "run.json").exists():
+        before = {**before, "run.json": (files.sha256_of(run / "run.json"),)}
+    save_seal(run, Seal(path.name, listed, sums, run_id, before))
+
+
+def save_seal(run: Path, seal: Seal) -> None:
+    """Write a seal, durably."""
+    record = {
+        "run": seal.run_id,
+        "path": seal.path,
+        "files": seal.files,
+        "layers": seal.crc.shape[1],
+        "crc32": crc.pack(seal.crc),
+        "run_files": seal.run_files,
+    }
+    if seal.run_files is None:  # of the first version
+        del record["run"], record["run_files"]
     files.write_json(run / SEAL, sealed(record))
 
 
@@ -175,8 +208,9 @@ def read_seal(run: Path) -> Seal:
         _check_name(name)
         if not isinstance(record["files"], dict):
             raise ValueError("it lists no files")
-        return Seal(name, record["files"], crc.unpack(record["crc32"], record["layers"]))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        sums = crc.unpack(record["crc32"], record["layers"])
+        return Seal(name, record["files"], sums, record.get("run"), _read_listed(record.get("run_files")))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DamagedError(f"{path} can't be read ({error}); {_ADVICE}") from error
 
 
@@ -202,6 +236,17 @@ def seal_faults(run: Path, seal: Seal) -> Iterator[str]:
         found = fault(root / name if name else root, there.get(name), described)
         if found:
             yield found
+
+
+def _read_listed(given: Any) -> dict[str, Sums] | None:
+    """Return the run's files as a seal lists them. Raises ValueError for what can't be such a list."""
+    if given is None:
+        return None
+    for name, sums in given.items():
+        parts = name.split("/")
+        if parts[0] not in LISTED or ".." in parts or not all(isinstance(s, str | None) for s in sums):
+            raise ValueError(f"it lists the file {name!r:.80}")
+    return {name: tuple(sums) for name, sums in given.items()}
 
 
 _ADVICE = "`encyclo verify` says what can be recovered."

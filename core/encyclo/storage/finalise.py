@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from encyclo.schema import Book
-from encyclo.storage import checksums
+from encyclo.storage import checksums, run_files
 from encyclo.storage.ledger import Commit, Ledger, sums_of
 from encyclo.storage.sample_rows import CommittedRows, FinishedRows
 from encyclo.types import Reader, Store
@@ -26,7 +26,8 @@ def finalise(store: Store, run: Path, commits: Sequence[Commit], book: Book) -> 
     find_bulk: Callable[[], Mapping[str, checksums.Ranges]] | None = getattr(store, "bulk_ranges", None)
     layers = len(book.attributes.layers)
     sums = [np.empty((0, layers), np.uint32), *(sums_of(commit, layers) for commit in commits)]
-    checksums.write_seal(run, path, find_bulk() if find_bulk else {}, np.concatenate(sums))
+    bulk = find_bulk() if find_bulk else {}
+    checksums.write_seal(run, book.attributes.run_id, path, bulk, np.concatenate(sums))
     return path
 
 
@@ -42,8 +43,12 @@ def _check(store: Store, ledger: Ledger, commits: Sequence[Commit]) -> None:
 
 
 def open_finished(store: Store, run: Path) -> tuple[Reader, FinishedRows]:
-    """Open the run's encyclopedia after comparing it with its seal. Raises StoreError or DamagedError."""
+    """Open the run's encyclopedia after comparing it, and run.json, with the seal.
+
+    Raises StoreError or DamagedError.
+    """
     seal = checksums.check_opening(run)
+    run_files.check_record(run, seal)
     reader = store.open()
     try:
         return reader, FinishedRows(reader, seal, run / seal.path)

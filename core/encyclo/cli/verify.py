@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import json
+from typing import Annotated
+
+import typer
 
 from encyclo.cli import flags
 from encyclo.cli.app import app
 
 
 @app.command()
-def verify(directory: flags.RunFolder, as_json: flags.Json = False, debug: flags.Debug = False) -> int:
+def verify(
+    directory: flags.RunFolder,
+    seal: Annotated[
+        bool, typer.Option("--seal", help="Seal a run of the first version as it is, if nothing is wrong.")
+    ] = False,
+    as_json: flags.Json = False,
+    debug: flags.Debug = False,
+) -> int:
     """Check every checksum and invariant of a run; say what is wrong and what can be recovered."""
     from encyclo.maintenance.verify import verify as check
 
-    report = check(directory)
+    report = check(directory, seal)
     if as_json:
         print(json.dumps(report.json()))
         return int(bool(report.findings))

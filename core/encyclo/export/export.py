@@ -60,8 +60,7 @@ def export(
         interpreter = path / "interpreter"
         metadata = describe(book)
         metadata["control"] = {vector.file: vector.json() for vector in steering}
-        files.make_folder(out.parent)
-        with files.replacing_folder(out) as folder:
+        with files.new_folder(out) as folder:
             _write_vectors(folder / "vectors.safetensors", vectors, metadata)
             _copy_interpreter(interpreter, folder / "interpreter")
             write_csv(folder / "entries.csv", book.book.concepts)

@@ -4,78 +4,94 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from encyclo.errors import DamagedError, RunDirectoryError
+from encyclo.maintenance.file_checks import round_faults, run_file_faults
 from encyclo.plugins.manager import Plugins
 from encyclo.runs.directory import check_usable, read_record
-from encyclo.runs.metrics import FILE as METRICS
 from encyclo.runs.reopen import reopen_store
-from encyclo.storage import checksums, files
+from encyclo.storage import checksums, files, run_files
 from encyclo.storage.finalise import finalise, open_finished
-from encyclo.storage.ledger import Commit, Ledger, Unit, locked, read_committed, sums_of
+from encyclo.storage.ledger import Commit, Ledger, Unit, read_committed, sums_of
+from encyclo.storage.safe_read import copy_tree
 
-_REWRITTEN = {"run.json", "commits", "parts", METRICS, checksums.SEAL}
+_REWRITTEN = {"run.json", "commits", "parts", checksums.SEAL}
 
 
 def convert(source: Path, store_name: str, out: Path) -> Path:
     """Write the run `source` into the new directory `out` with the store `store_name`; return `out`.
 
-    Everything read is compared with its checksums. The copy's run.json names the new store, so the same command
-    with `--store` and `--out` can continue the copy. Raises RunDirectoryError, DamagedError or StoreError.
+    Everything read is compared with its checksums. `out` is written whole or not at all. Its run.json names the new
+    store, so the same command with `--store` and `--out` can continue the copy. Raises RunDirectoryError,
+    DamagedError or StoreError.
     """
     record, plugins = read_record(source), Plugins()
     plugins.require("store_activations", store_name)
+    _check_free(out)
+    for name, what in (*run_file_faults(source), *round_faults(source, record["run_id"])):
+        raise DamagedError(f"{source / name}: {what}; {checksums.ADVICE}.")
+    with files.new_folder(out) as folder:
+        _write(source, folder, _with_store(record, plugins, store_name), plugins)
+    return out
+
+
+def _with_store(record: Mapping[str, Any], plugins: Plugins, name: str) -> dict[str, Any]:
+    """Return run.json's content with the store `name`."""
+    loaded, named = plugins.load(name), dict(record.get("provenance", {}).get("plugins", {}))
+    named.pop(record["config"]["store"], None)
+    named[name] = f"{loaded.package} {loaded.version}"
+    provenance = {**record.get("provenance", {}), "plugins": named}
+    return {**record, "config": {**record["config"], "store": name}, "provenance": provenance}
+
+
+def _write(source: Path, out: Path, record: dict[str, Any], plugins: Plugins) -> None:
+    """Write the run `source` into the folder `out` with the store that `record` names."""
+    files.write_json(out / "run.json", checksums.sealed(record))
+    ledger, there = Ledger(out), Ledger(source)
+    ledger.create()
+    before, after = reopen_store(source, read_record(source), plugins), reopen_store(out, record, plugins)
+    copied = []
+    for commit in _ordered(source, there.ordered()):
+        if not commit.rows:  # a unit without samples has no part
+            ledger.commit(commit)
+            continue
+        if commit.files:
+            there.check_files(commit)
+        part = read_committed(before, commit)
+        unit = Unit(commit.unit, commit.stage, ())
+        copied.append(ledger.store(after, unit, part, commit.seconds, commit.tokens, commit.tokens_computed))
+    if not (source / checksums.SEAL).exists():
+        return
+    reader, rows = open_finished(before, source)
+    book = reader.book
+    reader.close()
+    config = {**json.loads(book.attributes.config), "store": record["config"]["store"]}
+    attributes = dataclasses.replace(book.attributes, config=json.dumps(config, sort_keys=True))
+    finalise(after, out, copied, dataclasses.replace(book, attributes=attributes))
+    for path in sorted(source.iterdir()):
+        if path.name not in {*_REWRITTEN, rows.seal.path} and not path.name.startswith("."):
+            copy_tree(path, out / path.name, within=source)
+    run_files.seal_as_it_is(out, record["run_id"])
+
+
+def _check_free(out: Path) -> None:
     check_usable(out)
     if (out / "run.json").exists():
         raise RunDirectoryError(f"--out {out} holds a run; choose an empty or a new directory.")
-    before = reopen_store(source, record, plugins)
-    was = record["config"]["store"]
-    changed = {**record, "config": {**record["config"], "store": store_name}}
-    loaded = plugins.load(store_name)
-    named = dict(record.get("provenance", {}).get("plugins", {}))
-    named.pop(was, None)
-    named[store_name] = f"{loaded.package} {loaded.version}"
-    changed["provenance"] = {**record.get("provenance", {}), "plugins": named}
-    files.make_folder(out)
-    with locked(out):
-        files.write_json(out / "run.json", checksums.sealed(changed))
-        ledger = Ledger(out)
-        ledger.create()
-        after = reopen_store(out, changed, plugins)
-        commits = _ordered(source, Ledger(source).ordered())
-        copied = []
-        for commit in commits:
-            if not commit.rows:  # a unit without samples has no part
-                ledger.commit(commit)
-                continue
-            if commit.files:
-                Ledger(source).check_files(commit)
-            part = read_committed(before, commit)
-            unit = Unit(commit.unit, commit.stage, ())
-            copied.append(
-                ledger.store(after, unit, part, commit.seconds, commit.tokens, commit.tokens_computed)
-            )
-        if not (source / checksums.SEAL).exists():
-            return out
-        reader, _ = open_finished(before, source)
-        book = reader.book
-        reader.close()
-        config = {**json.loads(book.attributes.config), "store": store_name}
-        attributes = dataclasses.replace(book.attributes, config=json.dumps(config, sort_keys=True))
-        finalise(after, out, copied, dataclasses.replace(book, attributes=attributes))
-        _copy_rest(source, out, checksums.read_seal(source).path)
-    return out
+    if out.exists() and any(out.iterdir()):
+        raise RunDirectoryError(f"--out {out} is not empty; choose an empty or a new directory.")
 
 
 def _ordered(source: Path, commits: list[Commit]) -> list[Commit]:
     """Return the commits in the order of their samples in the encyclopedia, found by their checksums."""
     if not (source / checksums.SEAL).exists():
         return commits
-    sums = checksums.read_seal(source).crc
+    sums = checksums.read_seal(source).samples.crc
     left = {c.unit: (c, sums_of(c, sums.shape[1])) for c in commits if c.rows}
     ordered: list[Commit] = [commit for commit in commits if not commit.rows]
     at = 0
@@ -91,18 +107,3 @@ def _ordered(source: Path, commits: list[Commit]) -> list[Commit]:
                 f"The encyclopedia in {source} does not hold the committed samples; run `encyclo verify` for details."
             )
     return ordered
-
-
-def _copy_rest(source: Path, out: Path, encyclopedia: str) -> None:
-    """Copy interpreter, report and plugins' folders; metrics.json, which marks the run as finished, last."""
-    for path in sorted(source.iterdir()):
-        if path.name in {*_REWRITTEN, encyclopedia} or path.name.startswith("."):
-            continue
-        if path.is_dir():
-            with files.replacing_folder(out / path.name) as folder:
-                shutil.copytree(path, folder, dirs_exist_ok=True)
-        else:
-            with files.replacing(out / path.name) as temporary:
-                shutil.copyfile(path, temporary)
-    if (source / METRICS).exists():
-        files.write_text(out / METRICS, (source / METRICS).read_text(encoding="utf-8"))

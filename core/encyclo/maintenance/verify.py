@@ -6,7 +6,9 @@ parts/          each file's sha256; the samples' checksum, and that of each one'
 encyclopedia    each file's sha256 against the seal, each sample's activations; its samples are the committed ones;
                 ids, counts, spans; signatures are the mean and variance of their samples; confidences; no
                 non-finite value
-interpreter/    each file's sha256
+other files     each file's sha256 against the seal: run.json, interpreter, calibration, figures, pages
+rounds/         each record's own checksum, the run that it names, its interpreter
+                and no temporary file that a killed process left
 """
 
 from __future__ import annotations
@@ -22,17 +24,17 @@ import numpy as np
 
 from encyclo import crc
 from encyclo.errors import EncycloError
+from encyclo.maintenance.file_checks import leftovers, message, round_faults, run_file_faults
 from encyclo.plugins.manager import Plugins
 from encyclo.runs.directory import read_record as read_run
-from encyclo.runs.interpreter_folder import check_sums
 from encyclo.runs.metrics import FILE as METRICS
-from encyclo.runs.metrics import read_metrics
 from encyclo.runs.reopen import reopen_store
 from encyclo.schema import Book, Part
 from encyclo.statistics.signatures import estimate_signatures
-from encyclo.storage import checksums, files
+from encyclo.storage import checksums, files, run_files
 from encyclo.storage.finalise import open_finished
-from encyclo.storage.ledger import Commit, Ledger, read_committed, read_record, sums_of
+from encyclo.storage.ledger import Commit, Ledger, locked, read_committed, read_record, sums_of
+from encyclo.storage.run_files import RECORD
 from encyclo.storage.sample_rows import FinishedRows, sample_set
 from encyclo.types import Signatures, Store
 
@@ -41,8 +43,21 @@ REDO = "delete {records} and run the same command again to redo only that unit"
 JOIN_AGAIN = (
     "the parts hold every sample: delete metrics.json and run the same command again to write it anew"
 )
-TRAIN_AGAIN = "delete metrics.json and run the same command again to train it anew from the samples"
 NOTHING = "restore it from a copy, or run the command again in a new --out"
+AGAIN = {
+    RECORD: NOTHING,
+    "interpreter": "delete metrics.json and run the same command again to train it anew from the samples",
+    "metrics.json": "delete it and run the same command again to write it anew",
+    "calibration.json": "delete it and run `encyclo evaluate` to write it again",
+    "convergence.json": "delete it, or run `encyclo converge` to write it again",
+    "report.html": "run `encyclo report` to write it again",
+}
+"""How to recover the files of a finished run."""
+ROUNDS_AGAIN = "delete the folder rounds and run the same command again: samples are kept"
+UNSEALED = "it is of encyclo's first version and doesn't list the run's files, so another run's would not be noticed"
+SEAL_IT = "`encyclo verify {run} --seal` seals the files as they are, if nothing else is wrong"
+LEFTOVER = "a killed process left it, or a running one is writing it"
+SWEEP = "the same `encyclo run` command removes it, and nothing reads it"
 
 
 @dataclass(frozen=True)
@@ -71,8 +86,11 @@ class Report:
         return {"ok": not self.findings, **asdict(self)}
 
 
-def verify(run: Path) -> Report:
-    """Check the run directory `run`. Raises RunDirectoryError if it is not a run."""
+def verify(run: Path, seal: bool = False) -> Report:
+    """Check the run directory `run`. Raises RunDirectoryError if it is not a run.
+
+    With `seal`, a run of encyclo's first version in which nothing is wrong is sealed as it is.
+    """
     report, plugins = Report(finished=(run / METRICS).exists()), Plugins()
     try:
         record = read_run(run)
@@ -80,7 +98,7 @@ def verify(run: Path) -> Report:
     except EncycloError as error:
         if not (run / "run.json").exists():
             raise
-        report.findings.append(Problem("run.json", _told(error), NOTHING))
+        report.findings.append(Problem("run.json", message(error), NOTHING))
         return report
     commits = _check_commits(run, report)
     records_whole = not report.findings
@@ -91,10 +109,20 @@ def verify(run: Path) -> Report:
     parts_whole = not report.findings
     report.units, report.samples = len(commits), sum(commit.rows for commit in commits)
     if report.finished:
-        recovery = JOIN_AGAIN if parts_whole else NOTHING
-        for what in _encyclopedia_problems(run, record, store, commits if records_whole else []):
-            report.findings.append(Problem("encyclopedia", what, recovery))
-        report.findings += _interpreter_problems(run)
+        others = list(_file_problems(run))
+        report.findings += others
+        if all(problem.where != RECORD for problem in others):  # else it is another run's encyclopedia
+            recovery = JOIN_AGAIN if parts_whole else NOTHING
+            for what in _encyclopedia_problems(run, record, store, commits if records_whole else []):
+                report.findings.append(Problem("encyclopedia", what, recovery))
+    for name, what in round_faults(run, record["run_id"]):
+        report.findings.append(Problem(name, what, ROUNDS_AGAIN))
+    report.findings += [Problem(name, LEFTOVER, SWEEP) for name in leftovers(run)]
+    if seal and all(problem.what == UNSEALED for problem in report.findings):
+        with locked(run):
+            if report.findings:
+                run_files.seal_as_it_is(run, record["run_id"])
+        report.findings.clear()
     return report
 
 
@@ -112,7 +140,7 @@ def _check_commits(run: Path, report: Report) -> list[Commit]:
         try:
             commits.append(read_record(path))
         except EncycloError as error:
-            report.findings.append(Problem(f"commits/{path.name}", _told(error), _redo(report, path.stem)))
+            report.findings.append(Problem(f"commits/{path.name}", message(error), _redo(report, path.stem)))
     return commits
 
 
@@ -127,7 +155,7 @@ def _part_problem(store: Store, ledger: Ledger, commit: Commit) -> str | None:
         if len(crc.differing(part.activations, sums_of(commit, part.activations.shape[1]))):
             return "its activations differ from the checksums of their rows"
     except EncycloError as error:
-        return _told(error)
+        return message(error)
     if (part.stage != commit.stage).any():
         return f"it has samples of a stage other than {commit.stage}"
     return sample_problem(part)
@@ -163,13 +191,13 @@ def _encyclopedia_problems(
             return  # its content can't be trusted, and a library might hang on it
         reader, rows = open_finished(store, run)
     except EncycloError as error:
-        yield _told(error)
+        yield message(error)
         return
     try:
         yield from _book_problems(reader.book, record)
         yield from _rows_problems(rows, reader.book, seal, commits)
     except EncycloError as error:
-        yield _told(error)
+        yield message(error)
     finally:
         reader.close()
 
@@ -204,8 +232,8 @@ def _rows_problems(
     rows: FinishedRows, book: Book, seal: checksums.Seal, commits: Sequence[Commit]
 ) -> Iterator[str]:
     columns, count = rows.columns, len(book.concepts)
-    committed = [sums_of(commit, seal.crc.shape[1]) for commit in commits]
-    if commits and _multiset(np.concatenate([seal.crc[:0], *committed])) != _multiset(seal.crc):
+    committed = [sums_of(commit, seal.samples.crc.shape[1]) for commit in commits]
+    if commits and _multiset(np.concatenate([seal.samples.crc[:0], *committed])) != _multiset(seal.samples.crc):
         yield "its samples are not those that were committed"
     if len(columns) and not 0 <= columns.concept.min() <= columns.concept.max() < count:
         yield "it has a sample whose concept is not in its table"
@@ -232,22 +260,17 @@ def _signature_problems(book: Book, expected: Signatures) -> Iterator[str]:
             yield f"the signature of {concept!r} is not its samples' {name} ({len(wrong)} such concepts)"
 
 
-def _interpreter_problems(run: Path) -> Iterator[Problem]:
+def _file_problems(run: Path) -> Iterator[Problem]:
+    """Yield what is wrong with a finished run's other files; nothing if its seal can't be read."""
     try:
-        check_sums(run / "interpreter")
-    except EncycloError as error:
-        yield Problem("interpreter", _told(error), TRAIN_AGAIN)
-    try:
-        read_metrics(run)
-    except EncycloError as error:
-        yield Problem(METRICS, _told(error), TRAIN_AGAIN.replace(" it ", " "))
+        if (run / checksums.SEAL).exists() and checksums.read_seal(run).run_files is None:
+            yield Problem(checksums.SEAL, UNSEALED, SEAL_IT.format(run=run))
+        for name, what in run_file_faults(run):
+            yield Problem(name, what, AGAIN[name.partition("/")[0]])
+    except EncycloError:
+        return
 
 
 def _multiset(sums: crc.Sums) -> list[int]:
     values: list[int] = np.sort(sums, axis=None).tolist()
     return values
-
-
-def _told(error: EncycloError) -> str:
-    """Return the error's message without its advice; the problem has its own."""
-    return str(error).split("; ")[0].rstrip(".")

@@ -41,7 +41,7 @@ class Refinement:
 
     def __init__(self, run: OpenRun) -> None:
         self.run, self.session = run, run.session
-        self.rounds = Rounds(run.path)
+        self.rounds = Rounds(run.path, run.directory.record["run_id"])
         self.natural = NaturalSentences(run)
         self.commits: list[Commit] = []
         self.results: list[Result] = []
@@ -129,7 +129,9 @@ class Refinement:
         """Return the latest round's judgement; load its interpreter if another process trained it."""
         if self._judged is None:
             last = len(self.results) - 1
-            self._judged = recall(self.run, self.commits, self.results[last], self.rounds.interpreter(last))
+            self._judged = recall(
+                self.run, self.commits, self.results[last], self.rounds.saved_interpreter(last)
+            )
         return self._judged
 
     def _needed(self, target: float) -> NDArray[np.float64]:

@@ -20,9 +20,10 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from encyclo.errors import DamagedError
+from encyclo.runs import round_files
 from encyclo.runs.metrics import StageFigures
 from encyclo.statistics.figures import Accuracy
-from encyclo.storage import checksums, files
+from encyclo.storage import files
 from encyclo.types import Scores
 
 T = TypeVar("T")
@@ -108,9 +109,10 @@ class ResultRecord(BaseModel):
 
 
 class Rounds:
-    """The rounds of one run directory."""
+    """The rounds of the run `run_id` in the directory `run`."""
 
-    def __init__(self, run: Path) -> None:
+    def __init__(self, run: Path, run_id: str) -> None:
+        self.run, self.run_id = run, run_id
         self.folder = run / "rounds"
 
     def plan(self, index: int) -> Plan | None:
@@ -121,11 +123,15 @@ class Rounds:
         """Record a plan."""
         folder = self.folder / str(index)
         files.make_folder(folder)
-        files.create_json(folder / "plan.json", checksums.sealed(asdict(plan)))
+        round_files.write(folder / "plan.json", self.run_id, asdict(plan))
 
     def interpreter(self, index: int) -> Path:
         """Return the folder of the round's interpreter."""
         return self.folder / str(index) / "interpreter"
+
+    def saved_interpreter(self, index: int) -> Path:
+        """Return the folder of the interpreter of a finished round. Raises DamagedError if it isn't the round's."""
+        return round_files.interpreter(self.run, self.folder / str(index))
 
     def result(self, index: int) -> Result | None:
         """Return the result of a round, None if the round is not finished. Raises DamagedError."""
@@ -135,20 +141,17 @@ class Rounds:
     def end(self, index: int, result: Result) -> None:
         """Record a result; its interpreter must be in place."""
         content = ResultRecord.of(result).model_dump(mode="json", exclude_unset=True)
-        files.create_json(self.folder / str(index) / "result.json", checksums.sealed(content))
+        round_files.write(self.folder / str(index) / "result.json", self.run_id, content)
 
     def _read(self, index: int, name: str, kind: TypeAdapter[T]) -> T | None:
         path = self.folder / str(index) / name
         if not path.exists():
             return None
         try:
-            return kind.validate_python(checksums.read_sealed(path))
-        except ValueError as error:
-            reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
-            raise DamagedError(
-                f"{path} can't be read ({reason}); delete the folder {self.folder} and run the same command "
-                "again: samples are kept, and only the rounds are decided anew."
-            ) from error
+            return kind.validate_python(round_files.read(self.run, path, self.run_id))
+        except ValidationError as error:
+            reason = error.errors()[0]["msg"]
+            raise DamagedError(f"{path} can't be read: {reason}; {round_files.advice(self.run)}.") from error
 
 
 def _nulls(values: NDArray[np.float32]) -> list[float | None]:

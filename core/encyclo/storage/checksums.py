@@ -139,6 +139,18 @@ Sums = tuple[str | None, ...]
 
 
 @dataclass(frozen=True)
+class SampleSums:
+    """What the encyclopedia's samples must be: n samples, L layers."""
+
+    crc: NDArray[np.uint32]
+    """`crc.of` each sample's activations: [n, L]."""
+    columns: str
+    """`Columns.checksum` of all of them; like `prompts` empty or None in a seal of encyclo's first version."""
+    prompts: NDArray[np.uint32] | None
+    """`crc.of_texts` of their prompts: [n]."""
+
+
+@dataclass(frozen=True)
 class Seal:
     """What the finished encyclopedia, and what lies beside it, must be."""
 
@@ -146,17 +158,14 @@ class Seal:
     """Its name in the run directory."""
     files: Mapping[str, Mapping[str, Any]]
     """What `describe` says of each of its files, by path relative to it."""
-    crc: NDArray[np.uint32]
-    """`crc.of` each sample's activations: [n, L]."""
+    samples: SampleSums
     run_id: str | None
     """The run that it belongs to, as in run.json; None in a seal of encyclo's first version."""
     run_files: Mapping[str, Sums] | None
     """The run's other files by path (see `run_files`); None in a seal of encyclo's first version."""
 
 
-def write_seal(
-    run: Path, run_id: str, path: Path, bulk: Mapping[str, Ranges], sums: NDArray[np.uint32]
-) -> None:
+def write_seal(run: Path, run_id: str, path: Path, bulk: Mapping[str, Ranges], sums: SampleSums) -> None:
     """Write the seal of the encyclopedia `path`, directly in the run directory `run`.
 
     What the seal before listed of the run's other files stays listed. Raises StoreError if the store put the
@@ -184,16 +193,17 @@ def write_seal(
 
 def save_seal(run: Path, seal: Seal) -> None:
     """Write a seal, durably."""
+    samples = seal.samples
     record = {
         "run": seal.run_id,
         "path": seal.path,
         "files": seal.files,
-        "layers": seal.crc.shape[1],
-        "crc32": crc.pack(seal.crc),
+        "layers": samples.crc.shape[1],
+        "crc32": crc.pack(samples.crc),
+        "columns": samples.columns,
+        "prompts": None if samples.prompts is None else crc.pack(samples.prompts),
         "run_files": seal.run_files,
     }
-    if seal.run_files is None:  # of the first version
-        del record["run"], record["run_files"]
     files.write_json(run / SEAL, sealed(record))
 
 
@@ -208,17 +218,20 @@ def read_seal(run: Path) -> Seal:
         _check_name(name)
         if not isinstance(record["files"], dict):
             raise ValueError("it lists no files")
-        sums = crc.unpack(record["crc32"], record["layers"])
-        return Seal(name, record["files"], sums, record.get("run"), _read_listed(record.get("run_files")))
+        return Seal(
+            name, record["files"], _read_sums(record), record.get("run"), _read_listed(record.get("run_files"))
+        )
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DamagedError(f"{path} can't be read ({error}); {_ADVICE}") from error
+        raise DamagedError(f"{path} can't be read ({error}); {ADVICE}.") from error
 
 
 def check_opening(run: Path) -> Seal:
     """Check all of the finished encyclopedia but its bulk, before anything is parsed. Raises DamagedError."""
     seal = read_seal(run)
     for found in seal_faults(run, seal):
-        raise DamagedError(f"{found}; {_ADVICE}")
+        # A process that was killed while it replaced the encyclopedia leaves the seal of the old one.
+        finished = (run / "metrics.json").exists()
+        raise DamagedError(f"{found}; {ADVICE if finished else 'run the same command again to finish the run'}.")
     return seal
 
 
@@ -238,6 +251,16 @@ def seal_faults(run: Path, seal: Seal) -> Iterator[str]:
             yield found
 
 
+def _read_sums(record: Mapping[str, Any]) -> SampleSums:
+    """Return what a seal says of samples. Raises ValueError, KeyError or TypeError."""
+    sums, prompts = crc.unpack(record["crc32"], record["layers"]), None
+    if record.get("prompts") is not None:
+        prompts = crc.unpack(record["prompts"], 1)[:, 0]
+        if len(prompts) != len(sums):
+            raise ValueError(f"it has {len(prompts)} checksums of prompts and {len(sums)} of samples")
+    return SampleSums(sums, str(record.get("columns", "")), prompts)
+
+
 def _read_listed(given: Any) -> dict[str, Sums] | None:
     """Return the run's files as a seal lists them. Raises ValueError for what can't be such a list."""
     if given is None:
@@ -249,7 +272,7 @@ def _read_listed(given: Any) -> dict[str, Sums] | None:
     return {name: tuple(sums) for name, sums in given.items()}
 
 
-_ADVICE = "`encyclo verify` says what can be recovered."
+ADVICE = "`encyclo verify` says what can be recovered"
 
 
 def _check_name(name: str) -> None:

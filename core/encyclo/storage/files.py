@@ -20,6 +20,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from encyclo.errors import StoreError
 
 TEMPORARY = ".tmp-"
@@ -159,6 +161,37 @@ def replacing_folder(target: Path) -> Iterator[Path]:
             _disk.replace(target, old)
         _disk.replace(temporary, target)
         _disk.sync_folder(target.parent)
+
+
+@contextmanager
+def new_folder(target: Path) -> Iterator[Path]:
+    """Give a new, empty folder beside `target`; with what was written there it becomes `target`, durably.
+
+    Its name depends on `target` alone, so the next call removes what a killed process left. Raises StoreError if
+    `target` is there and not an empty folder, if another process writes it, or if the disk refuses.
+    """
+    make_folder(target.parent)
+    temporary = target.with_name(f"{TEMPORARY}{target.name}")
+    lock = FileLock(temporary.with_name(f"{temporary.name}.lock"))
+    with _told(target):
+        try:
+            lock.acquire(blocking=False)
+        except Timeout as error:
+            raise StoreError(f"Another process is writing {target}; wait for its end.") from error
+        try:
+            _disk.remove(temporary)
+            with _removed(temporary):
+                _disk.begin(temporary)
+                _disk.make_folder(temporary)
+                yield temporary
+                _disk.written(temporary)
+                sync_tree(temporary)
+                _disk.replace(temporary, target)
+                _disk.sync_folder(target.parent)
+        finally:
+            with contextlib.suppress(OSError):
+                _disk.remove(Path(lock.lock_file))
+            lock.release()
 
 
 def write_text(target: Path, text: str) -> None:

@@ -68,6 +68,10 @@ class Commit:
     """What `checksums.describe` says of each of the part's files, by its path below parts/."""
     crc32: str = ""
     """Of each row's activations at each layer, as `crc.pack` writes them."""
+    columns: str = ""
+    """`Columns.checksum` of the part; like `prompts` empty in a record of encyclo's first version."""
+    prompts: str = ""
+    """`crc.of_texts` of the part's prompts, as `crc.pack` writes it."""
 
     @classmethod
     def of_nothing(cls, unit: Unit) -> Commit:
@@ -118,7 +122,8 @@ class Ledger:
         sums = crc.of(part.activations)
         commit = Commit(
             unit.id, unit.stage, name, len(part), part.checksum(sums), attempt, seconds, tokens, computed,
-            self.describe_part(name, bulk), crc.pack(sums),
+            self.describe_part(name, bulk), crc.pack(sums), part.columns().checksum(),
+            crc.pack(crc.of_texts(part.prompt)),
         )  # fmt: skip
         return commit if self.commit(commit) else self.commits()[unit.id]
 
@@ -173,15 +178,17 @@ class Ledger:
             self.sweep()
 
     def sweep(self) -> None:
-        """Remove what attempts that never committed left behind. Only for the holder of the run's lock."""
+        """Remove what killed processes left: parts that were never committed, temporary files in all of the run.
+
+        Only for the holder of the run's lock.
+        """
         kept = {commit.part for commit in self.commits().values()}
         for path in self.parts_folder.iterdir():
             if path.name.split(".")[0] in kept and not path.name.startswith(files.TEMPORARY):
                 continue
             _remove(path)
-        for folder in (self.commits_folder, self.commits_folder.parent):
-            for path in folder.glob(f"{files.TEMPORARY}*"):
-                _remove(path)
+        for path in list(self.commits_folder.parent.rglob(f"{files.TEMPORARY}*")):
+            _remove(path)
 
 
 def read_record(path: Path) -> Commit:
@@ -203,7 +210,7 @@ def _remove(path: Path) -> None:
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
-        path.unlink()
+        path.unlink(missing_ok=True)
 
 
 def _redo(commit: Commit) -> str:
@@ -226,8 +233,17 @@ def read_committed(store: Store, commit: Commit) -> Part:
 
 def sums_of(commit: Commit, layers: int) -> crc.Sums:
     """Return the crc32 of each committed row's activations at each of `layers` layers. Raises DamagedError."""
+    return _unpacked(commit, commit.crc32, layers)
+
+
+def prompt_sums(commit: Commit) -> crc.Sums | None:
+    """Return the crc32 of each committed row's prompt, None if they weren't recorded. Raises DamagedError."""
+    return _unpacked(commit, commit.prompts, 1)[:, 0] if commit.prompts else None
+
+
+def _unpacked(commit: Commit, text: str, layers: int) -> crc.Sums:
     try:
-        sums = crc.unpack(commit.crc32, layers)
+        sums = crc.unpack(text, layers)
         if len(sums) != commit.rows:
             raise ValueError(f"it has checksums of {len(sums)} rows")
     except ValueError as error:
@@ -237,11 +253,9 @@ def sums_of(commit: Commit, layers: int) -> crc.Sums:
     return sums
 
 
-def refuse_part(commit: Commit) -> DamagedError:
-    """Return the error that says that a part's activations are not those that were committed."""
-    return DamagedError(
-        f"The activations of part {commit.part} differ from what was committed; {_redo(commit)}"
-    )
+def refuse_part(commit: Commit, what: str = "activations") -> DamagedError:
+    """Return the error that says that something of a part is not what was committed."""
+    return DamagedError(f"The {what} of part {commit.part} differ from what was committed; {_redo(commit)}")
 
 
 @contextmanager

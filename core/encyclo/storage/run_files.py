@@ -73,7 +73,7 @@ def check(run: Path, name: str, content: bytes | None, seal: Seal | None = None)
         warn_first_version(run)
     elif not _is_listed(seal, name, content):
         fault = _fault(name, content, seal)
-        raise DamagedError(f"{run / name} {fault}; `encyclo verify` says what can be recovered.")
+        raise DamagedError(f"{run / name}: {fault}; {checksums.ADVICE}.")
 
 
 def check_record(run: Path, seal: Seal) -> None:
@@ -101,6 +101,12 @@ def list_all(run: Path) -> dict[str, tuple[str, ...]]:
     """Return what a seal lists of the files that are there. Raises ValueError for a link."""
     names = [name for root in LISTED if (run / root).exists() for name in _names(run, root)]
     return {name: (files.sha256_of(run / name),) for name in names}
+
+
+def seal_as_it_is(run: Path, run_id: str) -> None:
+    """List the files that are there in the seal of a run of encyclo's first version. Only for the lock's holder."""
+    seal = checksums.read_seal(run)
+    checksums.save_seal(run, dataclasses.replace(seal, run_id=run_id, run_files=list_all(run)))
 
 
 def warn_first_version(run: Path) -> None:
@@ -142,10 +148,10 @@ def _is_listed(seal: Seal, name: str, content: bytes | None) -> bool:
 
 def _fault(name: str, found: object, seal: Seal) -> str:
     if found is None:
-        return "is missing"
+        return "it is missing"
     if name not in (seal.run_files or {}):
-        return "is not the run's: seal.json doesn't list it"
-    return "is not what the run wrote: it was changed, or it is another run's"
+        return "it is not the run's, since seal.json doesn't list it"
+    return "it is not what the run wrote, since it was changed or is another run's"
 
 
 def _names(run: Path, root: str) -> list[str]:

@@ -22,7 +22,7 @@ from encyclo import crc, half_precision
 from encyclo.errors import DamagedError
 from encyclo.schema import Columns, Part
 from encyclo.storage import checksums
-from encyclo.storage.ledger import Commit, Ledger, read_committed, refuse_part, sums_of
+from encyclo.storage.ledger import Commit, Ledger, prompt_sums, read_committed, refuse_part, sums_of
 from encyclo.types import Reader, RowReader, SampleSet, Split, Store
 
 IN_MEMORY_BYTES = 2**28
@@ -110,9 +110,12 @@ class CommittedRows:
                     f"Part {commit.part} has {len(columns[-1])} rows, not the {commit.rows} committed; "
                     f"delete commits/{commit.unit}.json and run the same command again to redo it."
                 )
+            if commit.columns and columns[-1].checksum() != commit.columns:
+                raise refuse_part(commit, "columns")
         self.columns = Columns.join(columns)
         layers = self._reader(0).activations(np.empty(0, np.int64)).shape[1]
         self._sums = [sums_of(commit, layers) for commit in self._commits]
+        self._prompts = [prompt_sums(commit) for commit in self._commits]
         # A small run is as fast as if there were no store.
         self._held: NDArray[np.float16] | None = None
         if len(self.columns) and len(self.columns) * self._row_bytes() <= in_memory:
@@ -131,6 +134,10 @@ class CommittedRows:
         for index, local, _ in self._split(rows[order]):
             pieces.append(self._reader(index).samples(local))
             self._check(index, local, pieces[-1].activations)
+            rows_of_all = local + self._starts[index]
+            wrong = differs(pieces[-1], self.columns, rows_of_all, self._prompts[index], local)
+            if wrong:
+                raise refuse_part(self._commits[index], wrong)
         if not pieces:
             return self._reader(0).samples(np.empty(0, np.int64))
         return Part.join(pieces).take(np.argsort(order, kind="stable"))
@@ -211,11 +218,13 @@ class FinishedRows:
         by_row = hasattr(reader, "columns") and hasattr(reader, "activations")
         self._by_row: RowReader = reader if by_row else WholePart(reader.samples(slice(None)))  # type: ignore[assignment]
         self.columns = self._by_row.columns()
-        if len(self.columns) != len(seal.crc):
+        if len(self.columns) != len(seal.samples.crc):
             raise DamagedError(
-                f"{path} has {len(self.columns):,} samples, not the {len(seal.crc):,} that were written; "
+                f"{path} has {len(self.columns):,} samples, not the {len(seal.samples.crc):,} that were written; "
                 "`encyclo verify` says what can be recovered."
             )
+        if seal.samples.columns and self.columns.checksum() != seal.samples.columns:
+            raise self._refused("columns of samples")
 
     def halves(self, rows: NDArray[np.int64], layers: Sequence[int] | None = None) -> NDArray[np.float16]:
         """Return activations as stored, float16 [k, len(layers), H], in the rows' order. Raises DamagedError."""
@@ -235,6 +244,8 @@ class FinishedRows:
         order = np.argsort(rows, kind="stable")
         part = self._by_row.samples(rows[order])
         self._check(rows[order], part.activations)
+        if wrong := differs(part, self.columns, rows[order], self.seal.samples.prompts, rows[order]):
+            raise self._refused(wrong)
         return part if (np.diff(order) == 1).all() else part.take(np.argsort(order, kind="stable"))
 
     def close(self) -> None:
@@ -244,12 +255,34 @@ class FinishedRows:
     def _check(
         self, rows: NDArray[np.int64], activations: NDArray[np.float16], layers: Sequence[int] | None = None
     ) -> None:
-        wrong = crc.differing(activations, _some(self.seal.crc, rows, layers))
+        wrong = crc.differing(activations, _some(self.seal.samples.crc, rows, layers))
         if len(wrong):
-            raise DamagedError(
-                f"The activations of sample {int(rows[wrong[0]])} in {self._path} differ from what was written; "
-                "`encyclo verify` says what can be recovered."
-            )
+            raise self._refused(f"activations of sample {int(rows[wrong[0]])}")
+
+    def _refused(self, what: str) -> DamagedError:
+        return DamagedError(
+            f"The {what} in {self._path} differ from what was written; `encyclo verify` says what can be recovered."
+        )
+
+
+def differs(
+    part: Part,
+    columns: Columns,
+    rows: NDArray[np.int64],
+    prompts: crc.Sums | None,
+    places: NDArray[np.int64],
+) -> str | None:
+    """Return which columns of samples are not the `rows` of `columns`, or not the `places` of `prompts`; or None."""
+    own = part.columns()
+    same = own.family == [columns.family[row] for row in rows.tolist()] and all(
+        np.array_equal(getattr(own, name), getattr(columns, name)[rows], equal_nan=name == "scale")
+        for name in ("scale", "concept", "stage", "span")
+    )
+    if not same:
+        return "columns of samples"
+    if prompts is not None and not np.array_equal(crc.of_texts(part.prompt), prompts[places]):
+        return "prompts"
+    return None
 
 
 def _rises(rows: NDArray[np.int64]) -> bool:

@@ -14,7 +14,7 @@ from encyclo.storage import files, run_files
 from encyclo.storage.checksums import Seal
 from encyclo.types import Context, Interpreter
 
-SUMS = "sha256.json"
+FOLDER, SUMS = "interpreter", "sha256.json"
 
 
 def save_interpreter(plugins: Plugins, name: str, interpreter: Interpreter, folder: Path) -> None:

@@ -58,7 +58,13 @@ def unsealed(record: Any) -> dict[str, Any]:
     return content
 
 
-def read_sealed(path: Path) -> dict[str, Any]:
+def read_sealed(path: Path, at_most=0, within=None, advice="") -> dict[str, Any]:
+    try:
+        return _read_sealed(path)
+    except ValueError as error:
+        if within is None: raise
+        raise DamagedError(f"{path} can't be read: {error}; {advice}.") from error
+def _read_sealed(path: Path) -> dict[str, Any]:
     """Read a sealed JSON file. Raises ValueError saying what is wrong with it."""
     try:
         return unsealed(json.loads(path.read_text(encoding="utf-8")))

@@ -197,3 +197,15 @@ def _check_encodable(value: Any) -> None:
     except UnicodeEncodeError as problem:
         stray = ord(problem.object[problem.start])
         raise ValueError(f"it holds U+{stray:04X}, half of a character") from problem
+
+def copy_tree(source: Path, target: Path, *, within: Path) -> None:
+    waiting = [(source, target)]
+    while waiting:
+        path, copy = waiting.pop()
+        if path.is_dir() and not path.is_symlink():
+            copy.mkdir(exist_ok=True)
+            waiting += [(entry, copy / entry.name) for entry in path.iterdir()]
+            continue
+        with open_file(path, within=within) as file, copy.open("xb") as written:
+            import shutil
+            shutil.copyfileobj(file, written)

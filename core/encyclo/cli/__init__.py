@@ -93,14 +93,15 @@ def _plain_warnings() -> Iterator[None]:
     from encyclo.errors import EncycloWarning
 
     with warnings.catch_warnings():
-        warnings.simplefilter("default", EncycloWarning)
-        usual = warnings.showwarning
+        warnings.simplefilter("always", EncycloWarning)
+        usual, shown = warnings.showwarning, set[str]()
 
         def show(message: Warning | str, category: type[Warning], *more: Any) -> None:
-            if issubclass(category, EncycloWarning):
-                print(f"encyclo: warning: {message}", file=sys.stderr)
-            else:
+            if not issubclass(category, EncycloWarning):
                 usual(message, category, *more)
+            elif str(message) not in shown:
+                shown.add(str(message))
+                print(f"Warning: {message}", file=sys.stderr)
 
         warnings.showwarning = show
         yield

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from encyclo.errors import EncycloError, EncycloWarning
+from encyclo.errors import EncycloError
 from encyclo.runs import calibration_file, metrics, round_files
 from encyclo.runs.interpreter_folder import FOLDER, check_sums
 from encyclo.storage import checksums, files, run_files
@@ -31,23 +30,26 @@ def run_file_faults(run: Path) -> Iterator[tuple[str, str]]:
     }
     for name, check in checks.items():
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", EncycloWarning)
-                check()
+            check()
         except EncycloError as error:
-            yield name, message(error).removeprefix(f"{run / name} ")
+            yield name, _without_path(error, run / name)
 
 
 def round_faults(run: Path, run_id: str) -> Iterator[tuple[str, str]]:
     """Yield each record of a round that was changed or is another run's: its path, and what is wrong."""
     for name, error in round_files.problems(run, run_id):
-        yield name, message(error).removeprefix(f"{run / name} ")
+        yield name, _without_path(error, run / name)
 
 
 def leftovers(run: Path) -> list[str]:
     """Return the temporary files and folders in the run directory, by their paths in it."""
     found = sorted(path.relative_to(run).as_posix() for path in run.rglob(f"{files.TEMPORARY}*"))
     return [name for name in found if f"/{files.TEMPORARY}" not in f"/{name.rpartition('/')[0]}"]
+
+
+def _without_path(error: EncycloError, path: Path) -> str:
+    text, start = message(error), f"{path} "
+    return f"it {text.removeprefix(start)}" if text.startswith(start) else text
 
 
 def message(error: EncycloError) -> str:

@@ -14,6 +14,7 @@ rounds/         each record's own checksum, the run that it names, its interpret
 from __future__ import annotations
 
 import json
+import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -23,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from encyclo import crc
-from encyclo.errors import EncycloError
+from encyclo.errors import EncycloError, EncycloWarning
 from encyclo.maintenance.file_checks import leftovers, message, round_faults, run_file_faults
 from encyclo.plugins.manager import Plugins
 from encyclo.runs.directory import read_record as read_run
@@ -91,6 +92,12 @@ def verify(run: Path, seal: bool = False) -> Report:
 
     With `seal`, a run of encyclo's first version in which nothing is wrong is sealed as it is.
     """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", EncycloWarning)  # what they say is among the findings
+        return _verify(run, seal)
+
+
+def _verify(run: Path, seal: bool) -> Report:
     report, plugins = Report(finished=(run / METRICS).exists()), Plugins()
     try:
         record = read_run(run)
@@ -108,15 +115,15 @@ def verify(run: Path, seal: bool = False) -> Report:
             report.findings.append(Problem(f"part {commit.part}", problem, _redo(report, commit.unit)))
     parts_whole = not report.findings
     report.units, report.samples = len(commits), sum(commit.rows for commit in commits)
-    if report.finished:
-        others = list(_file_problems(run))
-        report.findings += others
-        if all(problem.where != RECORD for problem in others):  # else it is another run's encyclopedia
+    others = list(_file_problems(run)) if report.finished else []
+    report.findings += others
+    if all(problem.where != RECORD for problem in others):  # else encyclopedia and rounds are another run's
+        if report.finished:
             recovery = JOIN_AGAIN if parts_whole else NOTHING
             for what in _encyclopedia_problems(run, record, store, commits if records_whole else []):
                 report.findings.append(Problem("encyclopedia", what, recovery))
-    for name, what in round_faults(run, record["run_id"]):
-        report.findings.append(Problem(name, what, ROUNDS_AGAIN))
+        for name, what in round_faults(run, record["run_id"]):
+            report.findings.append(Problem(name, what, ROUNDS_AGAIN))
     report.findings += [Problem(name, LEFTOVER, SWEEP) for name in leftovers(run)]
     if seal and all(problem.what == UNSEALED for problem in report.findings):
         with locked(run):

@@ -19,7 +19,7 @@ from encyclo.errors import DamagedError, EncycloWarning, StoreError
 from encyclo.storage import checksums, files
 from encyclo.storage.checksums import LISTED, SEAL, Seal, Sums
 
-RECORD = "run.json"
+RECORD, METRICS = "run.json", "metrics.json"
 
 
 def accept(run: Path, sums: Mapping[str, str], folder: str | None = None) -> None:
@@ -82,7 +82,10 @@ def check_record(run: Path, seal: Seal) -> None:
 
 
 def faults(run: Path, seal: Seal) -> Iterator[tuple[str, str]]:
-    """Yield each file that is not as listed: its path in the run directory, and what is wrong."""
+    """Yield each file that is not as listed: its path in the run directory, and what is wrong.
+
+    metrics.json may be missing: the run is then not finished.
+    """
     there: dict[str, str | None] = dict.fromkeys(seal.run_files or ())
     for root in LISTED:
         if not (run / root).is_symlink() and not (run / root).exists():
@@ -93,7 +96,8 @@ def faults(run: Path, seal: Seal) -> Iterator[tuple[str, str]]:
             there = {name: found for name, found in there.items() if not _is_in(name, root)}
             yield root, f"it can't be read: {error}"
     for name, found in sorted(there.items()):
-        if found not in (seal.run_files or {}).get(name, (None,)):
+        unfinished = name == METRICS and found is None
+        if not unfinished and found not in (seal.run_files or {}).get(name, (None,)):
             yield name, _fault(name, found, seal)
 
 

@@ -17,6 +17,7 @@ from encyclo.errors import DamagedError
 from encyclo.pipeline.attacks import CaptureOnce
 from encyclo.pipeline.rounds import Plan, Result, Rounds
 from encyclo.query.encyclopedia import open_run
+from encyclo.runs.directory import read_record
 from encyclo.runs.metrics import StageFigures
 from encyclo.runs.open_run import Captured
 from encyclo.storage import checksums
@@ -37,7 +38,7 @@ def staged_run(tmp_path_factory: pytest.TempPathFactory, tiny_flags: list[str]) 
 
 
 def plans(out: Path) -> list[Plan]:
-    rounds = Rounds(out)
+    rounds = Rounds(out, read_record(out)["run_id"])
     found = []
     while (plan := rounds.plan(len(found))) is not None:
         found.append(plan)
@@ -171,7 +172,7 @@ def test_a_kill_in_any_round_changes_nothing(staged_run: Path, tiny_flags, tmp_p
 
 
 def test_what_a_round_found_survives_its_file(tmp_path: Path):
-    rounds = Rounds(tmp_path)
+    rounds = Rounds(tmp_path, "run")
     plan = Plan(1, 0, (0, 2), (3, 4), (0, 0))
     rounds.begin(0, plan)
     scores = Scores(
@@ -209,7 +210,7 @@ def test_attacks_are_captured_once_each_and_come_back_in_order():
 
 
 def test_a_damaged_plan_says_how_to_go_on(tmp_path: Path):
-    rounds = Rounds(tmp_path)
+    rounds = Rounds(tmp_path, "run")
     rounds.begin(0, Plan(1, 0, (0,), (3,), (0,)))
     (tmp_path / "rounds" / "0" / "plan.json").write_text('{"stage": 1,')
     with pytest.raises(DamagedError, match="delete the folder"):
@@ -239,7 +240,8 @@ def test_a_round_that_can_not_be_is_refused_although_its_checksum_is_right(
 ):
     shutil.copytree(staged_run / "rounds", tmp_path / "rounds")
     path = tmp_path / "rounds" / "1" / file
-    rounds, content = Rounds(tmp_path), checksums.read_sealed(path)
+    run_id = read_record(staged_run)["run_id"]
+    rounds, content = Rounds(tmp_path, run_id), checksums.unsealed(json.loads(path.read_text()))
     read = rounds.plan if file == "plan.json" else rounds.result
     assert read(1) is not None
     *outer, key = where.split(".")

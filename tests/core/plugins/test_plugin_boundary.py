@@ -249,7 +249,7 @@ def test_an_interpreter_may_save_folders_in_its_folder(encyclo, flags, tmp_path:
     damaged[-1] ^= 1
     (out / kept).write_bytes(damaged)
     found = encyclo("verify", out)
-    assert found.returncode == 1 and "means.npy is not the file that the run wrote" in found.stdout
+    assert found.returncode == 1 and "means.npy: it is not what the run wrote" in found.stdout
     refused = encyclo("show", out, "word1")
     assert refused.returncode == 1 and "means.npy" in one_sentence(refused.stderr)
 

@@ -18,6 +18,7 @@ from encyclo.storage import files
 from encyclo.types import Prompt
 from tests import tiny_models
 from tests.commands import one_sentence
+from tests.stored_runs import seal_as_it_is
 
 TEXT = "The animal drank water. Nobody saw the otter near the house!"
 
@@ -153,6 +154,7 @@ def test_json_is_one_object(encyclo, tiny_run: Path):
 
 def test_a_run_that_could_not_calibrate_abstains(encyclo, copied: Path):
     (copied / "calibration.json").unlink()
+    seal_as_it_is(copied)
     found = json.loads(encyclo("read", copied, "The animal", "--device", "cpu", "--json").stdout)
     assert found["calibrated"] is False
     assert all(t["read"] is None and t["concepts"][0]["confidence"] is None for t in found["tokens"])
@@ -192,6 +194,7 @@ def test_an_interpreter_for_something_else_refuses_saying_both(encyclo, copied: 
     sums = json.loads((copied / "interpreter" / "sha256.json").read_text())
     sums["config.json"] = files.sha256_of(config)
     (copied / "interpreter" / "sha256.json").write_text(json.dumps(sums))
+    seal_as_it_is(copied)
     result = encyclo("read", copied, "The animal", "--device", "cpu")
     assert result.returncode == 2
     assert all(word in one_sentence(result.stderr) for word in says)

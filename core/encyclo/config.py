@@ -11,6 +11,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from encyclo.errors import UsageError
+from encyclo.regular_files import read_text
 
 DEFAULT_SAMPLERS = ("raw", "templates", "diverse", "adversarial")
 """The samplers of a run without --sampler, one a stage."""
@@ -19,6 +20,7 @@ STAGES = 4
 
 FILE_ONLY = frozenset({"baselines", "converged_below", "scorer"})
 """Keys of the configuration file that no flag sets."""
+LARGEST_FILE = 2**24
 
 
 class RunConfig(BaseModel):
@@ -135,11 +137,10 @@ def parse_targets(text: str) -> tuple[float, ...]:
 
 
 def _read_toml(file: Path) -> dict[str, Any]:
+    text = read_text(file, at_most=LARGEST_FILE, advice="name another file with --config", error=UsageError)
     try:
-        return tomllib.loads(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"The configuration file {file} can't be read: {error}.") from error
-    except tomllib.TOMLDecodeError as error:
+        return tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise UsageError(f"The configuration file {file} is not valid TOML: {error}.") from error
 
 

@@ -96,9 +96,9 @@ def _plain_warnings() -> Iterator[None]:
         warnings.simplefilter("always", EncycloWarning)
         usual, shown = warnings.showwarning, set[str]()
 
-        def show(message: Warning | str, category: type[Warning], *more: Any) -> None:
+        def show(message: Warning | str, category: type[Warning], *more: Any, **named: Any) -> None:
             if not issubclass(category, EncycloWarning):
-                usual(message, category, *more)
+                usual(message, category, *more, **named)
             elif str(message) not in shown:
                 shown.add(str(message))
                 print(f"Warning: {message}", file=sys.stderr)

@@ -15,10 +15,10 @@ from encyclo.maintenance.file_checks import round_faults, run_file_faults
 from encyclo.plugins.manager import Plugins
 from encyclo.runs.directory import check_usable, read_record
 from encyclo.runs.reopen import reopen_store
-from encyclo.storage import checksums, files, run_files
+from encyclo.schema import Book
+from encyclo.storage import checksums, files, run_files, safe_read
 from encyclo.storage.finalise import finalise, open_finished
 from encyclo.storage.ledger import Commit, Ledger, Unit, read_committed, sums_of
-from encyclo.storage.safe_read import copy_tree
 
 _REWRITTEN = {"run.json", "commits", "parts", checksums.SEAL}
 
@@ -70,12 +70,12 @@ def _write(source: Path, out: Path, record: dict[str, Any], plugins: Plugins) ->
     reader, rows = open_finished(before, source)
     book = reader.book
     reader.close()
-    config = {**json.loads(book.attributes.config), "store": record["config"]["store"]}
+    config = {**_config_of(source, book), "store": record["config"]["store"]}
     attributes = dataclasses.replace(book.attributes, config=json.dumps(config, sort_keys=True))
     finalise(after, out, copied, dataclasses.replace(book, attributes=attributes))
     for path in sorted(source.iterdir()):
         if path.name not in {*_REWRITTEN, rows.seal.path} and not path.name.startswith("."):
-            copy_tree(path, out / path.name, within=source)
+            safe_read.copy_tree(path, out / path.name, within=source)
     run_files.seal_as_it_is(out, record["run_id"])
 
 
@@ -85,6 +85,15 @@ def _check_free(out: Path) -> None:
         raise RunDirectoryError(f"--out {out} holds a run; choose an empty or a new directory.")
     if out.exists() and any(out.iterdir()):
         raise RunDirectoryError(f"--out {out} is not empty; choose an empty or a new directory.")
+
+
+def _config_of(source: Path, book: Book) -> dict[str, Any]:
+    try:
+        return dict(safe_read.parse_json(book.attributes.config.encode("utf-8")))
+    except (ValueError, TypeError) as error:
+        raise DamagedError(
+            f"The configuration in the encyclopedia of {source} can't be read: {error}; {safe_read.RESTORE}."
+        ) from error
 
 
 def _ordered(source: Path, commits: list[Commit]) -> list[Commit]:

@@ -13,7 +13,6 @@ rounds/         each record's own checksum, the run that it names, its interpret
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -36,6 +35,7 @@ from encyclo.storage import checksums, files, run_files
 from encyclo.storage.finalise import open_finished
 from encyclo.storage.ledger import Commit, Ledger, locked, read_committed, read_record, sums_of
 from encyclo.storage.run_files import RECORD
+from encyclo.storage.safe_read import parse_json
 from encyclo.storage.sample_rows import FinishedRows, sample_set
 from encyclo.types import Signatures, Store
 
@@ -55,7 +55,9 @@ AGAIN = {
 }
 """How to recover the files of a finished run."""
 ROUNDS_AGAIN = "delete the folder rounds and run the same command again: samples are kept"
-UNSEALED = "it is of encyclo's first version and doesn't list the run's files, so another run's would not be noticed"
+UNSEALED = (
+    "it is of encyclo's first version and doesn't list the run's files, so another run's would not be noticed"
+)
 SEAL_IT = "`encyclo verify {run} --seal` seals the files as they are, if nothing else is wrong"
 LEFTOVER = "a killed process left it, or a running one is writing it"
 SWEEP = "the same `encyclo run` command removes it, and nothing reads it"
@@ -218,7 +220,7 @@ def _book_problems(book: Book, record: dict[str, Any]) -> Iterator[str]:
     repeated = [name for name, count in Counter(table.id).items() if count > 1]
     if repeated:
         yield f"the concept id {repeated[0]!r} occurs {Counter(table.id)[repeated[0]]} times"
-    if attributes.run_id != record.get("run_id") or json.loads(attributes.config) != record["config"]:
+    if attributes.run_id != record.get("run_id") or _config_of(attributes.config) != record["config"]:
         yield "it belongs to another run, or its configuration differs from run.json"
     shape = (len(table), len(attributes.layers), attributes.hidden_size)
     for name in ("mean", "variance"):
@@ -240,7 +242,9 @@ def _rows_problems(
 ) -> Iterator[str]:
     columns, count = rows.columns, len(book.concepts)
     committed = [sums_of(commit, seal.samples.crc.shape[1]) for commit in commits]
-    if commits and _multiset(np.concatenate([seal.samples.crc[:0], *committed])) != _multiset(seal.samples.crc):
+    if commits and _multiset(np.concatenate([seal.samples.crc[:0], *committed])) != _multiset(
+        seal.samples.crc
+    ):
         yield "its samples are not those that were committed"
     if len(columns) and not 0 <= columns.concept.min() <= columns.concept.max() < count:
         yield "it has a sample whose concept is not in its table"
@@ -276,6 +280,14 @@ def _file_problems(run: Path) -> Iterator[Problem]:
             yield Problem(name, what, AGAIN[name.partition("/")[0]])
     except EncycloError:
         return
+
+
+def _config_of(text: str) -> Any:
+    """Return the configuration that the encyclopedia holds, None if it is no JSON."""
+    try:
+        return parse_json(text.encode("utf-8"))
+    except ValueError:  # a text that is no UTF-8 raises one as well
+        return None
 
 
 def _multiset(sums: crc.Sums) -> list[int]:

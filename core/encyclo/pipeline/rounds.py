@@ -23,7 +23,7 @@ from encyclo.errors import DamagedError
 from encyclo.runs import round_files
 from encyclo.runs.metrics import StageFigures
 from encyclo.statistics.figures import Accuracy
-from encyclo.storage import files
+from encyclo.storage import files, safe_read
 from encyclo.types import Scores
 
 T = TypeVar("T")
@@ -147,11 +147,12 @@ class Rounds:
         path = self.folder / str(index) / name
         if not path.exists():
             return None
+        content = round_files.read(self.run, path, self.run_id)
         try:
-            return kind.validate_python(round_files.read(self.run, path, self.run_id))
+            return kind.validate_python(content)
         except ValidationError as error:
-            reason = error.errors()[0]["msg"]
-            raise DamagedError(f"{path} can't be read: {reason}; {round_files.advice(self.run)}.") from error
+            advice = round_files.advice(self.run)
+            raise safe_read.refusal(path, error.errors()[0]["msg"], advice, DamagedError) from error
 
 
 def _nulls(values: NDArray[np.float32]) -> list[float | None]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,9 +12,10 @@ from numpy.typing import NDArray
 
 from encyclo.errors import DamagedError
 from encyclo.statistics.confidence import Calibrator, TrainingDistribution
-from encyclo.storage import checksums, run_files
+from encyclo.storage import checksums, run_files, safe_read
 
 FILE = "calibration.json"
+ADVICE = "run `encyclo evaluate` on the run to write it again"
 
 
 def save_calibrator(run: Path, calibrator: Calibrator) -> None:
@@ -40,20 +40,18 @@ def load_calibrator(run: Path, seal: checksums.Seal | None = None) -> Calibrator
     """
     path = run / FILE
     try:
-        data = path.read_bytes() if path.exists() else None
-        run_files.check(run, FILE, data, seal)
-        if data is None:
+        if not path.exists():
+            run_files.check(run, FILE, None, seal)
             return None
-        content = checksums.unsealed(json.loads(data))
+        known = run_files.read_json(run, FILE, at_most=safe_read.CALIBRATION_JSON, advice=ADVICE, seal=seal)
+        content = checksums.unsealed(known)
         values: dict[str, Any] = content["calibrator"]
         values["conformal"] = np.inf if values["conformal"] is None else values["conformal"]
         shape = tuple(content["shape"])
         known = TrainingDistribution(_unpacked(content["mean"], shape), _unpacked(content["std"], shape))
         return Calibrator(**values, fitted_on=content["fitted_on"], distribution=known)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DamagedError(
-            f"{path} is not what the run wrote ({error}); run `encyclo evaluate` on the run to write it again."
-        ) from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise safe_read.refusal(path, str(error), ADVICE, DamagedError) from error
 
 
 def _finite(value: float) -> float | None:

@@ -5,12 +5,11 @@ Each round keeps one. That of the run itself lies beside its seal, which lists i
 
 from __future__ import annotations
 
-import json
 from pathlib import Path, PurePosixPath
 
 from encyclo.errors import DamagedError
 from encyclo.plugins.manager import Plugins
-from encyclo.storage import files, run_files
+from encyclo.storage import files, run_files, safe_read
 from encyclo.storage.checksums import Seal
 from encyclo.types import Context, Interpreter
 
@@ -47,18 +46,26 @@ def check_sums(folder: Path, seal: Seal | None = None) -> list[Path]:
 
     Returns the files' paths. Raises DamagedError naming a file that was changed or is another run's.
     """
+    path, limit = folder / SUMS, safe_read.INTERPRETER_JSON
+    listed = f"{folder.name}/{SUMS}"
     try:
-        content = (folder / SUMS).read_bytes()
-        run_files.check(folder.parent, f"{folder.name}/{SUMS}", content, seal)
-        sums = dict(json.loads(content))
+        content = run_files.read_json(
+            folder.parent, listed, at_most=limit, advice=safe_read.RESTORE, seal=seal
+        )
+        sums = dict(content)
         names = [PurePosixPath(name) for name in sums]
-    except (OSError, ValueError, TypeError) as error:
-        raise DamagedError(f"{folder}/{SUMS} can't be read: {error}.") from error
+    except (ValueError, TypeError) as error:
+        raise safe_read.refusal(path, str(error), safe_read.RESTORE, DamagedError) from error
     for name, expected in zip(names, sums.values(), strict=True):
         path = folder / name
         inside = not name.is_absolute() and ".." not in name.parts
         linked = any(folder.joinpath(*name.parts[:end]).is_symlink() for end in range(1, len(name.parts) + 1))
-        if not inside or linked or not path.is_file() or files.sha256_of(path) != expected:
+        if (
+            not inside
+            or linked
+            or not path.is_file()
+            or files.sha256_of(path, safe_read.LARGEST_FILE) != expected
+        ):
             raise DamagedError(
                 f"{path} is not the file that the run wrote; run the command again in a new --out."
             )

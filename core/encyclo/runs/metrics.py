@@ -13,7 +13,7 @@ from pydantic import ConfigDict, Field, ValidationError
 
 from encyclo.errors import DamagedError
 from encyclo.statistics.figures import Accuracy, Calibration, Figure, Figures, LayerConvergence, Sureness
-from encyclo.storage import run_files
+from encyclo.storage import run_files, safe_read
 
 FILE = "metrics.json"
 RUNGS = ("heldout_prompts", "natural", "described", "unseen", "adversarial")
@@ -111,12 +111,9 @@ def write_metrics(run: Path, metrics: Metrics) -> None:
 def read_metrics(run: Path) -> Metrics:
     """Read metrics.json. Raises DamagedError, saying what to do, if it can't be read or isn't the run's."""
     path = run / FILE
+    advice = "delete it and run the same command again to write it anew"
+    content = run_files.read_json(run, FILE, at_most=safe_read.METRICS_JSON, advice=advice)
     try:
-        content = path.read_bytes()
-        run_files.check(run, FILE, content)
-        return Metrics.model_validate_json(content)
-    except (OSError, ValidationError) as error:
-        reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
-        raise DamagedError(
-            f"{path} can't be read ({reason}); delete it and run the same command again to write it anew."
-        ) from error
+        return Metrics.model_validate(content)
+    except ValidationError as error:
+        raise safe_read.refusal(path, error.errors()[0]["msg"], advice, DamagedError) from error

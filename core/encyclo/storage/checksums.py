@@ -24,7 +24,8 @@ from numpy.typing import NDArray
 
 from encyclo import crc
 from encyclo.errors import DamagedError, StoreError
-from encyclo.storage import files
+from encyclo.regular_files import open_raw
+from encyclo.storage import files, safe_read
 
 SEAL = "seal.json"
 OWN_NAMES = frozenset(
@@ -37,6 +38,7 @@ OWN_NAMES = frozenset(
 LISTED = ("run.json", "metrics.json", "calibration.json", "convergence.json", "report.html", "interpreter")
 """What of it a seal lists: files, and the folder with all files in it (see `run_files`)."""
 BLOCK = 2**22
+ADVICE = "`encyclo verify` says what can be recovered"
 Ranges = Sequence[tuple[int, int]]
 """Byte ranges (offset, length), rising, none touching another."""
 
@@ -58,18 +60,13 @@ def unsealed(record: Any) -> dict[str, Any]:
     return content
 
 
-def read_sealed(path: Path, at_most=0, within=None, advice="") -> dict[str, Any]:
+def read_sealed(path: Path, *, at_most: int, within: Path, advice: str = safe_read.RESTORE) -> dict[str, Any]:
+    """Read a sealed JSON file of the run `within`. Raises DamagedError: what is wrong with it, and the `advice`."""
+    content = safe_read.read_json(path, at_most=at_most, within=within, advice=advice)
     try:
-        return _read_sealed(path)
+        return unsealed(content)
     except ValueError as error:
-        if within is None: raise
-        raise DamagedError(f"{path} can't be read: {error}; {advice}.") from error
-def _read_sealed(path: Path) -> dict[str, Any]:
-    """Read a sealed JSON file. Raises ValueError saying what is wrong with it."""
-    try:
-        return unsealed(json.loads(path.read_text(encoding="utf-8")))
-    except RecursionError as error:
-        raise ValueError("it is nested too deeply") from error
+        raise safe_read.refusal(path, str(error), advice, DamagedError) from error
 
 
 def list_files(root: Path) -> dict[str, int]:
@@ -130,7 +127,7 @@ def join_ranges(offsets: NDArray[np.int64], lengths: NDArray[np.int64]) -> list[
 def _hash_outside(path: Path, size: int, bulk: Ranges) -> str:
     """Return the sha256 of a file's bytes outside `bulk`, reading no others."""
     digest = hashlib.sha256()
-    with path.open("rb", buffering=0) as file:
+    with open_raw(path, advice=ADVICE) as file:
         for length, in_bulk in _segments(size, bulk):
             if in_bulk:
                 file.seek(length, os.SEEK_CUR)
@@ -219,16 +216,20 @@ def read_seal(run: Path) -> Seal:
     if not path.exists():
         raise StoreError(f"There is no {path}; run the same `encyclo run` command again to finish the run.")
     try:
-        record = read_sealed(path)
+        record = read_sealed(path, at_most=safe_read.SEAL_JSON, within=run, advice=ADVICE)
         name = record["path"]
         _check_name(name)
         if not isinstance(record["files"], dict):
             raise ValueError("it lists no files")
         return Seal(
-            name, record["files"], _read_sums(record), record.get("run"), _read_listed(record.get("run_files"))
+            name,
+            record["files"],
+            _read_sums(record),
+            record.get("run"),
+            _read_listed(record.get("run_files")),
         )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DamagedError(f"{path} can't be read ({error}); {ADVICE}.") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise safe_read.refusal(path, str(error), ADVICE, DamagedError) from error
 
 
 def check_opening(run: Path) -> Seal:
@@ -237,7 +238,9 @@ def check_opening(run: Path) -> Seal:
     for found in seal_faults(run, seal):
         # A process that was killed while it replaced the encyclopedia leaves the seal of the old one.
         finished = (run / "metrics.json").exists()
-        raise DamagedError(f"{found}; {ADVICE if finished else 'run the same command again to finish the run'}.")
+        raise DamagedError(
+            f"{found}; {ADVICE if finished else 'run the same command again to finish the run'}."
+        )
     return seal
 
 
@@ -276,9 +279,6 @@ def _read_listed(given: Any) -> dict[str, Sums] | None:
         if parts[0] not in LISTED or ".." in parts or not all(isinstance(s, str | None) for s in sums):
             raise ValueError(f"it lists the file {name!r:.80}")
     return {name: tuple(sums) for name, sums in given.items()}
-
-
-ADVICE = "`encyclo verify` says what can be recovered"
 
 
 def _check_name(name: str) -> None:

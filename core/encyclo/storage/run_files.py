@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from encyclo.errors import DamagedError, EncycloWarning, StoreError
-from encyclo.storage import checksums, files
+from encyclo.storage import checksums, files, safe_read
 from encyclo.storage.checksums import LISTED, SEAL, Seal, Sums
 
 RECORD, METRICS = "run.json", "metrics.json"
@@ -76,9 +76,25 @@ def check(run: Path, name: str, content: bytes | None, seal: Seal | None = None)
         raise DamagedError(f"{run / name}: {fault}; {checksums.ADVICE}.")
 
 
+def read_json(run: Path, name: str, *, at_most: int, advice: str, seal: Seal | None = None) -> Any:
+    """Return what a file of the run holds in JSON, after comparing it with the seal as `check` does.
+
+    Raises DamagedError, with the `advice` if it can't be read.
+    """
+    content = safe_read.read_bytes(run / name, at_most=at_most, within=run, advice=advice)
+    check(run, name, content, seal)
+    try:
+        return safe_read.parse_json(content)
+    except ValueError as problem:
+        raise safe_read.refusal(run / name, str(problem), advice, DamagedError) from problem
+
+
 def check_record(run: Path, seal: Seal) -> None:
     """Compare run.json with the seal of the encyclopedia. Raises DamagedError if it is another run's."""
-    check(run, RECORD, (run / RECORD).read_bytes() if (run / RECORD).exists() else None, seal)
+    content = None
+    if (run / RECORD).exists():
+        content = safe_read.read_bytes(run / RECORD, at_most=safe_read.RUN_JSON, within=run)
+    check(run, RECORD, content, seal)
 
 
 def faults(run: Path, seal: Seal) -> Iterator[tuple[str, str]]:
@@ -91,8 +107,8 @@ def faults(run: Path, seal: Seal) -> Iterator[tuple[str, str]]:
         if not (run / root).is_symlink() and not (run / root).exists():
             continue
         try:
-            there |= {name: files.sha256_of(run / name) for name in _names(run, root)}
-        except (OSError, ValueError) as error:
+            there |= {name: files.sha256_of(run / name, safe_read.LARGEST_FILE) for name in _names(run, root)}
+        except (OSError, ValueError, DamagedError) as error:
             there = {name: found for name, found in there.items() if not _is_in(name, root)}
             yield root, f"it can't be read: {error}"
     for name, found in sorted(there.items()):
@@ -117,7 +133,10 @@ def warn_first_version(run: Path) -> None:
     """Warn of what isn't checked in a run of encyclo's first version: always the same of a run, so printed once."""
     seal = _listing(run)
     if seal is not None and seal.run_files is None:
-        what = "another run's interpreter, calibration or figures in it, or another tokenizer or configuration of its model"
+        what = (
+            "another run's interpreter, calibration or figures in it, or another tokenizer or configuration of its "
+            "model"
+        )
         advice = f"`encyclo verify {run}` says how to seal it"
     else:
         what = "another tokenizer or configuration of its model"

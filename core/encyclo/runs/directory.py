@@ -135,11 +135,21 @@ def check_same(out: Path, resolved: Mapping[str, Any], defaults: Options = Mappi
             f"{out} was run with a higher {lowered[0]} ({json.dumps(there[lowered[0]])} there, "
             f"{json.dumps(here[lowered[0]])} now) and can't be lowered; raise it, or choose another --out."
         )
+    if [difference.partition(":")[0] for difference in differences] == ["model_sha256"]:
+        raise another_model(out, str(there["model"]))
     if differences:
         raise RunDirectoryError(
             f"{out} holds a run with another configuration ({'; '.join(differences[:6])}); "
             "use the same flags to continue it, or choose another --out."
         )
+
+
+def another_model(out: Path, name: str) -> RunDirectoryError:
+    """Return the error that says that the run's model has its weights, and another configuration or tokenizer."""
+    return RunDirectoryError(
+        f"{out} was made with another configuration or tokenizer of the model {name} than it has now; restore its "
+        "config.json and tokenizer files, or run again in a new --out."
+    )
 
 
 def _concept_source(there: Mapping[str, Any], here: Mapping[str, Any]) -> str | None:

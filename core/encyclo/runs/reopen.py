@@ -9,7 +9,7 @@ from encyclo.config import RunConfig
 from encyclo.errors import RunDirectoryError, UsageError
 from encyclo.plugins.manager import Plugins
 from encyclo.runs import interpreter_folder
-from encyclo.runs.directory import RunDirectory
+from encyclo.runs.directory import RunDirectory, another_model
 from encyclo.runs.metrics import FILE as METRICS
 from encyclo.runs.open_run import OpenRun
 from encyclo.runs.session import (
@@ -106,10 +106,7 @@ def check_identity(path: Path, record: dict[str, Any], model: Model) -> None:
     if "model_sha256" not in config:
         run_files.warn_first_version(path)
     elif config["model_sha256"] not in (None, getattr(model, "model_sha256", None)):
-        raise RunDirectoryError(
-            f"{path} was made with another configuration or tokenizer of the model {config['model']} than "
-            f"{model.name} has now; restore its config.json and tokenizer files, or run again in a new --out."
-        )
+        raise another_model(path, config["model"])
 
 
 def require_finished(path: Path) -> None:

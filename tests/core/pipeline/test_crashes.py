@@ -15,9 +15,13 @@ import pytest
 import encyclo
 from encyclo.cli import run_command
 from encyclo.errors import DamagedError
+from encyclo.maintenance.verify import verify
+from encyclo.pipeline.rounds import Rounds
 from encyclo.plugins.manager import Plugins
+from encyclo.runs.calibration_file import load_calibrator
 from encyclo.runs.directory import read_record as record_of
 from encyclo.runs.interpreter_folder import check_sums
+from encyclo.runs.metrics import read_metrics
 from encyclo.schema import Schema
 from encyclo.storage import files
 from encyclo.storage.ledger import Ledger
@@ -209,8 +213,24 @@ def test_kill_9_at_random_instants(store: str, tmp_path: Path, kills: int):
     assert between >= kills // 10
 
 
+@pytest.fixture(scope="module")
+def another(store: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run like `whole`, of another seed."""
+    out = tmp_path_factory.mktemp("another") / "run"
+    assert run_command([*fast_plugin.FLAGS, str(out), "--store", store, "--limit", "2", "--seed", "1"]) == 0
+    return out
+
+
 def opened(out: Path, file: str) -> object:
     """Read what lies in one file of a finished run, as whoever opens it does."""
+    if file == "metrics.json":
+        return read_metrics(out).as_json()
+    if file.startswith("rounds/"):
+        rounds = Rounds(out, record_of(out)["run_id"])
+        plan, result = rounds.plan(0), rounds.result(0)
+        if plan is None or result is None:
+            raise DamagedError(f"A record of {out}/rounds is gone.")
+        return plan, pickle.dumps(result), [path.read_bytes() for path in check_sums(rounds.saved_interpreter(0))]
     if file.startswith(("commits/", "parts/")):
         ledger = Ledger(out)
         found = ledger.commits()
@@ -222,6 +242,8 @@ def opened(out: Path, file: str) -> object:
         mine = [c for c in found.values() if file.startswith((f"parts/{c.part}", f"commits/{c.unit}"))]
         return found, [read_part(store, ledger, commit).checksum() for commit in mine]
     with encyclo.open(out) as book:
+        if file == "calibration.json":
+            return pickle.dumps(load_calibrator(out))
         if file.startswith("interpreter/"):
             interpreter = book.interpreter()
             scores = interpreter.read(book.samples(book.book.concepts.name[0]).values())
@@ -233,14 +255,29 @@ def opened(out: Path, file: str) -> object:
         )
 
 
-@pytest.mark.parametrize("count", [150, pytest.param(20_000, marks=pytest.mark.slow)])
-def test_damaged_runs_are_refused(store: str, whole: Path, tmp_path: Path, count: int):
+def verified(out: Path, file: str) -> object:
+    """Return what a file holds if `encyclo verify` finds nothing in the run; the layout of JSON doesn't count."""
+    for problem in verify(out).findings:
+        raise DamagedError(str(problem))
+    if not (out / file).exists() and file.startswith(("metrics.json", "rounds/")):
+        raise DamagedError("Without it the run isn't finished, or its rounds are decided anew.")
+    content = (out / file).read_bytes()
+    return json.loads(content) if file.endswith(".json") else content
+
+
+@pytest.mark.parametrize("count", [600, pytest.param(20_000, marks=pytest.mark.slow)])
+def test_damaged_and_foreign_files_are_refused(
+    store: str, whole: Path, another: Path, tmp_path: Path, count: int
+):
     """The contract of stores damages 1,000 more files of parts, records and encyclopedias."""
-    kept = {"metrics.json", "report.html"}  # what people read; nothing is computed from it
-    files = sorted(
-        name
-        for path in whole.rglob("*")
-        if path.is_file() and (name := str(path.relative_to(whole))) not in kept
-    )
-    files = [name for name in files if not name.startswith(".lock")]
-    check_mutations(opened, whole, tmp_path, count, files=files)
+    files = sorted(str(path.relative_to(whole)) for path in whole.rglob("*") if path.is_file())
+    # Only a browser reads the report.
+    files = [name for name in files if name != "report.html" and not name.startswith(".lock")]
+    check_mutations(opened, whole, tmp_path, count, files=files, other=another)
+
+
+@pytest.mark.parametrize("count", [400, pytest.param(5_000, marks=pytest.mark.slow)])
+def test_verify_notices_every_damaged_or_foreign_file(
+    store: str, whole: Path, another: Path, tmp_path: Path, count: int
+):
+    check_mutations(verified, whole, tmp_path, count, seed=1, other=another)

@@ -74,10 +74,19 @@ def _judge(opens: Opens, folder: Path, whole: object, mutation: Mutation) -> str
 
 
 def check_mutations(
-    opens: Opens, good: Path, work: Path, count: int, seed: int = 0, files: list[str] | None = None
+    opens: Opens,
+    good: Path,
+    work: Path,
+    count: int,
+    seed: int = 0,
+    files: list[str] | None = None,
+    other: Path | None = None,
 ) -> None:
-    """Damage the files of `good` in `count` ways; raise ContractError unless each is refused or harmless."""
-    mutations = plan_mutations(good, count, seed, files)
+    """Damage the files of `good` in `count` ways; raise ContractError unless each is refused or harmless.
+
+    With `other`, another run, its files replace some of them.
+    """
+    mutations = plan_mutations(good, count, seed, files, other)
     with Nursery() as nursery:
         faults = find_faults(nursery, opens, good, work, mutations)
     kinds = Counter(fault.split(" ")[0] for fault in faults)

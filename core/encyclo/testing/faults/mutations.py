@@ -1,4 +1,4 @@
-"""Damage files as a disk, a transfer or an attacker may."""
+"""Damage files as a disk, a transfer or an attacker may, or replace them by another run's."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ class Mutation:
     """Relative to the run directory."""
     kind: str
     seed: int
+    other: Path | None = None
+    """Another run, for the kind `foreign`."""
 
     def __str__(self) -> str:
         return f"{self.kind} (seed {self.seed}) in {self.file}"
@@ -26,26 +28,46 @@ class Mutation:
         if self.kind == "delete":
             path.unlink()
             return
+        if self.other is not None:
+            shutil.copyfile(self._foreign(self.other), path)
+            return
         path.write_bytes(mutate(path.read_bytes(), self.kind, Random(self.seed)))
+
+
+    def _foreign(self, other: Path) -> Path:
+        """Return the same file of another run, or one of its files in the same folder."""
+        if (other / self.file).is_file():
+            return other / self.file
+        there = sorted(path for path in (other / self.file).parent.iterdir() if path.is_file())
+        return there[self.seed % len(there)]
 
 
 KINDS = (
     "flip", "flip", "flips", "overwrite", "zero", "truncate", "grow", "insert", "cut", "swap", "digit", "digit",
     "number", "delete",
 )  # fmt: skip
+FOREIGN = "foreign"
 
 
-def plan_mutations(folder: Path, count: int, seed: int, files: list[str] | None = None) -> list[Mutation]:
-    """Return `count` mutations of the files in a run directory, about equally many for each file."""
+def plan_mutations(
+    folder: Path, count: int, seed: int, files: list[str] | None = None, other: Path | None = None
+) -> list[Mutation]:
+    """Return `count` mutations of the files in a run directory, about equally many for each file.
+
+    With `other`, another run, its files replace some; the runs must have files in the same folders.
+    """
     names = files or sorted(
         str(path.relative_to(folder))
         for path in folder.rglob("*")
         if path.is_file() and not path.name.startswith(".")
     )
     random = Random(seed)
-    return [
-        Mutation(names[i % len(names)], random.choice(KINDS), random.randrange(2**32)) for i in range(count)
-    ]
+    kinds = KINDS if other is None else (*KINDS, *[FOREIGN] * 4)
+    planned = []
+    for i in range(count):
+        kind, number = random.choice(kinds), random.randrange(2**32)
+        planned.append(Mutation(names[i % len(names)], kind, number, other if kind == FOREIGN else None))
+    return planned
 
 
 def mutate(data: bytes, kind: str, random: Random) -> bytes:

@@ -83,7 +83,9 @@ def test_a_finished_run_is_not_read_with_a_changed_model(
     assert f"another configuration or tokenizer of the model {tiny_gemma}" in one_sentence(result.stderr)
 
 
-def test_evaluate_refuses_a_changed_model_and_an_older_run_warns(model: Path, tmp_path: Path, encyclo, monkeypatch):
+def test_evaluate_refuses_a_changed_model_and_an_older_run_warns(
+    model: Path, tmp_path: Path, encyclo, monkeypatch
+):
     """A run of encyclo's first version recorded the weights alone: they must be the same, the rest can't be known."""
     from encyclo.runs.session import Session
 
@@ -156,7 +158,9 @@ def test_a_prepared_model_is_the_gguf_file_and_stays_as_it_was_prepared(tiny_gem
     prepared = find_weights(str(gguf), None)
     assert find_weights(str(gguf), None).identity == prepared.identity
     set_config(rms_norm_eps=0.1)(prepared.folder)
-    with pytest.raises(ModelNotFoundError, match=r"was changed; delete the folder .* to prepare the weights again"):
+    with pytest.raises(
+        ModelNotFoundError, match=r"was changed; delete the folder .* to prepare the weights again"
+    ):
         find_weights(str(gguf), None)
     shutil.rmtree(prepared.folder)
     assert find_weights(str(gguf), None).identity == prepared.identity

@@ -1,4 +1,4 @@
-"""Finish a run: write encyclopedia, interpreter, calibration, report and, last, metrics.json."""
+"""Finish a run: write interpreter, calibration, encyclopedia with its seal, report and, last, metrics.json."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def finish(
     settled: NDArray[np.bool_],
     natural: NaturalSentences,
 ) -> Metrics:
-    """Write encyclopedia, interpreter, report and, last, metrics.json, which marks the run as finished."""
+    """Write what a finished run holds and, last, metrics.json, which marks it as finished."""
     session, config = run.session, run.session.config
     heldout, read = {config.interpreter: judged.accuracy}, {config.interpreter: judged.natural}
     calibration = {config.interpreter: judged.scores.calibration}
@@ -41,12 +41,13 @@ def finish(
             heldout[name], read[name] = trained.heldout, trained.natural
             calibration[name] = trained.scores.calibration
     book = make_book(run, commits, judged, settled)
+    # Before the encyclopedia: its seal lists them, and need not be written again for each.
+    run.save_interpreter(judged.interpreter, run.path / "interpreter")
+    calibrate_reading(run, judged, sentences)
     session.progress.stage("Writing the encyclopedia")
     run.ledger.keep(commits)
     with session.plugins.blame(config.store):
         finalise(run.store, run.path, [commit for commit in commits if commit.rows], book)
-    run.save_interpreter(judged.interpreter, run.path / "interpreter")
-    calibrate_reading(run, judged, sentences)
     metrics = run_metrics(session, commits, judged, stages, heldout, read if sentences else None, calibration)
     session.progress.stage("Writing the report")
     report_run(run.path, metrics, judged.interpreter)

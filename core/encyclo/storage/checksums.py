@@ -171,8 +171,8 @@ class Seal:
 def write_seal(run: Path, run_id: str, path: Path, bulk: Mapping[str, Ranges], sums: SampleSums) -> None:
     """Write the seal of the encyclopedia `path`, directly in the run directory `run`.
 
-    What the seal before listed of the run's other files stays listed. Raises StoreError if the store put the
-    encyclopedia elsewhere, under a name of the run's own, or nowhere.
+    It lists the run's other files: those that the seal before listed, or all if there was none. Raises StoreError
+    if the store put the encyclopedia elsewhere, under a name of the run's own, or nowhere.
     """
     try:
         _check_name(path.name)
@@ -186,12 +186,24 @@ def write_seal(run: Path, run_id: str, path: Path, bulk: Mapping[str, Ranges], s
         raise StoreError(
             f"The encyclopedia that the store wrote, {path}, can't be sealed: {error}."
         ) from error
-    before: Mapping[str, Sums] = {}
+    before: Mapping[str, Sums] | None = None
     with contextlib.suppress(StoreError):  # there is none, or it is damaged
-        before = read_seal(run).run_files or {}
-    if (run / "run.json").exists():
-        before = {**before, "run.json": (files.sha256_of(run / "run.json"),)}
-    save_seal(run, Seal(path.name, listed, sums, run_id, before))
+        before = read_seal(run).run_files
+    save_seal(run, Seal(path.name, listed, sums, run_id, list_run_files(run) if before is None else before))
+
+
+def list_run_files(run: Path) -> dict[str, Sums]:
+    """Return the sha256 of each of `LISTED` that is there. Raises DamagedError for a link."""
+    try:
+        names = [name for root in LISTED if (run / root).exists() for name in names_under(run, root)]
+    except ValueError as error:
+        raise DamagedError(f"{run} can't be sealed: {error}; {safe_read.RESTORE}.") from error
+    return {name: (files.sha256_of(run / name),) for name in names}
+
+
+def names_under(run: Path, root: str) -> list[str]:
+    """Return the files of LISTED's `root` by their paths in the run directory. Raises ValueError for a link."""
+    return [f"{root}/{name}" if name else root for name in list_files(run / root)]
 
 
 def save_seal(run: Path, seal: Seal) -> None:

@@ -19,7 +19,7 @@ from encyclo.errors import DamagedError, EncycloWarning, StoreError
 from encyclo.storage import checksums, files, safe_read
 from encyclo.storage.checksums import LISTED, SEAL, Seal, Sums
 
-RECORD, METRICS = "run.json", "metrics.json"
+RECORD, PAGE, METRICS = "run.json", "report.html", "metrics.json"
 
 
 def accept(run: Path, sums: Mapping[str, str], folder: str | None = None) -> None:
@@ -36,8 +36,11 @@ def accept(run: Path, sums: Mapping[str, str], folder: str | None = None) -> Non
     }
     if folder is not None:
         added |= {name: None for name in listed if _is_in(name, folder) and name not in sums}
+    finished = (run / METRICS).exists()
     for name, new in added.items():
-        listed[name] = tuple(dict.fromkeys((*listed.get(name, (None,)), new)))
+        # A new file may be missing if the process is killed, but for those that end a run: it must go on anyway.
+        missing = () if name in (PAGE, METRICS) and not finished else (None,)
+        listed[name] = tuple(dict.fromkeys((*listed.get(name, missing), new)))
     listed = {name: known for name, known in listed.items() if known != (None,)}
     if listed != seal.run_files:
         checksums.save_seal(run, dataclasses.replace(seal, run_files=listed))
@@ -107,7 +110,8 @@ def faults(run: Path, seal: Seal) -> Iterator[tuple[str, str]]:
         if not (run / root).is_symlink() and not (run / root).exists():
             continue
         try:
-            there |= {name: files.sha256_of(run / name, safe_read.LARGEST_FILE) for name in _names(run, root)}
+            names = checksums.names_under(run, root)
+            there |= {name: files.sha256_of(run / name, safe_read.LARGEST_FILE) for name in names}
         except (OSError, ValueError, DamagedError) as error:
             there = {name: found for name, found in there.items() if not _is_in(name, root)}
             yield root, f"it can't be read: {error}"
@@ -117,16 +121,12 @@ def faults(run: Path, seal: Seal) -> Iterator[tuple[str, str]]:
             yield name, _fault(name, found, seal)
 
 
-def list_all(run: Path) -> dict[str, tuple[str, ...]]:
-    """Return what a seal lists of the files that are there. Raises ValueError for a link."""
-    names = [name for root in LISTED if (run / root).exists() for name in _names(run, root)]
-    return {name: (files.sha256_of(run / name),) for name in names}
-
-
 def seal_as_it_is(run: Path, run_id: str) -> None:
     """List the files that are there in the seal of a run of encyclo's first version. Only for the lock's holder."""
     seal = checksums.read_seal(run)
-    checksums.save_seal(run, dataclasses.replace(seal, run_id=run_id, run_files=list_all(run)))
+    checksums.save_seal(
+        run, dataclasses.replace(seal, run_id=run_id, run_files=checksums.list_run_files(run))
+    )
 
 
 def warn_first_version(run: Path) -> None:
@@ -175,11 +175,6 @@ def _fault(name: str, found: object, seal: Seal) -> str:
     if name not in (seal.run_files or {}):
         return "it is not the run's, since seal.json doesn't list it"
     return "it is not what the run wrote, since it was changed or is another run's"
-
-
-def _names(run: Path, root: str) -> list[str]:
-    """Return the files of LISTED's `root` by their paths in the run directory. Raises ValueError for a link."""
-    return [f"{root}/{name}" if name else root for name in checksums.list_files(run / root)]
 
 
 def _is_in(name: str, root: str) -> bool:

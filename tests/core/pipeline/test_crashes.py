@@ -230,7 +230,11 @@ def opened(out: Path, file: str) -> object:
         plan, result = rounds.plan(0), rounds.result(0)
         if plan is None or result is None:
             raise DamagedError(f"A record of {out}/rounds is gone.")
-        return plan, pickle.dumps(result), [path.read_bytes() for path in check_sums(rounds.saved_interpreter(0))]
+        return (
+            plan,
+            pickle.dumps(result),
+            [path.read_bytes() for path in check_sums(rounds.saved_interpreter(0))],
+        )
     if file.startswith(("commits/", "parts/")):
         ledger = Ledger(out)
         found = ledger.commits()

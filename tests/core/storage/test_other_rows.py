@@ -85,7 +85,7 @@ def test_other_rows_of_an_encyclopedia_are_refused(run: Path, monkeypatch):
     lie: Callable[[Columns], Columns] = lambda columns: rolled(columns, "concept")  # noqa: E731
     with monkeypatch.context() as patch:
         lie_about(patch, EncyclopediaReader, "columns", lie)
-        with pytest.raises(DamagedError, match="The columns of samples in .* differ from what was written"):
+        with pytest.raises(DamagedError, match=r"The columns of samples in .* differ from what was written"):
             open_run(run)
     for what, names in (("prompts", ["prompt"]), ("columns of samples", ["family", "span"])):
         with monkeypatch.context() as patch, open_run(run) as book:
@@ -95,7 +95,9 @@ def test_other_rows_of_an_encyclopedia_are_refused(run: Path, monkeypatch):
                 book.samples("name 3")
 
 
-def test_a_run_and_a_page_of_other_rows_end_in_one_sentence(tiny_run, tiny_flags, tmp_path, encyclo, monkeypatch):
+def test_a_run_and_a_page_of_other_rows_end_in_one_sentence(
+    tiny_run, tiny_flags, tmp_path, encyclo, monkeypatch
+):
     with monkeypatch.context() as patch:
         lie_about(patch, PartReader, "columns", lambda columns: rolled(columns, "concept"))
         flags = ["--sampler", "templates", "--limit", "6", *tiny_flags]
@@ -111,7 +113,9 @@ def test_a_run_and_a_page_of_other_rows_end_in_one_sentence(tiny_run, tiny_flags
 def test_records_of_the_first_version_have_no_checksums_of_columns(run: Path):
     for path in (run / "commits").glob("*.json"):
         record = read_sealed(run, f"commits/{path.name}")
-        files.write_json(path, checksums.sealed({k: v for k, v in record.items() if k not in ("columns", "prompts")}))
+        files.write_json(
+            path, checksums.sealed({k: v for k, v in record.items() if k not in ("columns", "prompts")})
+        )
     seal = read_sealed(run, "seal.json")
     kept = {key: value for key, value in seal.items() if key not in ("columns", "prompts")}
     files.write_json(run / "seal.json", checksums.sealed(kept))

@@ -33,7 +33,6 @@ class Mutation:
             return
         path.write_bytes(mutate(path.read_bytes(), self.kind, Random(self.seed)))
 
-
     def _foreign(self, other: Path) -> Path:
         """Return the same file of another run, or one of its files in the same folder."""
         if (other / self.file).is_file():

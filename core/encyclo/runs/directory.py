@@ -207,8 +207,8 @@ def read_record(out: Path) -> dict[str, Any]:
     if not path.exists():
         raise RunDirectoryError(f"{out} is not a run of encyclo: it has no run.json.")
     record = checksums.read_sealed(path, at_most=safe_read.RUN_JSON, within=out)
-    if not isinstance(record.get("config"), dict):
-        raise safe_read.refusal(path, "it holds no configuration", safe_read.RESTORE, DamagedError)
+    if not isinstance(record.get("config"), dict) or not isinstance(record.get("run_id"), str):
+        raise safe_read.refusal(path, "it holds no configuration or no id", safe_read.RESTORE, DamagedError)
     return record
 
 

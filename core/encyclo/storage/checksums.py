@@ -188,7 +188,8 @@ def write_seal(run: Path, run_id: str, path: Path, bulk: Mapping[str, Ranges], s
         ) from error
     before: Mapping[str, Sums] | None = None
     with contextlib.suppress(StoreError):  # there is none, or it is damaged
-        before = read_seal(run).run_files
+        seal = read_seal(run)
+        before = seal.run_files if seal.run_id == run_id else None
     save_seal(run, Seal(path.name, listed, sums, run_id, list_run_files(run) if before is None else before))
 
 

@@ -340,6 +340,14 @@ def test_a_seal_that_lists_another_place_is_refused(tmp_path: Path, name: str):
         read_metrics(run)
 
 
+def test_another_runs_seal_does_not_stop_the_end_of_a_run(run: Path, other_run: Path, encyclo, tiny_flags):
+    shutil.copyfile(other_run / "seal.json", run / "seal.json")
+    refused(encyclo("show", run, "animal"), "encyclopedia.h5", "differs from what was written")
+    (run / "metrics.json").unlink()
+    assert encyclo(*flags_of(run, tiny_flags)).returncode == 0
+    assert verify(run).findings == []
+
+
 def test_a_link_among_the_files_is_not_sealed(tmp_path: Path):
     run = make_run(tmp_path / "run", "hdf5")
     make_first_version(run)

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from encyclo.errors import UsageError
 from encyclo.regular_files import read_text
+from encyclo.text import unstorable
 
 DEFAULT_SAMPLERS = ("raw", "templates", "diverse", "adversarial")
 """The samplers of a run without --sampler, one a stage."""
@@ -101,6 +102,10 @@ def load_config(flags: Mapping[str, Any], file: Path | None = None, options: Seq
         tables.setdefault(name, {})[key] = value
     if tables:
         merged["options"] = tables
+    if character := unstorable([json.dumps(merged, ensure_ascii=False, default=str)]):
+        raise UsageError(
+            f"The flags hold the character {character}, which is no text; rename the file or the folder that has it."
+        )
     if isinstance(merged.get("sampler"), str):
         merged["sampler"] = [merged["sampler"]]
     try:
@@ -152,7 +157,7 @@ def _parse_option(text: str) -> tuple[str, str, Any]:
         raise UsageError(f"-o takes NAME.key=value, such as {example}, not {text!r}.")
     try:
         return name, key, json.loads(value)
-    except ValueError:
+    except (ValueError, RecursionError):
         return name, key, value
 
 

@@ -5,7 +5,9 @@ Each command has its own module, which adds it to `app`. `views` formats the out
 
 from __future__ import annotations
 
+import io
 import sys
+import traceback
 from typing import NoReturn
 
 import typer
@@ -55,6 +57,7 @@ def main() -> NoReturn:
 def run_command(arguments: list[str]) -> int:
     """Run the command line in this process and return its exit code."""
     from encyclo.errors import EncycloError
+    from encyclo.terminal import warn, warn_lines
 
     try:
         result = app(args=arguments, standalone_mode=False)
@@ -63,21 +66,26 @@ def run_command(arguments: list[str]) -> int:
         return result if isinstance(result, int) else 0
     except EncycloError as error:
         if "--debug" in arguments:
-            raise
-        print(f"encyclo: {error}", file=sys.stderr)
+            return _show_traceback(error, error.exit_code)
+        warn(f"encyclo: {error}")
         return error.exit_code
     except (KeyboardInterrupt, typer.Abort):
-        print("encyclo: stopped; the same command goes on where it stopped.", file=sys.stderr)
+        warn("encyclo: stopped; the same command goes on where it stopped.")
         return INTERRUPTED
     except Exception as error:
         # click's own usage errors know how to show themselves and carry exit code 2.
         if hasattr(error, "show") and hasattr(error, "exit_code"):
-            error.show()
+            error.show(shown := io.StringIO())
+            warn_lines(shown.getvalue())
             return int(error.exit_code)
         if "--debug" in arguments:
-            raise
-        print(
-            f"encyclo: unexpected {type(error).__name__}: {error}; --debug shows where it comes from.",
-            file=sys.stderr,
-        )
+            return _show_traceback(error, 1)
+        warn(f"encyclo: unexpected {type(error).__name__}: {error}; --debug shows where it comes from.")
         return 1
+
+
+def _show_traceback(error: Exception, code: int) -> int:
+    from encyclo.terminal import warn_lines
+
+    warn_lines("".join(traceback.format_exception(error)))
+    return code

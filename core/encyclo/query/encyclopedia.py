@@ -34,6 +34,7 @@ from encyclo.storage.finalise import open_finished
 from encyclo.storage.ledger import Ledger
 from encyclo.storage.sample_rows import Batch, CommittedRows, Source, batches
 from encyclo.terminal import ConsoleProgress
+from encyclo.text import one_line
 from encyclo.types import Interpreter, Progress
 
 if TYPE_CHECKING:
@@ -113,7 +114,7 @@ class Encyclopedia:
 
     def __repr__(self) -> str:
         state = "" if self.finished else ", not finished"
-        return (
+        return one_line(
             f"<Encyclopedia of {self.record['config']['model']}: {len(self):,} concepts{state}, {self.path}>"
         )
 

@@ -24,6 +24,7 @@ from encyclo.errors import DamagedError, RunDirectoryError, StoreError
 from encyclo.runs.metrics import FILE as METRICS
 from encyclo.storage import checksums, files, safe_read
 from encyclo.storage.ledger import Ledger, locked
+from encyclo.text import utf8
 from encyclo.version import __version__
 
 _LIBRARIES = ("torch", "transformers", "numpy", "h5py", "zarr", "safetensors", "pluggy", "tokenizers", "gguf")
@@ -205,7 +206,7 @@ def _new_record(resolved: Mapping[str, Any], provenance: Mapping[str, Any]) -> d
     return {
         "run_id": f"{hashlib.sha256(text.encode()).hexdigest()[:12]}-{uuid.uuid4().hex[:8]}",
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "command": [utf8(word) for word in (Path(sys.argv[0]).name, *sys.argv[1:])],
         "config": dict(resolved),
         "efforts": [_effort(resolved)],
         "provenance": dict(provenance),

@@ -227,7 +227,8 @@ def load_concepts(config: RunConfig, plugins: Plugins, options: BaseModel | None
             raise plugins.fault(config.concepts, f"gave the concept id {concept.id!r} twice")
         if not concept.name.strip():
             raise plugins.fault(config.concepts, f"gave the concept {concept.id!r} without a name")
-        texts = (concept.id, concept.name, concept.definition, concept.category, *concept.aliases)
+        texts = [concept.id, concept.name, concept.definition, concept.category, concept.part_of_speech]
+        texts += [concept.broader or "", concept.broader_name, *concept.aliases, *concept.examples]
         if character := unstorable(texts):
             what = f"gave the concept {concept.id!r} with the character {character}, which no store holds"
             raise plugins.fault(config.concepts, what)

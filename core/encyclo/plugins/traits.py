@@ -15,6 +15,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from encyclo.text import unstorable
+
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
@@ -39,16 +41,18 @@ def read_traits(plugin: object) -> Traits:
     if options is not None and not (isinstance(options, type) and issubclass(options, BaseModel)):
         raise ValueError("names Options that are no pydantic model")
     stage = getattr(plugin, "STAGE", 1)
-    if not isinstance(stage, int) or not 0 <= stage <= 127:
+    if type(stage) is not int or not 0 <= stage <= 127:
         raise ValueError(f"names the stage {stage!r}, which is no number from 0 to 127")
     most = getattr(plugin, "MOST_CONCEPTS", None)
-    if most is not None and (not isinstance(most, int) or most < 1):
+    if most is not None and (type(most) is not int or most < 1):
         raise ValueError(f"names MOST_CONCEPTS {most!r}, which is no number of concepts")
     fingerprint = getattr(plugin, "FINGERPRINT", "")
-    if not isinstance(fingerprint, str):
+    if not isinstance(fingerprint, str) or unstorable((fingerprint,)):
         raise ValueError(f"names the fingerprint {fingerprint!r}, which is no text")
     licence = getattr(plugin, "LICENCE", None)
-    if licence is not None and not isinstance(licence, str):
+    if licence is not None and (not isinstance(licence, str) or unstorable((licence,))):
         raise ValueError(f"names the licence {licence!r}, which is no text")
-    looks = bool(getattr(plugin, "NEEDS_INTERPRETER", False))
+    looks = getattr(plugin, "NEEDS_INTERPRETER", False)
+    if not isinstance(looks, bool):
+        raise ValueError(f"names NEEDS_INTERPRETER {looks!r}, which is neither True nor False")
     return Traits(options, stage, looks, most, fingerprint, licence)

@@ -25,6 +25,7 @@ from encyclo.cli import (
     verify,
 )
 from encyclo.cli.app import app
+from encyclo.cli.interrupts import EXIT_CODE, STOPPED, Interrupts, was_interrupted
 
 __all__ = [
     "app",
@@ -44,12 +45,12 @@ __all__ = [
     "verify",
 ]
 
-INTERRUPTED = 130
-
 
 def main() -> NoReturn:
     """Run the command line and leave with its exit code: 0 done, 1 failed, 2 bad usage, 130 interrupted."""
-    sys.exit(run_command(sys.argv[1:]))
+    interrupts = Interrupts()
+    interrupts.install()
+    interrupts.leave(run_command(sys.argv[1:]))
 
 
 def run_command(arguments: list[str]) -> int:
@@ -58,26 +59,30 @@ def run_command(arguments: list[str]) -> int:
 
     try:
         result = app(args=arguments, standalone_mode=False)
-        if result == INTERRUPTED:  # how typer hands on Ctrl-C
+        if result == EXIT_CODE:  # how typer hands on Ctrl-C
             raise KeyboardInterrupt
         return result if isinstance(result, int) else 0
-    except EncycloError as error:
-        if "--debug" in arguments:
-            raise
-        print(f"encyclo: {error}", file=sys.stderr)
-        return error.exit_code
     except (KeyboardInterrupt, typer.Abort):
-        print("encyclo: stopped; the same command goes on where it stopped.", file=sys.stderr)
-        return INTERRUPTED
+        return _stopped()
     except Exception as error:
+        if was_interrupted(error):
+            return _stopped()
         # click's own usage errors know how to show themselves and carry exit code 2.
         if hasattr(error, "show") and hasattr(error, "exit_code"):
             error.show()
             return int(error.exit_code)
         if "--debug" in arguments:
             raise
+        if isinstance(error, EncycloError):
+            print(f"encyclo: {error}", file=sys.stderr)
+            return error.exit_code
         print(
             f"encyclo: unexpected {type(error).__name__}: {error}; --debug shows where it comes from.",
             file=sys.stderr,
         )
         return 1
+
+
+def _stopped() -> int:
+    print(STOPPED, file=sys.stderr)
+    return EXIT_CODE

@@ -41,6 +41,7 @@ class StoreHandle(Handle):
     def __init__(self, answer: Any, owner: Owner, location: Path, schema: Schema) -> None:
         super().__init__(answer, owner, "store_activations")
         self._location, self._layers = location, len(schema.layers)
+        self._sizes: dict[str, int] | None = None
 
     def __getattr__(self, name: str) -> Any:
         found = super().__getattr__(name)
@@ -50,7 +51,7 @@ class StoreHandle(Handle):
         """Write one part durably; return its activations' byte ranges, if the store knows them."""
         with self._blame():
             bulk = self._object.write_part(name, part)
-            return None if bulk is None else _check_bulk(bulk, "write_part")
+            return None if bulk is None else _check_bulk(bulk, "write_part", None)
 
     def read_part(self, name: str) -> Part:
         """Read a part."""
@@ -64,7 +65,7 @@ class StoreHandle(Handle):
             if not isinstance(path, Path):
                 raise WrongAnswer(f"returned from finalise {shown(path)}, not the encyclopedia's path")
             try:
-                list_encyclopedia(self._location, path)
+                self._sizes = list_encyclopedia(self._location, path)
             except (OSError, ValueError) as error:
                 raise WrongAnswer(f"returned from finalise the path {path}, but {error}") from error
             return path
@@ -82,7 +83,7 @@ class StoreHandle(Handle):
 
     def _bulk_ranges(self) -> Bulk:
         with self._blame():
-            return _check_bulk(self._object.bulk_ranges(), "bulk_ranges")
+            return _check_bulk(self._object.bulk_ranges(), "bulk_ranges", self._sizes)
 
 
 class SamplesHandle(Handle):
@@ -204,8 +205,8 @@ def _check_table(table: Any, arrays: Mapping[str, Array], what: str) -> None:
         raise WrongAnswer(f"{what} that can't be: {error}") from error
 
 
-def _check_bulk(bulk: Any, method: str) -> dict[str, list[tuple[int, int]]]:
-    """Return byte ranges by the file's path: rising, not overlapping."""
+def _check_bulk(bulk: Any, method: str, sizes: Mapping[str, int] | None) -> dict[str, list[tuple[int, int]]]:
+    """Return byte ranges by the file's path: rising, not overlapping, inside files of these sizes if known."""
     if not isinstance(bulk, Mapping):
         raise WrongAnswer(f"returned from {method} {shown(bulk)}, not byte ranges by the file's path")
     found: dict[str, list[tuple[int, int]]] = {}
@@ -222,4 +223,6 @@ def _check_bulk(bulk: Any, method: str) -> dict[str, list[tuple[int, int]]]:
             start = check_whole(item[0], f"returned from {method} a range whose offset", end)
             end = start + check_whole(item[1], f"returned from {method} a range whose number of bytes")
             found[path].append((start, end - start))
+        if sizes is not None and end > sizes.get(path, 0):
+            raise WrongAnswer(f"returned from {method} a range beyond the end of the file {shown(path)}")
     return found

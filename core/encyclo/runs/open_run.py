@@ -106,7 +106,7 @@ class OpenRun:
             concepts=session.trainable,
             context=self.context(name),
         )
-        return self._knowing(name, interpreter)
+        return interpreter_folder.check_concepts(session.plugins, name, interpreter, self._ids())
 
     def save_interpreter(self, interpreter: Interpreter, folder: Path) -> None:
         """Write the run's interpreter into `folder`, with checksums; the folder is replaced as a whole."""
@@ -117,16 +117,9 @@ class OpenRun:
     def load_interpreter(self, folder: Path) -> Interpreter:
         """Load the run's interpreter from `folder`. Raises DamagedError if a file was changed."""
         name = self.session.config.interpreter
-        loaded = interpreter_folder.load_interpreter(self.session.plugins, name, folder, self.context(name))
-        return self._knowing(name, loaded)
-
-    def _knowing(self, name: str, interpreter: Interpreter) -> Interpreter:
-        """Return an interpreter that knows the run's concepts, in their order. Raises PluginError for another."""
-        if interpreter.concepts != [concept.id for concept in self.session.concepts]:
-            raise self.session.plugins.fault(
-                name, "returned an interpreter that doesn't know the run's concepts"
-            )
-        return interpreter
+        return interpreter_folder.load_interpreter(
+            self.session.plugins, name, folder, self.context(name), self._ids()
+        )
 
     def load_samples(self, commits: Sequence[Commit]) -> SampleSet:
         """Open the committed parts, check them against their commits, split them by family.
@@ -146,3 +139,6 @@ class OpenRun:
         )
         split = np.array([assigned[family] for family in columns.family], np.int8)
         return sample_set(source, session.schema.layers, split)
+
+    def _ids(self) -> list[str]:
+        return [concept.id for concept in self.session.concepts]

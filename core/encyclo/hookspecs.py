@@ -48,8 +48,9 @@ def load_concepts(options: BaseModel | None) -> Iterable[Concept] | None:
 def sample_prompts(concepts: Sequence[Concept], stage: int, context: Context) -> Iterable[Prompt] | None:
     """Yield about `context.prompts_for(concept.id)` prompts for each concept, concept by concept.
 
-    What is yielded for a concept may depend on (seed, stage, concept) alone: draw from
-    `context.random(stage, concept.id)`. The span must hold the mention.
+    The same call yields the same prompts, in another process too: draw from `context.random(stage, concept.id)`,
+    so that a concept's prompts don't depend on the others. What a model writes may depend on the concepts that are
+    asked for together, which are a whole unit's. The span must hold the mention.
 
         @hookimpl
         def sample_prompts(concepts):

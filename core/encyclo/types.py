@@ -179,7 +179,7 @@ class Interpreter(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """How a generated text begins; what comes next is drawn by a random generator of its own.
+    """How a generated text begins; what comes next is drawn by its seed.
 
     At temperature 0 the likeliest token comes next, whatever the seed. The text should hold one of the
     `required_words`: a model may make them likelier until one of them stands in it.
@@ -231,8 +231,7 @@ class TextGenerator(Protocol):
         """Continue `prefix` followed by each opening's text; the continuations alone are returned.
 
         `stop` is a regular expression: a continuation ends at the end of its first match, at the model's own
-        end, or after `max_new_tokens`. It depends on the prefix, its own opening, `max_new_tokens` and `stop`,
-        never on the other openings.
+        end, or after `max_new_tokens`. The same call gives the same texts; other openings beside one may change it.
         """
         ...
 

@@ -35,7 +35,7 @@ GENRES = ("news", "dialogue", "instruction", "fiction", "question", "list")
 class Parrot:
     """A model that answers every opening with a sentence about its word, or with what it is told to say.
 
-    What it says depends on the opening alone, as the protocol demands.
+    What it says depends on the opening alone.
     """
 
     weights_sha256, dtype = "0" * 64, "float32"
@@ -390,6 +390,22 @@ def test_a_concepts_prompts_are_the_same_whatever_else_is_in_the_run(tmp_path):
     for n in (0, 99, 201, 249):
         own = [p for p in everything if p.concept == CONCEPTS[n].id]
         assert drawn([CONCEPTS[n]], tmp_path / str(n)) == own
+
+
+class Fickle(Parrot):
+    """A model whose sentences depend on all that is asked for together."""
+
+    def generate(self, prefix, openings, max_new_tokens, stop=None) -> list[str]:
+        shifted = [dataclasses.replace(o, seed=o.seed + len(openings)) for o in openings]
+        return super().generate(prefix, shifted, max_new_tokens, stop)
+
+
+def test_more_prompts_keep_the_mix_though_the_model_writes_other_sentences(tmp_path):
+    first = drawn([DOG], tmp_path, model=Fickle(), wanted=10)
+    assert [source(p) for p in first[-5:]] == ["generated"] * 5
+    more = [p for p in drawn([DOG], tmp_path, model=Fickle(), wanted=20) if p not in first][:10]
+    shares = Counter(source(p) for p in more)
+    assert shares["frame"] >= 3 and 5 <= shares["generated"] <= 6
 
 
 def test_seed_stage_and_concept_each_change_what_is_drawn(tmp_path):

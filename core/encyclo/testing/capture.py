@@ -190,20 +190,19 @@ class CaptureContract(HookContract):
             require(not lost, f"{text!r}: no token covers {lost[:1]}.")
 
     def check_generates_for_a_seed(self, folder: Path) -> None:
-        """Where it has `generate`: one continuation an opening, the same for its seed whatever is beside it."""
+        """Where it has `generate`: one continuation an opening, the same when asked for again."""
         model = self.model(folder)
         if not isinstance(model, TextGenerator):
             return
         texts = ["The dog", "She had ever seen a small"]
 
-        def say(seed: int, chosen: Sequence[str] = texts, stop: str | None = None) -> list[str]:
-            openings = [Opening(text, 1.0, seed) for text in chosen]
+        def say(seed: int, stop: str | None = None) -> list[str]:
+            openings = [Opening(text, 1.0, seed) for text in texts]
             return list(model.generate("The old city.", openings, 6, stop))
 
         first = say(1)
         require(len(first) == 2 and all(isinstance(text, str) for text in first), "Not one text an opening.")
         require(say(1) == first, "One seed gives two continuations.")
-        require(say(1, texts[1:]) == first[1:], "A continuation depends on what else is generated.")
         require(any(say(seed) != first for seed in range(2, 5)), "Every seed gives the same continuation.")
         for text in say(1, stop="[a-z]"):
             found = re.search("[a-z]", text)

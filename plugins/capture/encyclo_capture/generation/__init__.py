@@ -1,1 +1,0 @@
-"""Continues texts that share a prefix."""

@@ -38,7 +38,7 @@ class Parrot:
     What it says depends on the opening alone.
     """
 
-    weights_sha256, dtype = "0" * 64, "float32"
+    weights_sha256, dtype, device = "0" * 64, "float32", "cpu"
 
     def __init__(self, say: str | None = None, useless: Sequence[str] = ()) -> None:
         self.say, self.useless = say, useless

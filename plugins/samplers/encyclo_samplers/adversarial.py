@@ -76,7 +76,12 @@ def _record(folder: Path, tried: dict[str, list[Attack]]) -> None:
         concept: {
             "tried": len(attacks),
             "succeeded": [
-                {"text": a.prompt.text, "family": a.prompt.family, "margin": a.margin, "read_as": a.read_as}
+                {
+                    "text": a.prompt.text,
+                    "family": a.prompt.family,
+                    "margin": a.margin,
+                    "read_as": a.other.name,
+                }
                 for a in attacks
                 if a.margin < 0
             ],

@@ -28,6 +28,11 @@ class Attack:
     other: Concept
     """The best other concept."""
 
+    def record(self) -> dict[str, str | float]:
+        """Return the attack as the run records it."""
+        text, family = self.prompt.text, self.prompt.family
+        return {"text": text, "family": family, "margin": self.margin, "read_as": self.other.name}
+
 
 @dataclass(frozen=True)
 class Target:

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -39,15 +39,12 @@ class Ending:
 class Nursery:
     """Forks children that run module-level functions; use it as a context manager."""
 
-    def __init__(self, env: Mapping[str, str] | None = None) -> None:
-        self._env = {**os.environ, **ONE_THREAD, **(env or {})}
-
     def __enter__(self) -> Nursery:
         self._process = subprocess.Popen(
             [sys.executable, "-c", "from encyclo.testing.faults.processes import serve; serve()"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env=self._env,
+            env={**os.environ, **ONE_THREAD},
         )
         self._ask({"path": sys.path})
         return self

@@ -161,7 +161,7 @@ def test_every_example_of_the_hooks_is_run():
 
 
 def test_what_a_plugin_may_say_of_itself_is_listed():
-    section = page("hooks.md").partition("## What a plugin says of itself")[2].partition("\n## ")[0]
+    section = page("hooks.md").partition("## Attributes that a plugin may declare")[2].partition("\n## ")[0]
     listed = re.findall(r"^\| `(\w+)` \|", section, flags=re.M)
     assert {name.lower() for name in listed} == {field.name for field in dataclasses.fields(Traits)}
     assert all(f'"{name}"' in inspect.getsource(read_traits) for name in listed)

@@ -56,7 +56,7 @@ def main() -> None:
     for name, (first, second) in readings(given.run):
         print_row(name, *first, *second)
     print(
-        "\n| population | concepts | readings per concept | in the interval | below it | reach 0.95 | of those, truly below |"
+        "\n| population | concepts | readings per concept | in the interval | below it | reach 0.95 | truly below |"
     )
     print("|---|---|---|---|---|---|---|")
     for count in (200, 1000):

@@ -54,7 +54,7 @@ def test_every_label_in_the_readmes_outputs_is_what_the_command_prints(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ):
-    """Figures vary with model and machine; the lines that they stand in must not."""
+    """Figures vary with model and machine; the lines that contain them must not."""
     monkeypatch.setenv("COLUMNS", "200")
     common = ["--sampler", "templates", "--limit", "40", *tiny_flags]
     result = {

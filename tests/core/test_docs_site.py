@@ -274,7 +274,7 @@ def test_a_made_up_message_is_not():
 
 
 def test_the_tutorial_can_be_followed(tmp_path: Path, tiny_flags: list[str], monkeypatch: pytest.MonkeyPatch):
-    """Every command after the installation, in order; pip installs beside the environment, the model is tiny."""
+    """Every command after the installation, in order; pip installs outside the environment, the model is tiny."""
     install, *rest = blocks("tutorial.md", "console")
     (code,) = blocks("tutorial.md", "python")
     assert all(line.startswith("$ ") for line in install.splitlines())

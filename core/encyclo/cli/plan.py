@@ -29,7 +29,7 @@ def plan(
     model: flags.ModelName = None,
     device: flags.Device = None,
     out: Annotated[
-        Path | None, typer.Option(help="The run's directory; refused if the run could not use it.")
+        Path | None, typer.Option(help="The run's directory; an error if a run could not use it.")
     ] = None,
     seed: flags.Seed = None,
     config: flags.ConfigFile = None,

@@ -1,7 +1,7 @@
-"""Prompts as they come out, and how fast and how well the model writes its own: what docs/contexts.md shows.
+"""The prompts and figures of docs/contexts.md: prompts of each kind, and how fast and how well the model writes.
 
-python benchmarks/contexts.py show      twenty prompts a kind of family, four of each of five concepts
-python benchmarks/contexts.py measure   sentences kept a second, and why the others were dropped
+python benchmarks/contexts.py show      twenty prompts per kind of family, four for each of five concepts
+python benchmarks/contexts.py measure   kept sentences per second, and why the others were dropped
 """
 
 from __future__ import annotations

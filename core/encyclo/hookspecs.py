@@ -2,7 +2,7 @@
 
 A plugin implements a hook with the marker `encyclo.hookimpl`, and may take fewer arguments than the hook offers.
 The user chooses the plugin by name. `context` is an `encyclo.types.Context`. All hooks are `firstresult` and
-coarse: they are called once a unit or a stage and return typed handles, so that hot loops are plain Python.
+coarse: they are called once per unit or stage and return typed handles, so that hot loops are plain Python.
 """
 
 from __future__ import annotations

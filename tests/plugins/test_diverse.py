@@ -37,7 +37,7 @@ GENRES = ("news", "dialogue", "instruction", "fiction", "question", "list")
 
 
 class Parrot:
-    """A model that answers every opening with a sentence about its word, or with what it is told to say.
+    """A model that answers every opening with a sentence about its word, or with the given answers.
 
     What it says depends on the opening alone.
     """
@@ -278,11 +278,11 @@ def test_a_sentence_ends_where_a_reader_would_say(text, sentence):
     assert (None if end is None else text[:end]) == sentence
 
 
-def test_too_few_usable_sentences_are_told_and_made_up_from_frames(tmp_path):
-    told: list[str] = []
+def test_too_few_usable_sentences_are_reported_and_replaced_by_frames(tmp_path):
+    messages: list[str] = []
 
     class Progress:
-        stage = staticmethod(told.append)
+        stage = staticmethod(messages.append)
 
     cat = dataclasses.replace(DOG, id="cat", name="cat")
     model = Parrot(useless=["dog"])
@@ -291,7 +291,7 @@ def test_too_few_usable_sentences_are_told_and_made_up_from_frames(tmp_path):
     own = Counter(source(p) for p in prompts if p.concept == "dog")
     assert own["generated"] == 0 and sum(own.values()) == 10
     assert Counter(source(p) for p in prompts if p.concept == "cat")["generated"] == 5
-    assert "about dog:" in told[-1] and "cat" not in told[-1]
+    assert "about dog:" in messages[-1] and "cat" not in messages[-1]
     assert len({o.seed for o in model.asked}) == len(model.asked)
     (record,) = (tmp_path / "generated").iterdir()
     written = json.loads(record.read_text())["dog"]
@@ -343,27 +343,27 @@ def test_no_model_is_told_to_stop_before_the_sentence_ends(text):
     "text",
     [" It rained. ", ' "Yes," he said. ', ' He said: "It rained." ', " Why? ", " no end\n", "\n It rained. ", " Dr. Brown came! "],
 )  # fmt: skip
-def test_a_model_is_told_to_stop_as_soon_as_the_sentence_has_ended(text):
+def test_a_model_stops_as_soon_as_the_sentence_has_ended(text):
     assert re.search(sentence_filter.STOP, text) and not re.search(sentence_filter.STOP, text[:-1])
     assert sentence_filter.sentence_end(text) is not None and sentence_filter.sentence_end(text[:-1]) is None
 
 
 def test_a_model_that_can_not_write_leaves_it_to_the_frames_and_that_is_said_once(tmp_path):
-    told: list[str] = []
+    messages: list[str] = []
 
     class Mute:
         name = "mute"
 
     class Progress:
-        stage = staticmethod(told.append)
+        stage = staticmethod(messages.append)
 
     asked = dataclasses.replace(context(tmp_path, Mute()), progress=Progress())
     prompts = [p for some in (CONCEPTS[:5], CONCEPTS[5:9]) for p in sample_prompts(some, 2, asked)]
     assert len(prompts) == 90 and {source(p) for p in prompts} <= {"definition", "relation", "frame"}
-    (line,) = told
+    (line,) = messages
     assert "'mute' can't write" in line and "-o diverse.generated=0" in line
     silent = dataclasses.replace(asked, options=Options(generated=0), folder=tmp_path / "other")
-    assert list(sample_prompts(CONCEPTS[:9], 2, silent)) == prompts and len(told) == 1
+    assert list(sample_prompts(CONCEPTS[:9], 2, silent)) == prompts and len(messages) == 1
 
 
 def test_no_more_is_asked_for_than_is_lacking(tmp_path):

@@ -173,11 +173,11 @@ def read_pieces(path: Path) -> Iterator[str]:
         with path.open("rb") as handle:
             while data := handle.read(CHUNK):
                 if b"\0" in data:
-                    raise UsageError(f"{path} is no text: it holds NUL bytes; give a UTF-8 text file.")
+                    raise UsageError(f"{path} is not a text: it has NUL bytes; give a UTF-8 text file.")
                 yield decoder.decode(data)
             yield decoder.decode(b"", final=True)
     except UnicodeDecodeError as error:
-        raise UsageError(f"{path} is no UTF-8 text ({error.reason}); convert it to UTF-8 first.") from error
+        raise UsageError(f"{path} is not UTF-8 text ({error.reason}); convert it to UTF-8 first.") from error
     except OSError as error:
         raise UsageError(f"{path} can't be read: {error.strerror or error}.") from error
 

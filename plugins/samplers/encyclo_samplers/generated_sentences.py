@@ -115,8 +115,8 @@ def _in_rounds(
 ) -> dict[str, Yield]:
     """Ask for all sentences, judge them in order, then ask for others in place of those refused, and so on.
 
-    A concept's sentence number n + wanted stands in for number n, until each has had its attempts. What is kept
-    depends on nothing but the numbers: a round's sentences are judged beside those kept so far.
+    A concept's sentence number n + wanted replaces number n, until each has had its attempts. A round's sentences
+    are judged in order, together with those kept so far.
     """
     found = {concept.id: Yield() for concept in concepts}
     asked = [(concept, n) for concept in concepts if is_word(concept.name) for n in range(wanted[concept.id])]

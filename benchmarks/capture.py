@@ -4,12 +4,12 @@
     python benchmarks/capture.py --workload raw      50,000 bare names against 5,000, encyclo alone
     python benchmarks/capture.py --workload raw --words /usr/share/wordnet/index.noun
 
-Nothing is installed; a peer that can't be imported is left out and said so. Every method gives the same
-numbers: the default five layers, pooled over the mention, float32 on the host. Peers run the network as
-transformers loads it. Rates are medians of --repeat passes after a warm-up pass over the first prompts; ratios
-within one run are what counts, times drift. The share counts the work that was needed: encyclo's filling of
-batches is left out of it, and the deepest block counts for the pooled tokens alone. The raw workload drops its
-results batch by batch, so that its peak memory is capture's own.
+The script installs nothing; it leaves out a peer that can't be imported, with a message. Every method gives the same
+numbers: the default five layers, pooled over the mention, float32 on the host. Peers run the network as transformers
+loads it. Rates are medians of --repeat passes after a warm-up pass over the first prompts. Compare ratios within one
+run, since times drift. The share counts only necessary work: without encyclo's padding of batches, and with the deepest
+block only for the pooled tokens. The raw workload drops its results batch by batch, so that its peak memory is that of
+capture itself.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def make_prompts(
 
 
 def read_names(file: Path) -> list[str]:
-    """Return the first word of each line, "_" for a blank; indented lines (WordNet's licence) are no names."""
+    """Return the first word of each line, "_" for a blank; indented lines (WordNet's licence) are not names."""
     lines = file.read_text(encoding="utf-8").splitlines()
     return [line.split()[0].replace("_", " ") for line in lines if line.strip() and not line[0].isspace()]
 

@@ -16,10 +16,10 @@ from tests import tiny_models
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # nothing is fetched from a model hub at test time
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
-# Tiny models are faster on one thread, and tests that run beside other work don't wait for its threads.
+# Tiny models are faster on one thread, and tests that share the machine don't wait for other work's threads.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-# A slow example is no failure: the first one may import scipy, or the machine be busy.
+# A slow example is not a failure: the first one may import scipy, or the machine may be busy.
 settings.register_profile("encyclo", deadline=None)
 settings.load_profile("encyclo")
 

@@ -177,7 +177,7 @@ def in_a_tree(network, texts) -> np.ndarray:
 @needs_onednn
 @pytest.mark.parametrize("family", ["gemma3", "llama", "qwen3", "mistral"])
 def test_rotation_in_float32_errs_less_than_rounding_in_between(family):
-    """On trees, against float32 and beside transformers' own attention module; the windows are full."""
+    """On trees, against float32 and compared with transformers' own attention module; the windows are full."""
     exact = build_network(family, 1200).eval()
     plain = copy.deepcopy(exact).bfloat16()
     ready = prepared(copy.deepcopy(plain))

@@ -162,7 +162,7 @@ def test_the_deepest_block_is_computed_for_the_pooled_tokens_alone(tiny_family, 
 
 
 def test_a_block_that_is_given_a_mask_is_computed_whole():
-    """What else has a row a token can't be known."""
+    """It is unknown which other arguments have one row per token."""
     from encyclo_capture.forward.last_block import LastBlockPruning
     from encyclo_capture.forward.token_tree import build_tree
     from encyclo_capture.forward.tree_attention import TreeState

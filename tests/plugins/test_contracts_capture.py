@@ -168,4 +168,4 @@ def test_a_handle_that_can_not_be_read_is_no_model(lacking: str, written: Path, 
         **{name: getattr(true, name) for name in HANDLES["load_model"][1] if name != lacking}
     )
     assert result_fault("load_model", true, {}) is None
-    assert f"is no model: it has no {lacking}" in str(result_fault("load_model", handle, {}))
+    assert f"is not a model: it has no {lacking}" in str(result_fault("load_model", handle, {}))

@@ -32,7 +32,7 @@ INTERRUPTED = 130
 
 
 def main() -> NoReturn:
-    """Run the command line and leave with its exit code: 0 done, 1 failed, 2 bad usage, 130 interrupted."""
+    """Run the command line and exit with its code: 0 done, 1 failed, 2 bad usage, 130 interrupted."""
     sys.exit(run_command(sys.argv[1:]))
 
 
@@ -51,17 +51,17 @@ def run_command(arguments: list[str]) -> int:
         print(f"encyclo: {error}", file=sys.stderr)
         return error.exit_code
     except (KeyboardInterrupt, typer.Abort):
-        print("encyclo: stopped; the same command goes on where it stopped.", file=sys.stderr)
+        print("encyclo: stopped; run the same command to continue.", file=sys.stderr)
         return INTERRUPTED
     except Exception as error:
-        # click's own usage errors know how to show themselves and carry exit code 2.
+        # click's own usage errors can show themselves and have the exit code 2.
         if hasattr(error, "show") and hasattr(error, "exit_code"):
             error.show()
             return int(error.exit_code)
         if "--debug" in arguments:
             raise
         print(
-            f"encyclo: unexpected {type(error).__name__}: {error}; --debug shows where it comes from.",
+            f"encyclo: unexpected {type(error).__name__}: {error}; --debug shows where it was raised.",
             file=sys.stderr,
         )
         return 1

@@ -18,7 +18,7 @@ from encyclo.cli.run import run
 @flags.takes_flags_of(run)
 def plan(
     out: Annotated[
-        Path | None, typer.Option(help="The run's directory; refused if the run could not use it.")
+        Path | None, typer.Option(help="The run's directory; an error if a run could not use it.")
     ] = None,
     as_json: flags.Json = False,
     **given: Any,

@@ -90,7 +90,7 @@ def self_test(run: OpenRun, prompts: list[Prompt]) -> dict[str, float] | None:
 
 
 class UnitSampler:
-    """Asks one stage's sampler for the prompts of one unit after another.
+    """Asks one stage's sampler for prompts, unit by unit.
 
     `earlier` are the commits of the earlier rounds, `known` their interpreter, scores and signatures.
     """
@@ -99,13 +99,15 @@ class UnitSampler:
         self, run: OpenRun, stage: Stage, earlier: Sequence[Commit], known: Mapping[str, Any]
     ) -> None:
         self.run, self.stage, self.earlier, self.known = run, stage, earlier, known
-        self._told = False
+        self._reported = False
 
     def sample(self, unit: Unit) -> list[Prompt]:
-        """Return the unit's new prompts, concept by concept, at most the wanted number of each.
+        """Return the unit's new prompts, concept by concept, at most the wanted number for each.
 
-        A sampler repeats itself for the same (seed, stage, concept). So a concept that already has samples of
-        this stage is asked for those too, and the prompts that it already has are skipped.
+        The sampler is asked for the whole unit in one call, and the same call gives the same prompts. So a
+        resumed run samples a unit as an uninterrupted one does. A concept that already has samples of this stage
+        is asked for those too, and the prompts that it already has are skipped; sentences that a model writes
+        may differ from the earlier ones, since other concepts are asked for with it.
         """
         trainable = self.run.session.trainable
         concepts = [trainable[i] for i in unit.concepts]
@@ -118,7 +120,7 @@ class UnitSampler:
         for prompt in ask_sampler(self.run, concepts, self.stage, wanted=asked, **self.known):
             given[prompt.concept] += 1
             if given[prompt.concept] > asked[prompt.concept]:
-                self._tell(prompt.concept)
+                self._report(prompt.concept)
             if remaining == 0:
                 break
             if left[prompt.concept] and (prompt.concept, prompt.text) not in there:
@@ -127,14 +129,14 @@ class UnitSampler:
                 prompts.append(prompt)
         return prompts
 
-    def _tell(self, concept: str) -> None:
-        """Say once that the sampler gives too many prompts; the budget holds all the same."""
-        if not self._told:
+    def _report(self, concept: str) -> None:
+        """Report once that the sampler gives too many prompts; they are ignored, so the budget still holds."""
+        if not self._reported:
             self.run.session.progress.stage(
                 f"The sampler {self.stage.sampler} gives more prompts than it was asked for (first for the "
                 f"concept {concept!r}); the extra ones are ignored"
             )
-            self._told = True
+            self._reported = True
 
     def _committed(self, unit: Unit) -> set[tuple[str, str]]:
         """Return (concept id, text) of this stage's committed samples of the unit's concepts."""
@@ -199,9 +201,9 @@ def encode(session: Session, prompts: list[Prompt], activations: NDArray[np.floa
 
 
 def prompt_fault(prompt: object, concepts: Set[str]) -> str | None:
-    """Return what is wrong with a sampler's prompt, as the end of a sentence; None where it is right."""
+    """Return what is wrong with a sampler's prompt, as the end of a sentence; None if nothing is."""
     if not isinstance(prompt, Prompt):
-        return f"gave {with_article(prompt)} where a Prompt belongs"
+        return f"gave {with_article(prompt)} instead of a Prompt"
     if prompt.concept not in concepts:
         return f"gave a prompt for {prompt.concept!r}, a concept it was not asked about"
     if not prompt.text.strip():
@@ -209,12 +211,12 @@ def prompt_fault(prompt: object, concepts: Set[str]) -> str | None:
     if prompt.span is not None:
         start, end = prompt.span
         if not 0 <= start < end <= len(prompt.text) or not prompt.text[start:end].strip():
-            return f"gave the span {prompt.span} for the prompt {prompt.text!r}, which holds no mention there"
+            return f"gave the span {prompt.span} for the prompt {prompt.text!r}, but the text there is not a mention"
     if not prompt.family:
         return f"gave the prompt {prompt.text!r} without a family"
     if character := unstorable((prompt.text, prompt.family)):
         return (
             f"gave the prompt {prompt.text!r} of the family {prompt.family!r} with the character {character}, "
-            "which no store holds"
+            "which can't be stored"
         )
     return None

@@ -23,7 +23,7 @@ LIMIT_IN_RUN = 1_000
 
 @dataclass(frozen=True)
 class RungSamples:
-    """A rung's samples, and how many prompts were left out because training or the name gives them away."""
+    """A rung's samples, and how many prompts were left out because they or the name were in training."""
 
     samples: SampleSet
     rows: NDArray[np.int64]
@@ -56,7 +56,7 @@ def _sentences(concept: Concept) -> Iterator[Prompt]:
 
 
 def draw_concepts(concepts: Sequence[Concept], seed: int) -> list[int]:
-    """Return the concepts' indices in the order in which a rung draws them, whatever the list's order."""
+    """Return the concepts' indices in the order in which a rung draws them; it doesn't depend on the list's order."""
     return sorted(range(len(concepts)), key=lambda i: derive_seed(seed, "rung", concepts[i].id))
 
 
@@ -88,7 +88,7 @@ class NaturalSentences:
         self._checked: set[str] = set()
 
     def rung(self, commits: Sequence[Commit]) -> RungSamples | None:
-        """Return the sentences that are no prompts of `commits`; None if none is left."""
+        """Return the sentences that are not prompts of `commits`; None if none is left."""
         fresh = [commit for commit in commits if commit.unit not in self._checked]
         if self._prompts and fresh:
             texts = prompts_of(self._run.store, fresh)

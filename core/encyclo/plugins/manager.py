@@ -175,7 +175,7 @@ class Plugins:
         try:
             return read_traits(self._plugins[name])
         except ValueError as error:
-            raise self.fault(name, str(error)) from error
+            raise self.fault(name, f"has an invalid attribute: {error}") from error
 
     def options(self, name: str, values: Mapping[str, Any]) -> BaseModel | None:
         """Fill the plugin's options model. Raises UsageError for an unknown key, listing the valid ones."""

@@ -21,14 +21,14 @@ ITERABLES = {"load_concepts": "Concepts", "sample_prompts": "Prompts", "capture_
 """Hooks that return an iterable, and its items."""
 HANDLES = {
     "load_model": (
-        "model",
+        "a model",
         ("name", "source", "depth", "hidden_size", "dtype", "device", "weights_sha256", "forward", "tokens"),
     ),
-    "store_activations": ("store", ("write_part", "read_part", "finalise", "open")),
-    "train_interpreter": ("interpreter", ("concepts", "read", "add_concepts", "save")),
-    "load_interpreter": ("interpreter", ("concepts", "read", "add_concepts", "save")),
+    "store_activations": ("a store", ("write_part", "read_part", "finalise", "open")),
+    "train_interpreter": ("an interpreter", ("concepts", "read", "add_concepts", "save")),
+    "load_interpreter": ("an interpreter", ("concepts", "read", "add_concepts", "save")),
 }
-"""Hooks that return a handle, the handle's kind, and its required attributes (see `encyclo.types`)."""
+"""Hooks that return a handle, the handle's kind with its article, and its required attributes (see `encyclo.types`)."""
 
 
 def hooks_fault(manager: pluggy.PluginManager, plugin: object) -> str | None:
@@ -47,7 +47,7 @@ def hooks_fault(manager: pluggy.PluginManager, plugin: object) -> str | None:
         if options.get("specname"):
             return f"marks {name} with specname, which encyclo does not support; give the function the hook's name"
         if name not in specs:
-            return f"implements {name}, which is no hook; {_meant(name, specs)}"
+            return f"implements {name}, which is not a hook; {_meant(name, specs)}"
         fault = _arguments_fault(getattr(plugin, name), name, tuple(specs[name].spec.argnames))
         if fault:
             return fault
@@ -55,7 +55,7 @@ def hooks_fault(manager: pluggy.PluginManager, plugin: object) -> str | None:
         return None
     near = [name for name in specs if callable(getattr(plugin, name, None))]
     if near:
-        return f"has a function {near[0]} that is no hook yet; put @encyclo.hookimpl above it"
+        return f"has a function {near[0]} that is not marked as a hook; put @encyclo.hookimpl above it"
     return None
 
 
@@ -110,17 +110,19 @@ def result_fault(hook: str, result: object, arguments: Mapping[str, Any]) -> str
     if hook in ITERABLES:
         if isinstance(result, Iterable) and not isinstance(result, str | bytes | Mapping):
             return None
-        return f"returned {kind} from {hook}, where {ITERABLES[hook]} to iterate over belong"
+        return f"returned {kind} from {hook}, but must return an iterable of {ITERABLES[hook]}"
     if hook in HANDLES:
         what, parts = HANDLES[hook]
         lacking = [part for part in parts if not _has(result, part)]
-        return f"returned {kind} from {hook}, which is no {what}: it has no {lacking[0]}" if lacking else None
+        return (
+            f"returned {kind} from {hook}, which is not {what}: it has no {lacking[0]}" if lacking else None
+        )
     if hook == "score_confidence":
         return _scores_fault(result, len(arguments["interpreter"].concepts))
     if hook == "check_capture" and not isinstance(result, Mapping):
-        return f"returned {kind} from {hook}, where each check's worst value belongs"
+        return f"returned {kind} from {hook}, but must return each check's worst value"
     if hook == "end_run" and not isinstance(result, str):
-        return f"returned {kind} from {hook}, where a text belongs"
+        return f"returned {kind} from {hook}, but must return a text"
     return None
 
 
@@ -147,11 +149,9 @@ def _scores_fault(result: object, concepts: int) -> str | None:
     from encyclo.types import Scores
 
     if not isinstance(result, Scores):
-        return f"returned {with_article(result)} from score_confidence, where Scores belong"
+        return f"returned {with_article(result)} from score_confidence, but must return Scores"
     for name in ("confidence", "low", "high"):
         shape = getattr(getattr(result, name), "shape", None)
         if shape != (concepts,):
-            return (
-                f"returned Scores whose {name} has the shape {shape}, not ({concepts},): one value a concept"
-            )
+            return f"returned Scores whose {name} has the shape {shape}, not ({concepts},): one value per concept"
     return None

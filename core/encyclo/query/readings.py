@@ -35,7 +35,7 @@ class TokenReading:
 
 @dataclass(frozen=True, repr=False)
 class Reading(Sequence[TokenReading]):
-    """The readings of a text, one a token; a notebook shows them as a heat map."""
+    """The readings of a text, one per token; a notebook shows them as a heat map."""
 
     text: str
     tokens: tuple[TokenReading, ...]

@@ -54,8 +54,8 @@ def reliability_plot(series: Sequence[tuple[str, Sequence[Sequence[float]]]]) ->
             confidence, accuracy, counts = zip(*bins, strict=True)
             top.plot(confidence, accuracy, color=colour, marker=marker, linestyle=style, label=_plain(name))
             # Side by side, so that one's bar does not hide the other's.
-            beside = [c + (place - (len(series) - 1) / 2) * 0.02 for c in confidence]
-            bottom.bar(beside, counts, width=0.018, color=colour)
+            shifted = [c + (place - (len(series) - 1) / 2) * 0.02 for c in confidence]
+            bottom.bar(shifted, counts, width=0.018, color=colour)
         top.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), ylabel="share read right")
         bottom.set(xlabel="confidence of the reading", ylabel="readings", yscale="log")
         bottom.set_ylim(bottom=0.7)
@@ -116,7 +116,7 @@ def ladder_plot(names: Sequence[str], rungs: Sequence[tuple[str, Sequence[tuple[
 
 
 def coverage_plot(series: Sequence[tuple[str, str, bool, Sequence[Sequence[float]]]]) -> str:
-    """Return the accuracy of the surest readings, over the share of readings answered.
+    """Return the accuracy of the most confident readings, over the share of readings answered.
 
     `series` holds (rung, reader, whether it is the run's own, [[coverage, accuracy], ...]).
     """
@@ -130,7 +130,9 @@ def coverage_plot(series: Sequence[tuple[str, str, bool, Sequence[Sequence[float
                 linestyle="solid" if own else (0, (5, 2)), label=f"{rung}: {_plain(name)}",
             )  # fmt: skip
         axes.set(
-            xlim=(0, 1.03), xlabel="share of readings answered, the surest first", ylabel="share read right"
+            xlim=(0, 1.03),
+            xlabel="share of readings answered, most confident first",
+            ylabel="share read right",
         )
         axes.set_ylim(top=1.02)
         for axis in (axes.xaxis, axes.yaxis):

@@ -121,7 +121,7 @@ def _halves(metrics: Metrics) -> dict[str, Any]:
         "value": number(mean("cosine"), 3),
         "detail": [
             f"cosine of centred halves of a concept's samples, mean over {len(table)} layers; 1 is perfect",
-            f"Baseline: raw difference {percent(mean('raw_rel_diff'), 1)}, which flatters; "
+            f"Baseline: raw difference {percent(mean('raw_rel_diff'), 1)}, which looks better than it should; "
             f"centred {percent(mean('centred_rel_diff'), 1)}",
             f"Null: {number(mean('null_cosine'), 3)}, with another concept's half",
         ],

@@ -105,7 +105,7 @@ class OpenRun:
         )
         if not isinstance(interpreter, Interpreter):
             raise session.plugins.fault(
-                name, f"returned {with_article(interpreter)}, which is no interpreter"
+                name, f"returned {with_article(interpreter)}, which is not an interpreter"
             )
         if list(interpreter.concepts) != [concept.id for concept in session.concepts]:
             raise session.plugins.fault(name, "returned an interpreter that doesn't know the run's concepts")
@@ -145,7 +145,7 @@ class OpenRun:
 def batch_fault(batch: object, shape: tuple[int, int, int]) -> str | None:
     """Return what is wrong with a batch of captured activations, as the end of a sentence, or None."""
     if not isinstance(batch, Samples):
-        return f"gave {with_article(batch)} where Samples belong"
+        return f"gave {with_article(batch)} instead of Samples"
     given = getattr(batch.activations, "shape", None)
     positions = np.asarray(batch.positions)
     if given != (len(positions), *shape[1:]):
@@ -153,5 +153,5 @@ def batch_fault(batch: object, shape: tuple[int, int, int]) -> str | None:
     if positions.dtype.kind not in "iu" or (
         len(positions) and not 0 <= positions.min() <= positions.max() < shape[0]
     ):
-        return f"gave positions that are no indices of the {shape[0]} prompts it was handed"
+        return f"gave positions that are not indices of its {shape[0]} prompts"
     return None

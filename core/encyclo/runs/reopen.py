@@ -82,14 +82,17 @@ def check_weights(path: Path, record: dict[str, Any], model: Model) -> None:
     if model.weights_sha256 != then:
         raise RunDirectoryError(
             f"{path} was made with the model {record['config']['model']} (weights {then[:12]}), not "
-            f"with {model.name} (weights {model.weights_sha256[:12]}); use the same, or run again in a new --out."
+            f"with {model.name} (weights {model.weights_sha256[:12]}); use the original model, "
+            "or start a new run with another --out."
         )
 
 
 def require_finished(path: Path) -> None:
     """Raise UsageError if the run has no metrics.json."""
     if not (path / METRICS).exists():
-        raise UsageError(f"The run in {path} is not finished; run the same command again to finish it.")
+        raise UsageError(
+            f"The run in {path} is not finished; run `encyclo run` with the same options again to finish it."
+        )
 
 
 def _options(plugins: Plugins, config: RunConfig, name: str) -> Any:
@@ -100,5 +103,5 @@ def _check_concepts(path: Path, record: dict[str, Any], concepts: list[Concept])
     if concepts_hash(concepts) != record["config"]["concepts_sha256"]:
         raise RunDirectoryError(
             f"The concept list {record['config']['concepts']!r} no longer gives the concepts of the run in {path}; "
-            "restore it, or run again in a new --out."
+            "restore it, or start a new run with another --out."
         )

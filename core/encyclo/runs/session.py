@@ -152,7 +152,7 @@ def prepare(config: RunConfig, progress: Progress, out: Path = Path()) -> Sessio
     numbers = [stage.number for stage in stages]
     if numbers != sorted(set(numbers)):
         raise UsageError(
-            "--sampler takes one sampler a stage, in rising stages; "
+            "Give one --sampler per stage, in ascending order; "
             f"{', '.join(config.sampler)} have the stages {', '.join(map(str, numbers))}."
         )
     if plugins.traits(config.sampler[0]).needs_interpreter:
@@ -222,19 +222,19 @@ def load_concepts(config: RunConfig, plugins: Plugins, options: BaseModel | None
     seen: set[str] = set()
     for concept in islice(plugins.iterate(config.concepts, loaded), config.limit):
         if not isinstance(concept, Concept):
-            raise plugins.fault(config.concepts, f"gave {with_article(concept)} where a Concept belongs")
+            raise plugins.fault(config.concepts, f"gave {with_article(concept)} instead of a Concept")
         if concept.id in seen:
             raise plugins.fault(config.concepts, f"gave the concept id {concept.id!r} twice")
         if not concept.name.strip():
             raise plugins.fault(config.concepts, f"gave the concept {concept.id!r} without a name")
         texts = (concept.id, concept.name, concept.definition, concept.category, *concept.aliases)
         if character := unstorable(texts):
-            what = f"gave the concept {concept.id!r} with the character {character}, which no store holds"
+            what = f"gave the concept {concept.id!r} with the character {character}, which can't be stored"
             raise plugins.fault(config.concepts, what)
         seen.add(concept.id)
         concepts.append(concept)
     if not concepts:
-        raise UsageError(f"--concepts {config.concepts} gave no concept.")
+        raise UsageError(f"The concept list {config.concepts!r} (--concepts) contains no concept.")
     return concepts
 
 

@@ -2,7 +2,7 @@
 
 A signature is centred (minus the mean over concepts), each dimension is divided by its standard deviation over
 concepts, and each layer is scaled to length 1; see docs/glossary.md. A concept without a sample that mentions it
-has no signature: it counts in neither mean nor standard deviation, and is no concept's neighbour.
+has no signature: it counts in neither mean nor standard deviation, and is not a neighbour of any concept.
 """
 
 from __future__ import annotations

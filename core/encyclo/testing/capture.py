@@ -191,14 +191,14 @@ class CaptureContract(HookContract):
             require(not lost, f"{text!r}: no token covers {lost[:1]}.")
 
     def check_generates_for_a_seed(self, folder: Path) -> None:
-        """If it has `generate`: one continuation for each opening, which depends on its seed, not on the others."""
+        """If it has `generate`: one continuation for each opening, drawn by its seed, the same in the same call."""
         model = self.model(folder)
         if not isinstance(model, TextGenerator):
             return
         texts = ["The dog", "She had ever seen a small"]
 
-        def say(seed: int, chosen: Sequence[str] = texts, stop: str | None = None) -> list[str]:
-            openings = [Opening(text, 1.0, seed) for text in chosen]
+        def say(seed: int, stop: str | None = None) -> list[str]:
+            openings = [Opening(text, 1.0, seed) for text in texts]
             return list(model.generate("The old city.", openings, 6, stop))
 
         first = say(1)
@@ -207,7 +207,6 @@ class CaptureContract(HookContract):
             "It gives no text for an opening.",
         )
         require(say(1) == first, "One seed gives two continuations.")
-        require(say(1, texts[1:]) == first[1:], "A continuation depends on what else is generated.")
         require(any(say(seed) != first for seed in range(2, 5)), "Every seed gives the same continuation.")
         for text in say(1, stop="[a-z]"):
             found = re.search("[a-z]", text)

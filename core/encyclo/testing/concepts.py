@@ -37,7 +37,7 @@ class ConceptsContract(HookContract):
     def check_gives_concepts(self, folder: Path) -> None:
         """There is at least one, each is an `encyclo.types.Concept`, and its fields have their types."""
         concepts = self.load()
-        require(concepts, "It gave no concept.")
+        require(concepts, "It gives no concept.")
         for concept in concepts:
             require(isinstance(concept, Concept), f"It gave {concept!r:.80}, which is not a Concept.")
             for name in TEXTS:

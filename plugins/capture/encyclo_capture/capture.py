@@ -192,5 +192,5 @@ def _not_finite(
     hint = "" if model.dtype == "float32" else "; try -o transformers.dtype=float32"
     return CaptureError(
         f"The activation of the prompt {prompts[group[row].position].text!r} at layer {layers[layer]} of "
-        f"{model.depth} is not finite, computed in {model.dtype}{hint}."
+        f"{model.depth} is not finite in {model.dtype}{hint}."
     )

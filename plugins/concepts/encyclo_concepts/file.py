@@ -144,7 +144,7 @@ def load_concepts(options: Options) -> Iterator[Concept]:
     kind = options.format or FORMATS.get(path.suffix.lower())
     if kind is None:
         raise UsageError(
-            f"The extension of {path} doesn't tell its format; add -o file.format=csv (or tsv, jsonl, names)."
+            f"The extension of {path} is not a known format; add -o file.format=csv (or tsv, jsonl, names)."
         )
     rows = [
         (record[0], parse_row(path, record, options.separator))

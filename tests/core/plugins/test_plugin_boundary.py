@@ -1,4 +1,4 @@
-"""Where the core meets somebody else's plugin: what it takes from it, what it tells it, what it keeps of it."""
+"""The boundary between the core and a third-party plugin: what passes in each direction, and what the core keeps."""
 
 from __future__ import annotations
 

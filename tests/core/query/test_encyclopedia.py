@@ -1,4 +1,4 @@
-"""An encyclopedia from Python: entries, search, reading, tables, notebooks; and while a run is going on."""
+"""An encyclopedia from Python: entries, search, reading, tables, notebooks; also of an unfinished run."""
 
 from __future__ import annotations
 
@@ -267,7 +267,7 @@ def test_a_surer_token_is_stronger():
     assert strength(0.9, "d") > strength(0.6, "d") > strength(0.6, None) == strength(None, None) == 0
 
 
-# --- while a run is going on -------------------------------------------------------------------------------------
+# --- an unfinished run -------------------------------------------------------------------------------------------
 
 
 def test_an_unfinished_book_says_what_it_has(tmp_path: Path):

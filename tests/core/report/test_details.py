@@ -67,7 +67,7 @@ def test_a_layer_is_unknown_where_one_sample_mentions_the_concept():
     )
 
 
-def test_a_curve_falls_as_the_root_of_the_samples_and_the_raw_one_flatters():
+def test_a_curve_falls_as_the_root_of_the_samples_and_the_raw_one_is_lower():
     values, table = planted(40, 64, (1.0, 1.0))
     centre, scale = centre_and_scale(table.mean)
     curves = [details.entry_curve(v, centre, scale, np.random.default_rng(i)) for i, v in enumerate(values)]

@@ -1,6 +1,6 @@
 """Disks that fail, and what a power cut leaves. `files.using` replaces the disk of `encyclo.storage.files` by one.
 
-`FailingDisk` lets the n-th call fail. `RecordingDisk` records a folder, and what of it is synced, after every
+`FailingDisk` lets the n-th call fail. `RecordingDisk` records a folder, and which parts of it are synced, after every
 call. For each such `Moment`, `survivors` returns what a disk may hold if the power fails: names and data that were
 never synced may be there, be missing or be torn, in any order of the writes.
 """
@@ -118,12 +118,12 @@ def telling(calls: Sequence[str], every: bool) -> list[int]:
 
 @dataclass(frozen=True)
 class Moment:
-    """The disk's content after one call, and what of it was synced. Keys are inode numbers."""
+    """The disk's content after one call, and which parts of it were synced. Keys are inode numbers."""
 
     call: str
     root: int
     promised: int
-    """What the program had been promised to be safe, as its caller counts it."""
+    """How many of its writes the program had been told are durable at this moment, as its caller counts them."""
     seen_names: dict[int, dict[str, int]]
     synced_names: dict[int, dict[str, int]]
     seen_data: dict[int, bytes]

@@ -1,7 +1,7 @@
 """Short-lived processes: started in milliseconds, killed at a chosen instant, limited in time and memory.
 
-A `Nursery` is a process that has imported what the jobs need and forks a child for each job. It has a single
-thread, so forking it is safe, however many threads its parent has. POSIX only.
+A `ForkServer` is a process that has imported what the jobs need and forks a child for each job. It has a single
+thread, so forking it is safe even if its parent has many. POSIX only.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_
 
 @dataclass(frozen=True)
 class Ending:
-    """How a child ended: its exit status (negative: the signal), its time, and its output."""
+    """How a child process ended: its exit status (negative: the signal), its time, and its output."""
 
     status: int
     seconds: float
@@ -36,10 +36,10 @@ class Ending:
     """It was killed because it took longer than its limit."""
 
 
-class Nursery:
+class ForkServer:
     """Forks children that run module-level functions; use it as a context manager."""
 
-    def __enter__(self) -> Nursery:
+    def __enter__(self) -> ForkServer:
         self._process = subprocess.Popen(
             [sys.executable, "-c", "from encyclo.testing.faults.processes import serve; serve()"],
             stdin=subprocess.PIPE,
@@ -59,7 +59,7 @@ class Nursery:
         self._process.wait()
 
     def warm(self, function: Callable[..., object], *arguments: Any) -> None:
-        """Call a function in the nursery itself, so that every child has its imports.
+        """Call a function in the server itself, so that every child has its imports.
 
         It must leave no thread behind.
         """
@@ -96,7 +96,7 @@ class Nursery:
 
 
 def serve() -> None:
-    """Be a nursery: answer requests from stdin until it closes."""
+    """Run the server: answer requests from stdin until it closes."""
     requests, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # a job's output must not mix with the answers
     while True:

@@ -115,7 +115,7 @@ class Plugins:
                 self._manager.unregister(name=name)
             if isinstance(error, PluginError):
                 raise
-            raise self.fault(name, f"does not fit encyclo's hooks: {_told(error)}") from error
+            raise self.fault(name, f"does not fit encyclo's hooks: {_message(error)}") from error
         return found
 
     def opt_in(self, names: Sequence[str]) -> None:
@@ -259,7 +259,7 @@ class Plugins:
         except EncycloError:
             raise
         except (Exception, SystemExit) as error:  # only the command line may exit
-            raise self.fault(getattr(error, OWNER, name), f"failed with {_told(error)}") from error
+            raise self.fault(getattr(error, OWNER, name), f"failed with {_message(error)}") from error
 
     def fault(self, name: str, what: str) -> PluginError:
         """Return a PluginError: the plugin `name`, its package, and `what` it did wrong."""
@@ -298,10 +298,10 @@ def _import(found: InstalledPlugin) -> Any:
 
 
 def _import_failed(found: InstalledPlugin, error: BaseException) -> PluginError:
-    return PluginError(f"Plugin {found.name!r} ({found.origin}) could not be imported: {_told(error)}.")
+    return PluginError(f"Plugin {found.name!r} ({found.origin}) could not be imported: {_message(error)}.")
 
 
-def _told(error: BaseException) -> str:
+def _message(error: BaseException) -> str:
     """Return a plugin's error as the end of a sentence, on one line."""
     message = " ".join(str(error).split()).rstrip(".")
     return f"{type(error).__name__}: {message}" if message else type(error).__name__

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from encyclo.errors import UsageError
+
+Number = TypeVar("Number", int, float)
 
 DEFAULT_SAMPLERS = ("raw", "templates", "diverse", "adversarial")
 """The samplers of a run without --sampler, one per stage."""
@@ -116,22 +118,20 @@ def load_config(flags: Mapping[str, Any], file: Path | None = None, options: Seq
 
 def parse_layers(text: str) -> tuple[int, ...]:
     """Read `-12,-9,-1`. Raises UsageError."""
-    try:
-        return tuple(int(piece) for piece in text.split(","))
-    except ValueError as error:
-        raise UsageError(
-            f"--layers takes whole numbers separated by commas, such as -12,-6,-1, not {text!r}."
-        ) from error
+    return _parse_numbers(text, int, "--layers takes whole numbers separated by commas, such as -12,-6,-1")
 
 
 def parse_targets(text: str) -> tuple[float, ...]:
     """Read `0.4,0.7,0.85,0.95`. Raises UsageError."""
+    rule = "--targets takes four numbers separated by commas, such as 0.4,0.7,0.85,0.95"
+    return _parse_numbers(text, float, rule)
+
+
+def _parse_numbers(text: str, kind: Callable[[str], Number], rule: str) -> tuple[Number, ...]:
     try:
-        return tuple(float(piece) for piece in text.split(","))
+        return tuple(map(kind, text.split(",")))
     except ValueError as error:
-        raise UsageError(
-            f"--targets takes four numbers separated by commas, such as 0.4,0.7,0.85,0.95, not {text!r}."
-        ) from error
+        raise UsageError(f"{rule}, not {text!r}.") from error
 
 
 def _read_toml(file: Path) -> dict[str, Any]:

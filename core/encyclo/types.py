@@ -180,7 +180,7 @@ class Interpreter(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """The beginning of a generated text; the rest is drawn with its own random generator.
+    """The beginning of a generated text; its seed draws the rest.
 
     At temperature 0 the likeliest token comes next, with any seed. The text should contain one of the
     `required_words`: a model may raise their probability until it does.
@@ -232,8 +232,7 @@ class TextGenerator(Protocol):
         """Return a continuation of `prefix` plus each opening's text, without prefix and opening.
 
         A continuation ends after the first match of the regular expression `stop`, at the model's end token, or
-        after `max_new_tokens`. It depends on the prefix, its own opening, `max_new_tokens` and `stop`, never on
-        the other openings.
+        after `max_new_tokens`. The same call gives the same texts; other openings in the call may change a text.
         """
         ...
 

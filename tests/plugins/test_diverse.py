@@ -7,6 +7,9 @@ import json
 import random
 import re
 import shutil
+import signal
+import subprocess
+import sys
 import tracemalloc
 from collections import Counter
 from collections.abc import Sequence
@@ -16,6 +19,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import encyclo
 from encyclo.cli import run_command
 from encyclo.errors import UsageError
 from encyclo.plugins.manager import Plugins
@@ -35,7 +39,7 @@ GENRES = ("news", "dialogue", "instruction", "fiction", "question", "list")
 class Parrot:
     """A model that answers every opening with a sentence about its word, or with the given answers.
 
-    What it says depends on the opening alone, as the protocol demands.
+    What it says depends on the opening alone.
     """
 
     weights_sha256, dtype, device = "0" * 64, "float32", "cpu"
@@ -392,6 +396,22 @@ def test_a_concepts_prompts_are_the_same_whatever_else_is_in_the_run(tmp_path):
         assert drawn([CONCEPTS[n]], tmp_path / str(n)) == own
 
 
+class Fickle(Parrot):
+    """A model whose sentences depend on all that is asked for together."""
+
+    def generate(self, prefix, openings, max_new_tokens, stop=None) -> list[str]:
+        shifted = [dataclasses.replace(o, seed=o.seed + len(openings)) for o in openings]
+        return super().generate(prefix, shifted, max_new_tokens, stop)
+
+
+def test_more_prompts_keep_the_mix_though_the_model_writes_other_sentences(tmp_path):
+    first = drawn([DOG], tmp_path, model=Fickle(), wanted=10)
+    assert [source(p) for p in first[-5:]] == ["generated"] * 5
+    more = [p for p in drawn([DOG], tmp_path, model=Fickle(), wanted=20) if p not in first][:10]
+    shares = Counter(source(p) for p in more)
+    assert shares["frame"] >= 3 and 5 <= shares["generated"] <= 6
+
+
 def test_seed_stage_and_concept_each_change_what_is_drawn(tmp_path):
     def texts(name: str, concept=DOG, **how) -> list[str]:
         return [p.text for p in drawn([concept], tmp_path / name, **how)]
@@ -566,6 +586,58 @@ def test_a_resumed_run_generates_nothing_again(
     assert len((diverse_run / "encyclopedia.h5").read_bytes()) == len(before)
     (record,) = (diverse_run / "plugins" / "diverse" / "generated").iterdir()
     assert all(own["asked"] >= own["wanted"] == 5 for own in json.loads(record.read_text()).values())
+
+
+SMALL_UNITS = {
+    "encyclo.pipeline.units.SAMPLES_A_UNIT": 20,  # two concepts each
+    # A random model's texts are kept as they are.
+    "encyclo_samplers.generated_sentences.fault": lambda text, *_: None if text else "too short",
+    "encyclo_samplers.generated_sentences.find_mention": lambda *_: (0, 1),
+}
+KILLED = """
+import os, signal, sys
+import pytest
+from encyclo.cli import run_command
+from encyclo_samplers import generated_sentences
+from tests.plugins.test_diverse import SMALL_UNITS
+
+keep, kept = generated_sentences._keep, []
+def keep_the_first(*given):
+    if kept:
+        os.kill(os.getpid(), signal.SIGKILL)
+    kept.append(keep(*given))
+
+patch = pytest.MonkeyPatch()
+for name, value in SMALL_UNITS.items():
+    patch.setattr(name, value)
+generated_sentences._keep = keep_the_first
+run_command(sys.argv[1:])
+"""
+
+
+def test_a_killed_run_resumes_with_the_sentences_of_an_uninterrupted_one(
+    tmp_path: Path, run_flags: list[str], monkeypatch: pytest.MonkeyPatch
+):
+    """The unit decides which sentences are generated together, whatever is left to do."""
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    command = [sys.executable, "-c", KILLED, "run", *run_flags, "--out", str(killed)]
+    assert subprocess.run(command, check=False, capture_output=True).returncode == -signal.SIGKILL
+    assert len(list((killed / "plugins/diverse/generated").iterdir())) == 1
+    for name, value in SMALL_UNITS.items():
+        monkeypatch.setattr(name, value)
+    for out in (killed, whole):
+        assert run_command(["run", *run_flags, "--out", str(out)]) == 0
+
+    def generated(out: Path) -> dict[str, dict]:
+        return {r.name: json.loads(r.read_text()) for r in (out / "plugins/diverse/generated").iterdir()}
+
+    assert generated(killed) == generated(whole)
+    assert [[len(own["kept"]) for own in record.values()] for record in generated(whole).values()] == [
+        [5, 5]
+    ] * 2
+    with encyclo.open(whole) as one, encyclo.open(killed) as other:
+        for name in one.book.concepts.name:
+            assert one.samples(name).checksum() == other.samples(name).checksum()
 
 
 def test_changed_texts_make_other_units(tiny_flags: list[str], monkeypatch: pytest.MonkeyPatch):

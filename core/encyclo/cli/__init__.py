@@ -10,7 +10,7 @@ from typing import NoReturn
 
 import typer
 
-from encyclo.cli import (
+from encyclo.cli import (  # noqa: F401 - each of them adds its command to `app`
     converge,
     convert,
     evaluate,
@@ -26,23 +26,7 @@ from encyclo.cli import (
 )
 from encyclo.cli.app import app
 
-__all__ = [
-    "app",
-    "converge",
-    "convert",
-    "evaluate",
-    "export",
-    "main",
-    "new_plugin",
-    "plan",
-    "plugins",
-    "read",
-    "report",
-    "run",
-    "run_command",
-    "show",
-    "verify",
-]
+__all__ = ["app", "main", "run_command"]
 
 INTERRUPTED = 130
 

@@ -104,8 +104,10 @@ class UnitSampler:
     def sample(self, unit: Unit) -> list[Prompt]:
         """Return the unit's new prompts, concept by concept, at most the wanted number for each.
 
-        A sampler repeats itself for the same (seed, stage, concept). So a concept that already has samples of
-        this stage is asked for those too, and the prompts that it already has are skipped.
+        The sampler is asked for the whole unit in one call, and the same call gives the same prompts. So a
+        resumed run samples a unit as an uninterrupted one does. A concept that already has samples of this stage
+        is asked for those too, and the prompts that it already has are skipped; sentences that a model writes
+        may differ from the earlier ones, since other concepts are asked for with it.
         """
         trainable = self.run.session.trainable
         concepts = [trainable[i] for i in unit.concepts]

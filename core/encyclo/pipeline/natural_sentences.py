@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -83,7 +84,6 @@ class NaturalSentences:
     def __init__(self, run: OpenRun, limit: int = LIMIT_IN_RUN) -> None:
         self._run = run
         self._prompts = natural_prompts(run.session.concepts, run.session.config.seed, limit)
-        self._samples: SampleSet | None = None
         self._leaked: set[int] = set()
         self._checked: set[str] = set()
 
@@ -97,9 +97,11 @@ class NaturalSentences:
         rows = np.array([i for i in range(len(self._prompts)) if i not in self._leaked], np.int64)
         if len(rows) == 0:
             return None
-        if self._samples is None:
-            self._samples = capture_rung(self._run, self._prompts, "natural sentences")
         return RungSamples(self._samples, rows, len(self._leaked))
+
+    @cached_property
+    def _samples(self) -> SampleSet:
+        return capture_rung(self._run, self._prompts, "natural sentences")
 
 
 def prompts_of(store: Store, commits: Sequence[Commit]) -> Iterator[str]:

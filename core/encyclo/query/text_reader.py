@@ -29,7 +29,7 @@ FRESH = 1000
 CONTEXT = 250
 MOST_TOKENS = 512
 CHUNK = 2**16
-_WORD = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*")
+WORD = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*")
 
 
 @dataclass(frozen=True)
@@ -201,7 +201,7 @@ def _pooled(
 ) -> NDArray[np.float32]:
     """Return each token's pooled activation, float32 [tokens, L, H], as if the text ended there."""
     special = [start == end for start, end in spans]
-    words = [match.span() for match in _WORD.finditer(text)]
+    words = [match.span() for match in WORD.finditer(text)]
     total = np.concatenate([np.zeros((1, *states.shape[1:])), np.cumsum(states, axis=0, dtype=np.float64)])
     bounds = np.empty((len(spans), 2), np.int64)  # the tokens read are consecutive
     for place, (start, end) in enumerate(spans):

@@ -13,7 +13,6 @@ from encyclo.runs.directory import RunDirectory
 from encyclo.runs.metrics import FILE as METRICS
 from encyclo.runs.open_run import OpenRun
 from encyclo.runs.session import (
-    Session,
     concepts_hash,
     load_concepts,
     load_model,
@@ -38,17 +37,12 @@ def recorded_config(record: dict[str, Any], device: str = "auto") -> RunConfig:
         ) from error
 
 
-def reopen(path: Path, record: dict[str, Any], progress: Progress, device: str = "auto") -> Session:
-    """Return a run's session. Raises RunDirectoryError if the concepts or the model have changed."""
+def reopen_run(path: Path, record: dict[str, Any], progress: Progress, device: str = "auto") -> OpenRun:
+    """Reopen the run in `path`. Raises RunDirectoryError if the concepts or the model have changed."""
     session = prepare(recorded_config(record, device), progress, path)
     _check_concepts(path, record, session.concepts)
     check_weights(path, record, session.model)
-    return session
-
-
-def reopen_run(path: Path, record: dict[str, Any], progress: Progress, device: str = "auto") -> OpenRun:
-    """Reopen the run in `path`. Raises RunDirectoryError as `reopen` does."""
-    return OpenRun.of(reopen(path, record, progress, device), RunDirectory(path, record))
+    return OpenRun.of(session, RunDirectory(path, record))
 
 
 def reopen_model(
@@ -73,14 +67,12 @@ def reopen_concepts(path: Path, record: dict[str, Any], plugins: Plugins) -> lis
     return concepts
 
 
-def reopen_interpreter(
-    path: Path, record: dict[str, Any], plugins: Plugins, device: str = "cpu"
-) -> Interpreter:
+def reopen_interpreter(path: Path, record: dict[str, Any], plugins: Plugins) -> Interpreter:
     """Load the run's interpreter, with its options. Raises DamagedError if a file was changed."""
     config = record["config"]
     name: str = config["interpreter"]
     options = plugins.options(name, config.get("options", {}).get(name, {}))
-    context = Context(config["seed"], device, options, plugin_folder(path, name))
+    context = Context(config["seed"], "cpu", options, plugin_folder(path, name))
     return interpreter_folder.load_interpreter(plugins, name, path / "interpreter", context)
 
 

@@ -219,23 +219,17 @@ class FinishedRows:
 
     def halves(self, rows: NDArray[np.int64], layers: Sequence[int] | None = None) -> NDArray[np.float16]:
         """Return activations as stored, float16 [k, len(layers), H], in the rows' order. Raises DamagedError."""
-        if _rises(rows):
-            values = self._by_row.activations(rows, layers)
-            self._check(rows, values, layers)
-            return values
         order = np.argsort(rows, kind="stable")
         values = self._by_row.activations(rows[order], layers)
         self._check(rows[order], values, layers)
-        back = np.empty_like(values)
-        back[order] = values
-        return back
+        return values if _rises(rows) else values[np.argsort(order)]
 
     def samples(self, rows: NDArray[np.int64]) -> Part:
         """Return whole samples, in the rows' order. Raises DamagedError."""
         order = np.argsort(rows, kind="stable")
         part = self._by_row.samples(rows[order])
         self._check(rows[order], part.activations)
-        return part if (np.diff(order) == 1).all() else part.take(np.argsort(order, kind="stable"))
+        return part if _rises(rows) else part.take(np.argsort(order))
 
     def close(self) -> None:
         """Close all files."""

@@ -19,7 +19,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from encyclo.statistics.accuracy import read_in_batches, true_ranks
+from encyclo.statistics.accuracy import rank_samples
 from encyclo.testing.contract import require
 from encyclo.testing.fixtures.planted import PlantedSamples
 from encyclo.testing.hooked import HookContract
@@ -227,11 +227,7 @@ class InterpreterContract(HookContract):
 
 def top1(interpreter: Interpreter, samples: SampleSet, split: Split) -> float:
     """Return the share of a split's samples whose own concept has the highest score."""
-    ranks: list[NDArray[np.int64]] = [
-        true_ranks(scores, samples.concept[rows])
-        for rows, scores in read_in_batches(interpreter, samples, samples.rows(split))
-    ]
-    return float((np.concatenate(ranks) == 1).mean())
+    return float((rank_samples(interpreter, samples, samples.rows(split)) == 1).mean())
 
 
 def _saved(interpreter: Interpreter, folder: Path) -> Path:

@@ -149,7 +149,10 @@ class SamplerContract(HookContract):
         )
 
     def check_does_not_depend_on_other_concepts(self, folder: Path) -> None:
-        """A concept's prompts are the same alone, among others, and in any order of concepts."""
+        """A concept's prompts are the same alone, among others, and in any order of concepts.
+
+        Sentences that a model writes may differ; the contract's context has no model.
+        """
         concepts = list(PlantedConcepts(len(NAMES)))
         everything = by_concept(self.sample(concepts, folder))
         require(by_concept(self.sample(concepts[::-1], folder)) == everything, "They depend on the order.")

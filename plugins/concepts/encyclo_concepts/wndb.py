@@ -100,10 +100,6 @@ class Folder:
 
     place: Path | zipfile.Path
 
-    def holds_database(self) -> bool:
-        """Return whether WordNet's nouns are here."""
-        return (self.place / "data.noun").is_file()
-
     def read(self, name: str) -> bytes:
         """Return a file's bytes. Raises UsageError naming the file."""
         path = self.place / name
@@ -133,7 +129,7 @@ def open_folder(path: Path) -> Folder:
         folder = Folder(zipfile.Path(archive, min(names).removesuffix("data.noun") if names else ""))
     else:
         folder = Folder(path)
-    if not folder.holds_database():
+    if not (folder.place / "data.noun").is_file():
         raise UsageError(
             f"{path} is not a WordNet database: it has no file data.noun; give the directory that has this file."
         )

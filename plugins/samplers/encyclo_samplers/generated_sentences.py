@@ -115,8 +115,8 @@ def _in_rounds(
 ) -> dict[str, Yield]:
     """Ask for all sentences, check them in order, then ask for replacements of the refused ones, and so on.
 
-    A concept's sentence number n + wanted replaces number n, until each has had its attempts. A round's sentences are
-    compared with those kept so far, so what is kept depends only on the sentences' numbers.
+    A concept's sentence number n + wanted replaces number n, until each has had its attempts. A round's sentences
+    are judged in order, together with those kept so far.
     """
     found = {concept.id: Yield() for concept in concepts}
     asked = [(concept, n) for concept in concepts if is_word(concept.name) for n in range(wanted[concept.id])]

@@ -113,7 +113,7 @@ def test_samples_and_neighbours_are_found_when_they_are_asked_for(stored: Path, 
         source = book.source.samples
         monkeypatch.setattr(book.source, "samples", lambda rows: asked.append(len(rows)) or source(rows))
         entries = list(book)
-        assert asked == [] and book._similarity is None
+        assert asked == [] and "similarity" not in vars(book)
         samples = entries[4].samples
         assert samples is entries[4].samples and asked == [entries[4].n_samples]
         assert samples.values().shape == (entries[4].n_samples, len(LAYERS), HIDDEN)

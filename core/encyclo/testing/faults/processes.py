@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -39,17 +39,14 @@ class Ending:
 class ForkServer:
     """Forks children that run module-level functions; use it as a context manager."""
 
-    def __init__(self, env: Mapping[str, str] | None = None) -> None:
-        self._env = {**os.environ, **ONE_THREAD, **(env or {})}
-
     def __enter__(self) -> ForkServer:
         self._process = subprocess.Popen(
             [sys.executable, "-c", "from encyclo.testing.faults.processes import serve; serve()"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env=self._env,
+            env={**os.environ, **ONE_THREAD},
         )
-        self._ask({"path": sys.path})
+        self._ask(_import_from, sys.path)
         return self
 
     def __exit__(
@@ -66,7 +63,7 @@ class ForkServer:
 
         It must leave no thread behind.
         """
-        self._ask({"warm": pickle.dumps((function, arguments))})
+        self._ask(function, *arguments)
 
     def run(
         self,
@@ -82,20 +79,15 @@ class ForkServer:
         The child is killed with SIGKILL after `kill_after` seconds; with `since`, they count from the moment when that
         folder is no longer empty. It may take `limit` seconds and allocate `memory` bytes.
         """
-        ending: Ending = self._ask(
-            {
-                "run": pickle.dumps((function, arguments)),
-                "kill_after": kill_after,
-                "since": since,
-                "limit": limit,
-                "memory": memory,
-            }
-        )
+        kill = None if kill_after is None else _Kill(kill_after, since)
+        ending: Ending = self._ask(_fork, function, arguments, kill, limit, memory)
         return ending
 
-    def _ask(self, request: dict[str, Any]) -> Any:
+    def _ask(self, function: Callable[..., object], *arguments: Any) -> Any:
+        """Call a function in the nursery; return the ending of a child that it forked."""
         assert self._process.stdin and self._process.stdout
-        pickle.dump(request, self._process.stdin)
+        # Pickled twice: the nursery reads the whole request, even one that names what it can't import.
+        pickle.dump(pickle.dumps((function, arguments)), self._process.stdin)
         self._process.stdin.flush()
         kind, answer = pickle.load(self._process.stdout)
         if kind == "error":
@@ -113,23 +105,17 @@ def serve() -> None:
         except EOFError:
             return
         try:
-            answer = ("answer", _answer(request))
+            function, arguments = pickle.loads(request)
+            ending = function(*arguments)
+            answer: tuple[str, object] = ("answer", ending if isinstance(ending, Ending) else None)
         except Exception:
             answer = ("error", traceback.format_exc())
         pickle.dump(answer, answers)
         answers.flush()
 
 
-def _answer(request: dict[str, Any]) -> Any:
-    if "path" in request:
-        sys.path[:] = request["path"]
-        return None
-    function, arguments = pickle.loads(request.get("warm") or request["run"])
-    if "warm" in request:
-        function(*arguments)
-        return None
-    kill = None if request["kill_after"] is None else _Kill(request["kill_after"], request["since"])
-    return _fork(function, arguments, kill, request["limit"], request["memory"])
+def _import_from(path: list[str]) -> None:
+    sys.path[:] = path
 
 
 @dataclass

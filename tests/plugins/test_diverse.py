@@ -589,7 +589,7 @@ def test_a_resumed_run_generates_nothing_again(
 
 
 SMALL_UNITS = {
-    "encyclo.pipeline.units.SAMPLES_A_UNIT": 20,  # two concepts each
+    "encyclo.pipeline.units.SAMPLES_PER_UNIT": 20,  # two concepts each
     # A random model's texts are kept as they are.
     "encyclo_samplers.generated_sentences.fault": lambda text, *_: None if text else "too short",
     "encyclo_samplers.generated_sentences.find_mention": lambda *_: (0, 1),

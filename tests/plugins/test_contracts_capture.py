@@ -169,5 +169,5 @@ def test_a_handle_that_can_not_be_read_is_no_model(lacking: str, written: Path, 
     parts = {name: getattr(true, name) for name in ModelHandle.NEEDS}
     assert ModelHandle(SimpleNamespace(**parts), nobody).depth == true.depth
     del parts[lacking]
-    with pytest.raises(WrongAnswer, match=f"is no model: it has no {lacking}"):
+    with pytest.raises(WrongAnswer, match=f"is not a model: it has no {lacking}"):
         ModelHandle(SimpleNamespace(**parts), nobody)

@@ -10,7 +10,7 @@ from typing import NoReturn
 
 import typer
 
-from encyclo.cli import (
+from encyclo.cli import (  # noqa: F401 - each of them adds its command to `app`
     converge,
     convert,
     evaluate,
@@ -27,27 +27,11 @@ from encyclo.cli import (
 from encyclo.cli.app import app
 from encyclo.cli.interrupts import EXIT_CODE, STOPPED, Interrupts, was_interrupted
 
-__all__ = [
-    "app",
-    "converge",
-    "convert",
-    "evaluate",
-    "export",
-    "main",
-    "new_plugin",
-    "plan",
-    "plugins",
-    "read",
-    "report",
-    "run",
-    "run_command",
-    "show",
-    "verify",
-]
+__all__ = ["app", "main", "run_command"]
 
 
 def main() -> NoReturn:
-    """Run the command line and leave with its exit code: 0 done, 1 failed, 2 bad usage, 130 interrupted."""
+    """Run the command line and exit with its code: 0 done, 1 failed, 2 bad usage, 130 interrupted."""
     interrupts = Interrupts()
     interrupts.install()
     interrupts.leave(run_command(sys.argv[1:]))
@@ -67,7 +51,7 @@ def run_command(arguments: list[str]) -> int:
     except Exception as error:
         if was_interrupted(error):
             return _stopped()
-        # click's own usage errors know how to show themselves and carry exit code 2.
+        # click's own usage errors can show themselves and have the exit code 2.
         if hasattr(error, "show") and hasattr(error, "exit_code"):
             error.show()
             return int(error.exit_code)
@@ -77,7 +61,7 @@ def run_command(arguments: list[str]) -> int:
             print(f"encyclo: {error}", file=sys.stderr)
             return error.exit_code
         print(
-            f"encyclo: unexpected {type(error).__name__}: {error}; --debug shows where it comes from.",
+            f"encyclo: unexpected {type(error).__name__}: {error}; --debug shows where it was raised.",
             file=sys.stderr,
         )
         return 1

@@ -94,7 +94,7 @@ def self_test(run: OpenRun, prompts: list[Prompt]) -> dict[str, float] | None:
 
 
 class UnitSampler:
-    """Asks one stage's sampler for the prompts of one unit after another.
+    """Asks one stage's sampler for prompts, unit by unit.
 
     `earlier` are the commits of the earlier rounds, `known` their interpreter, scores and signatures.
     """
@@ -103,13 +103,15 @@ class UnitSampler:
         self, run: OpenRun, stage: Stage, earlier: Sequence[Commit], known: Mapping[str, Any]
     ) -> None:
         self.run, self.stage, self.earlier, self.known = run, stage, earlier, known
-        self._told = False
+        self._reported = False
 
     def sample(self, unit: Unit) -> list[Prompt]:
-        """Return the unit's new prompts, concept by concept, at most the wanted number of each.
+        """Return the unit's new prompts, concept by concept, at most the wanted number for each.
 
-        A sampler repeats itself for the same (seed, stage, concept). So a concept that already has samples of
-        this stage is asked for those too, and the prompts that it already has are skipped.
+        The sampler is asked for the whole unit in one call, and the same call gives the same prompts. So a
+        resumed run samples a unit as an uninterrupted one does. A concept that already has samples of this stage
+        is asked for those too, and the prompts that it already has are skipped; sentences that a model writes
+        may differ from the earlier ones, since other concepts are asked for with it.
         """
         trainable = self.run.session.trainable
         concepts = [trainable[i] for i in unit.concepts]
@@ -123,7 +125,7 @@ class UnitSampler:
             for prompt in sampled:
                 given[prompt.concept] += 1
                 if given[prompt.concept] > asked[prompt.concept]:
-                    self._tell(prompt.concept)
+                    self._report(prompt.concept)
                 if remaining == 0:
                     break
                 if left[prompt.concept] and (prompt.concept, prompt.text) not in there:
@@ -132,14 +134,14 @@ class UnitSampler:
                     prompts.append(prompt)
         return prompts
 
-    def _tell(self, concept: str) -> None:
-        """Say once that the sampler gives too many prompts; the budget holds all the same."""
-        if not self._told:
+    def _report(self, concept: str) -> None:
+        """Report once that the sampler gives too many prompts; they are ignored, so the budget still holds."""
+        if not self._reported:
             self.run.session.progress.stage(
                 f"The sampler {self.stage.sampler} gives more prompts than it was asked for (first for the "
                 f"concept {concept!r}); the extra ones are ignored"
             )
-            self._told = True
+            self._reported = True
 
     def _committed(self, unit: Unit) -> set[tuple[str, str]]:
         """Return (concept id, text) of this stage's committed samples of the unit's concepts."""

@@ -1,4 +1,4 @@
-"""Estimate what a run will take: prompts, tokens, time, memory, disk.
+"""Estimate the cost of a run: prompts, tokens, time, memory, disk.
 
 Prompts are drawn for a few units and tokenised, and a few of them are captured and timed on this machine;
 the rest is extrapolated in proportion.
@@ -28,7 +28,7 @@ SAMPLED_CONCEPTS = 100
 TIMED_PROMPTS = 256
 ATTEMPTS = 60
 """Candidate prompts of a concept, of which a sampler keeps those that the interpreter misreads."""
-# Samples a second of everything but capture (start, training, scoring, convergence, report). Measured on
+# Samples per second of everything except capture (start, training, scoring, convergence, report). Measured on
 # gemma-3-270m, 2 cores: a run whose 10,000 samples of 5 layers were all committed took 35 s.
 SAMPLES_JUDGED_A_SECOND = 285.0
 
@@ -56,7 +56,7 @@ def estimate_cost(session: Session) -> CostEstimate:
     seconds = 0.0
     measured = _Measured(0.0, 0.0)
     disk = DiskEstimate(session)
-    # What a plugin keeps in its folder is deleted with it.
+    # The plugins' own files are deleted with the folder.
     with tempfile.TemporaryDirectory() as folder:
         run = OpenRun.of(session, RunDirectory(Path(folder), {}))
         for stage in session.stages:

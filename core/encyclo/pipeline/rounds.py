@@ -147,7 +147,7 @@ class Rounds:
             reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
             raise DamagedError(
                 f"{path} can't be read ({reason}); delete the folder {self.folder} and run the same command "
-                "again: samples are kept, and only the rounds are decided anew."
+                "again: samples are kept, and only the decisions of the rounds are made again."
             ) from error
 
 

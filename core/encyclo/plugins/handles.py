@@ -47,7 +47,7 @@ class Handle:
     """An object that a hook returned. Attributes that no check knows are the object's own."""
 
     KIND: ClassVar[str]
-    """What it is, in a message."""
+    """What it is, with its article, for messages."""
     NEEDS: ClassVar[tuple[str, ...]]
     """The attributes that the object must have."""
 
@@ -56,7 +56,7 @@ class Handle:
         lacking = [name for name in self.NEEDS if not _has(answer, name)]
         if lacking:
             raise WrongAnswer(
-                f"returned {with_article(answer)} from {hook}, which is no {self.KIND}: it has no {lacking[0]}"
+                f"returned {with_article(answer)} from {hook}, which is not {self.KIND}: it has no {lacking[0]}"
             )
 
     def __getattr__(self, name: str) -> Any:
@@ -76,7 +76,7 @@ class Handle:
 class ModelHandle(Handle):
     """A model (see `encyclo.types.Model`), its description checked at once."""
 
-    KIND = "model"
+    KIND = "a model"
     NEEDS = (
         "name", "source", "depth", "hidden_size", "dtype", "device", "weights_sha256", "forward", "tokens",
     )  # fmt: skip
@@ -158,7 +158,7 @@ class TextModelHandle(ModelHandle):
 class InterpreterHandle(Handle):
     """An interpreter (see `encyclo.types.Interpreter`)."""
 
-    KIND = "interpreter"
+    KIND = "an interpreter"
     NEEDS = ("concepts", "read", "add_concepts", "save")
 
     def __init__(self, answer: Any, owner: Owner, hook: str) -> None:

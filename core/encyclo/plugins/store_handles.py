@@ -35,7 +35,7 @@ COLUMNS = {name: SAMPLES[name] for name in ("scale", "concept", "stage", "family
 class StoreHandle(Handle):
     """A store. `open_part` and `bulk_ranges` are there if the store has them."""
 
-    KIND = "store"
+    KIND = "a store"
     NEEDS = ("write_part", "read_part", "finalise", "open")
 
     def __init__(self, answer: Any, owner: Owner, location: Path, schema: Schema) -> None:
@@ -108,7 +108,7 @@ class SamplesHandle(Handle):
 class RowsHandle(SamplesHandle):
     """Samples by row (see `encyclo.types.RowReader`)."""
 
-    KIND = "reader of rows"
+    KIND = "a reader of rows"
     NEEDS = ("columns", "activations", "samples", "close")
 
     def columns(self) -> Columns:
@@ -129,7 +129,7 @@ class RowsHandle(SamplesHandle):
 class ReaderHandle(SamplesHandle):
     """A finalised encyclopedia (see `encyclo.types.Reader`)."""
 
-    KIND = "reader of an encyclopedia"
+    KIND = "a reader of an encyclopedia"
     NEEDS = ("book", "owners", "samples", "close")
 
     @cached_property

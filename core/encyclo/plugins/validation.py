@@ -35,7 +35,7 @@ def hooks_fault(manager: pluggy.PluginManager, plugin: object) -> str | None:
         if options.get("specname"):
             return f"marks {name} with specname, which encyclo does not support; give the function the hook's name"
         if name not in specs:
-            return f"implements {name}, which is no hook; {_meant(name, specs)}"
+            return f"implements {name}, which is not a hook; {_meant(name, specs)}"
         fault = _arguments_fault(getattr(plugin, name), name, tuple(specs[name].spec.argnames))
         if fault:
             return fault
@@ -43,7 +43,7 @@ def hooks_fault(manager: pluggy.PluginManager, plugin: object) -> str | None:
         return None
     near = [name for name in specs if callable(getattr(plugin, name, None))]
     if near:
-        return f"has a function {near[0]} that is no hook yet; put @encyclo.hookimpl above it"
+        return f"has a function {near[0]} that is not marked as a hook; put @encyclo.hookimpl above it"
     return None
 
 

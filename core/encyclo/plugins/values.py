@@ -52,11 +52,11 @@ def check_text(value: object, what: str) -> str:
 
 
 def check_storable(texts: Collection[str], what: str) -> None:
-    """Refuse a text that is too long, or that has a character that no store holds."""
+    """Refuse a text that is too long, or that has a character that can't be stored."""
     if max(map(len, texts), default=0) > LONGEST_TEXT:
         raise WrongAnswer(f"{what} has more than {LONGEST_TEXT:,} characters")
     if character := unstorable(texts):
-        raise WrongAnswer(f"{what} has the character {character}, which no store holds")
+        raise WrongAnswer(f"{what} has the character {character}, which can't be stored")
 
 
 def check_whole(value: object, what: str, least: int = 0, most: int = 2**62) -> int:

@@ -115,5 +115,5 @@ def read_metrics(run: Path) -> Metrics:
     except (OSError, ValidationError) as error:
         reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
         raise DamagedError(
-            f"{path} can't be read ({reason}); delete it and run the same command again to write it anew."
+            f"{path} can't be read ({reason}); delete it and run the same command again to write it again."
         ) from error

@@ -158,7 +158,7 @@ def prepare(config: RunConfig, progress: Progress, out: Path = Path()) -> Sessio
     numbers = [stage.number for stage in stages]
     if numbers != sorted(set(numbers)):
         raise UsageError(
-            "--sampler takes one sampler a stage, in rising stages; "
+            "Give one --sampler per stage, in ascending order; "
             f"{', '.join(config.sampler)} have the stages {', '.join(map(str, numbers))}."
         )
     if plugins.traits(config.sampler[0]).needs_interpreter:

@@ -20,7 +20,7 @@ class Tree(Protocol):
 
 
 class Folder:
-    """A Zarr directory. Raises ValueError for a link or anything else that is no plain file."""
+    """A Zarr directory. Raises ValueError for a link, or anything else that is not a plain file."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -76,11 +76,11 @@ def read(tree: Tree, name: str, start: int = 0, length: int | None = None) -> by
     first = size + start if start < 0 else start
     count = size - first if length is None else length
     if not 0 <= first <= first + count <= size:
-        raise ValueError(f"{name} is shorter than it must be")
+        raise ValueError(f"{name} is too short")
     path, offset = tree.place(name)
     with path.open("rb") as file:
         file.seek(offset + first)
         data = file.read(count)
     if len(data) != count:
-        raise ValueError(f"{name} is shorter than it must be")
+        raise ValueError(f"{name} is too short")
     return data

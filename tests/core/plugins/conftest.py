@@ -25,7 +25,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
 
 @pytest.fixture
 def flags(tmp_path: Path, site: Site) -> Callable[..., list[str]]:
-    """Return a function: the flags of a run in which every part is the engine's, but for what is given."""
+    """Return a function: the flags of a run in which every part is the engine's, except for those given."""
 
     def write(**changed: Any) -> list[str]:
         values = {**dict.fromkeys(ROLES, "engine"), "sampler": ["engine"], "baselines": [], "layers": [0, 1]}

@@ -12,8 +12,10 @@ from encyclo.query.encyclopedia import Encyclopedia
 from encyclo.query.entry import confidence_text, lengths_text
 from encyclo.text import printable
 
+PROMPTS = 8
 
-def print_entry(book: Encyclopedia, name: str, console: Console, prompts: int = 8) -> None:
+
+def print_entry(book: Encyclopedia, name: str, console: Console) -> None:
     """Print one entry on one screen."""
     entry, part = book.entry(name), book.samples(name)
     console.print(f"[bold]{escaped(entry.name)}[/bold]  {escaped(entry.category)}")
@@ -31,10 +33,10 @@ def print_entry(book: Encyclopedia, name: str, console: Console, prompts: int = 
     console.print(labelled(lines))
     console.print()
     console.print("Prompts")
-    for text, family in list(zip(part.prompt, part.family, strict=True))[:prompts]:
+    for text, family in list(zip(part.prompt, part.family, strict=True))[:PROMPTS]:
         console.print(f"  {printable(text)}  [{printable(family)}]", markup=False)
-    if len(part) > prompts:
-        console.print(f"  and {len(part) - prompts} more")
+    if len(part) > PROMPTS:
+        console.print(f"  and {len(part) - PROMPTS} more")
 
 
 def entry_json(book: Encyclopedia, name: str) -> dict[str, Any]:

@@ -20,7 +20,7 @@ HEAT = (
     "black on #e69f00",
 )
 """Styles of a token by confidence: none below 10%, then up to 30%, 50%, 70%, 90% and above. Colour-blind people can
-tell blue to orange apart, and in grey they differ in brightness."""
+distinguish blue from orange, and in grey the styles differ in brightness."""
 STEPS = (0.1, 0.3, 0.5, 0.7, 0.9)
 HEADING = f"{'Token':<16} {'Read as':<20} {'':>4}  Likeliest"
 
@@ -61,7 +61,7 @@ def _key() -> Text:
     limits = (0.0, *STEPS, 1.0)
     for style, low, high in zip(HEAT, limits, limits[1:], strict=False):
         key.append(f" {low:.0%} to {high:.0%} ", style)
-    return key.append("  bold: sure enough to name", "dim")
+    return key.append("  bold: confidence above the threshold", "dim")
 
 
 def _heat(candidate: Candidate) -> str:

@@ -24,7 +24,12 @@ def test_hooks_md_has_a_heading_with_the_signature_of_every_hook():
     specs = [f for _, f in inspect.getmembers(hookspecs, inspect.isfunction) if hasattr(f, "encyclo_spec")]
     expected = {f"{spec.__name__}({', '.join(inspect.signature(spec).parameters)})" for spec in specs}
     headings = re.findall(r"^## (.+)$", (ROOT / "docs" / "hooks.md").read_text(), flags=re.M)
-    others = {"Attributes that a plugin may declare", "Hook wrappers", "What a plugin may rely on"}
+    others = {
+        "Attributes that a plugin may declare",
+        "What is checked",
+        "Hook wrappers",
+        "What a plugin may rely on",
+    }
     assert set(headings) == expected | others and len(headings) == len(expected | others)
 
 

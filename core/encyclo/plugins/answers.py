@@ -46,7 +46,7 @@ def check_answer(hook: str, answer: Any, arguments: Arguments, owner: Owner) -> 
         what, make_check = ITEMS[hook]
         if not isinstance(answer, Iterable) or isinstance(answer, str | bytes | Mapping):
             raise WrongAnswer(
-                f"returned {with_article(answer)} from {hook}, where {what} to iterate over belong"
+                f"returned {with_article(answer)} from {hook}, but must return an iterable of {what}"
             )
         return through(answer, owner.mark, make_check(arguments))
     if hook in HANDLES:
@@ -57,7 +57,7 @@ def check_answer(hook: str, answer: Any, arguments: Arguments, owner: Owner) -> 
 def check_concept(concept: Any) -> Concept:
     """Return a concept whose fields have their types."""
     if not isinstance(concept, Concept):
-        raise WrongAnswer(f"gave {with_article(concept)} where a Concept belongs")
+        raise WrongAnswer(f"gave {with_article(concept)} instead of a Concept")
     known = f"gave the concept {shown(concept.id)}"
     texts = [getattr(concept, name) for name in CONCEPT_TEXTS]
     for name in ("aliases", "examples"):
@@ -82,7 +82,7 @@ def check_concept(concept: Any) -> Concept:
 def check_prompt(prompt: Any) -> Prompt:
     """Return a prompt whose fields have their types, and whose span covers a mention."""
     if not isinstance(prompt, Prompt):
-        raise WrongAnswer(f"gave {with_article(prompt)} where a Prompt belongs")
+        raise WrongAnswer(f"gave {with_article(prompt)} instead of a Prompt")
     text = check_text(prompt.text, "gave a prompt whose text")
     known = f"gave the prompt {shown(text)}"
     check_text(prompt.concept, f"{known} whose concept")
@@ -103,16 +103,16 @@ def check_prompt(prompt: Any) -> Prompt:
 def check_samples(arguments: Arguments, batch: Any) -> Samples:
     """Return a batch of activations, float32, of prompts that were handed in."""
     if not isinstance(batch, Samples):
-        raise WrongAnswer(f"gave {with_article(batch)} where Samples belong")
+        raise WrongAnswer(f"gave {with_article(batch)} instead of Samples")
     prompts, layers, model = arguments["prompts"], arguments["layers"], arguments["context"].model
     try:
         positions = np.asarray(batch.positions)
     except ValueError as error:
-        raise WrongAnswer("gave positions of different lengths, where indices of prompts belong") from error
+        raise WrongAnswer("gave positions that are no list of indices") from error
     if positions.ndim != 1 or positions.dtype.kind not in "iu" or len(positions) == 0:
         raise WrongAnswer(
-            f"gave positions of the shape {positions.shape} and the type {positions.dtype}, where indices of the "
-            f"{len(prompts)} prompts belong"
+            f"gave positions of the shape {positions.shape} and the type {positions.dtype} instead of indices "
+            f"of the {len(prompts)} prompts"
         )
     if not 0 <= positions.min() <= positions.max() < len(prompts):
         raise WrongAnswer(f"gave positions that are no indices of the {len(prompts)} prompts it was handed")
@@ -136,7 +136,7 @@ def check_samples(arguments: Arguments, batch: Any) -> Samples:
 def check_scores(scores: Any, arguments: Arguments) -> Scores:
     """Return scores: probabilities inside their intervals or NaN, a calibration for JSON, a calibrator."""
     if not isinstance(scores, Scores):
-        raise WrongAnswer(f"returned {with_article(scores)} from score_confidence, where Scores belong")
+        raise WrongAnswer(f"returned {with_article(scores)} from score_confidence, but must return Scores")
     shape = (len(arguments["interpreter"].concepts),)
     low, middle, high = (
         check_array(getattr(scores, name), "float32", shape, f"returned Scores whose {name}")
@@ -192,14 +192,14 @@ def check_calibrator(calibrator: Any) -> None:
     mean = check_array(known.mean, "float32", (None, None), "returned a calibrator whose mean")
     std = check_array(known.std, "float32", mean.shape, "returned a calibrator whose std")
     if not (is_finite(mean) and is_finite(std) and (std > 0).all()):
-        raise WrongAnswer("returned a calibrator whose mean or std has a number that can't be")
+        raise WrongAnswer("returned a calibrator whose mean or std has an invalid number")
 
 
 def check_self_test(found: Any, arguments: Arguments) -> dict[str, float]:
     """Return each check's worst value."""
     if not isinstance(found, Mapping):
         raise WrongAnswer(
-            f"returned {with_article(found)} from check_capture, where each check's worst value belongs"
+            f"returned {with_article(found)} from check_capture, but must return each check's worst value"
         )
     plain = check_json(found, "returned a self-test")
     return {key: check_finite(value, f"returned a self-test whose {key!r}") for key, value in plain.items()}

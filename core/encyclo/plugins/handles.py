@@ -32,6 +32,9 @@ from encyclo.storage.checksums import list_files
 from encyclo.types import Opening
 
 T = TypeVar("T")
+FORWARD, TOKENS, GENERATE, READ = (
+    f"has a method {name} whose answer" for name in ("forward", "tokens", "generate", "read")
+)
 
 
 @dataclass(frozen=True)
@@ -119,26 +122,26 @@ class ModelHandle(Handle):
     def forward(self, texts: Sequence[str], layers: Sequence[int]) -> list[NDArray[np.float32]]:
         """Return the hidden states of every token, one float32 [tokens, L, H] for each text."""
         with self._blame():
-            states = _listed(self._object.forward(texts, layers), len(texts), "forward")
+            states = _listed(self._object.forward(texts, layers), len(texts), FORWARD)
             shape = (None, len(layers), self.hidden_size)
-            found = [check_array(item, "float32", shape, "returned from forward what") for item in states]
+            found = [check_array(item, "float32", shape, FORWARD) for item in states]
             if not all(map(is_finite, found)):
                 raise WrongAnswer(
-                    f"returned from forward a hidden state that is not finite (computed in {self.dtype})"
+                    f"{FORWARD} has a hidden state that is not finite (computed in {self.dtype})"
                 )
             return found
 
     def tokens(self, text: str) -> list[tuple[int, int]]:
         """Return the character range of each token of `forward`'s states; (0, 0) for special tokens."""
         with self._blame():
-            found = _listed(self._object.tokens(text), None, "tokens")
+            found = _listed(self._object.tokens(text), None, TOKENS)
             try:
                 ranges = np.array(found) if found else np.empty((0, 2), np.int64)
             except ValueError as error:
-                raise WrongAnswer("returned from tokens ranges of different lengths") from error
-            ranges = check_array(ranges, "int64", (None, 2), "returned from tokens what")
+                raise WrongAnswer(f"{TOKENS} has ranges of different lengths") from error
+            ranges = check_array(ranges, "int64", (None, 2), TOKENS)
             if not ((ranges[:, 0] >= 0) & (ranges[:, 0] <= ranges[:, 1]) & (ranges[:, 1] <= len(text))).all():
-                raise WrongAnswer("returned from tokens a range outside the text")
+                raise WrongAnswer(f"{TOKENS} has a range outside the text")
             return [(start, end) for start, end in ranges.tolist()]
 
 
@@ -151,8 +154,8 @@ class TextModelHandle(ModelHandle):
         """Return a continuation of `prefix` plus each opening's text."""
         with self._blame():
             found = self._object.generate(prefix, openings, max_new_tokens, stop)
-            texts = _listed(found, len(openings), "generate")
-            return [check_text(text, "returned from generate a text that") for text in texts]
+            texts = _listed(found, len(openings), GENERATE)
+            return [check_text(text, f"{GENERATE} has a text that") for text in texts]
 
 
 class InterpreterHandle(Handle):
@@ -169,12 +172,10 @@ class InterpreterHandle(Handle):
         """Score every concept: float32 [n, L, H] -> float32 [n, C]."""
         with self._blame():
             shape = (len(activations), len(self.concepts))
-            scores = check_array(self._object.read(activations), "float32", shape, "returned from read what")
+            scores = check_array(self._object.read(activations), "float32", shape, READ)
             if not is_finite(scores):
                 wrong = scores[~np.isfinite(scores)]
-                raise WrongAnswer(
-                    f"returned from read {len(wrong):,} scores that are not finite numbers, such as {wrong[0]}"
-                )
+                raise WrongAnswer(f"{READ} has {len(wrong):,} scores that are not finite, such as {wrong[0]}")
             return scores
 
     def add_concepts(self, ids: Sequence[str], signatures: NDArray[np.float32]) -> None:
@@ -200,18 +201,18 @@ class InterpreterHandle(Handle):
                 raise WrongAnswer("saved no config.json")
 
     def _known(self) -> list[str]:
-        concepts = _listed(self._object.concepts, None, "concepts")
+        concepts = _listed(self._object.concepts, None, "returned an interpreter whose concepts")
         for concept in concepts:
             check_text(concept, "returned an interpreter of which a concept's id")
         return concepts
 
 
-def _listed(value: object, length: int | None, method: str) -> list[Any]:
-    """Return a list (or tuple) that a method returned, of `length` items if one is given."""
+def _listed(value: object, length: int | None, what: str) -> list[Any]:
+    """Return a list (or a tuple as one), of `length` items if one is given."""
     if not isinstance(value, list | tuple):
-        raise WrongAnswer(f"returned from {method} {shown(value)}, not a list")
+        raise WrongAnswer(f"{what} is {shown(value)}, not a list")
     if length not in (None, len(value)):
-        raise WrongAnswer(f"returned from {method} {len(value):,} items, not {length:,}")
+        raise WrongAnswer(f"{what} has {len(value):,} items, not {length:,}")
     return list(value)
 
 

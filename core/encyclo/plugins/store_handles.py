@@ -123,7 +123,7 @@ class RowsHandle(SamplesHandle):
         with self._blame():
             shape = (len(rows), self._layers or None if layers is None else len(layers), None)
             found = self._object.activations(rows, layers)
-            return check_array(found, "float16", shape, "returned from activations what")
+            return check_array(found, "float16", shape, "has a method activations whose answer")
 
 
 class ReaderHandle(SamplesHandle):
@@ -141,7 +141,7 @@ class ReaderHandle(SamplesHandle):
     def owners(self) -> NDArray[np.int32]:
         """Return each sample's concept, int32 [n]."""
         with self._blame():
-            return check_array(self._object.owners(), "int32", (None,), "returned from owners what")
+            return check_array(self._object.owners(), "int32", (None,), "has a method owners whose answer")
 
 
 class RowReaderHandle(ReaderHandle, RowsHandle):
@@ -151,7 +151,7 @@ class RowReaderHandle(ReaderHandle, RowsHandle):
 def check_part(part: Any, length: int | None, method: str) -> Part:
     """Return whole samples whose columns have their types and fit each other."""
     if not isinstance(part, Part):
-        raise WrongAnswer(f"returned {with_article(part)} from {method}, where a Part belongs")
+        raise WrongAnswer(f"returned {with_article(part)} from {method} instead of a Part")
     _check_table(part, SAMPLES, f"returned from {method} a Part")
     if length not in (None, len(part)):
         raise WrongAnswer(
@@ -163,7 +163,7 @@ def check_part(part: Any, length: int | None, method: str) -> Part:
 def check_columns(columns: Any) -> Columns:
     """Return small columns that have their types and fit each other."""
     if not isinstance(columns, Columns):
-        raise WrongAnswer(f"returned {with_article(columns)} from columns, where Columns belong")
+        raise WrongAnswer(f"returned {with_article(columns)} from columns instead of Columns")
     _check_table(columns, COLUMNS, "returned Columns")
     return columns
 
@@ -171,7 +171,7 @@ def check_columns(columns: Any) -> Columns:
 def check_book(book: Any) -> Book:
     """Return a book whose attributes and tables have their types."""
     if not isinstance(book, Book) or not isinstance(book.attributes, Attributes):
-        raise WrongAnswer(f"has {with_article(book)} as its encyclopedia's book, where a Book belongs")
+        raise WrongAnswer(f"has {with_article(book)} as its encyclopedia's book instead of a Book")
     if not isinstance(book.concepts, ConceptTable) or not isinstance(book.signatures, SignatureTable):
         raise WrongAnswer("has an encyclopedia whose book lacks the table of concepts or of signatures")
     about = book.attributes
@@ -202,7 +202,7 @@ def _check_table(table: Any, arrays: Mapping[str, Array], what: str) -> None:
     try:
         check_shapes(shapes)
     except ValueError as error:
-        raise WrongAnswer(f"{what} that can't be: {error}") from error
+        raise WrongAnswer(f"{what} whose columns don't fit each other: {error}") from error
 
 
 def _check_bulk(bulk: Any, method: str, sizes: Mapping[str, int] | None) -> dict[str, list[tuple[int, int]]]:
@@ -219,7 +219,7 @@ def _check_bulk(bulk: Any, method: str, sizes: Mapping[str, int] | None) -> dict
         found[path], end = [], 0
         for item in ranges:
             if not isinstance(item, list | tuple) or len(item) != 2:
-                raise WrongAnswer(f"returned from {method} {shown(item)}, where (offset, bytes) belongs")
+                raise WrongAnswer(f"returned from {method} {shown(item)}, instead of (offset, bytes)")
             start = check_whole(item[0], f"returned from {method} a range whose offset", end)
             end = start + check_whole(item[1], f"returned from {method} a range whose number of bytes")
             found[path].append((start, end - start))

@@ -605,7 +605,10 @@ def test_the_list_of_plugins_says_which_are_broken_and_why(install, encyclo, mon
         (Samples(np.array([0]), np.zeros((1, 2, 4), np.float32), 1, 1), "shape (1, 2, 4), not (1, 2, 3)"),
         (Samples(np.array([5]), np.zeros((1, 2, 3), np.float32), 1, 1), "no indices of the 5 prompts"),
         (Samples(np.array([-1]), np.zeros((1, 2, 3), np.float32), 1, 1), "no indices of the 5 prompts"),
-        (Samples(np.array([0.5]), np.zeros((1, 2, 3), np.float32), 1, 1), "where indices of the 5 prompts"),
+        (
+            Samples(np.array([0.5]), np.zeros((1, 2, 3), np.float32), 1, 1),
+            "instead of indices of the 5 prompts",
+        ),
         (Samples(np.array([0]), [[[0.0] * 3] * 2], 1, 1), "activations is a list, not an array"),
         (Samples(np.array([4, 0]), np.zeros((2, 2, 3), np.float32), 1, 1), None),
         (Samples([4, 0], np.zeros((2, 2, 3)), np.int64(1), 1), None),

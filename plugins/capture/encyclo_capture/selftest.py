@@ -125,7 +125,8 @@ class SelfTest:
             raise CaptureError(
                 f"The self-test's check {name!r} failed: vectors at layer {self.layers[layer]} of "
                 f"{self.model.depth} differ by {mean[layer]:.2g} of their length in the mean over "
-                f"{len(self.prompts)} prompts {how} (lengths {np.linalg.norm(ours[:, layer], axis=-1).mean():.6g} and {lengths[:, layer].mean():.6g}), "
+                f"{len(self.prompts)} prompts {how} (lengths "
+                f"{np.linalg.norm(ours[:, layer], axis=-1).mean():.6g} and {lengths[:, layer].mean():.6g}), "
                 f"but {self.model.dtype} allows {mean_bound:g}."
             )
         return float(error.max())

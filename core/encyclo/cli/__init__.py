@@ -25,15 +25,16 @@ from encyclo.cli import (  # noqa: F401 - each of them adds its command to `app`
     verify,
 )
 from encyclo.cli.app import app
+from encyclo.cli.interrupts import EXIT_CODE, STOPPED, Interrupts, was_interrupted
 
 __all__ = ["app", "main", "run_command"]
-
-INTERRUPTED = 130
 
 
 def main() -> NoReturn:
     """Run the command line and exit with its code: 0 done, 1 failed, 2 bad usage, 130 interrupted."""
-    sys.exit(run_command(sys.argv[1:]))
+    interrupts = Interrupts()
+    interrupts.install()
+    interrupts.leave(run_command(sys.argv[1:]))
 
 
 def run_command(arguments: list[str]) -> int:
@@ -42,26 +43,30 @@ def run_command(arguments: list[str]) -> int:
 
     try:
         result = app(args=arguments, standalone_mode=False)
-        if result == INTERRUPTED:  # how typer hands on Ctrl-C
+        if result == EXIT_CODE:  # how typer hands on Ctrl-C
             raise KeyboardInterrupt
         return result if isinstance(result, int) else 0
-    except EncycloError as error:
-        if "--debug" in arguments:
-            raise
-        print(f"encyclo: {error}", file=sys.stderr)
-        return error.exit_code
     except (KeyboardInterrupt, typer.Abort):
-        print("encyclo: stopped; run the same command to continue.", file=sys.stderr)
-        return INTERRUPTED
+        return _stopped()
     except Exception as error:
+        if was_interrupted(error):
+            return _stopped()
         # click's own usage errors can show themselves and have the exit code 2.
         if hasattr(error, "show") and hasattr(error, "exit_code"):
             error.show()
             return int(error.exit_code)
         if "--debug" in arguments:
             raise
+        if isinstance(error, EncycloError):
+            print(f"encyclo: {error}", file=sys.stderr)
+            return error.exit_code
         print(
             f"encyclo: unexpected {type(error).__name__}: {error}; --debug shows where it was raised.",
             file=sys.stderr,
         )
         return 1
+
+
+def _stopped() -> int:
+    print(STOPPED, file=sys.stderr)
+    return EXIT_CODE

@@ -15,6 +15,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from encyclo.text import unstorable
+
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
@@ -39,16 +41,18 @@ def read_traits(plugin: object) -> Traits:
     if options is not None and not (isinstance(options, type) and issubclass(options, BaseModel)):
         raise ValueError("Options is not a pydantic model")
     stage = getattr(plugin, "STAGE", 1)
-    if not isinstance(stage, int) or not 0 <= stage <= 127:
+    if type(stage) is not int or not 0 <= stage <= 127:
         raise ValueError(f"STAGE is {stage!r}, but must be a whole number from 0 to 127")
     most = getattr(plugin, "MOST_CONCEPTS", None)
-    if most is not None and (not isinstance(most, int) or most < 1):
+    if most is not None and (type(most) is not int or most < 1):
         raise ValueError(f"MOST_CONCEPTS is {most!r}, but must be a whole number of at least 1")
     fingerprint = getattr(plugin, "FINGERPRINT", "")
-    if not isinstance(fingerprint, str):
+    if not isinstance(fingerprint, str) or unstorable((fingerprint,)):
         raise ValueError(f"FINGERPRINT must be a text, not {fingerprint!r}")
     licence = getattr(plugin, "LICENCE", None)
-    if licence is not None and not isinstance(licence, str):
+    if licence is not None and (not isinstance(licence, str) or unstorable((licence,))):
         raise ValueError(f"LICENCE must be a text, not {licence!r}")
-    looks = bool(getattr(plugin, "NEEDS_INTERPRETER", False))
+    looks = getattr(plugin, "NEEDS_INTERPRETER", False)
+    if not isinstance(looks, bool):
+        raise ValueError(f"NEEDS_INTERPRETER must be True or False, not {looks!r}")
     return Traits(options, stage, looks, most, fingerprint, licence)

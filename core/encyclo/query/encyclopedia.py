@@ -345,7 +345,9 @@ class Encyclopedia:
         Raises DamagedError if its files were changed.
         """
         if self._interpreter is None:
-            self._interpreter = reopen_interpreter(self.path, self.record, self._plugins)
+            self._interpreter = reopen_interpreter(
+                self.path, self.record, self._plugins, self.book.concepts.id
+            )
         return self._interpreter
 
 

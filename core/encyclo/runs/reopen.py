@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -67,13 +68,15 @@ def reopen_concepts(path: Path, record: dict[str, Any], plugins: Plugins) -> lis
     return concepts
 
 
-def reopen_interpreter(path: Path, record: dict[str, Any], plugins: Plugins) -> Interpreter:
-    """Load the run's interpreter, with its options. Raises DamagedError if a file was changed."""
+def reopen_interpreter(
+    path: Path, record: dict[str, Any], plugins: Plugins, concepts: Sequence[str]
+) -> Interpreter:
+    """Load the run's interpreter of `concepts` (ids), with its options. Raises DamagedError if a file was changed."""
     config = record["config"]
     name: str = config["interpreter"]
     options = plugins.options(name, config.get("options", {}).get(name, {}))
     context = Context(config["seed"], "cpu", options, plugin_folder(path, name))
-    return interpreter_folder.load_interpreter(plugins, name, path / "interpreter", context)
+    return interpreter_folder.load_interpreter(plugins, name, path / "interpreter", context, concepts)
 
 
 def check_weights(path: Path, record: dict[str, Any], model: Model) -> None:

@@ -151,12 +151,9 @@ def write_seal(run: Path, path: Path, bulk: Mapping[str, Ranges], sums: NDArray[
     Raises StoreError if the store wrote it elsewhere, under one of the run's own names, or not at all.
     """
     try:
-        _check_name(path.name)
-        if path.parent.resolve() != run.resolve():
-            raise ValueError(f"it is not directly in {run}")
         listed = {
             name: describe(path / name if name else path, size, bulk.get(name, ()))
-            for name, size in list_files(path).items()
+            for name, size in list_encyclopedia(run, path).items()
         }
     except (OSError, ValueError) as error:
         raise StoreError(
@@ -164,6 +161,14 @@ def write_seal(run: Path, path: Path, bulk: Mapping[str, Ranges], sums: NDArray[
         ) from error
     record = {"path": path.name, "files": listed, "layers": sums.shape[1], "crc32": crc.pack(sums)}
     files.write_json(run / SEAL, sealed(record))
+
+
+def list_encyclopedia(run: Path, path: Path) -> dict[str, int]:
+    """Return `list_files` of an encyclopedia. Raises ValueError if it isn't one of `run` by place and name."""
+    _check_name(path.name)
+    if path.parent.resolve() != run.resolve():
+        raise ValueError(f"it is not directly in {run}")
+    return list_files(path)
 
 
 def read_seal(run: Path) -> Seal:

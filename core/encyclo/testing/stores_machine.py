@@ -33,8 +33,8 @@ ROWS = st.sampled_from((0, 1, 2, 7, 251))
 SEEDS = st.integers(0, 30)
 
 
-class Interrupted(BaseException):
-    """The process is killed."""
+class Interrupted(KeyboardInterrupt):
+    """The process is killed: no plugin is to blame, as after Ctrl-C."""
 
 
 class DyingDisk(CountingDisk):

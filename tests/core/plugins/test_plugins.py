@@ -15,10 +15,10 @@ import pytest
 
 from encyclo.config import RunConfig
 from encyclo.errors import EncycloError, MissingDependencyError, PluginError, UnknownPluginError, UsageError
-from encyclo.pipeline.collect import prompt_fault
+from encyclo.plugins.answers import check_prompt, check_samples
 from encyclo.plugins.manager import Plugins, find_installed
 from encyclo.plugins.traits import Traits
-from encyclo.runs.open_run import batch_fault
+from encyclo.plugins.values import WrongAnswer
 from encyclo.runs.session import load_concepts
 from encyclo.types import Concept, Prompt, Samples
 from tests import third_party
@@ -241,18 +241,18 @@ def test_a_concept_with_a_text_that_can_not_be_stored_is_refused(install, fields
         "'mine'",
         "mine-package 1.0",
         "gave the concept '",
-        f"with the character {character}, which can't be stored",
+        f"with a text that has the character {character}, which can't be stored",
     )
     assert_refused(PluginError, lambda: load_concepts(config, Plugins(), None), *named)
 
 
 @pytest.mark.parametrize(("text", "family"), [("A dog.\0", "plain"), ("A dog.", "odd \udc80")])
-def test_a_prompt_with_a_text_that_can_not_be_stored_is_refused(text, family):
-    fault = prompt_fault(Prompt("dog", text, (2, 5), family), {"dog"})
-    assert fault is not None and "\0" not in fault
-    assert fault.endswith(
-        f"with the character {'U+0000' if family == 'plain' else 'U+DC80'}, which can't be stored"
-    )
+def test_a_prompt_with_a_text_that_no_store_holds_is_refused(text, family):
+    with pytest.raises(WrongAnswer) as refused:
+        check_prompt(Prompt("dog", text, (2, 5), family))
+    assert "\0" not in str(refused.value)
+    character = "U+0000" if family == "plain" else "U+DC80"
+    assert str(refused.value).endswith(f"has the character {character}, which can't be stored")
 
 
 def test_what_was_yielded_before_an_error_is_kept(install):
@@ -603,16 +603,24 @@ def test_the_list_of_plugins_says_which_are_broken_and_why(install, encyclo, mon
     [
         ([1, 2], "a list instead of Samples"),
         (Samples(np.array([0]), np.zeros((1, 2, 4), np.float32), 1, 1), "shape (1, 2, 4), not (1, 2, 3)"),
-        (Samples(np.array([5]), np.zeros((1, 2, 3), np.float32), 1, 1), "not indices of its 5 prompts"),
-        (Samples(np.array([-1]), np.zeros((1, 2, 3), np.float32), 1, 1), "not indices of its 5 prompts"),
-        (Samples(np.array([0.5]), np.zeros((1, 2, 3), np.float32), 1, 1), "not indices of its 5 prompts"),
-        (Samples(np.array([0]), [[[0.0] * 3] * 2], 1, 1), "shape None"),
+        (Samples(np.array([5]), np.zeros((1, 2, 3), np.float32), 1, 1), "no indices of the 5 prompts"),
+        (Samples(np.array([-1]), np.zeros((1, 2, 3), np.float32), 1, 1), "no indices of the 5 prompts"),
+        (Samples(np.array([0.5]), np.zeros((1, 2, 3), np.float32), 1, 1), "where indices of the 5 prompts"),
+        (Samples(np.array([0]), [[[0.0] * 3] * 2], 1, 1), "activations is a list, not an array"),
         (Samples(np.array([4, 0]), np.zeros((2, 2, 3), np.float32), 1, 1), None),
+        (Samples([4, 0], np.zeros((2, 2, 3)), np.int64(1), 1), None),
     ],
 )
 def test_a_batch_that_can_not_be_is_refused(batch, named):
-    fault = batch_fault(batch, (5, 2, 3))
-    assert (fault is None) if named is None else (named in fault)
+    model = SimpleNamespace(hidden_size=3, dtype="float32")
+    asked = {"prompts": ["a"] * 5, "layers": (0, 1), "context": SimpleNamespace(model=model)}
+    if named is None:
+        given = check_samples(asked, batch)
+        assert given.activations.dtype == np.float32 and type(given.tokens) is int
+        return
+    with pytest.raises(WrongAnswer) as refused:
+        check_samples(asked, batch)
+    assert named in str(refused.value)
 
 
 BROKEN_IN_EVERY_WAY = {

@@ -91,7 +91,7 @@ def read_names(file: Path) -> list[str]:
 
 
 def pairs_of(names: list[str], count: int) -> list[str]:
-    """Return made-up names, pairs of words, all of them different for 1,000 words or so."""
+    """Return invented names, pairs of words; with about 1,000 words all are different."""
     return [f"{names[i % len(names)]} {names[i * 7 // len(names) % len(names)]}" for i in range(count)]
 
 
@@ -185,7 +185,7 @@ def work(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def mapped_mb() -> float:
-    """Return how much of this process's memory are pages of files, 0 where the system does not say.
+    """Return how much of this process's memory is pages of files; 0 if the system does not report it.
 
     Weights are mapped: the embedding of a token takes memory once the token has come up, and only while nobody else
     needs that memory.
@@ -227,7 +227,7 @@ def count_trees() -> list[tuple[int, int]]:
 
 
 def matrix_product_rate(model: Any) -> float:
-    """Return floating-point operations a second of a 2048 x 640 by 640 x 2048 product in the model's type."""
+    """Return the floating-point operations per second of a 2048 x 640 by 640 x 2048 product in the model's type."""
     import torch
 
     kind = getattr(torch, model.dtype)
@@ -257,7 +257,7 @@ def block_parameters(model: Any) -> int:
 
 
 def plain_network(model: Any) -> Any:
-    """Return the network as transformers loads it, without what encyclo makes ready for itself."""
+    """Return the network as transformers loads it, without encyclo's fused modules."""
     import torch
     from transformers import AutoModel
 

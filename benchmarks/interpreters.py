@@ -1,4 +1,4 @@
-"""Measure the interpreters: what they read after training, against the figures they are held to.
+"""Measure the interpreters: their accuracy after training, compared with the goals.
 
     python benchmarks/interpreters.py --cache FOLDER                       every row
     python benchmarks/interpreters.py --cache FOLDER --rows core,unseen    some
@@ -89,7 +89,7 @@ class Bench:
     captured_only: bool
 
     def samples(self, concepts: Sequence[Concept], prompts: Sequence[Prompt], split: Any) -> SampleSet:
-        """Return the prompts' samples, captured where they are not; `split` maps a prompt to its split."""
+        """Return the prompts' samples, and capture those that are missing; `split` maps a prompt to its split."""
         if not self.captured_only:
             self.cache.capture(prompts)
         prompts = [prompt for prompt in prompts if self.cache.holds(prompt)]
@@ -310,7 +310,7 @@ def in_frames(concept: Concept, texts: Sequence[str], mention: bool) -> list[Pro
 
 
 def shares_word(concept: Concept) -> bool:
-    """Return whether the definition holds a word of the concept's name or aliases, by its first five letters."""
+    """Return whether the definition contains a word of the concept's name or aliases, by its first five letters."""
 
     def stems(text: str) -> set[str]:
         return {word[:5] for word in re.findall(r"[a-z]{3,}", text.lower())} - {"the", "and", "for", "with"}

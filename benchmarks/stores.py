@@ -78,7 +78,7 @@ def timed(work: Callable[[], Any]) -> float:
 
 
 def raw_file(path: Path, part: Part) -> None:
-    """The least that is durable: bytes under a temporary name, fsync, rename, fsync of the folder."""
+    """The minimal durable write: bytes under a temporary name, fsync, rename, fsync of the folder."""
     temporary = path.with_suffix(".tmp")
     with temporary.open("wb") as file:
         file.write(part.activations.data)

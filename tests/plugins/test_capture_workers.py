@@ -1,4 +1,4 @@
-"""Batches side by side give what they give in turn; the deepest block is computed for the pooled nodes alone."""
+"""Parallel batches give the same as successive ones; the deepest block is computed for the pooled nodes alone."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def test_work_is_cut_evenly(tiny_family, threads):
 
 
 def rows_through(model, block: int, asked, pooling: str, layers) -> list[int]:
-    """How many rows the block's last linear map is given, a pass."""
+    """How many rows the block's last linear layer gets, per pass."""
     seen = []
     (*_, last) = (m for m in model.network.modules() if isinstance(m, nn.ModuleList) and len(m) == LAYERS)
     name, _ = [pair for pair in last[block].named_modules() if "mlp" in pair[0]][-1]

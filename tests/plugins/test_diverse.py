@@ -291,7 +291,7 @@ def test_too_few_usable_sentences_are_reported_and_replaced_by_frames(tmp_path):
     own = Counter(source(p) for p in prompts if p.concept == "dog")
     assert own["generated"] == 0 and sum(own.values()) == 10
     assert Counter(source(p) for p in prompts if p.concept == "cat")["generated"] == 5
-    assert "about dog:" in messages[-1] and "cat" not in messages[-1]
+    assert "about dog;" in messages[-1] and "cat" not in messages[-1]
     assert len({o.seed for o in model.asked}) == len(model.asked)
     (record,) = (tmp_path / "generated").iterdir()
     written = json.loads(record.read_text())["dog"]
@@ -332,7 +332,7 @@ TEXTS = st.lists(
 
 @settings(max_examples=1500, deadline=None)
 @given(TEXTS)
-def test_no_model_is_told_to_stop_before_the_sentence_ends(text):
+def test_no_model_stops_before_the_sentence_ends(text):
     found = re.search(sentence_filter.STOP, text)
     if found:
         end = sentence_filter.sentence_end(text[: found.end()])
@@ -526,7 +526,7 @@ def test_the_written_texts_are_part_of_what_determines_a_unit(monkeypatch):
     assert templates.fingerprint("a", "b") != templates.fingerprint("a", "c")
     assert templates.fingerprint(templates.packaged("templates.toml")) == templates.FINGERPRINT
     monkeypatch.setattr(diverse, "FINGERPRINT", 7)
-    with pytest.raises(Exception, match="names the fingerprint 7"):
+    with pytest.raises(Exception, match="FINGERPRINT must be a text, not 7"):
         Plugins().traits("diverse")
 
 
@@ -589,7 +589,7 @@ def test_a_resumed_run_generates_nothing_again(
 
 
 SMALL_UNITS = {
-    "encyclo.pipeline.units.SAMPLES_A_UNIT": 20,  # two concepts each
+    "encyclo.pipeline.units.SAMPLES_PER_UNIT": 20,  # two concepts each
     # A random model's texts are kept as they are.
     "encyclo_samplers.generated_sentences.fault": lambda text, *_: None if text else "too short",
     "encyclo_samplers.generated_sentences.find_mention": lambda *_: (0, 1),

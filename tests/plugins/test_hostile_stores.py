@@ -1,4 +1,4 @@
-"""Somebody else's files: refused, in one sentence, before anything of them is read. Texts are data."""
+"""Hostile files are refused in one sentence before anything in them is read. Texts are data."""
 
 from __future__ import annotations
 

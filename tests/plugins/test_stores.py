@@ -1,4 +1,4 @@
-"""What both built-in stores do alike: parts come back as written, finalising is whole or nothing."""
+"""What both built-in stores do: parts come back as written, and finalising is complete or has no effect."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""WordNet's synsets as concepts: order, names, what each carries, where the database is looked for."""
+"""WordNet's synsets as concepts: order, names, fields, and where the database is searched."""
 
 from __future__ import annotations
 

@@ -122,7 +122,7 @@ class Plugins:
                 self._manager.unregister(name=name)
             if isinstance(error, PluginError | KeyboardInterrupt):
                 raise
-            raise self.fault(name, f"does not fit encyclo's hooks: {_told(error)}") from error
+            raise self.fault(name, f"does not fit encyclo's hooks: {_message(error)}") from error
         return found
 
     def opt_in(self, names: Sequence[str]) -> None:
@@ -266,7 +266,7 @@ class Plugins:
         except (EncycloError, KeyboardInterrupt):
             raise
         except BaseException as error:  # only the command line may exit
-            what = str(error) if isinstance(error, WrongAnswer) else f"failed with {_told(error)}"
+            what = str(error) if isinstance(error, WrongAnswer) else f"failed with {_message(error)}"
             raise self.fault(owner_of(error) or name, what) from error
 
     def fault(self, name: str, what: str) -> PluginError:
@@ -308,7 +308,7 @@ def _import(found: InstalledPlugin) -> Any:
 
 
 def _import_failed(found: InstalledPlugin, error: BaseException) -> PluginError:
-    return PluginError(f"Plugin {found.name!r} ({found.origin}) could not be imported: {_told(error)}.")
+    return PluginError(f"Plugin {found.name!r} ({found.origin}) could not be imported: {_message(error)}.")
 
 
 def _given_to(plugin: str, value: Any) -> Any:
@@ -334,7 +334,7 @@ def _same(item: T) -> T:
     return item
 
 
-def _told(error: BaseException) -> str:
+def _message(error: BaseException) -> str:
     """Return a plugin's error as the end of a sentence, on one line."""
     try:
         message = " ".join(str(error)[:LONGEST_MESSAGE].split()).rstrip(".")

@@ -11,7 +11,7 @@ from encyclo.query.html import clip, heat
 
 @dataclass(frozen=True)
 class Candidate:
-    """A concept that a token may stand for. The confidence is None if the run could not calibrate."""
+    """A candidate: a concept that a token may mean. The confidence is None if the run could not calibrate."""
 
     id: str
     name: str

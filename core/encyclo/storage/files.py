@@ -133,7 +133,7 @@ def replacing(target: Path) -> Iterator[Path]:
     On an error the temporary file is removed and `target` stays as it was. Raises StoreError if the disk
     refuses.
     """
-    temporary = _beside(target)
+    temporary = _temporary_path(target)
     with _explained(target), _removed(temporary):
         _disk.begin(temporary)
         yield temporary
@@ -148,7 +148,7 @@ def replacing_folder(target: Path) -> Iterator[Path]:
     A folder can't be replaced in one step: a crash between the two leaves no `target`, never a mixed one.
     Raises StoreError if the disk refuses.
     """
-    temporary, old = _beside(target), _beside(target)
+    temporary, old = _temporary_path(target), _temporary_path(target)
     with _explained(target), _removed(temporary), _removed(old):
         _disk.begin(temporary)
         _disk.make_folder(temporary)
@@ -163,7 +163,7 @@ def replacing_folder(target: Path) -> Iterator[Path]:
 
 def write_text(target: Path, text: str) -> None:
     """Replace `target` with `text` (UTF-8), durably. Raises StoreError if the disk refuses."""
-    temporary = _beside(target)
+    temporary = _temporary_path(target)
     with _explained(target), _removed(temporary):
         _disk.write(temporary, text.encode("utf-8"))
         _put_in_place(temporary, target)
@@ -176,7 +176,7 @@ def write_json(target: Path, value: Any) -> None:
 
 def create_json(target: Path, value: Any) -> bool:
     """Create `target` durably unless it exists; return whether this call created it. First wins."""
-    temporary = _beside(target)
+    temporary = _temporary_path(target)
     text = json.dumps(value, indent=1, allow_nan=False) + "\n"
     with _explained(target), _removed(temporary):
         _disk.write(temporary, text.encode("utf-8"))
@@ -230,7 +230,7 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
-def _beside(target: Path) -> Path:
+def _temporary_path(target: Path) -> Path:
     return target.with_name(f"{TEMPORARY}{uuid.uuid4().hex[:12]}{target.suffix}")
 
 

@@ -138,7 +138,7 @@ def _limited(make: MakeStore, run: SmallRun, folder: Path, size: int) -> None:
 
 
 def check_kill_9(make: MakeStore, folder: Path, kills: int) -> None:
-    """Kill a run `kills` times, each at another instant; check what was promised, resume, compare the end."""
+    """Kill a run `kills` times, each at another instant; check the promises, resume, compare the end."""
     run, random = SmallRun(units=5), Random(0)
     with ForkServer() as server:
         server.warm(_warm, make, _made(folder / "warm"))
@@ -169,7 +169,7 @@ def _warm(make: MakeStore, folder: Path) -> None:
 
 
 def _keep_promises(make: MakeStore, run: SmallRun, folder: Path) -> None:
-    """Run, and record outside of the run directory what is safe; a kill doesn't lose this record."""
+    """Run, and record outside of the run directory how much is durable; a kill doesn't lose this record."""
     with folder.with_suffix(".promises").open("ab", buffering=0) as log:
 
         def promise(units: int) -> None:

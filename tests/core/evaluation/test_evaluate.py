@@ -1,4 +1,4 @@
-"""`encyclo evaluate`: every rung on a tiny model, and that nothing leaks between training and judging."""
+"""`encyclo evaluate`: every rung on a tiny model, and that nothing leaks from tests into training."""
 
 from __future__ import annotations
 

@@ -234,7 +234,7 @@ def test_gguf_reads_the_control_vector(exported: Path, metadata: dict, book):
 
 
 def test_a_direction_belongs_to_the_block_that_gives_the_hidden_state(tiny_gemma: Path, book):
-    """What block N gives, counted from 0 as llama.cpp does, is hidden_states[N + 1]."""
+    """The output of block N, counted from 0 as in llama.cpp, is hidden_states[N + 1]."""
     import torch
     from transformers import AutoModel
 

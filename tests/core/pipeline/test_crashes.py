@@ -60,7 +60,7 @@ def go(store: str, out: Path, limit: int = UNITS) -> int:
 
 
 def content(out: Path) -> dict[str, object]:
-    """Return what an encyclopedia holds, but for what differs between any two runs: its id and time."""
+    """Return an encyclopedia's content, except for its id and time, which differ between any two runs."""
     check_sums(out / "interpreter")
     with encyclo.open(out) as book:
         samples = {name: book.samples(name).checksum() for name in book.book.concepts.name}

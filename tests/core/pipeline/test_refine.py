@@ -259,7 +259,7 @@ STEPS = [
 
 
 def steps(process: subprocess.Popen[str]) -> Iterator[str]:
-    """Yield the steps that a run comes to, as it says so."""
+    """Yield the steps of a run, from its messages."""
     stage = ""
     assert process.stderr is not None
     for line in process.stderr:

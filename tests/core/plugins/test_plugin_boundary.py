@@ -29,7 +29,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
 
 @pytest.fixture
 def flags(tmp_path: Path, site: Site) -> Callable[..., list[str]]:
-    """Return a function: the flags of a run in which every part is the engine's, but for what is given."""
+    """Return a function: the flags of a run in which every part is the engine's, except for those given."""
 
     def write(**changed: Any) -> list[str]:
         values = {**dict.fromkeys(ROLES, "engine"), "sampler": ["engine"], "baselines": [], "layers": [0, 1]}
@@ -93,7 +93,7 @@ def test_that_is_said_once_over_several_units(encyclo, site: Site, flags, tmp_pa
     assert result.stderr.count(LEFT_OUT) == 1
 
 
-def test_one_that_gives_what_it_was_asked_for_is_not_told_of(encyclo, flags, tmp_path: Path):
+def test_one_that_gives_what_it_was_asked_for_is_not_reported(encyclo, flags, tmp_path: Path):
     result = encyclo("run", *flags(), "--out", tmp_path / "run")
     assert result.returncode == 0 and LEFT_OUT not in result.stderr
     assert counts(tmp_path / "run").tolist() == [16] * 6
@@ -155,7 +155,7 @@ def test_a_units_id_covers_the_capture_plugins_version_and_fingerprint(site: Sit
 def test_a_run_that_goes_on_with_another_version_of_its_capture_captures_again(
     encyclo, site: Site, flags, tmp_path: Path, rounds: str
 ):
-    """What the other version gave is no longer the run's: nothing has samples twice."""
+    """The other version's samples are no longer part of the run: no concept has samples twice."""
     out = tmp_path / "run"
     assert encyclo("run", *flags(), "--out", out).returncode == 0
     (before,) = (out / "commits").iterdir()
@@ -193,7 +193,7 @@ def test_the_interpreter_is_loaded_and_hashed_once(
 def test_every_hook_of_a_run_gets_its_folder_its_options_and_the_device(
     encyclo, site: Site, flags, tmp_path: Path
 ):
-    """What the user asked for, here `auto`; the capture gets the device that the model chose, here `chip`."""
+    """Plugins get the user's device, here `auto`; the capture gets the one that the model chose, here `chip`."""
     out = tmp_path / "run"
     assert encyclo("run", *flags(), "--out", out).returncode == 0
     seen = site.seen()

@@ -289,7 +289,7 @@ def test_an_unfinished_book_says_what_it_has(tmp_path: Path):
 def test_a_run_can_be_opened_at_every_commit(
     encyclo, tiny_flags: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    """Each commit of a going run is followed by a look at it, which must see all committed samples."""
+    """After each commit of a run, opening it shows all committed samples."""
     from encyclo.query.encyclopedia import open_run
 
     out, seen = tmp_path / "run", []

@@ -123,7 +123,7 @@ class Moment:
     call: str
     root: int
     promised: int
-    """How many of its writes the program had been told are durable at this moment, as its caller counts them."""
+    """How many of the program's writes were promised to be durable at this moment, as its caller counts them."""
     seen_names: dict[int, dict[str, int]]
     synced_names: dict[int, dict[str, int]]
     seen_data: dict[int, bytes]

@@ -40,11 +40,11 @@ class UnknownPluginError(UsageError):
 
 
 class MissingDependencyError(UsageError):
-    """An optional package is not installed; the message holds the pip line that installs it."""
+    """An optional package is not installed; the message has the pip line that installs it."""
 
 
 class ModelNotFoundError(UsageError):
-    """The model is no known package, local folder, .gguf file or hub id that can be loaded."""
+    """The model is not a known package, local folder, .gguf file or hub id that can be loaded."""
 
 
 class RunDirectoryError(UsageError):

@@ -1,4 +1,4 @@
-"""Text as data: what stores can hold, and what a terminal or a file may show of it."""
+"""Text as data: which characters stores can hold, and which a terminal or a file may show."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _UNSAFE = re.compile(
 
 
 def printable(text: str) -> str:
-    r"""Return a foreign text for a terminal: what would control the terminal is written as `\x1b` or `\u202e`.
+    r"""Return text from outside made safe for a terminal: what would control it is written as `\x1b` or `\u202e`.
 
     Line ends and tabs stay. An escape sequence in a concept's name would otherwise move the cursor, rename the
     window or hide what stands behind it; a bidirectional one would show a file's name backwards.
@@ -28,14 +28,14 @@ def one_line(text: str) -> str:
 
 
 def utf8(text: str) -> str:
-    r"""Return the text with lone surrogates, which UTF-8 has none of, written as `\ud800`."""
+    r"""Return the text with lone surrogates, which UTF-8 can't encode, written as `\ud800`."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def unstorable(texts: Iterable[str]) -> str | None:
-    """Return the first character that no store holds, such as "U+0000"; None where there is none.
+    """Return the first character that can't be stored, such as "U+0000"; None if there is none.
 
-    HDF5's strings end at the first NUL, and UTF-8 has no lone surrogates.
+    HDF5's strings end at the first NUL, and UTF-8 can't encode lone surrogates.
     """
     found = _UNSTORABLE.search("".join(texts))
     return f"U+{ord(found[0]):04X}" if found else None

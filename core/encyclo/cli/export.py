@@ -21,13 +21,15 @@ def export(
     ] = None,
     model_hint: Annotated[
         str | None,
-        typer.Option(help="The model hint in control vectors. [default: the model's name]"),
+        typer.Option(
+            help="The value of controlvector.model_hint in the control vectors. [default: the model's name]"
+        ),
     ] = None,
     no_parquet: Annotated[bool, typer.Option("--no-parquet", help="Leave out entries.parquet.")] = False,
     as_json: flags.Json = False,
     debug: flags.Debug = False,
 ) -> None:
-    """Write concept vectors and interpreter as safetensors, entries as CSV and Parquet."""
+    """Write concept vectors and interpreter as safetensors, and entries as CSV and Parquet."""
     from encyclo.export.export import export as write
     from encyclo.terminal import say, say_json
 

@@ -4,38 +4,23 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from encyclo.cli import flags
 from encyclo.cli.app import app
+from encyclo.cli.run import run
 
 
 @app.command()
+@flags.takes_flags_of(run)
 def plan(
-    sampler: flags.Sampler = None,
-    store: flags.Store = None,
-    interpreter: flags.Interpreter = None,
-    capture: flags.Capture = None,
-    concepts: flags.ConceptSource = None,
-    limit: flags.Limit = None,
-    per_concept: flags.PerConcept = None,
-    budget: flags.Budget = None,
-    targets: flags.Targets = None,
-    layers: flags.Layers = None,
-    pooling: flags.Pooling = None,
-    model: flags.ModelName = None,
-    device: flags.Device = None,
     out: Annotated[
-        Path | None, typer.Option(help="The run's directory; refused if the run could not use it.")
+        Path | None, typer.Option(help="The run's directory; an error if a run could not use it.")
     ] = None,
-    seed: flags.Seed = None,
-    config: flags.ConfigFile = None,
-    option: flags.PluginOption = None,
-    with_: flags.With = None,
     as_json: flags.Json = False,
-    debug: flags.Debug = False,
+    **given: Any,
 ) -> None:
     """Estimate the prompts, tokens, time, memory and disk of a run; write nothing."""
     from encyclo.pipeline.cost_estimate import estimate_cost
@@ -44,7 +29,7 @@ def plan(
 
     if out is not None:
         check_usable(out)
-    session = flags.make_session(locals())
+    session = flags.make_session({**given, "out": out, "as_json": as_json})
     if out is not None:
         check_same(out, session.resolved(), session.default_options())
     costs = asdict(estimate_cost(session))

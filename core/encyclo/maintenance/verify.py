@@ -37,12 +37,12 @@ from encyclo.storage.sample_rows import FinishedRows, sample_set
 from encyclo.types import Signatures, Store
 
 BLOCK = 2048
-REDO = "delete {records} and run the same command again to redo only that unit"
+REDO = "delete {records} and run the same command again to capture only that unit again"
 JOIN_AGAIN = (
-    "the parts hold every sample: delete metrics.json and run the same command again to write it anew"
+    "the parts hold every sample: delete metrics.json and run the same command again to write it again"
 )
-TRAIN_AGAIN = "delete metrics.json and run the same command again to train it anew from the samples"
-NOTHING = "restore it from a copy, or run the command again in a new --out"
+TRAIN_AGAIN = "delete metrics.json and run the same command again to train it again from the samples"
+NOTHING = "restore it from a copy, or start a new run with another --out"
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def verify(run: Path) -> Report:
     except EncycloError as error:
         if not (run / "run.json").exists():
             raise
-        report.findings.append(Problem("run.json", _told(error), NOTHING))
+        report.findings.append(Problem("run.json", _message(error), NOTHING))
         return report
     commits = _check_commits(run, report)
     records_whole = not report.findings
@@ -112,7 +112,7 @@ def _check_commits(run: Path, report: Report) -> list[Commit]:
         try:
             commits.append(read_record(path))
         except EncycloError as error:
-            report.findings.append(Problem(f"commits/{path.name}", _told(error), _redo(report, path.stem)))
+            report.findings.append(Problem(f"commits/{path.name}", _message(error), _redo(report, path.stem)))
     return commits
 
 
@@ -127,7 +127,7 @@ def _part_problem(store: Store, ledger: Ledger, commit: Commit) -> str | None:
         if len(crc.differing(part.activations, sums_of(commit, part.activations.shape[1]))):
             return "its activations differ from the checksums of their rows"
     except EncycloError as error:
-        return _told(error)
+        return _message(error)
     if (part.stage != commit.stage).any():
         return f"it has samples of a stage other than {commit.stage}"
     return sample_problem(part)
@@ -141,7 +141,7 @@ def sample_problem(part: Part) -> str | None:
     if not np.isfinite(part.activations).all() or not np.isfinite(part.scale).all():
         return "it has a number that is not finite"
     if len(part) and (np.frexp(part.scale)[0] != 0.5).any():
-        return "it has a scale that is no power of two"
+        return "it has a scale that is not a power of two"
     if (part.concept < 0).any():
         return "it has a sample without a concept"
     start, end = part.span.T if len(part) else (np.empty(0), np.empty(0))
@@ -163,13 +163,13 @@ def _encyclopedia_problems(
             return  # its content can't be trusted, and a library might hang on it
         reader, rows = open_finished(store, run)
     except EncycloError as error:
-        yield _told(error)
+        yield _message(error)
         return
     try:
         yield from _book_problems(reader.book, record)
         yield from _rows_problems(rows, reader.book, seal, commits)
     except EncycloError as error:
-        yield _told(error)
+        yield _message(error)
     finally:
         reader.close()
 
@@ -236,11 +236,11 @@ def _interpreter_problems(run: Path) -> Iterator[Problem]:
     try:
         check_sums(run / "interpreter")
     except EncycloError as error:
-        yield Problem("interpreter", _told(error), TRAIN_AGAIN)
+        yield Problem("interpreter", _message(error), TRAIN_AGAIN)
     try:
         read_metrics(run)
     except EncycloError as error:
-        yield Problem(METRICS, _told(error), TRAIN_AGAIN.replace(" it ", " "))
+        yield Problem(METRICS, _message(error), TRAIN_AGAIN.replace(" it ", " "))
 
 
 def _config_of(text: str) -> Any:
@@ -256,6 +256,6 @@ def _multiset(sums: crc.Sums) -> list[int]:
     return values
 
 
-def _told(error: EncycloError) -> str:
-    """Return the error's message without its advice; the problem has its own."""
+def _message(error: EncycloError) -> str:
+    """Return the error's message without its advice, since a `Problem` has its own."""
     return str(error).split("; ")[0].rstrip(".")

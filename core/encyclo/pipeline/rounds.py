@@ -143,7 +143,7 @@ class Rounds:
             return None
         advice = (
             f"delete the folder {self.folder} and run the same command again: samples are kept, and only the "
-            "rounds are decided anew"
+            "decisions of the rounds are made again"
         )
         content = checksums.read_sealed(
             path, at_most=safe_read.ROUND_JSON, within=self.folder.parent, advice=advice

@@ -35,7 +35,7 @@ GROWS = ("targets", "budget")
 
 @dataclass(frozen=True)
 class Goals:
-    """A run's goals: each stage's target, and the most samples a stage may spend (None: the default)."""
+    """A run's goals: each stage's target, and the most samples per stage (None: the default)."""
 
     targets: tuple[float, ...]
     budget: int | None
@@ -254,7 +254,7 @@ def _versions(packages: set[str]) -> dict[str, str]:
 
 
 def _requirements(package: str) -> Iterator[Requirement]:
-    """Yield what a package requires; skip a line that is no valid requirement."""
+    """Yield what a package requires; skip a line that is not a valid requirement."""
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):
         for line in importlib.metadata.requires(package) or ():
             with contextlib.suppress(InvalidRequirement):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from encyclo.errors import DamagedError
@@ -25,10 +26,24 @@ def save_interpreter(plugins: Plugins, name: str, interpreter: Interpreter, fold
         files.write_json(fresh / SUMS, sums)
 
 
-def load_interpreter(plugins: Plugins, name: str, folder: Path, context: Context) -> Interpreter:
-    """Load an interpreter that `save_interpreter` wrote. Raises DamagedError if a file was changed."""
+def load_interpreter(
+    plugins: Plugins, name: str, folder: Path, context: Context, concepts: Sequence[str]
+) -> Interpreter:
+    """Load an interpreter of `concepts` that `save_interpreter` wrote.
+
+    Raises DamagedError if a file was changed, PluginError if the interpreter knows other concepts.
+    """
     check_sums(folder)
-    interpreter: Interpreter = plugins.call("load_interpreter", name, folder=folder, context=context)
+    loaded: Interpreter = plugins.call("load_interpreter", name, folder=folder, context=context)
+    return check_concepts(plugins, name, loaded, concepts)
+
+
+def check_concepts(
+    plugins: Plugins, name: str, interpreter: Interpreter, concepts: Sequence[str]
+) -> Interpreter:
+    """Return an interpreter that knows `concepts`, ids in their order. Raises PluginError for another."""
+    if interpreter.concepts != list(concepts):
+        raise plugins.fault(name, "returned an interpreter that doesn't know the run's concepts")
     return interpreter
 
 

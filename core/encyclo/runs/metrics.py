@@ -110,7 +110,7 @@ def write_metrics(run: Path, metrics: Metrics) -> None:
 def read_metrics(run: Path) -> Metrics:
     """Read metrics.json. Raises DamagedError, saying what to do, if it can't be read."""
     path = run / FILE
-    advice = "delete it and run the same command again to write it anew"
+    advice = "delete it and run the same command again to write it again"
     content = safe_read.read_json(path, at_most=safe_read.METRICS_JSON, within=run, advice=advice)
     try:
         return Metrics.model_validate(content)

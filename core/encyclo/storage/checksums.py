@@ -1,10 +1,12 @@
-"""Checksums over everything that a run leaves: records that hold their own, and the finished encyclopedia's seal.
+"""Checksums of a run's files: JSON records that contain their own, and the seal of the finished encyclopedia.
 
-A JSON record carries `sha256`, over the canonical JSON of its other keys. Of every file of a committed part and of
-the finished encyclopedia, the commit record or the seal (seal.json) says how long it is and what its bytes hash to,
-each byte once: a sha256 over all but the bulk (the byte ranges that hold activations), which is compared before any
-library parses a byte, and a crc32 of each sample's activations at each layer (`encyclo.crc`), compared when they
-are read.
+A JSON record has a key `sha256`, over the canonical JSON of its other keys. A commit record describes the files of a
+committed part, and the seal (seal.json) those of the finished encyclopedia. For each file they record its length and
+checksums that cover each byte once:
+
+- a sha256 of everything outside the bulk (the byte ranges that hold activations), compared before any library parses
+  a byte;
+- a crc32 of each sample's activations at each layer (`encyclo.crc`), compared when these are read.
 """
 
 from __future__ import annotations
@@ -33,11 +35,11 @@ OWN_NAMES = frozenset(
         "commits", "parts", "rounds", "interpreter", "plugins",
     }
 )  # fmt: skip
-"""What else stands in a run directory: no store may give its encyclopedia one of these names."""
+"""The run's own names in its directory: no store may give its encyclopedia one of them."""
 BLOCK = 2**22
 ADVICE = "`encyclo verify` says what can be recovered"
 Ranges = Sequence[tuple[int, int]]
-"""Byte ranges (offset, length), rising, none touching another."""
+"""Byte ranges (offset, length), ascending; no two of them touch."""
 
 
 def sealed(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -48,7 +50,7 @@ def sealed(record: Mapping[str, Any]) -> dict[str, Any]:
 def unsealed(record: Any) -> dict[str, Any]:
     """Return the record without its checksum. Raises ValueError if it is not what was sealed."""
     if not isinstance(record, dict):
-        raise ValueError("it is no JSON object")
+        raise ValueError("it is not a JSON object")
     content = {key: value for key, value in record.items() if key != "sha256"}
     if "sha256" not in record:
         raise ValueError("it has no checksum")
@@ -69,7 +71,7 @@ def read_sealed(path: Path, *, at_most: int, within: Path, advice: str = safe_re
 def list_files(root: Path) -> dict[str, int]:
     """Return every file's size under `root` (or of `root`, a file, as ""), by relative POSIX path.
 
-    Raises ValueError naming what is neither a plain file nor a folder: a link could lead anywhere.
+    Raises ValueError naming anything that is neither a plain file nor a folder, since a link could lead anywhere.
     """
     found: dict[str, int] = {}
     waiting = [(root, "")]
@@ -87,14 +89,14 @@ def list_files(root: Path) -> dict[str, int]:
 
 
 def describe(path: Path, size: int, bulk: Ranges) -> dict[str, Any]:
-    """Return what a record says of a file of `size` bytes: bytes, sha256 (of what is outside `bulk`), bulk."""
+    """Return the record of a file of `size` bytes: bytes, sha256 (of everything outside `bulk`), bulk."""
     return {"bytes": size, "sha256": _hash_outside(path, size, bulk), "bulk": [list(item) for item in bulk]}
 
 
 def fault(path: Path, size: int | None, described: Mapping[str, Any]) -> str | None:
-    """Return how a file of `size` bytes (None: there is none) differs from what `describe` said of it.
+    """Return how a file of `size` bytes (None: there is none) differs from `described`, its record by `describe`.
 
-    Its bulk is not read: whoever reads activations compares their crc32.
+    Its bulk is not read here: its crc32 is compared when activations are read.
     """
     if size is None:
         return f"{path} is missing"
@@ -105,12 +107,12 @@ def fault(path: Path, size: int | None, described: Mapping[str, Any]) -> str | N
         if _hash_outside(path, size, bulk) != described["sha256"]:
             return f"{path} differs from what was written"
     except (ValueError, KeyError, TypeError, ArithmeticError) as error:
-        return f"what is recorded of {path} makes no sense ({error})"
+        return f"the record of {path} is invalid ({error})"
     return None
 
 
 def join_ranges(offsets: NDArray[np.int64], lengths: NDArray[np.int64]) -> list[tuple[int, int]]:
-    """Return byte ranges in rising order, those that touch as one, empty ones left out."""
+    """Return byte ranges in ascending order, without empty ones; ranges that touch are joined."""
     joined: list[tuple[int, int]] = []
     for place in np.argsort(offsets, kind="stable"):
         start, length = int(offsets[place]), int(lengths[place])
@@ -122,7 +124,7 @@ def join_ranges(offsets: NDArray[np.int64], lengths: NDArray[np.int64]) -> list[
 
 
 def _hash_outside(path: Path, size: int, bulk: Ranges) -> str:
-    """Return the sha256 of a file's bytes outside `bulk`, reading no others."""
+    """Return the sha256 of a file's bytes outside `bulk`; read only those."""
     digest = hashlib.sha256()
     with open_raw(path, advice=ADVICE) as file:
         for length, in_bulk in _segments(size, bulk):
@@ -141,7 +143,7 @@ class Seal:
     path: str
     """Its name in the run directory."""
     files: Mapping[str, Mapping[str, Any]]
-    """What `describe` says of each of its files, by path relative to it."""
+    """Each file's record by `describe`, by path relative to the encyclopedia."""
     crc: NDArray[np.uint32]
     """`crc.of` each sample's activations: [n, L]."""
 
@@ -149,15 +151,12 @@ class Seal:
 def write_seal(run: Path, path: Path, bulk: Mapping[str, Ranges], sums: NDArray[np.uint32]) -> None:
     """Write the seal of the encyclopedia `path`, directly in the run directory `run`.
 
-    Raises StoreError if the store put it elsewhere, under a name of the run's own, or nowhere.
+    Raises StoreError if the store wrote it elsewhere, under one of the run's own names, or not at all.
     """
     try:
-        _check_name(path.name)
-        if path.parent.resolve() != run.resolve():
-            raise ValueError(f"it doesn't lie directly in {run}")
         listed = {
             name: describe(path / name if name else path, size, bulk.get(name, ()))
-            for name, size in list_files(path).items()
+            for name, size in list_encyclopedia(run, path).items()
         }
     except (OSError, ValueError) as error:
         raise StoreError(
@@ -165,6 +164,14 @@ def write_seal(run: Path, path: Path, bulk: Mapping[str, Ranges], sums: NDArray[
         ) from error
     record = {"path": path.name, "files": listed, "layers": sums.shape[1], "crc32": crc.pack(sums)}
     files.write_json(run / SEAL, sealed(record))
+
+
+def list_encyclopedia(run: Path, path: Path) -> dict[str, int]:
+    """Return `list_files` of an encyclopedia. Raises ValueError if it isn't one of `run` by place and name."""
+    _check_name(path.name)
+    if path.parent.resolve() != run.resolve():
+        raise ValueError(f"it is not directly in {run}")
+    return list_files(path)
 
 
 def read_seal(run: Path) -> Seal:
@@ -184,7 +191,7 @@ def read_seal(run: Path) -> Seal:
 
 
 def check_opening(run: Path) -> Seal:
-    """Check all of the finished encyclopedia but its bulk, before anything is parsed. Raises DamagedError."""
+    """Check the finished encyclopedia, except for its bulk, before anything is parsed. Raises DamagedError."""
     seal = read_seal(run)
     for found in seal_faults(run, seal):
         raise DamagedError(f"{found}; {ADVICE}.")
@@ -192,7 +199,7 @@ def check_opening(run: Path) -> Seal:
 
 
 def seal_faults(run: Path, seal: Seal) -> Iterator[str]:
-    """Yield what is wrong with the finished encyclopedia's files but for their bulk, a line a file."""
+    """Yield what is wrong with the finished encyclopedia's files, except for their bulk: one text per file."""
     root = run / seal.path
     try:
         there = list_files(root)
@@ -208,9 +215,9 @@ def seal_faults(run: Path, seal: Seal) -> Iterator[str]:
 
 
 def _check_name(name: str) -> None:
-    """Refuse a path, a hidden file, and the name of something else in a run directory. Raises ValueError."""
+    """Refuse a path, a hidden file and the run's own names. Raises ValueError."""
     if not name or Path(name).name != name or name.startswith(".") or name in OWN_NAMES:
-        raise ValueError(f"{name!r:.80} is no name for an encyclopedia")
+        raise ValueError(f"{name!r:.80} is not a valid name for an encyclopedia")
 
 
 def _segments(size: int, bulk: Ranges) -> Iterator[tuple[int, bool]]:

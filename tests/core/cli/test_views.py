@@ -72,7 +72,9 @@ def test_a_run_that_could_not_calibrate_gives_a_page_without_heat(encyclo, copie
     page = tmp_path / "read.html"
     assert encyclo("read", copied, TEXT, "--html", page, "--device", "cpu").returncode == 0
     html = page.read_text(encoding="utf-8")
-    assert "no confidence, and no heat" in html and "--h:0.000" in html and '"calibrated":false' in html
+    assert (
+        "there is no confidence and no heat" in html and "--h:0.000" in html and '"calibrated":false' in html
+    )
 
 
 def shown(readings: list[TokenReading], text: str | None, terminal: bool) -> str:

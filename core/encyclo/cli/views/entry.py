@@ -13,8 +13,10 @@ from encyclo.query.encyclopedia import Encyclopedia
 from encyclo.query.entry import confidence_text, lengths_text
 from encyclo.text import one_line
 
+PROMPTS = 8
 
-def print_entry(book: Encyclopedia, name: str, console: Console, prompts: int = 8) -> None:
+
+def print_entry(book: Encyclopedia, name: str, console: Console) -> None:
     """Print one entry on one screen."""
     entry, part = book.entry(name), book.samples(name)
     console.print(Text.assemble((one_line(entry.name), "bold"), f"  {one_line(entry.category)}"))
@@ -32,10 +34,10 @@ def print_entry(book: Encyclopedia, name: str, console: Console, prompts: int = 
     console.print(labelled(lines))
     console.print()
     console.print("Prompts")
-    for text, family in list(zip(part.prompt, part.family, strict=True))[:prompts]:
+    for text, family in list(zip(part.prompt, part.family, strict=True))[:PROMPTS]:
         console.print(f"  {text}  [{family}]")
-    if len(part) > prompts:
-        console.print(f"  and {len(part) - prompts} more")
+    if len(part) > PROMPTS:
+        console.print(f"  and {len(part) - PROMPTS} more")
 
 
 def entry_json(book: Encyclopedia, name: str) -> dict[str, Any]:

@@ -35,7 +35,7 @@ class ActivationCache:
         self.refresh()
 
     def refresh(self) -> None:
-        """Take in the shards that were written since."""
+        """Load the shards that were written since the last call."""
         while (self.folder / f"{self._shards:05d}.json").exists():
             for row, (text, span) in enumerate(json.loads(self._file(self._shards, "json").read_text())):
                 self._place[text, tuple(span) if span else None] = self._shards, row
@@ -49,7 +49,7 @@ class ActivationCache:
         return self._session
 
     def capture(self, prompts: Iterable[Prompt]) -> None:
-        """Capture the prompts that the cache does not hold yet."""
+        """Capture the prompts that are not in the cache yet."""
         missing: dict[Key, Prompt] = {}
         for prompt in prompts:
             if (prompt.text, prompt.span) not in self._place:
@@ -60,7 +60,7 @@ class ActivationCache:
             print(f"  captured {min(start + SHARD, len(waiting)):,} of {len(waiting):,}", flush=True)
 
     def holds(self, prompt: Prompt) -> bool:
-        """Say whether the prompt is captured."""
+        """Return whether the prompt is captured."""
         return (prompt.text, prompt.span) in self._place
 
     def table(self, prompts: Sequence[Prompt]) -> tuple[NDArray[np.float16], NDArray[np.float32]]:

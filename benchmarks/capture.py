@@ -4,12 +4,12 @@
     python benchmarks/capture.py --workload raw      50,000 bare names against 5,000, encyclo alone
     python benchmarks/capture.py --workload raw --words /usr/share/wordnet/index.noun
 
-Nothing is installed; a peer that can't be imported is left out and said so. Every method gives the same
-numbers: the default five layers, pooled over the mention, float32 on the host. Peers run the network as
-transformers loads it. Rates are medians of --repeat passes after a warm-up pass over the first prompts; ratios
-within one run are what counts, times drift. The share counts the work that was needed: encyclo's filling of
-batches is left out of it, and the deepest block counts for the pooled tokens alone. The raw workload drops its
-results batch by batch, so that its peak memory is capture's own.
+The script installs nothing; it leaves out a peer that can't be imported, with a message. Every method gives the same
+numbers: the default five layers, pooled over the mention, float32 on the host. Peers run the network as transformers
+loads it. Rates are medians of --repeat passes after a warm-up pass over the first prompts. Compare ratios within one
+run, since times drift. The share counts only necessary work: without encyclo's padding of batches, and with the deepest
+block only for the pooled tokens. The raw workload drops its results batch by batch, so that its peak memory is that of
+capture itself.
 """
 
 from __future__ import annotations
@@ -85,13 +85,13 @@ def make_prompts(
 
 
 def read_names(file: Path) -> list[str]:
-    """Return the first word of each line, "_" for a blank; indented lines (WordNet's licence) are no names."""
+    """Return the first word of each line, "_" for a blank; indented lines (WordNet's licence) are not names."""
     lines = file.read_text(encoding="utf-8").splitlines()
     return [line.split()[0].replace("_", " ") for line in lines if line.strip() and not line[0].isspace()]
 
 
 def pairs_of(names: list[str], count: int) -> list[str]:
-    """Return made-up names, pairs of words, all of them different for 1,000 words or so."""
+    """Return invented names, pairs of words; with about 1,000 words all are different."""
     return [f"{names[i % len(names)]} {names[i * 7 // len(names) % len(names)]}" for i in range(count)]
 
 
@@ -185,7 +185,7 @@ def work(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def mapped_mb() -> float:
-    """Return how much of this process's memory are pages of files, 0 where the system does not say.
+    """Return how much of this process's memory is pages of files; 0 if the system does not report it.
 
     Weights are mapped: the embedding of a token takes memory once the token has come up, and only while nobody else
     needs that memory.
@@ -227,7 +227,7 @@ def count_trees() -> list[tuple[int, int]]:
 
 
 def matrix_product_rate(model: Any) -> float:
-    """Return floating-point operations a second of a 2048 x 640 by 640 x 2048 product in the model's type."""
+    """Return the floating-point operations per second of a 2048 x 640 by 640 x 2048 product in the model's type."""
     import torch
 
     kind = getattr(torch, model.dtype)
@@ -257,7 +257,7 @@ def block_parameters(model: Any) -> int:
 
 
 def plain_network(model: Any) -> Any:
-    """Return the network as transformers loads it, without what encyclo makes ready for itself."""
+    """Return the network as transformers loads it, without encyclo's fused modules."""
     import torch
     from transformers import AutoModel
 

@@ -1,14 +1,12 @@
-"""Prompts as they come out, and how fast and how well the model writes its own: what docs/contexts.md shows.
+"""The prompts and figures of docs/contexts.md: prompts of each kind, and how fast and how well the model writes.
 
-python benchmarks/contexts.py show      twenty prompts a kind of family, four of each of five concepts
-python benchmarks/contexts.py measure   sentences kept a second, and why the others were dropped
-python benchmarks/contexts.py generate  one round of sentences by encyclo's loop and by transformers' `generate`, twice
+python benchmarks/contexts.py show      twenty prompts per kind of family, four for each of five concepts
+python benchmarks/contexts.py measure   kept sentences per second, and why the others were dropped
 """
 
 from __future__ import annotations
 
 import argparse
-import resource
 import tempfile
 import time
 from collections import Counter
@@ -16,13 +14,11 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import torch
-from library_generation import LibraryGeneration
 
 from encyclo.types import Concept, Context, Prompt
 from encyclo_capture.model import TransformersModel
 from encyclo_concepts import core
 from encyclo_samplers import diverse, generated_sentences, templates
-from encyclo_samplers.sentence_filter import STOP, fault, sentence_end
 
 SHOWN = ("dog", "patience", "railway station", "borrow", "honest")
 EACH = 4
@@ -33,7 +29,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=["show", "measure", "generate"])
+    parser.add_argument("what", choices=["show", "measure"])
     parser.add_argument("--concepts", type=int, default=200)
     parser.add_argument("--dtype", default="auto")
     given = parser.parse_args()
@@ -41,7 +37,7 @@ def main() -> None:
     if given.what == "show":
         show(model)
     else:
-        (measure if given.what == "measure" else compare)(model, given.concepts)
+        measure(model, given.concepts)
 
 
 def show(model: TransformersModel) -> None:
@@ -109,32 +105,6 @@ def measure(model: TransformersModel, count: int) -> None:
     for reason, number in dropped.most_common():
         print(f"| {reason} | {number / asked:.1%} |")
     print(_words(kept))
-
-
-def compare(model: TransformersModel, count: int) -> None:
-    """Print how fast encyclo's loop and transformers' `generate` go on with the same openings, one after the other."""
-    concepts = list(core.load_concepts(core.Options()))[:count]
-    recipe, context = generated_sentences.Recipe((0.7, 1.0, 1.3), 1), _context(model)
-    asked = [(concept, number) for concept in concepts for number in range(WANTED)]
-    openings = [generated_sentences._opening(*one, 2, context, recipe)[0] for one in asked]
-    given = (generated_sentences.PREFIX, openings, generated_sentences.LONGEST, STOP)
-    model.generate(given[0], openings[:1], 1, STOP)  # loads and warms up
-    ways = {"encyclo": model.generate, "transformers": LibraryGeneration(model).generate}
-    for name, generate in [*ways.items()] * 2:
-        begun, worked = time.perf_counter(), time.process_time()
-        texts = generate(*given)
-        seconds, worked = time.perf_counter() - begun, time.process_time() - worked
-        kept: dict[str, list[str]] = {concept.id: [] for concept in concepts}
-        for (concept, _), said in zip(asked, texts, strict=True):
-            text = " ".join(said[: sentence_end(said)].split())
-            if fault(text, concept, [*generated_sentences.EXAMPLES, *kept[concept.id]]) is None:
-                kept[concept.id].append(text)
-        number, peak = sum(map(len, kept.values())), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        print(
-            f"{name}: {len(texts)} texts in {seconds:.1f} s, {worked:.1f} s of processor time; kept {number}: "
-            f"{number / seconds:.1f} a second, {number / worked:.1f} a second of processor time; "
-            f"peak so far {peak / 2**20:.2f} GiB"
-        )
 
 
 def _words(prompts: Iterable[Prompt]) -> str:

@@ -1,13 +1,13 @@
-"""Where do more samples stop changing readings? What the default of `converged_below` was chosen by.
+"""From which error on do more samples no longer change readings? The default of `converged_below` is based on this.
 
     encyclo run --sampler templates --per-concept 20 -o core.examples=wordnet --out RUN
     python benchmarks/convergence.py RUN
 
-Each concept's prototype is made of 1, 2, 3 ... of its training samples, drawn at random, and the interpreter reads
-what training never saw: the samples of held-out families, and natural sentences. Every concept then has a relative
-standard error, as a run computes it, and readings, which are right or wrong, the same as with the prototypes of all
-samples or not. Both are averaged over concepts with about the same error. The encoder of the transformer stays as it
-was trained: what is asked is how many samples a signature takes, not an interpreter.
+Each concept's prototype is made of 1, 2, 3 ... of its training samples, drawn at random. The interpreter then reads
+samples that training never saw: those of held-out families, and natural sentences. This gives every concept a relative
+standard error, as a run computes it, and readings. A reading is correct or not, and it is the same as with the
+prototypes of all samples or it has changed. Both shares are averaged over concepts with about the same error. The
+transformer's encoder is not trained again: the question is how many samples a signature needs, not an interpreter.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def load(path: Path) -> tuple[Session, SampleSet, RungSamples | None, dict[str, 
 
 
 def print_table(samples: SampleSet, interpreter: Interpreter, rung_samples: RungSamples, count: int) -> None:
-    """Print a row a number of samples, and a row a bin of relative standard errors."""
+    """Print one row per number of samples, then one row per bin of relative standard errors."""
     values, truth = (
         rung_samples.samples.read(rung_samples.rows),
         rung_samples.samples.concept[rung_samples.rows],
@@ -70,7 +70,7 @@ def print_table(samples: SampleSet, interpreter: Interpreter, rung_samples: Rung
     training = samples.named_rows(Split.TRAIN)
     whole = with_prototypes(interpreter, samples, training, count).read(values).argmax(axis=1)
     found = []
-    print("| samples | relative standard error | right | read otherwise than with all |")
+    print("| samples per concept | median error | correct readings | changed readings |")
     print("|---|---|---|---|")
     for size in SIZES:
         rows = []
@@ -81,16 +81,16 @@ def print_table(samples: SampleSet, interpreter: Interpreter, rung_samples: Rung
             rows.append(np.stack([error[truth], best == truth, best != whole]))
         found.append(np.concatenate(rows, axis=1))
         print(
-            f"| {size} | {told(np.median(found[-1][0]))} | {found[-1][1].mean():.2%} | {found[-1][2].mean():.2%} |"
+            f"| {size} | {shown(np.median(found[-1][0]))} | {found[-1][1].mean():.2%} | {found[-1][2].mean():.2%} |"
         )
-    print(f"| all, {len(training) / count:.1f} | {told(np.median(errors(samples, training, count)))} | "
+    print(f"| all ({len(training) / count:.1f} on average) | {shown(np.median(errors(samples, training, count)))} | "
           f"{(whole == truth).mean():.2%} | |")  # fmt: skip
     print_bins(np.concatenate(found, axis=1))
 
 
 def print_bins(found: NDArray[np.float64]) -> None:
-    """Print accuracy and changes by relative standard error: found float64 [3, readings]."""
-    print("\n| relative standard error | readings | right | read otherwise than with all |")
+    """Print correct and changed readings by relative standard error: found float64 [3, readings]."""
+    print("\n| relative standard error | readings | correct readings | changed readings |")
     print("|---|---|---|---|")
     for low, high in pairwise(EDGES):
         inside = found[:, (found[0] >= low) & (found[0] < high)]
@@ -146,7 +146,7 @@ def pieces(rows: NDArray[np.int64], size: int = 2048) -> Iterator[NDArray[np.int
         yield rows[start : start + size]
 
 
-def told(value: float) -> str:
+def shown(value: float) -> str:
     return "unknown" if np.isinf(value) else f"{value:.3f}"
 
 

@@ -1,4 +1,4 @@
-"""Measure the interpreters: what they read after training, against the figures they are held to.
+"""Measure the interpreters: their accuracy after training, compared with the goals.
 
     python benchmarks/interpreters.py --cache FOLDER                       every row
     python benchmarks/interpreters.py --cache FOLDER --rows core,unseen    some
@@ -49,7 +49,7 @@ NAMING = ("They talked about the {}", "A kind of {}", "A synonym of {}", WORD_FI
 DEFINING = (FRAME, FRAME + " the")
 UNSEEN = 2000
 FREQUENT = 12_000
-# Frames in which nouns stand as they do in running text: plural, after an adjective, in a compound, first.
+# Frames in which nouns are used as in running text: plural, after an adjective, in a compound, first.
 FRAMES = """{Name}|{name}|the {name}|{Generic} were everywhere.|his {name}|their old {name}|a few {generic}
 It was the first {name} of its kind.|In the end the {name} was forgotten.|the {name} of the city
 many different {generic}|He had no {name} left.|For a long {name} nothing happened.|She gave him her {name}.
@@ -89,7 +89,7 @@ class Bench:
     captured_only: bool
 
     def samples(self, concepts: Sequence[Concept], prompts: Sequence[Prompt], split: Any) -> SampleSet:
-        """Return the prompts' samples, captured where they are not; `split` maps a prompt to its split."""
+        """Return the prompts' samples, and capture those that are missing; `split` maps a prompt to its split."""
         if not self.captured_only:
             self.cache.capture(prompts)
         prompts = [prompt for prompt in prompts if self.cache.holds(prompt)]
@@ -121,7 +121,7 @@ class Bench:
 
 
 def core(bench: Bench) -> None:
-    """Held-out families, and the time that training takes with 20 samples a concept."""
+    """Held-out families, and the time that training takes with 20 samples per concept."""
     concepts, prompts = templates("core")
     assigned = split_families({1: sorted({p.family for p in prompts})}, seed=0)
     samples = bench.samples(concepts, prompts, lambda p: assigned[p.family])
@@ -136,7 +136,7 @@ def core(bench: Bench) -> None:
 
 
 def keep_first(samples: SampleSet, each: int) -> SampleSet:
-    """Return the set with at most so many samples a concept (all splits together)."""
+    """Return the set with at most `each` samples per concept (all splits together)."""
     order = np.random.default_rng(0).permutation(len(samples))
     order = order[np.argsort(samples.concept[order], kind="stable")]
     _, first, count = np.unique(samples.concept[order], return_index=True, return_counts=True)
@@ -242,7 +242,7 @@ def definitions(bench: Bench) -> None:
     samples = bench.samples(concepts, prompts, lambda _: Split.TRAIN)
     held = np.zeros(len(concepts), bool)
     held[apart] = True
-    # The unseen ones come last, added by signature; a twentieth of the names says when to stop.
+    # The unseen concepts come last, added by their signatures; a twentieth of the known ones decides when to stop.
     others = np.flatnonzero(~held)
     place = np.empty(len(concepts), np.int32)
     place[others], place[apart] = np.arange(len(others)), len(others) + np.arange(len(apart))
@@ -254,18 +254,18 @@ def definitions(bench: Bench) -> None:
     means = np.stack([samples.read(rows).mean(axis=0) for rows in rows_by_concept(samples, apart)])
     for name in bench.interpreters:
         if name == "logistic":
-            continue  # refuses so many concepts
+            continue  # it refuses this many concepts
         interpreter, seconds = bench.train(name, known, [concepts[i] for i in others])
         interpreter.add_concepts([concepts[i].id for i in apart], means)
-        told = [
+        described = [
             np.flatnonzero(held[samples.concept] & (samples.family == samples.families.index(f)))
             for f in DEFINING
         ]
         frequent = np.isin(np.arange(len(concepts)), place[:FREQUENT])
-        for title, rows in (("one frame", told[:1]), ("both frames' mean", told)):
+        for title, rows in (("one frame", described[:1]), ("both frames' mean", described)):
             extra = f"{title}, trained in {seconds:.0f} s"
             for label, candidates in ((f"{len(concepts):,}", None), (f"{FREQUENT:,}", frequent)):
-                ranks, truth = told_ranks(interpreter, renumbered, rows, candidates)
+                ranks, truth = described_ranks(interpreter, renumbered, rows, candidates)
                 report(f"unseen definitions among {label}", name, ranks, int(label.replace(",", "")), extra)
                 own = clean[np.concatenate([others, apart])[truth]]
                 report("  without a word of the name", name, ranks[own], int(label.replace(",", "")), extra)
@@ -280,19 +280,19 @@ def rows_by_concept(samples: SampleSet, concepts: NDArray[np.int64]) -> list[NDA
     return [order[a:b] for a, b in zip(starts, ends, strict=True)]
 
 
-def told_ranks(
+def described_ranks(
     interpreter: Any,
     samples: SampleSet,
-    told: list[NDArray[np.int64]],
+    described: list[NDArray[np.int64]],
     candidates: NDArray[np.bool_] | None,
 ) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
     """Return the ranks by the mean score over frames (rows in the same order of concepts), and the truth."""
-    truth = samples.concept[told[0]]
+    truth = samples.concept[described[0]]
     chosen = np.arange(len(truth)) if candidates is None else np.flatnonzero(candidates[truth])
     ranks = []
     for start in range(0, len(chosen), 256):
         some = chosen[start : start + 256]
-        scores = sum(interpreter.read(samples.read(rows[some])) for rows in told)
+        scores = sum(interpreter.read(samples.read(rows[some])) for rows in described)
         if candidates is not None:
             scores = np.where(candidates, scores, -np.inf)
         own = scores[np.arange(len(some)), truth[some]]
@@ -310,7 +310,7 @@ def in_frames(concept: Concept, texts: Sequence[str], mention: bool) -> list[Pro
 
 
 def shares_word(concept: Concept) -> bool:
-    """Return whether the definition holds a word of the concept's name or aliases, by its first five letters."""
+    """Return whether the definition contains a word of the concept's name or aliases, by its first five letters."""
 
     def stems(text: str) -> set[str]:
         return {word[:5] for word in re.findall(r"[a-z]{3,}", text.lower())} - {"the", "and", "for", "with"}

@@ -3,13 +3,16 @@
     encyclo run --sampler templates --per-concept 20 --out RUN
     python benchmarks/intervals.py RUN
 
-Nearest-centroid readers of several layers, some made of a single sample a concept, are trained on a part of the run's
-prompt families: readers that are right in two thirds to nearly all of the cases. What they read in half of the other
-families gives every concept its interval; the rest says whether it holds.
+Interpreters by nearest centroid, on several layers and some from a single sample per concept, are trained on a part of
+the run's prompt families. They read two thirds to nearly all of the other samples correctly. Their readings in one half
+of the other families give every concept its interval, and the other half tests it. The first table has, for that half:
 
-    predicted   concepts whose right readings in the rest lie within what the estimate says of 95% of them
-    cleared     concepts whose lower end is at least 0.85, how often the rest reads them right, and all others
-    simulated   the share of concepts whose true accuracy lies in their interval, in made-up populations
+    accuracy                   the share of correct readings
+    inside the 95% prediction  the share of concepts whose number of correct readings is in the predicted central 95%
+    concepts that reach 0.85   the share of concepts whose lower end is at least 0.85, then how often these and the
+                               others are read correctly
+
+The second table is about simulated populations: the share of concepts whose true accuracy is in their interval.
 """
 
 from __future__ import annotations
@@ -29,12 +32,12 @@ from encyclo.storage.sample_rows import sample_set
 
 READERS = {
     "all layers": (0.3, 0, None),
-    "all layers, 1 sample": (0.3, 1, None),
+    "all layers, 1 sample per concept": (0.3, 1, None),
     "layer -1": (0.3, 0, -1),
-    "layer -1, 1 sample": (0.3, 1, -1),
-    "layer -6, 1 sample": (0.15, 1, -6),
+    "layer -1, 1 sample per concept": (0.3, 1, -1),
+    "layer -6, 1 sample per concept": (0.15, 1, -6),
 }
-"""Share of the families that train, samples a concept (0 is all), layer (None is all)."""
+"""Share of the families that train, samples per concept (0: all), layer (None: all)."""
 TARGET = 0.85
 REPEATS = 10
 
@@ -45,12 +48,15 @@ def main() -> None:
     )
     parser.add_argument("run", type=Path)
     given = parser.parse_args()
-    print("| reader | right | readings a concept | strength | predicted | cleared | right then | others |")
+    print(
+        "| interpreter (nearest centroid) | accuracy | readings per concept | strength of the prior | "
+        f"inside the 95% prediction | concepts that reach {TARGET} | accuracy of those | accuracy of the others |"
+    )
     print("|---|---|---|---|---|---|---|---|")
     for name, (first, second) in readings(given.run):
         print_row(name, *first, *second)
     print(
-        "\n| population | concepts | readings each | in the interval | below it | cleared 0.95 | truly below |"
+        "\n| population | concepts | readings per concept | in the interval | below it | reach 0.95 | truly below |"
     )
     print("|---|---|---|---|---|---|---|")
     for count in (200, 1000):
@@ -92,7 +98,7 @@ def read(
     count: int,
     generator: np.random.Generator,
 ) -> NDArray[np.int64]:
-    """Return which concept's mean over (at most `most` of) its training rows lies nearest to each row."""
+    """Return the concept whose mean over (at most `most` of) its training rows is nearest to each row."""
     rows = generator.permutation(np.flatnonzero(trains))
     if most:
         rows = rows[np.unique(owner[rows], return_index=True)[1]]
@@ -112,7 +118,7 @@ def print_row(
     later_right: NDArray[np.int64],
     later: NDArray[np.int64],
 ) -> None:
-    """Print how the intervals from (right, total) do on later readings."""
+    """Print how well the intervals from (right, total) predict later readings."""
     found = calibration.fit_accuracies(right, total)
     _, low, _ = calibration.accuracy_intervals(found, right, total)
     cleared = low >= TARGET
@@ -127,16 +133,16 @@ def print_row(
 
 
 def predicted(found: Accuracies, right: int, total: int, later_right: int, later: int) -> bool:
-    """Return whether `later_right` of `later` lies in the central 95% of what is expected after right of total."""
+    """Return whether `later_right` of `later` is in the central 95% of what `right` of `total` predicts."""
     places = np.arange(later + 1)[:, None]
-    # What a concept's own readings make of the weights is left out, as the intervals leave it out.
+    # A concept's own readings don't change the weights, as in the intervals.
     chances = betabinom.pmf(places, later, found.yes + right, found.no + total - right) @ found.weight
     below = np.cumsum(chances)
     return bool(np.searchsorted(below, 0.025) <= later_right <= np.searchsorted(below, 0.975))
 
 
 def populations(count: int, generator: np.random.Generator) -> dict[str, NDArray[np.float64]]:
-    """Return made-up true accuracies."""
+    """Return simulated true accuracies."""
     share = generator.random(count)
     return {
         "all 0.998": np.full(count, 0.998),
@@ -150,7 +156,7 @@ def populations(count: int, generator: np.random.Generator) -> dict[str, NDArray
 
 
 def print_simulated(count: int, each: int) -> None:
-    """Print how often the truth lies in the interval; the mean of REPEATS draws."""
+    """Print how often the true accuracy is in the interval; the mean of REPEATS draws."""
     generator = np.random.default_rng(0)
     found: dict[str, list[tuple[float, float, float, float]]] = {}
     for _ in range(REPEATS):

@@ -1,4 +1,4 @@
-"""Print a finished run's stages as docs/refinement.md has them: what each did, and how far signatures had converged.
+"""Print the tables of docs/refinement.md for a finished run: its stages, and how far signatures had converged.
 
 encyclo run -o core.examples=wordnet --out RUN
 python benchmarks/stages.py RUN
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 EXPECTED = {0: "40%", 1: "70%", 2: "85%", 3: "95%"}
-"""The confidence that the older work expected of each stage."""
+"""The confidence that the experiment that preceded encyclo expected of each stage."""
 
 
 def main() -> None:
@@ -32,10 +32,10 @@ def main() -> None:
 
 
 def print_stages(stages: list[dict[str, Any]]) -> None:
-    """Print a row a stage."""
+    """Print one row per stage."""
     print(
-        "| stage | concepts | new samples | seconds | settled | converged | held-out top-1 | natural top-1 | "
-        "confidence, mean | expected by the older work | calibration error |"
+        "| stage | concepts | new samples | seconds | settled so far | converged | held-out top-1 | natural top-1 | "
+        "mean confidence | expected | calibration error |"
     )
     print("|" + "---|" * 11)
     for row in stages:
@@ -54,10 +54,11 @@ def print_stages(stages: list[dict[str, Any]]) -> None:
 
 
 def print_convergence(stages: list[dict[str, Any]]) -> None:
-    """Print a row a stage and layer."""
+    """Print one row per stage and layer."""
     print(
-        "\n| after stage | layer | raw | within 5%, raw | centred | adjusted | 95% within 5%, raw, would take | "
-        "centred 10% | adjusted 10% |"
+        "\n| after stage | layer | raw difference | concepts within 5% (raw) | centred difference | "
+        "adjusted difference | samples until 95% are within 5% (raw) | samples until 10% (centred) | "
+        "samples until 10% (adjusted) |"
     )
     print("|" + "---|" * 9)
     for row in stages:

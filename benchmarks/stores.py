@@ -1,4 +1,4 @@
-"""Both stores beside raw h5py, zarr and plain files, in one run: ratios, since absolute times drift.
+"""Both stores compared with raw h5py, zarr and plain files, in one run: ratios, since absolute times drift.
 
     python benchmarks/stores.py [--samples 20000] [--shuffle 20000] [--folder DIR] [--repeat 3] [--json]
 
@@ -27,7 +27,7 @@ import h5py
 import numpy as np
 import zarr
 
-from encyclo.pipeline.units import SAMPLES_A_UNIT
+from encyclo.pipeline.units import SAMPLES_PER_UNIT
 from encyclo.plugins.manager import Plugins
 from encyclo.schema import Attributes, Book, ConceptTable, Part, Schema, SignatureTable
 from encyclo.storage import files
@@ -78,7 +78,7 @@ def timed(work: Callable[[], Any]) -> float:
 
 
 def raw_file(path: Path, part: Part) -> None:
-    """The least that is durable: bytes under a temporary name, fsync, rename, fsync of the folder."""
+    """The minimal durable write: bytes under a temporary name, fsync, rename, fsync of the folder."""
     temporary = path.with_suffix(".tmp")
     with temporary.open("wb") as file:
         file.write(part.activations.data)
@@ -113,8 +113,8 @@ def size_of(folder: Path) -> int:
 
 
 def measure(name: str, samples: int, place: Path, repeat: int) -> dict[str, float]:
-    parts = [make_part(SAMPLES_A_UNIT, start) for start in range(0, samples, SAMPLES_A_UNIT)]
-    raw, book = len(parts) * SAMPLES_A_UNIT * RAW_BYTES, make_book(samples // PER_CONCEPT)
+    parts = [make_part(SAMPLES_PER_UNIT, start) for start in range(0, samples, SAMPLES_PER_UNIT)]
+    raw, book = len(parts) * SAMPLES_PER_UNIT * RAW_BYTES, make_book(samples // PER_CONCEPT)
     found: dict[str, list[float]] = {}
 
     def note(key: str, value: float) -> None:
@@ -173,8 +173,8 @@ def shuffle(name: str, samples: int, place: Path) -> None:
     folder.mkdir()
     ledger, store, commits = Ledger(folder), store_in(folder, name), []
     ledger.create()
-    part = make_part(SAMPLES_A_UNIT, 0)
-    for number in range(samples // SAMPLES_A_UNIT):
+    part = make_part(SAMPLES_PER_UNIT, 0)
+    for number in range(samples // SAMPLES_PER_UNIT):
         own = dataclasses.replace(part, concept=part.concept + np.int32(number * 200))
         commits.append(ledger.store(store, Unit(f"{number:032x}", 1, ()), own, 1.0, 10, 10))
     begun, count = time.perf_counter(), 0

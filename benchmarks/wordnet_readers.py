@@ -1,4 +1,4 @@
-"""Could nltk's WordNet reader take the place of encyclo's? Speed, memory, and whether both read the same.
+"""Could nltk's WordNet reader replace encyclo's? Speed, memory, and whether both read the same.
 
     pip install nltk
     python benchmarks/wordnet_readers.py

@@ -1,4 +1,4 @@
-"""A page in headless Chromium, as a person would have it open, with everything outside the file refused."""
+"""A page in headless Chromium, as a person would open it; requests outside the file are refused."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def find_chromium() -> str:
 
 @dataclass
 class Opened:
-    """A page that is open, and what went wrong in it."""
+    """An open page, and the errors in it."""
 
     page: Any
     path: Path
@@ -41,7 +41,7 @@ class Opened:
 
 @contextmanager
 def open_page(browser: Any, path: Path, width: int = 1100, **settings: Any) -> Iterator[Opened]:
-    """Open a file; afterwards it must have asked for nothing else and complained about nothing."""
+    """Open a file; check that it requested nothing else and logged no error."""
     context = browser.new_context(viewport={"width": width, "height": 844}, offline=True, **settings)
     page = context.new_page()
     page.set_default_timeout(5000)

@@ -1,4 +1,4 @@
-"""Shared fixtures: tiny models of real architectures, built on the spot; the real model where a test asks."""
+"""Shared fixtures: tiny models of real architectures, made for the tests; the real model for tests that need it."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from tests import tiny_models
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # nothing is fetched from a model hub at test time
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
-# Tiny models are faster on one thread, and tests that run beside other work don't wait for its threads.
+# Tiny models are faster on one thread, and tests that share the machine don't wait for other work's threads.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-# A slow example is no failure: the first one may import scipy, or the machine be busy.
+# A slow example is not a failure: the first one may import scipy, or the machine may be busy.
 settings.register_profile("encyclo", deadline=None)
 settings.load_profile("encyclo")
 
@@ -55,7 +55,7 @@ def tiny_flags(tiny_gemma: Path) -> list[str]:
 
 @pytest.fixture(scope="session")
 def roomy_flags(tiny_gemma: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """The same for a tiny model that has room for what the sampler `diverse` lets it read before it writes."""
+    """The same for a tiny model whose context is long enough for the prompt of the sampler `diverse`."""
     folder = tmp_path_factory.mktemp("roomy") / "gemma"
     shutil.copytree(tiny_gemma, folder)
     config = json.loads((folder / "config.json").read_text())
@@ -76,7 +76,7 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory, tiny_flags: list[str]) ->
 
 @dataclass(frozen=True)
 class Result:
-    """What a command printed, and its exit code."""
+    """A command's output and exit code."""
 
     returncode: int
     stdout: str

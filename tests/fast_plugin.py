@@ -19,7 +19,7 @@ FLAGS = (
     "run", "--concepts", "fast", "--sampler", "fast", "--capture", "fast", "--interpreter", "centroid",
     "--model", "fast", "--layers", "0,1", "--per-concept", "2000", "--json", "--out",
 )  # fmt: skip
-"""2,000 prompts a concept are wanted, so that every concept is a unit; `fast` gives FAMILIES."""
+"""2,000 prompts per concept are wanted, so that every concept is a unit; `fast` gives FAMILIES."""
 
 
 def install(folder: Path) -> None:

@@ -40,7 +40,7 @@ class PlainModel:
 
     def pooled_tokens(self, text: str, span: tuple[int, int] | None, pooling: str) -> list[int]:
         encoded = self.tokenizer(text, return_offsets_mapping=True)
-        # What the tokenizer adds stands nowhere in the text; a "<bos>" that is written there is the text's own.
+        # The tokens that the tokenizer adds are not in the text; a "<bos>" that is written there is part of the text.
         own = [i for i, (start, end) in enumerate(encoded["offset_mapping"]) if end > start]
         if pooling == "mean-all":
             return list(range(len(encoded["input_ids"])))

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from encyclo.errors import UsageError
 from encyclo.regular_files import read_text
+from encyclo.text import unstorable
+
+Number = TypeVar("Number", int, float)
 
 DEFAULT_SAMPLERS = ("raw", "templates", "diverse", "adversarial")
-"""The samplers of a run without --sampler, one a stage."""
+"""The samplers of a run without --sampler, one per stage."""
 
 STAGES = 4
 
@@ -38,7 +41,7 @@ class RunConfig(BaseModel):
     """Interpreters that are trained for comparison with the chosen one."""
     limit: int | None = Field(None, ge=1)
     per_concept: int = Field(10, ge=1, le=100_000)
-    """Samples a concept and stage: exact in the first round, the usual number later."""
+    """Samples per concept and stage: exact in the first round, the usual number later."""
     budget: int | None = Field(None, ge=1)
     """The most samples of a stage; None means `per_concept` times the number of concepts."""
     targets: tuple[float, ...] = (0.40, 0.70, 0.85, 0.95)
@@ -64,9 +67,9 @@ class RunConfig(BaseModel):
     @classmethod
     def _rising(cls, targets: tuple[float, ...]) -> tuple[float, ...]:
         if len(targets) != STAGES:
-            raise ValueError(f"it takes {STAGES} numbers, one a stage")
+            raise ValueError(f"give {STAGES} numbers, one per stage")
         if not all(0 < target <= 1 for target in targets):
-            raise ValueError("a target is a share above 0 and at most 1")
+            raise ValueError("a target must be above 0 and at most 1")
         if list(targets) != sorted(targets):
             raise ValueError("targets must not fall from stage to stage")
         return targets
@@ -91,7 +94,7 @@ def load_config(flags: Mapping[str, Any], file: Path | None = None, options: Seq
         for key, value in _read_toml(file).items():
             if isinstance(value, dict):
                 tables[key] = dict(value)
-            elif key == "options":  # tables and -o fill it; a value here would be lost
+            elif key == "options":  # tables and -o fill it; a value in the file would be lost
                 raise UsageError(_no_key(key))
             else:
                 merged[key.replace("-", "_")] = value
@@ -101,6 +104,10 @@ def load_config(flags: Mapping[str, Any], file: Path | None = None, options: Seq
         tables.setdefault(name, {})[key] = value
     if tables:
         merged["options"] = tables
+    if character := unstorable([json.dumps(merged, ensure_ascii=False, default=str)]):
+        raise UsageError(
+            f"The flags hold the character {character}, which is no text; rename the file or the folder that has it."
+        )
     if isinstance(merged.get("sampler"), str):
         merged["sampler"] = [merged["sampler"]]
     try:
@@ -118,22 +125,20 @@ def load_config(flags: Mapping[str, Any], file: Path | None = None, options: Seq
 
 def parse_layers(text: str) -> tuple[int, ...]:
     """Read `-12,-9,-1`. Raises UsageError."""
-    try:
-        return tuple(int(piece) for piece in text.split(","))
-    except ValueError as error:
-        raise UsageError(
-            f"--layers takes whole numbers separated by commas, such as -12,-6,-1, not {text!r}."
-        ) from error
+    return _parse_numbers(text, int, "--layers takes whole numbers separated by commas, such as -12,-6,-1")
 
 
 def parse_targets(text: str) -> tuple[float, ...]:
     """Read `0.4,0.7,0.85,0.95`. Raises UsageError."""
+    rule = "--targets takes four numbers separated by commas, such as 0.4,0.7,0.85,0.95"
+    return _parse_numbers(text, float, rule)
+
+
+def _parse_numbers(text: str, kind: Callable[[str], Number], rule: str) -> tuple[Number, ...]:
     try:
-        return tuple(float(piece) for piece in text.split(","))
+        return tuple(map(kind, text.split(",")))
     except ValueError as error:
-        raise UsageError(
-            f"--targets takes four numbers separated by commas, such as 0.4,0.7,0.85,0.95, not {text!r}."
-        ) from error
+        raise UsageError(f"{rule}, not {text!r}.") from error
 
 
 def _read_toml(file: Path) -> dict[str, Any]:
@@ -152,7 +157,7 @@ def _parse_option(text: str) -> tuple[str, str, Any]:
         raise UsageError(f"-o takes NAME.key=value, such as {example}, not {text!r}.")
     try:
         return name, key, json.loads(value)
-    except ValueError:
+    except (ValueError, RecursionError):
         return name, key, value
 
 

@@ -1,6 +1,6 @@
-"""The crc32 of each sample's activations at each layer, and of its prompt: they are those that were written.
+"""The crc32 of each sample's activations at each layer, and of its prompt, to check that they are what was written.
 
-A crc32 a vector tells which sample is damaged.
+One crc32 per vector shows which sample is damaged.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ def of_texts(texts: Sequence[str]) -> Sums:
 
 
 def differing(activations: NDArray[np.float16], expected: Sums) -> NDArray[np.int64]:
-    """Return the rising rows [n, L, H] whose activations are not those that `expected` [n, L] was made `of`."""
+    """Return the rows, ascending, whose activations [n, L, H] do not match the checksums `expected` [n, L]."""
     if activations.shape[:-1] != expected.shape:
-        raise ValueError(f"activations {activations.shape} and sums {expected.shape} don't belong together")
+        raise ValueError(f"activations {activations.shape} and sums {expected.shape} don't match")
     rows: NDArray[np.int64] = np.flatnonzero((of(activations) != expected).any(axis=1))
     return rows
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from functools import cache, lru_cache
-from itertools import takewhile
+from itertools import chain, takewhile
 from typing import Any
 
 from encyclo.types import Concept
 
-# Words that hold a sentence together: two texts that share only these share nothing.
+# Function words: two texts that share only these have no content in common.
 _LISTED = """a an the this that these those some any each every no none all both either neither such same other another
     i me my you your he him his she her it its we us our they them their who whom whose which what one ones oneself
     someone something anyone anything itself himself herself themselves and or but nor so yet if then than as
@@ -35,21 +35,21 @@ _ENDINGS = (
     (re.compile(r"(?<=[^\Wsiu])s$"), "s"),  # a plural already, or a name: "dregs", "Texas"
     (re.compile(r"(?<=[A-Z0-9])$"), "s"),
 )
-"""How the plurals of words that the lexicon lacks end, where lemminflect's rules are wrong."""
+"""Endings of plurals for words that the lexicon lacks and lemminflect's rules get wrong."""
 _QUALIFIER = re.compile(r"\s*\([^()]*\)\s*$")
 
 
 def normalised(text: str) -> str:
-    """Return a text without what doesn't make it another text: case and blanks."""
+    """Return a text in lower case with single blanks: texts that differ only in these are equal."""
     return " ".join(text.casefold().split())
 
 
 def content_stems(text: str) -> frozenset[str]:
-    """Return the stems of a text's content words; of all its words where it has no other.
+    """Return the stems of a text's content words, or of all its words if it has no content words.
 
     A word counts by its own stem and by its lemmas' (Porter's English Snowball stemmer, 2001): "mice" and "mouse"
-    have no stem in common. Of WordNet's 20,000 most frequent synsets 6,744 have a definition that names them by stem,
-    5,066 one that does by lemma: "abolition", "the act of abolishing".
+    have no stem in common. Of WordNet's 20,000 most frequent synsets, 6,744 have a definition that contains a stem of
+    their name, and 5,066 one that contains a lemma: "abolition", "the act of abolishing" shares only the stem.
     """
     words = {word.casefold().removesuffix("'s").removesuffix("’s") for word in _WORD.findall(text)}
     stems = (_stems(word) for word in (words - _FUNCTION_WORDS) or words)
@@ -67,15 +67,15 @@ def find_mention(
 ) -> tuple[int, int] | None:
     """Return the character span `[start, end)` of a text's first mention of a concept, inflected or not; or None.
 
-    The defaults suit sentences by other authors (`pipeline.natural_sentences`, the concept list core). The contract of
-    samplers takes them too, for it accepts whatever form a plugin writes, but keeps the qualifier. The sampler
-    `diverse` turns all four off for sentences that the model writes: there a wrong one costs more than a lost one.
+    The defaults are for sentences by other authors (`pipeline.natural_sentences`, the concept list core). The contract
+    of samplers also uses them, since it accepts any form that a plugin writes, but it keeps the qualifier. The sampler
+    `diverse` turns all four off for sentences that the model writes, where a wrong sentence is worse than a lost one.
 
-    by_rule: forms that no lexicon has count too (`inflections`).
-    any_case: a proper noun may lose its capitals ("turkey" mentions Turkey).
-    hyphen_joins: a word inside a hyphenated one is no mention ("time-consuming"), and a blank may stand for a
-        hyphen of the name. A hyphen may stand for a blank of the name either way.
-    drop_qualifier: brackets at the end of a name are left aside: "bank" mentions "bank (slope)".
+    by_rule: also accept forms that no lexicon has (`inflections`).
+    any_case: also accept a proper noun without its capitals ("turkey" mentions Turkey).
+    hyphen_joins: a word inside a hyphenated word is not a mention ("time-consuming" does not mention "time"), and the
+        text may have a blank where the name has a hyphen. (It may always have a hyphen where the name has a blank.)
+    drop_qualifier: ignore brackets at the end of the name: "bank" mentions "bank (slope)".
     """
     name = _QUALIFIER.sub("", concept.name) if drop_qualifier else concept.name
     found = _mention(name, concept.part_of_speech, by_rule, any_case, hyphen_joins).search(text)
@@ -86,8 +86,8 @@ def find_mention(
 def inflections(name: str, part_of_speech: str, *, by_rule: bool = True) -> tuple[str, ...]:
     """Return a name's forms, itself first: a verb's first word inflects, any other name's last.
 
-    Without `by_rule` only forms that a text may well hold: of adjectives those that a lexicon has, of nouns also
-    one plural (`plural`), of proper nouns and of other parts of speech none.
+    Without `by_rule` it returns only likely forms: of adjectives those that a lexicon has, of nouns also one plural
+    (`plural`), of proper nouns and of other parts of speech none.
     """
     words = name.split()
     if not words:
@@ -99,7 +99,7 @@ def inflections(name: str, part_of_speech: str, *, by_rule: bool = True) -> tupl
         forms = {" ".join([*words[:-1], form]) for form in _lexicon_forms(words[-1], tag, by_rule=True)}
         if tag == "NOUN":  # the lexicon lacks a few plurals, such as oxen
             forms.add(plural(" ".join(words)))
-            if len(forms) == 1:  # nor does a mass noun have one there
+            if len(forms) == 1:  # nor does it have a plural of a mass noun
                 forms.add(" ".join([*words[:-1], _regular_plural(words[-1])]))
     elif part_of_speech == "noun" and not is_proper(name):
         forms = {" ".join([*words[:-1], form]) for form in _lexicon_forms(words[-1], "NOUN")}
@@ -124,6 +124,14 @@ def plural(name: str) -> str:
     end = preposition.start() if preposition else len(name)
     head, blank, last = name[:end].rpartition(" ")
     return head + blank + _plural_word(last) + name[end:]
+
+
+@lru_cache(maxsize=65536)
+def lemmas(word: str) -> frozenset[str]:
+    """Return a word and its lemmas, as any part of speech."""
+    from lemminflect import getAllLemmas
+
+    return frozenset({word, *chain.from_iterable(getAllLemmas(word).values())})
 
 
 @lru_cache(maxsize=4096)
@@ -160,14 +168,14 @@ def _regular_plural(word: str) -> str:
         if singular.search(word):
             return singular.sub(ending, word)
     regular: str = getAllInflectionsOOV(word, "NOUN")["NNS"][0]
-    # lemminflect's rules write everything in lower case: keep the letters that both have in common.
+    # lemminflect's rules write everything in lower case: keep the case of the common beginning.
     pairs = zip(word.lower(), regular.lower(), strict=False)
     same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
     return word[:same] + regular[same:]
 
 
 def _lexicon_forms(word: str, tag: str, by_rule: bool = False) -> set[str]:
-    """Return the forms that the lexicon has of a word; with `by_rule`, of a word it lacks those by rule."""
+    """Return a word's forms from the lexicon; with `by_rule`, those by rule if the lexicon lacks the word."""
     from lemminflect import getAllInflections, getAllInflectionsOOV
 
     known = getAllInflections(word, tag) or (getAllInflectionsOOV(word, tag) if by_rule else {})
@@ -184,10 +192,7 @@ def _verb_forms(word: str) -> set[str]:
 
 @lru_cache(maxsize=65536)
 def _stems(word: str) -> frozenset[str]:
-    from lemminflect import getAllLemmas
-
-    lemmas = {lemma for found in getAllLemmas(word).values() for lemma in found}
-    return frozenset(_stemmer().stemWords(sorted({word, *lemmas})))
+    return frozenset(_stemmer().stemWords(sorted(lemmas(word))))
 
 
 @cache

@@ -14,11 +14,19 @@
 `EncycloWarning` is for what can be read but not checked. A message is one sentence: what is wrong, where, what to do.
 """
 
+from __future__ import annotations
+
+from encyclo.text import one_line
+
 
 class EncycloError(Exception):
     """Base class: the work failed."""
 
     exit_code = 1
+
+    def __str__(self) -> str:
+        """Return the message on one line; names in it may be somebody else's (see `encyclo.text`)."""
+        return one_line(super().__str__())
 
 
 class UsageError(EncycloError):
@@ -32,11 +40,11 @@ class UnknownPluginError(UsageError):
 
 
 class MissingDependencyError(UsageError):
-    """An optional package is not installed; the message holds the pip line that installs it."""
+    """An optional package is not installed; the message has the pip line that installs it."""
 
 
 class ModelNotFoundError(UsageError):
-    """The model is no known package, local folder, .gguf file or hub id that can be loaded."""
+    """The model is not a known package, local folder, .gguf file or hub id that can be loaded."""
 
 
 class RunDirectoryError(UsageError):

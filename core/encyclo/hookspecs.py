@@ -2,7 +2,7 @@
 
 A plugin implements a hook with the marker `encyclo.hookimpl`, and may take fewer arguments than the hook offers.
 The user chooses the plugin by name. `context` is an `encyclo.types.Context`. All hooks are `firstresult` and
-coarse: they are called once a unit or a stage and return typed handles, so that hot loops are plain Python.
+coarse: they are called once per unit or stage and return typed handles, so that hot loops are plain Python.
 """
 
 from __future__ import annotations
@@ -48,8 +48,9 @@ def load_concepts(options: BaseModel | None) -> Iterable[Concept] | None:
 def sample_prompts(concepts: Sequence[Concept], stage: int, context: Context) -> Iterable[Prompt] | None:
     """Yield at most `context.prompts_for(concept.id)` prompts for each concept, concept by concept.
 
-    A concept's prompts may depend only on (seed, stage, concept): draw from
-    `context.random(stage, concept.id)`. The span must cover the mention.
+    The same call must yield the same prompts, in another process too: draw from
+    `context.random(stage, concept.id)`. Then a concept's prompts don't depend on the other concepts of the call. Only
+    what a model writes may depend on them: a run always asks for a whole unit. The span must cover the mention.
 
         @hookimpl
         def sample_prompts(concepts, context):

@@ -212,7 +212,7 @@ def _joined(table: type[Any], items: Sequence[Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class ConceptTable:
-    """The rows of /concepts/, one a concept, in the run's order."""
+    """The rows of /concepts/, one per concept, in the run's order."""
 
     id: list[str]
     name: list[str]

@@ -180,9 +180,9 @@ class Interpreter(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """The beginning of a generated text; the rest is drawn with a random generator of its own.
+    """The beginning of a generated text; its seed draws the rest.
 
-    At temperature 0 the likeliest token comes next, whatever the seed. The text should contain one of the
+    At temperature 0 the likeliest token comes next, with any seed. The text should contain one of the
     `required_words`: a model may raise their probability until it does.
     """
 
@@ -193,11 +193,11 @@ class Opening:
 
 
 class Model(Protocol):
-    """A language model. Its description is there at once; weights are loaded on first use.
+    """A language model. Its description is available at once; weights are loaded on first use.
 
     It may have `licence`, the terms of its weights as a text, which run.json records, and `model_sha256`, a hash
-    of all that it computes with: weights, configuration and tokenizer. A run goes on, and is read, only with the
-    same hashes. A model that can write text is a `TextGenerator` as well; samplers must work without one.
+    of all that it computes with: weights, configuration and tokenizer. A run continues, and is read, only with the
+    same hashes. A model that can generate text is a `TextGenerator` as well; samplers must work without one.
     """
 
     name: str
@@ -225,7 +225,7 @@ class Model(Protocol):
 
 @runtime_checkable
 class TextGenerator(Protocol):
-    """A model that can write text; optional."""
+    """A model that can generate text; optional."""
 
     def generate(
         self, prefix: str, openings: Sequence[Opening], max_new_tokens: int, stop: str | None = None
@@ -233,8 +233,7 @@ class TextGenerator(Protocol):
         """Return a continuation of `prefix` plus each opening's text, without prefix and opening.
 
         A continuation ends after the first match of the regular expression `stop`, at the model's end token, or
-        after `max_new_tokens`. It depends on the prefix, its own opening, `max_new_tokens` and `stop`, never on
-        the other openings.
+        after `max_new_tokens`. The same call gives the same texts; other openings in the call may change a text.
         """
         ...
 
@@ -336,7 +335,7 @@ class Progress(Protocol):
 
 @dataclass
 class Context:
-    """What a plugin may use besides its arguments. Each plugin gets its own context, with its own options."""
+    """What a plugin may use in addition to its arguments. Each plugin gets its own context, with its own options."""
 
     seed: int
     device: str
@@ -346,9 +345,9 @@ class Context:
     model: Model | None = None
     pooling: str = "span"
     prompts_wanted: int = 10
-    """The usual number of prompts a concept in a stage."""
+    """The usual number of prompts per concept in a stage."""
     wanted: Mapping[str, int] | None = None
-    """Prompts by concept id, if the run wants other numbers. Call `prompts_for` instead."""
+    """The number of prompts by concept id, if the run does not want the usual one. Call `prompts_for` instead."""
     capture: Callable[[Sequence[Prompt]], Floats] | None = field(default=None, repr=False)
     """For samplers of later stages: the run's capture, n prompts -> float32 [n, L, H], as `interpreter` reads."""
     all_concepts: Sequence[Concept] = field(default=(), repr=False)
@@ -356,7 +355,7 @@ class Context:
     natural: SampleSet | None = None
     """For scorers: sentences by other authors that mention concepts and that training never saw; may be None."""
     judging: bool = False
-    """For samplers: give prompts that only judge, never those that become samples."""
+    """For samplers: give prompts that only test the interpreter and never become samples."""
     interpreter: Interpreter | None = None
     scores: Scores | None = None
     signatures: Signatures | None = None

@@ -24,7 +24,12 @@ def test_hooks_md_has_a_heading_with_the_signature_of_every_hook():
     specs = [f for _, f in inspect.getmembers(hookspecs, inspect.isfunction) if hasattr(f, "encyclo_spec")]
     expected = {f"{spec.__name__}({', '.join(inspect.signature(spec).parameters)})" for spec in specs}
     headings = re.findall(r"^## (.+)$", (ROOT / "docs" / "hooks.md").read_text(), flags=re.M)
-    others = {"What a plugin says of itself", "Hook wrappers", "What a plugin may rely on"}
+    others = {
+        "Attributes that a plugin may declare",
+        "What is checked",
+        "Hook wrappers",
+        "What a plugin may rely on",
+    }
     assert set(headings) == expected | others and len(headings) == len(expected | others)
 
 
@@ -54,7 +59,7 @@ def test_every_label_in_the_readmes_outputs_is_what_the_command_prints(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ):
-    """Figures vary with model and machine; the lines that they stand in must not."""
+    """Figures vary with model and machine; the lines that contain them must not."""
     monkeypatch.setenv("COLUMNS", "200")
     common = ["--sampler", "templates", "--limit", "40", *tiny_flags]
     result = {

@@ -161,7 +161,7 @@ def test_every_example_of_the_hooks_is_run():
 
 
 def test_what_a_plugin_may_say_of_itself_is_listed():
-    section = page("hooks.md").partition("## What a plugin says of itself")[2].partition("\n## ")[0]
+    section = page("hooks.md").partition("## Attributes that a plugin may declare")[2].partition("\n## ")[0]
     listed = re.findall(r"^\| `(\w+)` \|", section, flags=re.M)
     assert {name.lower() for name in listed} == {field.name for field in dataclasses.fields(Traits)}
     assert all(f'"{name}"' in inspect.getsource(read_traits) for name in listed)
@@ -274,7 +274,7 @@ def test_a_made_up_message_is_not():
 
 
 def test_the_tutorial_can_be_followed(tmp_path: Path, tiny_flags: list[str], monkeypatch: pytest.MonkeyPatch):
-    """Every command after the installation, in order; pip installs beside the environment, the model is tiny."""
+    """Every command after the installation, in order; pip installs outside the environment, the model is tiny."""
     install, *rest = blocks("tutorial.md", "console")
     (code,) = blocks("tutorial.md", "python")
     assert all(line.startswith("$ ") for line in install.splitlines())

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from encyclo.testing.faults.hostile_files import KINDS, find_fault, make_hostile
-from encyclo.testing.faults.processes import Nursery
+from encyclo.testing.faults.processes import ForkServer
 
 ARGUMENTS = {
     "show": ["{run}", "organ"],
@@ -67,8 +67,8 @@ def warm() -> None:
 
 
 @pytest.fixture(scope="module")
-def nursery() -> Iterator[Nursery]:
-    with Nursery() as made:
+def server() -> Iterator[ForkServer]:
+    with ForkServer() as made:
         made.warm(warm)
         yield made
 
@@ -84,7 +84,7 @@ def unfinished(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 @pytest.mark.parametrize("file", READERS)
 def test_a_hostile_file_is_refused_by_name(
-    file: str, nursery: Nursery, tiny_run: Path, unfinished: Path, tiny_flags: list[str], tmp_path: Path
+    file: str, server: ForkServer, tiny_run: Path, unfinished: Path, tiny_flags: list[str], tmp_path: Path
 ):
     """Every kind, and every command that reads the file, in turn."""
     faults = []
@@ -96,7 +96,7 @@ def test_a_hostile_file_is_refused_by_name(
         command, kind = commands[turn % len(commands)], kinds[turn % len(kinds)]
         arguments = [command, *ARGUMENTS[command], *(tiny_flags if command == "run" else ())]
         good = unfinished if command == "run" and file != "metrics.json" else tiny_run
-        if fault := find_fault(nursery, partial(call, arguments), good, tmp_path, name, kind, named):
+        if fault := find_fault(server, partial(call, arguments), good, tmp_path, name, kind, named):
             faults.append(f"{command}, {kind}: {fault}")
     assert not faults, "\n".join(faults)
 
@@ -113,7 +113,7 @@ INPUTS = {
 
 @pytest.mark.parametrize("file", INPUTS)
 def test_a_hostile_file_that_the_user_names_is_refused(
-    file: str, nursery: Nursery, tiny_gemma: Path, tmp_path: Path
+    file: str, server: ForkServer, tiny_gemma: Path, tmp_path: Path
 ):
     good = tmp_path / "good"
     shutil.copytree(tiny_gemma, good / "model")
@@ -122,7 +122,7 @@ def test_a_hostile_file_that_the_user_names_is_refused(
     kinds = ["device", "pipe", "folder", *(["sparse"] if "safetensors" not in file else [])]
     kinds += ["deep"] if file == "model/config.json" else []
     command = partial(call, [*INPUTS[file], "--out", "{run}/../out"])
-    faults = [find_fault(nursery, command, good, tmp_path, file, kind, Path(file).name) for kind in kinds]
+    faults = [find_fault(server, command, good, tmp_path, file, kind, Path(file).name) for kind in kinds]
     assert not any(faults), faults
 
 

@@ -30,7 +30,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("statistics",),
     ("storage",),
 )
-"""Packages of the core from the top down; the modules beside them are the ground, below all of them."""
+"""Packages of the core from the top down; the other modules are the ground, below all packages."""
 FACE = {"encyclo", "encyclo.__main__"}
 """What users import; it loads its names on first use, from anywhere."""
 
@@ -102,29 +102,29 @@ def test_no_modules_import_each_other_in_a_circle(package: Path):
 
 
 def test_no_import_climbs():
-    floors = {name: floor for floor, names in enumerate(LAYERS) for name in names}
+    levels = {name: level for level, names in enumerate(LAYERS) for name in names}
     ground = len(LAYERS)
 
-    def floor(module: str) -> int:
+    def level(module: str) -> int:
         parts = module.split(".")
-        return floors.get(parts[1], ground) if len(parts) > 1 else ground
+        return levels.get(parts[1], ground) if len(parts) > 1 else ground
 
     climbing = [
         f"{name} imports {target}"
         for name, targets in graph(CORE).items()
         for target in sorted(targets)
-        if name not in FACE and target not in FACE and floor(target) < floor(name)
+        if name not in FACE and target not in FACE and level(target) < level(name)
     ]
-    beside = [
+    sideways = [
         f"{name} imports {target}"
         for name, targets in graph(CORE).items()
         for target in sorted(targets)
-        if floor(target) == floor(name) < ground and target.split(".")[1] != name.split(".")[1]
+        if level(target) == level(name) < ground and target.split(".")[1] != name.split(".")[1]
     ]
-    assert climbing == [] and beside == []
+    assert climbing == [] and sideways == []
 
 
-def test_every_package_has_its_floor():
+def test_every_package_has_its_level():
     packages = {path.name for path in CORE.iterdir() if (path / "__init__.py").exists()}
     assert packages == {name for names in LAYERS for name in names}
 
@@ -149,5 +149,5 @@ def test_no_two_classes_of_a_package_share_a_name():
                     and not node.name.startswith("_")
                     and node.name != "Options"
                 ):
-                    assert node.name not in seen, f"{node.name} stands in {seen[node.name]} and in {name}"
+                    assert node.name not in seen, f"{node.name} is in {seen[node.name]} and in {name}"
                     seen[node.name] = name

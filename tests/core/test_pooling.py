@@ -17,7 +17,7 @@ SPECIAL = [1, 0, 0, 0, 0, 1]
         ("span", (4, 13), (2, 3)),
         ("span", (4, 7), (2,)),
         ("span", (5, 8), (2, 3)),  # parts of two tokens
-        ("span", (0, 3), (1,)),  # special tokens stand at 0 too
+        ("span", (0, 3), (1,)),  # special tokens are at 0 too
         ("span", None, (4,)),
         ("span", (7, 7), ()),
         ("span", (14, 20), ()),

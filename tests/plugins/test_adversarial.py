@@ -85,7 +85,7 @@ def test_reading_a_longer_name_or_a_relative_is_no_misreading():
 
 
 class Trap:
-    """Reads concept 1 wherever a trap word stands before the mention, else the truth."""
+    """Reads concept 1 if a trap word is before the mention, else the truth."""
 
     concepts = NAMES
 
@@ -134,7 +134,7 @@ def test_what_is_misread_is_found_and_recorded_with_its_margin(tmp_path: Path):
 
 
 def test_the_search_finds_the_word_that_misleads(tmp_path: Path):
-    """`purrs` stands in the definition of a neighbour only; no written frame names it without its definition."""
+    """`purrs` is only in the definition of a neighbour; no written frame names it without its definition."""
     context = trapped("purrs", tmp_path)
     search = AttackSearch(context, beam=2, words=50, steps=1)
     found = [a for a in search.attack([DOG], 3)["dog"] if ".search." in a.prompt.family]

@@ -164,7 +164,7 @@ def test_one_layer_alone(tiny_family, family, layer):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_prompts_too_long_for_a_tree(tiny_family, family):
-    """Long prompts take the padded way beside short ones in trees."""
+    """Long prompts run in padded batches, short ones in trees, in the same capture."""
     from encyclo_capture.capture import LONGEST_IN_TREE
 
     model, plain = tiny_family(family)

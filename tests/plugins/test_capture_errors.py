@@ -34,7 +34,7 @@ def capture(model, asked, pooling="span", layers=(0, 2, 4), batch_tokens=4096):
 
 @pytest.fixture
 def own_model(tiny_gemma):
-    """A model of the test's own, to be damaged."""
+    """A model for one test, to be damaged."""
     from encyclo_capture.model import TransformersModel
 
     return TransformersModel(str(tiny_gemma), "cpu", "float32")
@@ -160,7 +160,7 @@ def assert_refused(name: str, *said: str) -> None:
 
 
 def test_a_folder_without_a_tokenizer(tiny_gemma, tmp_path):
-    """transformers makes up an empty one for most families."""
+    """transformers creates an empty tokenizer for most families."""
     folder = tmp_path / "model"
     shutil.copytree(tiny_gemma, folder)
     for file in folder.glob("tokenizer*"):
@@ -198,7 +198,7 @@ def test_a_missing_shard(tiny_gemma, tmp_path):
 
 @pytest.mark.parametrize("change", [{"num_hidden_layers": 6}, {"hidden_size": 64}])
 def test_weights_that_do_not_fit_the_config(tmp_path, change):
-    """transformers draws what is missing at random and says so in a warning only."""
+    """transformers draws missing weights at random and only warns."""
     folder = write_model(tmp_path / "model", "llama")
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, **change}))
@@ -283,7 +283,7 @@ def test_the_command_line_shows_the_sentence_and_no_traceback(tiny_gemma, tmp_pa
 
 
 def test_an_error_keeps_its_cause():
-    """--debug shows what the hub said."""
+    """--debug shows the hub's error."""
     from encyclo_capture.loading.weights import find_weights
 
     with pytest.raises(ModelNotFoundError) as error:

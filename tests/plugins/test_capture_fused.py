@@ -1,4 +1,4 @@
-"""What is made ready for bfloat16 on a CPU computes what the original did, or the original stays."""
+"""The fused modules for bfloat16 on a CPU compute the same as the originals, or the originals stay."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def test_a_product_that_differs_by_a_bit_keeps_the_original(monkeypatch):
 
 @needs_onednn
 def test_what_only_looks_like_an_mlp_or_a_norm_is_left_alone():
-    """Same parts, other sums: the original stays."""
+    """Same parts, different results: the original stays."""
     network = build_network("llama", 1200).bfloat16()
     mlp, norm = network.layers[0].mlp, network.layers[1].input_layernorm
 
@@ -177,7 +177,7 @@ def in_a_tree(network, texts) -> np.ndarray:
 @needs_onednn
 @pytest.mark.parametrize("family", ["gemma3", "llama", "qwen3", "mistral"])
 def test_rotation_in_float32_errs_less_than_rounding_in_between(family):
-    """On trees, against float32 and beside transformers' own attention module; the windows are full."""
+    """On trees, against float32 and compared with transformers' own attention module; the windows are full."""
     exact = build_network(family, 1200).eval()
     plain = copy.deepcopy(exact).bfloat16()
     ready = prepared(copy.deepcopy(plain))

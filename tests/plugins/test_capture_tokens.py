@@ -130,7 +130,7 @@ def test_padded_tokens_are_counted_for_bert(tiny_family):
 
 @pytest.mark.parametrize("batch_tokens", [8, 30, 4096])
 def test_equal_texts_are_computed_once_by_bert_too(tiny_family, batch_tokens):
-    """Whatever is pooled of them."""
+    """With every pooling."""
     model, plain = tiny_family("bert")
     asked = [prompt("The cat sat", mention) for mention in ("cat", "sat", "cat", None)]
     asked += [prompt("The dog sat", "dog")] * 2

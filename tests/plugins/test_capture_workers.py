@@ -1,4 +1,4 @@
-"""Batches side by side give what they give in turn; the deepest block is computed for the pooled nodes alone."""
+"""Parallel batches give the same as successive ones; the deepest block is computed for the pooled nodes alone."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def test_work_is_cut_evenly(tiny_family, threads):
 
 
 def rows_through(model, block: int, asked, pooling: str, layers) -> list[int]:
-    """How many rows the block's last linear map is given, a pass."""
+    """How many rows the block's last linear layer gets, per pass."""
     seen = []
     (*_, last) = (m for m in model.network.modules() if isinstance(m, nn.ModuleList) and len(m) == LAYERS)
     name, _ = [pair for pair in last[block].named_modules() if "mlp" in pair[0]][-1]
@@ -162,7 +162,7 @@ def test_the_deepest_block_is_computed_for_the_pooled_tokens_alone(tiny_family, 
 
 
 def test_a_block_that_is_given_a_mask_is_computed_whole():
-    """What else has a row a token can't be known."""
+    """It is unknown which other arguments have one row per token."""
     from encyclo_capture.forward.last_block import LastBlockPruning
     from encyclo_capture.forward.token_tree import build_tree
     from encyclo_capture.forward.tree_attention import TreeState

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -161,11 +162,12 @@ def test_a_text_that_does_not_stop_is_found_out(written: Path, tmp_path: Path):
 
 @pytest.mark.parametrize("lacking", ["forward", "tokens"])
 def test_a_handle_that_can_not_be_read_is_no_model(lacking: str, written: Path, tmp_path: Path):
-    from encyclo.plugins.validation import HANDLES, result_fault
+    from encyclo.plugins.handles import ModelHandle, Owner
+    from encyclo.plugins.values import WrongAnswer
 
-    true = contract_of(written).model(tmp_path)
-    handle = SimpleNamespace(
-        **{name: getattr(true, name) for name in HANDLES["load_model"][1] if name != lacking}
-    )
-    assert result_fault("load_model", true, {}) is None
-    assert f"is no model: it has no {lacking}" in str(result_fault("load_model", handle, {}))
+    true, nobody = contract_of(written).model(tmp_path), Owner("mine", nullcontext, nullcontext)
+    parts = {name: getattr(true, name) for name in ModelHandle.NEEDS}
+    assert ModelHandle(SimpleNamespace(**parts), nobody).depth == true.depth
+    del parts[lacking]
+    with pytest.raises(WrongAnswer, match=f"is not a model: it has no {lacking}"):
+        ModelHandle(SimpleNamespace(**parts), nobody)

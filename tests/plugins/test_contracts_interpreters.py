@@ -26,7 +26,7 @@ class TestLogistic(InterpreterContract):
 
 
 class Means:
-    """A right interpreter of a few lines, to be spoilt."""
+    """A correct interpreter of a few lines, to be broken."""
 
     def __init__(self, concepts, means, centre):
         self.concepts, self.means, self.centre = list(concepts), means, centre

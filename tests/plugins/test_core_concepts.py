@@ -54,7 +54,7 @@ def test_no_two_share_an_id_a_name_or_a_definition():
 
 
 def test_no_two_are_forms_of_one_word():
-    """A plural or another spelling beside its singular would be one concept twice."""
+    """A singular with its plural, or a word in two spellings, would be one concept twice."""
     by_lemma = Counter((concept.part_of_speech, min(forms(concept.name))) for concept in CONCEPTS)
     assert [key for key, count in by_lemma.items() if count > 1] == []
 

@@ -67,7 +67,7 @@ def test_the_sense_is_of_the_concepts_part_of_speech(small: Path):
 
 def test_a_whole_wordnet_is_asked_for_where_there_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("WNSEARCHDIR", str(tmp_path))
-    with pytest.raises(UsageError, match="holds no WordNet database"):
+    with pytest.raises(UsageError, match="is not a WordNet database"):
         found(examples="wordnet")
 
 

@@ -7,6 +7,9 @@ import json
 import random
 import re
 import shutil
+import signal
+import subprocess
+import sys
 import tracemalloc
 from collections import Counter
 from collections.abc import Sequence
@@ -16,6 +19,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import encyclo
 from encyclo.cli import run_command
 from encyclo.errors import UsageError
 from encyclo.plugins.manager import Plugins
@@ -33,9 +37,9 @@ GENRES = ("news", "dialogue", "instruction", "fiction", "question", "list")
 
 
 class Parrot:
-    """A model that answers every opening with a sentence about its word, or with what it is told to say.
+    """A model that answers every opening with a sentence about its word, or with the given answers.
 
-    What it says depends on the opening alone, as the protocol demands.
+    What it says depends on the opening alone.
     """
 
     weights_sha256, dtype, device = "0" * 64, "float32", "cpu"
@@ -274,11 +278,11 @@ def test_a_sentence_ends_where_a_reader_would_say(text, sentence):
     assert (None if end is None else text[:end]) == sentence
 
 
-def test_too_few_usable_sentences_are_told_and_made_up_from_frames(tmp_path):
-    told: list[str] = []
+def test_too_few_usable_sentences_are_reported_and_replaced_by_frames(tmp_path):
+    messages: list[str] = []
 
     class Progress:
-        stage = staticmethod(told.append)
+        stage = staticmethod(messages.append)
 
     cat = dataclasses.replace(DOG, id="cat", name="cat")
     model = Parrot(useless=["dog"])
@@ -287,7 +291,7 @@ def test_too_few_usable_sentences_are_told_and_made_up_from_frames(tmp_path):
     own = Counter(source(p) for p in prompts if p.concept == "dog")
     assert own["generated"] == 0 and sum(own.values()) == 10
     assert Counter(source(p) for p in prompts if p.concept == "cat")["generated"] == 5
-    assert "about dog:" in told[-1] and "cat" not in told[-1]
+    assert "about dog;" in messages[-1] and "cat" not in messages[-1]
     assert len({o.seed for o in model.asked}) == len(model.asked)
     (record,) = (tmp_path / "generated").iterdir()
     written = json.loads(record.read_text())["dog"]
@@ -328,7 +332,7 @@ TEXTS = st.lists(
 
 @settings(max_examples=1500, deadline=None)
 @given(TEXTS)
-def test_no_model_is_told_to_stop_before_the_sentence_ends(text):
+def test_no_model_stops_before_the_sentence_ends(text):
     found = re.search(sentence_filter.STOP, text)
     if found:
         end = sentence_filter.sentence_end(text[: found.end()])
@@ -339,27 +343,27 @@ def test_no_model_is_told_to_stop_before_the_sentence_ends(text):
     "text",
     [" It rained. ", ' "Yes," he said. ', ' He said: "It rained." ', " Why? ", " no end\n", "\n It rained. ", " Dr. Brown came! "],
 )  # fmt: skip
-def test_a_model_is_told_to_stop_as_soon_as_the_sentence_has_ended(text):
+def test_a_model_stops_as_soon_as_the_sentence_has_ended(text):
     assert re.search(sentence_filter.STOP, text) and not re.search(sentence_filter.STOP, text[:-1])
     assert sentence_filter.sentence_end(text) is not None and sentence_filter.sentence_end(text[:-1]) is None
 
 
 def test_a_model_that_can_not_write_leaves_it_to_the_frames_and_that_is_said_once(tmp_path):
-    told: list[str] = []
+    messages: list[str] = []
 
     class Mute:
         name = "mute"
 
     class Progress:
-        stage = staticmethod(told.append)
+        stage = staticmethod(messages.append)
 
     asked = dataclasses.replace(context(tmp_path, Mute()), progress=Progress())
     prompts = [p for some in (CONCEPTS[:5], CONCEPTS[5:9]) for p in sample_prompts(some, 2, asked)]
     assert len(prompts) == 90 and {source(p) for p in prompts} <= {"definition", "relation", "frame"}
-    (line,) = told
+    (line,) = messages
     assert "'mute' can't write" in line and "-o diverse.generated=0" in line
     silent = dataclasses.replace(asked, options=Options(generated=0), folder=tmp_path / "other")
-    assert list(sample_prompts(CONCEPTS[:9], 2, silent)) == prompts and len(told) == 1
+    assert list(sample_prompts(CONCEPTS[:9], 2, silent)) == prompts and len(messages) == 1
 
 
 def test_no_more_is_asked_for_than_is_lacking(tmp_path):
@@ -390,6 +394,22 @@ def test_a_concepts_prompts_are_the_same_whatever_else_is_in_the_run(tmp_path):
     for n in (0, 99, 201, 249):
         own = [p for p in everything if p.concept == CONCEPTS[n].id]
         assert drawn([CONCEPTS[n]], tmp_path / str(n)) == own
+
+
+class Fickle(Parrot):
+    """A model whose sentences depend on all that is asked for together."""
+
+    def generate(self, prefix, openings, max_new_tokens, stop=None) -> list[str]:
+        shifted = [dataclasses.replace(o, seed=o.seed + len(openings)) for o in openings]
+        return super().generate(prefix, shifted, max_new_tokens, stop)
+
+
+def test_more_prompts_keep_the_mix_though_the_model_writes_other_sentences(tmp_path):
+    first = drawn([DOG], tmp_path, model=Fickle(), wanted=10)
+    assert [source(p) for p in first[-5:]] == ["generated"] * 5
+    more = [p for p in drawn([DOG], tmp_path, model=Fickle(), wanted=20) if p not in first][:10]
+    shares = Counter(source(p) for p in more)
+    assert shares["frame"] >= 3 and 5 <= shares["generated"] <= 6
 
 
 def test_seed_stage_and_concept_each_change_what_is_drawn(tmp_path):
@@ -506,7 +526,7 @@ def test_the_written_texts_are_part_of_what_determines_a_unit(monkeypatch):
     assert templates.fingerprint("a", "b") != templates.fingerprint("a", "c")
     assert templates.fingerprint(templates.packaged("templates.toml")) == templates.FINGERPRINT
     monkeypatch.setattr(diverse, "FINGERPRINT", 7)
-    with pytest.raises(Exception, match="names the fingerprint 7"):
+    with pytest.raises(Exception, match="FINGERPRINT must be a text, not 7"):
         Plugins().traits("diverse")
 
 
@@ -566,6 +586,58 @@ def test_a_resumed_run_generates_nothing_again(
     assert len((diverse_run / "encyclopedia.h5").read_bytes()) == len(before)
     (record,) = (diverse_run / "plugins" / "diverse" / "generated").iterdir()
     assert all(own["asked"] >= own["wanted"] == 5 for own in json.loads(record.read_text()).values())
+
+
+SMALL_UNITS = {
+    "encyclo.pipeline.units.SAMPLES_PER_UNIT": 20,  # two concepts each
+    # A random model's texts are kept as they are.
+    "encyclo_samplers.generated_sentences.fault": lambda text, *_: None if text else "too short",
+    "encyclo_samplers.generated_sentences.find_mention": lambda *_: (0, 1),
+}
+KILLED = """
+import os, signal, sys
+import pytest
+from encyclo.cli import run_command
+from encyclo_samplers import generated_sentences
+from tests.plugins.test_diverse import SMALL_UNITS
+
+keep, kept = generated_sentences._keep, []
+def keep_the_first(*given):
+    if kept:
+        os.kill(os.getpid(), signal.SIGKILL)
+    kept.append(keep(*given))
+
+patch = pytest.MonkeyPatch()
+for name, value in SMALL_UNITS.items():
+    patch.setattr(name, value)
+generated_sentences._keep = keep_the_first
+run_command(sys.argv[1:])
+"""
+
+
+def test_a_killed_run_resumes_with_the_sentences_of_an_uninterrupted_one(
+    tmp_path: Path, run_flags: list[str], monkeypatch: pytest.MonkeyPatch
+):
+    """The unit decides which sentences are generated together, whatever is left to do."""
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    command = [sys.executable, "-c", KILLED, "run", *run_flags, "--out", str(killed)]
+    assert subprocess.run(command, check=False, capture_output=True).returncode == -signal.SIGKILL
+    assert len(list((killed / "plugins/diverse/generated").iterdir())) == 1
+    for name, value in SMALL_UNITS.items():
+        monkeypatch.setattr(name, value)
+    for out in (killed, whole):
+        assert run_command(["run", *run_flags, "--out", str(out)]) == 0
+
+    def generated(out: Path) -> dict[str, dict]:
+        return {r.name: json.loads(r.read_text()) for r in (out / "plugins/diverse/generated").iterdir()}
+
+    assert generated(killed) == generated(whole)
+    assert [[len(own["kept"]) for own in record.values()] for record in generated(whole).values()] == [
+        [5, 5]
+    ] * 2
+    with encyclo.open(whole) as one, encyclo.open(killed) as other:
+        for name in one.book.concepts.name:
+            assert one.samples(name).checksum() == other.samples(name).checksum()
 
 
 def test_changed_texts_make_other_units(tiny_flags: list[str], monkeypatch: pytest.MonkeyPatch):

@@ -17,7 +17,7 @@ PACKAGES = sorted((Path(__file__).parents[1] / "external_plugin").iterdir())
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """Install the packages with pip beside the environment; return the environment variables that find them."""
+    """Install the packages with pip outside the environment; return the environment variables that find them."""
     target = tmp_path_factory.mktemp("site")
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation"]
     subprocess.run([*command, "--target", str(target), *map(str, PACKAGES)], check=True, capture_output=True)

@@ -1,4 +1,4 @@
-"""A user's own list: every format and encoding it may have, and one sentence with the line for what can't be."""
+"""A user's own list: every format and encoding, and one sentence with the line for every error."""
 
 from __future__ import annotations
 

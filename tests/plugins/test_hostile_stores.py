@@ -1,4 +1,4 @@
-"""Somebody else's files: refused, in one sentence, before anything of them is read. Texts are data."""
+"""Hostile files are refused in one sentence before anything in them is read. Texts are data."""
 
 from __future__ import annotations
 
@@ -89,13 +89,16 @@ def test_a_text_that_no_store_holds_is_refused_and_nothing_written(
     for column in ("prompt", "family"):
         part = dataclasses.replace(make_part(2, 0), **{column: ["A dog.", text]})
         with pytest.raises(
-            StoreError, match=rf"parts/a\..*: a {column} holds the character {re.escape(character)}\.$"
+            StoreError,
+            match=rf"parts/a\..*: a {column} has the character {re.escape(character)}, which can't",
         ):
             made.write_part("a", part)
     book = made.open().book
     for column in ("id", "name", "definition", "category"):
         table = dataclasses.replace(book.concepts, **{column: [text] * len(book.concepts)})
-        with pytest.raises(StoreError, match=rf"a {column} holds the character {re.escape(character)}\.$"):
+        with pytest.raises(
+            StoreError, match=rf"a {column} has the character {re.escape(character)}, which can't"
+        ):
             made.finalise([], dataclasses.replace(book, concepts=table))
     assert checksums.list_files(run) == before
 
@@ -136,7 +139,7 @@ def test_hdf5_bytes_that_lie_elsewhere_are_refused(hdf5, tmp_path):
         "filters": lambda group: group.create_dataset("concept", shape, "i4", compression="gzip"),
         "chunks of another shape": lambda group: group.create_dataset("concept", shape, "i4", chunks=(7,)),
         "of the type": lambda group: group.create_dataset("concept", shape, "i8"),
-        "is no dataset": lambda group: group.create_group("concept"),
+        "is not a dataset": lambda group: group.create_group("concept"),
         "does not hold": lambda group: group.create_dataset("concept", shape, "i4"),
         "more than the file has": lambda group: group.create_dataset("concept", (2**40,), "i4"),
     }.items():
@@ -186,7 +189,7 @@ def test_hdf5_missing_chunks_are_not_read_as_zeros(hdf5):
     data = file["samples"].create_dataset("activations", shape, "f2", chunks=(250, 1, HIDDEN))
     data.id.write_direct_chunk((0, 0, 0), np.zeros((250, 1, HIDDEN), "<f2"))
     file.flush()
-    refused(run, "hdf5", "lacks chunks")
+    refused(run, "hdf5", "is missing chunks")
 
 
 @pytest.mark.parametrize("store", STORES)
@@ -220,7 +223,7 @@ def test_parts_are_checked_as_well(finished, tmp_path, store):
         ("has attributes", lambda d: d.update(attributes={"x": 1})),
         ("unknown metadata", lambda d: d.update(more=1)),
         ("fill value", lambda d: d.update(fill_value=2**100)),
-        ("names of dimensions", lambda d: d.update(dimension_names=["n"])),
+        ("dimension names", lambda d: d.update(dimension_names=["n"])),
         ("consolidated", lambda d: d.update(dimension_names=None)),
     ],
 )
@@ -242,8 +245,8 @@ def test_zarr_files_are_what_the_metadata_justifies(zarr_run):
         (column, "bytes, not", column.read_bytes() + b"more"),
         (prompts, "number of texts", (2**32 - 1).to_bytes(4, "little") + prompts.read_bytes()[4:]),
         (shard, "index that points outside", index[:-20] + (2**63).to_bytes(8, "little") + index[-12:]),
-        (shard, "lacks chunks", index[:-100] + b"\xff" * 96 + index[-4:]),
-        (shard, "shorter", index[:10]),
+        (shard, "is missing chunks", index[:-100] + b"\xff" * 96 + index[-4:]),
+        (shard, "too short", index[:10]),
         (root / "zarr.json", "format 3", b"[]"),
         (root / "zarr.json", "nested", b"[" * 100_000),
         (root / "more", "does not belong there", b"x"),

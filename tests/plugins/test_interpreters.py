@@ -37,7 +37,7 @@ def make_samples(
     concepts: int, named: int = 6, described: int = 0, noise: float = 0.3, seed: int = 0
 ) -> SampleSet:
     """Mentions and descriptions of latent concepts, in different places of the activation space."""
-    truth = np.random.default_rng(7)  # the same model, whatever the draw
+    truth = np.random.default_rng(7)  # the same model for every draw
     latent = truth.standard_normal((10_000, LATENT))[:concepts]
     mention = truth.standard_normal((LATENT, LAYERS * HIDDEN))
     description = truth.standard_normal((LATENT, LAYERS * HIDDEN))
@@ -236,36 +236,38 @@ def hub_among(count: int) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
     common = torch.nn.functional.normalize(torch.randn(1, 16, generator=generator), dim=1)
     meant = torch.randn(count, 16, generator=generator)
-    told = torch.nn.functional.normalize(meant + 1.5 * torch.randn(meant.shape, generator=generator), dim=1)
-    told = torch.nn.functional.normalize(told + common, dim=1)
+    descriptions = torch.nn.functional.normalize(
+        meant + 1.5 * torch.randn(meant.shape, generator=generator), dim=1
+    )
+    descriptions = torch.nn.functional.normalize(descriptions + common, dim=1)
     meant[0] = common
-    return torch.nn.functional.normalize(meant, dim=1), told
+    return torch.nn.functional.normalize(meant, dim=1), descriptions
 
 
 def test_hubness_finds_the_concept_that_every_description_is_near_to():
-    meant, told = hub_among(200)
-    hubness = Hubness(told, torch.arange(200), 0.75)
+    meant, descriptions = hub_among(200)
+    hubness = Hubness(descriptions, torch.arange(200), 0.75)
     hubs = hubness.of(meant, first=0)
     assert hubs.argmax() == 0
 
     def right(scores: torch.Tensor) -> float:
         return float((scores[1:].argmax(1) == torch.arange(1, 200)).float().mean())
 
-    cosine = told @ meant.T
+    cosine = descriptions @ meant.T
     assert right(cosine - 0.75 * hubs) > right(cosine) + 0.05
 
 
 def test_a_concepts_own_descriptions_make_it_no_hub():
-    meant, told = hub_among(30)
-    everything = Hubness(told, torch.arange(30), 1.0)
+    meant, descriptions = hub_among(30)
+    everything = Hubness(descriptions, torch.arange(30), 1.0)
     for concept in (3, 17):
         others = torch.arange(30) != concept
-        without = Hubness(told[others], torch.arange(30)[others], 1.0)
+        without = Hubness(descriptions[others], torch.arange(30)[others], 1.0)
         alone = meant[concept : concept + 1]
         torch.testing.assert_close(everything.of(alone, concept), without.of(alone, concept))
         # As one that joins later it has none of its own.
         assert not torch.equal(everything.of(alone, 30), without.of(alone, 30))
-    only = Hubness(told[:1], torch.zeros(1, dtype=torch.long), 1.0)
+    only = Hubness(descriptions[:1], torch.zeros(1, dtype=torch.long), 1.0)
     assert only.of(meant[:1], 0) == 0
 
 
@@ -393,7 +395,7 @@ def test_a_training_that_was_killed_goes_on_to_the_same_weights(phase: str, tmp_
     assert run_killed(tmp_path / "killed", 4, phase) == -signal.SIGKILL
     left = {path.name.split("-")[1] for path in (tmp_path / "killed").glob(f"{PREFIX}*")}
     assert left == {"descriptions", phase}
-    assert run_killed(tmp_path / "killed", 0, phase) == whole - 3  # it does not begin anew
+    assert run_killed(tmp_path / "killed", 0, phase) == whole - 3  # it does not start again
     expected, found = (tmp_path / name / "saved" / "model.safetensors" for name in ("whole", "killed"))
     assert found.read_bytes() == expected.read_bytes()
 
@@ -436,8 +438,8 @@ def test_a_checkpoint_of_anything_else_is_passed_over(
     else:
         expected_of = make_samples(60, seed=1)
     resumed = saved(train("transformer", expected_of, tmp_path / "k", **expected_options), tmp_path / "a")
-    anew = saved(train("transformer", expected_of, tmp_path / "new", **expected_options), tmp_path / "b")
-    assert resumed == anew
+    again = saved(train("transformer", expected_of, tmp_path / "new", **expected_options), tmp_path / "b")
+    assert resumed == again
 
 
 def test_training_never_ends_with_a_higher_validation_loss(tmp_path: Path):

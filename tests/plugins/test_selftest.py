@@ -1,4 +1,4 @@
-"""The run's self-test passes on what is right and fails, naming the check, on each thing that is broken."""
+"""The run's self-test passes on a correct capture and fails, naming the check, on each kind of fault."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def assert_check_fails(name: str, model, **more) -> str:
 
 @pytest.fixture
 def broken(tiny_family):
-    """family -> a model of the test's own, to be broken."""
+    """family -> a model for one test, to be broken."""
     from encyclo_capture.model import TransformersModel
 
     def load(family: str, dtype: str = "float32"):
@@ -254,7 +254,7 @@ def test_an_activation_that_is_not_finite_fails(broken, value):
     assert "layer 2 of 4" in message and ("nan" in message or "inf" in message) and "float32" in message
 
 
-def test_a_small_error_everywhere_is_told_from_rounding(broken, monkeypatch):
+def test_a_small_error_everywhere_is_distinguished_from_rounding(broken, monkeypatch):
     """Half a thousandth passes for one vector, but not for all of them."""
     from encyclo_capture import capture
 

@@ -36,7 +36,7 @@ class TestHdf5(StoreContract):
 
 
 class TestZarr(StoreContract):
-    """Zarr writes some 50 files an encyclopedia, so the same checks take far longer: one of them is slow."""
+    """Zarr writes about 50 files per encyclopedia, so the same checks take far longer: one of them is slow."""
 
     plugin = "zarr"
     effort = Effort(kills=3, mutations=150, examples=4, survivals=1)

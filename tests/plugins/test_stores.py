@@ -1,4 +1,4 @@
-"""What both built-in stores do alike: parts come back as written, finalising is whole or nothing."""
+"""What both built-in stores do: parts come back as written, and finalising is complete or has no effect."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from encyclo import half_precision
-from encyclo.errors import DamagedError, StoreError
+from encyclo.errors import DamagedError, PluginError, StoreError
 from encyclo.plugins.manager import Plugins
 from encyclo.schema import FORMAT, NO_SPAN, Attributes, Book, ConceptTable, Part, Schema, SignatureTable
 
@@ -129,7 +129,7 @@ def test_writing_a_part_again_replaces_it(store):
 
 def test_a_part_that_cannot_be_written_leaves_nothing(store):
     broken = dataclasses.replace(make_part(), prompt=[None] * 6)
-    with pytest.raises(TypeError):
+    with pytest.raises(PluginError, match="TypeError"):
         store.write_part("a", broken)
     assert listing(store.location) == []
     os.rmdir(store.location / "parts")

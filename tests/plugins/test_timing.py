@@ -14,7 +14,7 @@ from encyclo_wrappers.timing import REST, Timing, table
 
 
 class Clock:
-    """A clock that moves when it is told to."""
+    """A clock that the test sets."""
 
     now = 0.0
 

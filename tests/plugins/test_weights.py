@@ -19,7 +19,7 @@ import pytest
 from encyclo.errors import ModelNotFoundError
 from encyclo_capture.loading import weights
 
-# A process that prepares argv[1]; its conversion writes half, says so, then waits for the file argv[2] to go on.
+# A process that prepares argv[1]; its conversion writes half, reports it, then waits for the file argv[2].
 PREPARES = """
 import sys, time, uuid
 from pathlib import Path
@@ -126,7 +126,7 @@ def test_a_kill_in_the_middle_leaves_nothing_usable(cache, gguf, converted, tmp_
     process.stdout.close()
     assert usable(cache) == []
     assert list(cache.rglob("model.safetensors"))  # it was in the middle
-    found = weights.find_weights(str(gguf), None)  # neither the lock nor the rest stands in the way
+    found = weights.find_weights(str(gguf), None)  # neither the lock nor the rest prevents it
     assert (found.folder / "config.json").exists()
     assert list(cache.rglob("model.safetensors")) == [
         found.folder / "model.safetensors"

@@ -1,4 +1,4 @@
-"""WordNet's synsets as concepts: order, names, what each carries, where the database is looked for."""
+"""WordNet's synsets as concepts: order, names, fields, and where the database is searched."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def test_parts_of_speech_can_be_chosen(folder: Path, given):
 def test_rare_synsets_can_be_left_out(folder: Path):
     assert names(load(folder, min_frequency=30)) == ["dog", "animal", *names(load(folder))[2:4]]
     assert names(load(folder, min_frequency=31)) == ["dog", "animal"]
-    with pytest.raises(UsageError, match="gave no concept"):
+    with pytest.raises(UsageError, match="contains no concept"):
         from encyclo.config import load_config
         from encyclo.runs.session import prepare
         from encyclo.terminal import ConsoleProgress
@@ -184,14 +184,14 @@ def test_what_is_named_wins_over_what_is_usual(nowhere: Path, folder: Path, monk
     assert len(list(load_concepts(Options()))) == len(LINES) - 1
     assert names(load(nowhere / "debian")) == ["only"]
     monkeypatch.setenv("WNSEARCHDIR", str(nowhere / "gone"))
-    with pytest.raises(UsageError, match="gone holds no WordNet database"):
+    with pytest.raises(UsageError, match="gone is not a WordNet database"):
         load_concepts(Options())
 
 
 @pytest.mark.parametrize("name", ["gone", "empty", "~stranger-without-home/x", "nul\0"])
 def test_a_path_without_a_database_is_named(tmp_path: Path, name: str):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UsageError, match="holds no WordNet database"):
+    with pytest.raises(UsageError, match="is not a WordNet database"):
         load_concepts(Options(path=tmp_path / name if not name.startswith("~") else name))
 
 

@@ -88,7 +88,7 @@ def test_a_shard_is_2000_samples_and_a_chunk_one_layer_of_250(store):
 
 
 def test_several_shards_of_texts_and_chunks_of_signatures(store, monkeypatch):
-    monkeypatch.setitem(layout.ROWS_A_SHARD, "prompt", 500)
+    monkeypatch.setitem(layout.ROWS_PER_SHARD, "prompt", 500)
     part = make_part(1301)
     store.write_part("a", part)
     values = np.random.default_rng(0).normal(size=(601, len(LAYERS), HIDDEN)).astype(np.float32)

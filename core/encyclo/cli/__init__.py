@@ -5,7 +5,9 @@ Each command has its own module, which adds it to `app`. `views` formats the out
 
 from __future__ import annotations
 
+import io
 import sys
+import traceback
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +15,7 @@ from typing import Any, NoReturn
 
 import typer
 
-from encyclo.cli import (
+from encyclo.cli import (  # noqa: F401 - each of them adds its command to `app`
     converge,
     convert,
     evaluate,
@@ -28,69 +30,59 @@ from encyclo.cli import (
     verify,
 )
 from encyclo.cli.app import app
+from encyclo.cli.interrupts import EXIT_CODE, STOPPED, Interrupts, was_interrupted
 
-__all__ = [
-    "app",
-    "converge",
-    "convert",
-    "evaluate",
-    "export",
-    "main",
-    "new_plugin",
-    "plan",
-    "plugins",
-    "read",
-    "report",
-    "run",
-    "run_command",
-    "show",
-    "verify",
-]
-
-INTERRUPTED = 130
+__all__ = ["app", "main", "run_command"]
 
 
 def main() -> NoReturn:
-    """Run the command line and leave with its exit code: 0 done, 1 failed, 2 bad usage, 130 interrupted."""
-    sys.exit(run_command(sys.argv[1:]))
+    """Run the command line and exit with its code: 0 done, 1 failed, 2 bad usage, 130 interrupted."""
+    interrupts = Interrupts()
+    interrupts.install()
+    interrupts.leave(run_command(sys.argv[1:]))
 
 
 def run_command(arguments: list[str]) -> int:
     """Run the command line in this process and return its exit code."""
     from encyclo.errors import EncycloError
+    from encyclo.terminal import warn, warn_lines
 
     try:
         with _plain_warnings():
             result = app(args=arguments, standalone_mode=False)
-        if result == INTERRUPTED:  # how typer hands on Ctrl-C
+        if result == EXIT_CODE:  # how typer hands on Ctrl-C
             raise KeyboardInterrupt
         return result if isinstance(result, int) else 0
-    except EncycloError as error:
-        if "--debug" in arguments:
-            raise
-        print(f"encyclo: {error}", file=sys.stderr)
-        return error.exit_code
     except (KeyboardInterrupt, typer.Abort):
-        print("encyclo: stopped; the same command goes on where it stopped.", file=sys.stderr)
-        return INTERRUPTED
+        return _stopped()
     except Exception as error:
-        # click's own usage errors know how to show themselves and carry exit code 2.
+        if was_interrupted(error):
+            return _stopped()
+        # click's own usage errors can show themselves and have the exit code 2.
         if hasattr(error, "show") and hasattr(error, "exit_code"):
-            error.show()
+            error.show(shown := io.StringIO())
+            warn_lines(shown.getvalue())
             return int(error.exit_code)
         if "--debug" in arguments:
-            raise
-        print(
-            f"encyclo: unexpected {type(error).__name__}: {error}; --debug shows where it comes from.",
-            file=sys.stderr,
-        )
+            warn_lines("".join(traceback.format_exception(error)))
+            return getattr(error, "exit_code", 1)
+        if isinstance(error, EncycloError):
+            warn(f"encyclo: {error}")
+            return error.exit_code
+        warn(f"encyclo: unexpected {type(error).__name__}: {error}; --debug shows where it was raised.")
         return 1
+
+
+def _stopped() -> int:
+    print(STOPPED, file=sys.stderr)
+    return EXIT_CODE
 
 
 @contextmanager
 def _plain_warnings() -> Iterator[None]:
     """Print each of encyclo's own warnings once, as one line on stderr."""
     from encyclo.errors import EncycloWarning
+    from encyclo.terminal import warn
 
     with warnings.catch_warnings():
         warnings.simplefilter("always", EncycloWarning)
@@ -101,7 +93,7 @@ def _plain_warnings() -> Iterator[None]:
                 usual(message, category, *more, **named)
             elif str(message) not in shown:
                 shown.add(str(message))
-                print(f"Warning: {message}", file=sys.stderr)
+                warn(f"Warning: {message}")
 
         warnings.showwarning = show
         yield

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -22,19 +21,22 @@ def export(
     ] = None,
     model_hint: Annotated[
         str | None,
-        typer.Option(help="The model hint in control vectors. [default: the model's name]"),
+        typer.Option(
+            help="The value of controlvector.model_hint in the control vectors. [default: the model's name]"
+        ),
     ] = None,
     no_parquet: Annotated[bool, typer.Option("--no-parquet", help="Leave out entries.parquet.")] = False,
     as_json: flags.Json = False,
     debug: flags.Debug = False,
 ) -> None:
-    """Write concept vectors and interpreter as safetensors, entries as CSV and Parquet."""
+    """Write concept vectors and interpreter as safetensors, and entries as CSV and Parquet."""
     from encyclo.export.export import export as write
+    from encyclo.terminal import say, say_json
 
     metadata = write(directory, out, tuple(control or ()), model_hint, parquet=not no_parquet)
     if as_json:
-        print(json.dumps({"out": str(out), **metadata}))
+        say_json({"out": str(out), **metadata})
         return
-    print(f"Wrote {out}: {len(metadata['concepts']):,} concepts of {metadata['model']}")
+    say(f"Wrote {out}: {len(metadata['concepts']):,} concepts of {metadata['model']}")
     for name, file in metadata["files"].items():
-        print(f"  {name}  {file['bytes']:,} bytes")
+        say(f"  {name}  {file['bytes']:,} bytes")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from inspect import Signature, signature
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -59,27 +61,31 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an e
 RunFolder = Annotated[Path, typer.Argument(metavar="DIR", help="A run's directory.")]
 
 
-def make_session(given: dict[str, Any]) -> Any:
+def takes_flags_of(other: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Give a command the flags of `other` through its `**given`; its own parameters replace those of their name."""
+
+    def extended(command: Callable[..., Any]) -> Callable[..., Any]:
+        both = [signature(function, eval_str=True).parameters for function in (other, command)]
+        parameters = {**both[0], **both[1]}
+        del parameters["given"]
+        command.__signature__ = Signature(list(parameters.values()))  # type: ignore[attr-defined]
+        return command
+
+    return extended
+
+
+def make_session(given: Mapping[str, Any]) -> Any:
     """Turn the flags that `run` and `plan` share into a checked session."""
-    from encyclo.config import load_config, parse_layers, parse_targets
+    from encyclo.config import RunConfig, load_config, parse_layers, parse_targets
     from encyclo.runs.session import prepare
     from encyclo.terminal import ConsoleProgress
 
-    plain = (
-        "store",
-        "interpreter",
-        "capture",
-        "concepts",
-        "limit",
-        "per_concept",
-        "budget",
-        "pooling",
-        "model",
-    )
-    flags = {key: given[key] for key in (*plain, "device", "seed")}
-    flags["sampler"] = tuple(given["sampler"]) if given["sampler"] else None
-    flags["with"] = tuple(given["with_"]) if given["with_"] else None
-    flags["layers"] = parse_layers(given["layers"]) if given["layers"] else None
-    flags["targets"] = parse_targets(given["targets"]) if given["targets"] else None
+    flags = {key: given[key] for key in RunConfig.model_fields if key in given}
+    flags |= {
+        "sampler": given["sampler"] or None,
+        "with": given["with_"] or None,
+        "layers": parse_layers(given["layers"]) if given["layers"] else None,
+        "targets": parse_targets(given["targets"]) if given["targets"] else None,
+    }
     config = load_config(flags, given["config"], given["option"] or ())
     return prepare(config, ConsoleProgress(quiet=given["as_json"]), given["out"] or Path())

@@ -1,7 +1,7 @@
 """`encyclo converge`: measure how far a run's signatures have converged, also by the older protocol.
 
 converge ── convergence_table    the table by layer, and the curve, from the run's own samples: no model
-         ├─ older_protocol      the same prompts captured anew with the pooling mean-all at layer -1
+         ├─ older_protocol      the same prompts captured again with the pooling mean-all at layer -1
          └─ convergence.json    written into the run, replaced atomically
 
 convergence.json (null where nothing could be measured):
@@ -11,12 +11,12 @@ convergence.json (null where nothing could be measured):
              within_5pct_centred, samples_to_5pct_median, samples_to_95pct_raw, samples_to_10pct_centred,
              samples_to_10pct_adjusted, concepts}}, as metrics.json's `convergence` (see statistics/convergence.py)
     curve    {layer: {samples: [2, 4, 8, …], concepts: […], raw: […], centred: […], adjusted: […], cosine: […],
-             null: […], exponent}}: the same figures with fewer samples a concept, drawn anew for each split.
+             null: […], exponent}}: the same figures with fewer samples per concept, drawn again for each split.
              `exponent` is the slope of log(adjusted) over log(samples), -0.5 for independent samples. `concepts`
              is the number of concepts at each point: the same ones up to the largest number of samples that half
              of the concepts have; beyond it, those that have enough.
     older    {pooling, layer, concepts, samples, most, figures, here}: a row of `layers` by the older protocol, and
-             `here`, {layer: row}, by this run's pooling for the very same prompts (at most `most` a concept); or null
+             `here`, {layer: row}, by this run's pooling for the same prompts (at most `most` per concept); or null
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ from encyclo.types import Progress, Prompt, SampleSet
 FILE = "convergence.json"
 OLDER_POOLING, OLDER_LAYER = "mean-all", -1
 OLDER_CONCEPTS, OLDER_SAMPLES = 200, 20
-"""The most concepts that are captured for the older protocol, and the most prompts of each: it had 20
-templates."""
+"""The most concepts that are captured for the older protocol, and the most prompts of each. The experiment that
+preceded encyclo had 20 templates."""
 
 
 class OlderProtocol(Figures):

@@ -7,6 +7,7 @@ same for the interpreter and each baseline.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
@@ -18,7 +19,7 @@ from encyclo.runs.open_run import OpenRun
 from encyclo.statistics import accuracy, confidence
 from encyclo.statistics.confidence import Readings, TrainingDistribution
 from encyclo.statistics.figures import Accuracy
-from encyclo.statistics.splits import leaked_families, names_itself
+from encyclo.statistics.splits import names_itself
 from encyclo.types import Concept, Interpreter, Prompt, SampleSet, Split
 
 FRAME = """Definition: a domesticated animal that barks
@@ -68,7 +69,7 @@ def check_apart(training: SampleSet, judging: RungSamples, rung: str) -> None:
     rows = training.rows(Split.TRAIN, Split.VALIDATION)
     used = {training.families[f] for f in np.unique(training.family[rows])}
     read = {judging.samples.families[f] for f in np.unique(judging.samples.family[judging.rows])}
-    if both := leaked_families(used, read):
+    if both := used & read:
         raise EncycloError(
             f"The rung {rung} can't be measured: training read prompts of its family {min(both)!r}; "
             "give the sampler's families other names."
@@ -108,9 +109,5 @@ def _null(
     """Return the accuracy with the concepts shuffled: the effect of chance and of frequent candidates."""
     if candidates < 2:
         return None
-    wrong = accuracy.shuffled(samples.concept, candidates, seed)
-    ranks = [
-        accuracy.true_ranks(scores, wrong[some])
-        for some, scores in accuracy.read_in_batches(interpreter, samples, rows)
-    ]
-    return accuracy.accuracy(np.concatenate(ranks), candidates)
+    wrong = dataclasses.replace(samples, concept=accuracy.shuffled(samples.concept, candidates, seed))
+    return accuracy.accuracy(accuracy.rank_samples(interpreter, wrong, rows), candidates)

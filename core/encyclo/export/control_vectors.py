@@ -1,12 +1,12 @@
 """Write a concept's centred signature as a control vector, which llama.cpp adds to the model's layers.
 
-The file is GGUF with the architecture `controlvector` and a float32 tensor `direction.N` [H] a layer. llama.cpp
+The file is GGUF with the architecture `controlvector` and a float32 tensor `direction.N` [H] per layer. llama.cpp
 counts blocks from 0, takes no direction for block 0, and adds `direction.N` to the output of block N; that is
 `hidden_states[N + 1]` in transformers, where 0 is the embedding. So
 
     hidden_states index i  ->  direction.(i - 1)      for 2 <= i < depth
 
-The last index is left out: it is the output after the final norm, which is no block's output. Layers that the run
+The last index is left out: it is the output after the final norm, not of a block. Layers that the run
 did not capture have no direction; llama.cpp treats it as zero.
 """
 
@@ -62,8 +62,8 @@ def find(book: Encyclopedia, name: str, centred: NDArray[np.float32]) -> Control
     ]
     if not steered:
         raise UsageError(
-            f"{book.path} has no layer that llama.cpp can be steered at: its layers are the hidden states "
-            f"{', '.join(map(str, attributes.layer_index))}, and it takes {FIRST} to {depth - 1}."
+            f"{book.path} has no layer that llama.cpp can shift: its layers are the hidden states "
+            f"{', '.join(map(str, attributes.layer_index))}, and llama.cpp can shift {FIRST} to {depth - 1}."
         )
     slug = re.sub("[^a-z0-9]+", "-", entry.name.lower())[:40].strip("-")
     return ControlVector(

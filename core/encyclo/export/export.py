@@ -49,7 +49,7 @@ def export(
 
     The folder is written completely or not at all. `control` names the concepts of the control vectors.
     Raises UsageError for a folder that is not empty, an unknown concept, or a run without a layer that
-    llama.cpp can be steered at; MissingDependencyError; StoreError for an unfinished run; DamagedError.
+    llama.cpp can shift; MissingDependencyError; StoreError for an unfinished run; DamagedError.
     """
     _check_free(out)
     _check_installed(control, parquet)

@@ -40,15 +40,15 @@ from encyclo.storage.sample_rows import FinishedRows, sample_set
 from encyclo.types import Signatures, Store
 
 BLOCK = 2048
-REDO = "delete {records} and run the same command again to redo only that unit"
+REDO = "delete {records} and run the same command again to capture only that unit again"
 JOIN_AGAIN = (
-    "the parts hold every sample: delete metrics.json and run the same command again to write it anew"
+    "the parts hold every sample: delete metrics.json and run the same command again to write it again"
 )
-NOTHING = "restore it from a copy, or run the command again in a new --out"
+NOTHING = "restore it from a copy, or start a new run with another --out"
 AGAIN = {
     RECORD: NOTHING,
-    "interpreter": "delete metrics.json and run the same command again to train it anew from the samples",
-    "metrics.json": "delete it and run the same command again to write it anew",
+    "interpreter": "delete metrics.json and run the same command again to train it again from the samples",
+    "metrics.json": "delete it and run the same command again to write it again",
     "calibration.json": "delete it and run `encyclo evaluate` to write it again",
     "convergence.json": "delete it, or run `encyclo converge` to write it again",
     "report.html": "run `encyclo report` to write it again",
@@ -178,7 +178,7 @@ def sample_problem(part: Part) -> str | None:
     if not np.isfinite(part.activations).all() or not np.isfinite(part.scale).all():
         return "it has a number that is not finite"
     if len(part) and (np.frexp(part.scale)[0] != 0.5).any():
-        return "it has a scale that is no power of two"
+        return "it has a scale that is not a power of two"
     if (part.concept < 0).any():
         return "it has a sample without a concept"
     start, end = part.span.T if len(part) else (np.empty(0), np.empty(0))

@@ -1,4 +1,4 @@
-"""Share a stage's budget of new samples among the unsettled concepts, by what each one needs."""
+"""Divide a stage's budget of new samples among the unsettled concepts, according to their needs."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 FEWEST = 2
-"""The least new samples of an unsettled concept, if the budget allows: fewer add no information."""
+"""The fewest new samples of an unsettled concept, if the budget allows it: one alone adds no information."""
 TIMES = 3
-"""The most new samples of a concept, as a multiple of the usual number: a hopeless one can't take all."""
+"""The most new samples of a concept, as a multiple of the usual number, so that a hopeless one can't take all."""
 MARGIN = 2
-"""A concept gets this multiple of its estimated need. The bare need would leave half of the concepts short by
-chance, and it is estimated from earlier samples, which vary less than a new stage's."""
+"""A concept gets this multiple of its estimated need. With just the estimate about half of the concepts would get too
+few samples, and the estimate is too low, because the earlier samples vary less than a new stage's."""
 
 
 def samples_to_converge(

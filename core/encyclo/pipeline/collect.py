@@ -8,23 +8,27 @@ collect_stage ── ask_sampler        the stage's sampler → checked prompts
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import closing
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from encyclo import half_precision
-from encyclo.errors import CaptureError
 from encyclo.pipeline.rounds import Plan
 from encyclo.pipeline.units import plan_units, recipe
-from encyclo.plugins.validation import with_article
+from encyclo.plugins.answers import check_prompt
+from encyclo.plugins.values import shown
 from encyclo.runs.open_run import OpenRun
 from encyclo.runs.session import Session, Stage
 from encyclo.schema import NO_SPAN, Part
 from encyclo.storage.ledger import Commit, Unit, read_committed
-from encyclo.text import unstorable
 from encyclo.types import Concept, Prompt
+
+CapturePrompts = Callable[[Sequence[Prompt]], NDArray[np.float32]]
+SURPLUS = 1_000
+"""A sampler may give this many prompts more for a concept than it was asked for; they are ignored."""
 
 
 def collect_stage(
@@ -90,7 +94,7 @@ def self_test(run: OpenRun, prompts: list[Prompt]) -> dict[str, float] | None:
 
 
 class UnitSampler:
-    """Asks one stage's sampler for the prompts of one unit after another.
+    """Asks one stage's sampler for prompts, unit by unit.
 
     `earlier` are the commits of the earlier rounds, `known` their interpreter, scores and signatures.
     """
@@ -99,13 +103,15 @@ class UnitSampler:
         self, run: OpenRun, stage: Stage, earlier: Sequence[Commit], known: Mapping[str, Any]
     ) -> None:
         self.run, self.stage, self.earlier, self.known = run, stage, earlier, known
-        self._told = False
+        self._reported = False
 
     def sample(self, unit: Unit) -> list[Prompt]:
-        """Return the unit's new prompts, concept by concept, at most the wanted number of each.
+        """Return the unit's new prompts, concept by concept, at most the wanted number for each.
 
-        A sampler repeats itself for the same (seed, stage, concept). So a concept that already has samples of
-        this stage is asked for those too, and the prompts that it already has are skipped.
+        The sampler is asked for the whole unit in one call, and the same call gives the same prompts. So a
+        resumed run samples a unit as an uninterrupted one does. A concept that already has samples of this stage
+        is asked for those too, and the prompts that it already has are skipped; sentences that a model writes
+        may differ from the earlier ones, since other concepts are asked for with it.
         """
         trainable = self.run.session.trainable
         concepts = [trainable[i] for i in unit.concepts]
@@ -115,26 +121,27 @@ class UnitSampler:
         given, remaining = dict.fromkeys(left, 0), sum(left.values())
         there = self._committed(unit) if any(unit.done) else set()
         prompts = []
-        for prompt in ask_sampler(self.run, concepts, self.stage, wanted=asked, **self.known):
-            given[prompt.concept] += 1
-            if given[prompt.concept] > asked[prompt.concept]:
-                self._tell(prompt.concept)
-            if remaining == 0:
-                break
-            if left[prompt.concept] and (prompt.concept, prompt.text) not in there:
-                left[prompt.concept] -= 1
-                remaining -= 1
-                prompts.append(prompt)
+        with closing(ask_sampler(self.run, concepts, self.stage, wanted=asked, **self.known)) as sampled:
+            for prompt in sampled:
+                given[prompt.concept] += 1
+                if given[prompt.concept] > asked[prompt.concept]:
+                    self._report(prompt.concept)
+                if remaining == 0:
+                    break
+                if left[prompt.concept] and (prompt.concept, prompt.text) not in there:
+                    left[prompt.concept] -= 1
+                    remaining -= 1
+                    prompts.append(prompt)
         return prompts
 
-    def _tell(self, concept: str) -> None:
-        """Say once that the sampler gives too many prompts; the budget holds all the same."""
-        if not self._told:
+    def _report(self, concept: str) -> None:
+        """Report once that the sampler gives too many prompts; they are ignored, so the budget still holds."""
+        if not self._reported:
             self.run.session.progress.stage(
                 f"The sampler {self.stage.sampler} gives more prompts than it was asked for (first for the "
                 f"concept {concept!r}); the extra ones are ignored"
             )
-            self._told = True
+            self._reported = True
 
     def _committed(self, unit: Unit) -> set[tuple[str, str]]:
         """Return (concept id, text) of this stage's committed samples of the unit's concepts."""
@@ -151,42 +158,46 @@ class UnitSampler:
         return found
 
 
-def ask_sampler(run: OpenRun, concepts: Sequence[Concept], stage: Stage, **context: Any) -> Iterator[Prompt]:
+def ask_sampler(
+    run: OpenRun, concepts: Sequence[Concept], stage: Stage, **context: Any
+) -> Generator[Prompt, None, None]:
     """Yield the prompts of the stage's sampler for `concepts`, checked. Raises PluginError for a faulty one.
 
     `context` is added to the session's context. Only a sampler that needs an interpreter may give no prompt
-    for a concept.
+    for a concept. One that gives more than SURPLUS prompts too many for a concept would perhaps never end.
     """
 
-    def capture(prompts: Sequence[Prompt]) -> NDArray[np.float32]:
-        return run.capture(prompts).activations
-
     session, plugins, name = run.session, run.session.plugins, stage.sampler
-    whole = run.context(name, **{"all_concepts": session.trainable, "capture": capture, **context})
-    given = plugins.call("sample_prompts", name, concepts=concepts, stage=stage.number, context=whole)
-    asked = {concept.id for concept in concepts}
-    missing = set(asked)
-    for prompt in plugins.iterate(name, given):
-        fault = prompt_fault(prompt, asked)
-        if fault:
-            raise plugins.fault(name, fault)
-        missing.discard(prompt.concept)
-        yield prompt
+    read: CapturePrompts = context.pop("capture", lambda prompts: run.capture(prompts).activations)
+
+    def capture(prompts: Sequence[Prompt]) -> NDArray[np.float32]:
+        return read([check_prompt(prompt) for prompt in prompts])
+
+    whole = run.context(name, all_concepts=session.trainable, capture=capture, **context)
+    answer = plugins.call("sample_prompts", name, concepts=concepts, stage=stage.number, context=whole)
+    given = {concept.id: 0 for concept in concepts}
+    with closing(plugins.iterate(name, answer)) as prompts:
+        for prompt in prompts:
+            if prompt.concept not in given:
+                raise plugins.fault(
+                    name, f"gave a prompt for {shown(prompt.concept)}, a concept it was not asked about"
+                )
+            given[prompt.concept] += 1
+            if given[prompt.concept] > (wanted := whole.prompts_for(prompt.concept)) + SURPLUS:
+                raise plugins.fault(
+                    name,
+                    f"gave more than {wanted + SURPLUS:,} prompts for the concept {shown(prompt.concept)}, "
+                    f"of which {wanted:,} were asked for",
+                )
+            yield prompt
+    missing = [concept for concept, number in given.items() if number == 0]
     if missing and not session.looks(stage):
-        raise plugins.fault(name, f"gave no prompt for the concept {min(missing)!r}")
+        raise plugins.fault(name, f"gave no prompt for the concept {shown(min(missing))}")
 
 
 def encode(session: Session, prompts: list[Prompt], activations: NDArray[np.float32], stage: int) -> Part:
-    """Return captured prompts as a part. Raises CaptureError naming a prompt whose value is not finite."""
-    try:
-        halves, scale = half_precision.encode(activations)
-    except ValueError as error:
-        sample, layer, _ = np.argwhere(~np.isfinite(activations))[0]
-        raise CaptureError(
-            f"The activation of the prompt {prompts[sample].text!r} at layer "
-            f"{session.schema.layers[layer]} is not finite (computed in {session.model.dtype}); "
-            "use a device or compute type with a wider range."
-        ) from error
+    """Return captured prompts as a part."""
+    halves, scale = half_precision.encode(activations)
     return Part(
         activations=halves,
         scale=scale,
@@ -196,25 +207,3 @@ def encode(session: Session, prompts: list[Prompt], activations: NDArray[np.floa
         prompt=[p.text for p in prompts],
         span=np.array([p.span or NO_SPAN for p in prompts], np.int32).reshape(-1, 2),
     )
-
-
-def prompt_fault(prompt: object, concepts: Set[str]) -> str | None:
-    """Return what is wrong with a sampler's prompt, as the end of a sentence; None where it is right."""
-    if not isinstance(prompt, Prompt):
-        return f"gave {with_article(prompt)} where a Prompt belongs"
-    if prompt.concept not in concepts:
-        return f"gave a prompt for {prompt.concept!r}, a concept it was not asked about"
-    if not prompt.text.strip():
-        return f"gave an empty prompt for {prompt.concept!r}"
-    if prompt.span is not None:
-        start, end = prompt.span
-        if not 0 <= start < end <= len(prompt.text) or not prompt.text[start:end].strip():
-            return f"gave the span {prompt.span} for the prompt {prompt.text!r}, which holds no mention there"
-    if not prompt.family:
-        return f"gave the prompt {prompt.text!r} without a family"
-    if character := unstorable((prompt.text, prompt.family)):
-        return (
-            f"gave the prompt {prompt.text!r} of the family {prompt.family!r} with the character {character}, "
-            "which no store holds"
-        )
-    return None

@@ -1,6 +1,6 @@
 """Estimate the disk that a run takes: write a few of its samples with its store and measure the files.
 
-The estimate so holds for a third party's store too. It counts the encyclopedia, the commit records and the
+So the estimate is also right for a third party's store. It counts the encyclopedia, the commit records and the
 parts, which stay after the run so that it can be continued.
 """
 
@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from encyclo.errors import StoreError
-from encyclo.pipeline.units import SAMPLES_A_UNIT
+from encyclo.pipeline.units import SAMPLES_PER_UNIT
 from encyclo.runs.session import Session
 from encyclo.schema import NO_SPAN, Attributes, Book, ConceptTable, Part, SignatureTable
 from encyclo.storage.finalise import finalise
@@ -39,7 +39,7 @@ class DiskEstimate:
         step = max(1, len(sampled) // SAMPLES_TRIED)
         self._some += sampled[::step][:SAMPLES_TRIED]
         wanted = self._session.config.per_concept
-        unit = max(1, SAMPLES_A_UNIT // wanted) * wanted
+        unit = max(1, SAMPLES_PER_UNIT // wanted) * wanted
         self._units += math.ceil(count / unit)
 
     def predict(self, prompts: int) -> int:

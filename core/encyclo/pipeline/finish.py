@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 
 from encyclo.pipeline.judge import Judgement
 from encyclo.pipeline.metrics import run_metrics
-from encyclo.pipeline.natural_sentences import NaturalSentences
 from encyclo.pipeline.reading_calibration import calibrate_reading
+from encyclo.pipeline.refine import Refinement
 from encyclo.pipeline.train import train_and_score
 from encyclo.report import report_run
-from encyclo.runs.metrics import Metrics, StageFigures, write_metrics
+from encyclo.runs.metrics import Metrics, write_metrics
 from encyclo.runs.open_run import OpenRun
 from encyclo.schema import Attributes, Book, ConceptTable, SignatureTable
 from encyclo.storage.finalise import finalise
@@ -22,25 +22,19 @@ from encyclo.storage.ledger import Commit
 from encyclo.version import __version__
 
 
-def finish(
-    run: OpenRun,
-    commits: Sequence[Commit],
-    judged: Judgement,
-    stages: Sequence[StageFigures],
-    settled: NDArray[np.bool_],
-    natural: NaturalSentences,
-) -> Metrics:
+def finish(refined: Refinement) -> Metrics:
     """Write what a finished run holds and, last, metrics.json, which marks it as finished."""
+    run, commits, judged = refined.run, refined.commits, refined.judged()
     session, config = run.session, run.session.config
     heldout, read = {config.interpreter: judged.accuracy}, {config.interpreter: judged.natural}
     calibration = {config.interpreter: judged.scores.calibration}
-    sentences = natural.rung(commits)
+    sentences = refined.natural.rung(commits)
     for name in config.baselines:
         if name not in heldout:
             trained = train_and_score(run, name, judged.samples, judged.signatures, sentences)
             heldout[name], read[name] = trained.heldout, trained.natural
             calibration[name] = trained.scores.calibration
-    book = make_book(run, commits, judged, settled)
+    book = make_book(run, commits, judged, refined.settled)
     # Before the encyclopedia: its seal lists them, and need not be written again for each.
     run.save_interpreter(judged.interpreter, run.path / "interpreter")
     calibrate_reading(run, judged, sentences)
@@ -48,6 +42,7 @@ def finish(
     run.ledger.keep(commits)
     with session.plugins.blame(config.store):
         finalise(run.store, run.path, [commit for commit in commits if commit.rows], book)
+    stages = [result.row for result in refined.results]
     metrics = run_metrics(session, commits, judged, stages, heldout, read if sentences else None, calibration)
     session.progress.stage("Writing the report")
     report_run(run.path, metrics, judged.interpreter)

@@ -1,4 +1,4 @@
-"""The figures of metrics.json that a run measures: a row a stage, the cost of capture, the final figures."""
+"""The figures of metrics.json that a run measures: one row per stage, the cost of capture, the final figures."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def run_metrics(
             unseen=None,
             adversarial=_withstood(stages, name),
         ),
-        calibration=_beside_baselines(calibration, name),
+        calibration=_with_baselines(calibration, name),
         convergence=stages[-1].convergence,
         stages=list(stages),
         splits={
@@ -115,7 +115,7 @@ def _withstood(stages: Sequence[StageFigures], name: str) -> dict[str, Accuracy 
     return {name: last[-1]} if last and last[-1] else None
 
 
-def _beside_baselines(calibration: Mapping[str, Mapping[str, Any]], name: str) -> RunCalibration | None:
+def _with_baselines(calibration: Mapping[str, Mapping[str, Any]], name: str) -> RunCalibration | None:
     """Return the interpreter's calibration with each baseline's under the baseline's name."""
     if not calibration[name]:
         return None

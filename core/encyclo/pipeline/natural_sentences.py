@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +23,7 @@ LIMIT_IN_RUN = 1_000
 
 @dataclass(frozen=True)
 class RungSamples:
-    """A rung's samples, and how many prompts were left out because training or the name gives them away."""
+    """A rung's samples, and how many prompts were left out because they or the name were in training."""
 
     samples: SampleSet
     rows: NDArray[np.int64]
@@ -55,7 +56,7 @@ def _sentences(concept: Concept) -> Iterator[Prompt]:
 
 
 def draw_concepts(concepts: Sequence[Concept], seed: int) -> list[int]:
-    """Return the concepts' indices in the order in which a rung draws them, whatever the list's order."""
+    """Return the concepts' indices in the order in which a rung draws them; it doesn't depend on the list's order."""
     return sorted(range(len(concepts)), key=lambda i: derive_seed(seed, "rung", concepts[i].id))
 
 
@@ -83,12 +84,11 @@ class NaturalSentences:
     def __init__(self, run: OpenRun, limit: int = LIMIT_IN_RUN) -> None:
         self._run = run
         self._prompts = natural_prompts(run.session.concepts, run.session.config.seed, limit)
-        self._samples: SampleSet | None = None
         self._leaked: set[int] = set()
         self._checked: set[str] = set()
 
     def rung(self, commits: Sequence[Commit]) -> RungSamples | None:
-        """Return the sentences that are no prompts of `commits`; None if none is left."""
+        """Return the sentences that are not prompts of `commits`; None if none is left."""
         fresh = [commit for commit in commits if commit.unit not in self._checked]
         if self._prompts and fresh:
             texts = prompts_of(self._run.store, fresh)
@@ -97,9 +97,11 @@ class NaturalSentences:
         rows = np.array([i for i in range(len(self._prompts)) if i not in self._leaked], np.int64)
         if len(rows) == 0:
             return None
-        if self._samples is None:
-            self._samples = capture_rung(self._run, self._prompts, "natural sentences")
         return RungSamples(self._samples, rows, len(self._leaked))
+
+    @cached_property
+    def _samples(self) -> SampleSet:
+        return capture_rung(self._run, self._prompts, "natural sentences")
 
 
 def prompts_of(store: Store, commits: Sequence[Commit]) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""The loop over stages: only concepts that are not settled go on to the next stage.
+"""The loop over stages: only concepts that are not settled enter the next stage.
 
 Refinement.refine ── plan    unsettled concepts → new samples of each
                   └─ visit   collect_stage: prompts → activations → parts

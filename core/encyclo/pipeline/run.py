@@ -44,14 +44,7 @@ def run(session: Session, out: Path) -> Outcome:
         opened = OpenRun.of(session, directory)
         refined = Refinement(opened)
         refined.refine()
-        metrics = finish(
-            opened,
-            refined.commits,
-            refined.judged(),
-            [result.row for result in refined.results],
-            refined.settled,
-            refined.natural,
-        )
+        metrics = finish(refined)
         return Outcome(out, directory.record, metrics, False, _remarks(opened, metrics))
 
 

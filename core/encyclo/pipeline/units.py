@@ -13,16 +13,16 @@ from encyclo.runs.session import Session, Stage
 from encyclo.storage.ledger import Commit, Unit
 from encyclo.types import Concept
 
-SAMPLES_A_UNIT = 2_000
+SAMPLES_PER_UNIT = 2_000
 
 
 def usual_samples(session: Session, stage: Stage) -> int:
-    """Return how many samples of a concept a stage usually asks for; stage 0, the bare term, has only one."""
+    """Return how many samples of a concept a stage usually has; stage 0, the name alone, has only one."""
     return session.config.per_concept if stage.number else 1
 
 
 def plan_units(concepts: Sequence[Concept], plan: Plan, recipe: Mapping[str, Any]) -> list[Unit]:
-    """Cut the plan's concepts into units of about SAMPLES_A_UNIT samples, at least one concept each.
+    """Cut the plan's concepts into units of about SAMPLES_PER_UNIT samples, at least one concept each.
 
     `recipe` is everything else that determines a unit's content (model, layers, sampler, options, seed).
     """
@@ -66,10 +66,10 @@ def recipe(session: Session, stage: Stage, earlier: Sequence[Commit]) -> dict[st
 
 
 def _slices(wanted: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """Yield [start, end) so that each slice wants at most SAMPLES_A_UNIT samples or is one concept."""
+    """Yield [start, end) so that each slice wants at most SAMPLES_PER_UNIT samples or is one concept."""
     start = total = 0
     for place, number in enumerate(wanted):
-        if place > start and total + number > SAMPLES_A_UNIT:
+        if place > start and total + number > SAMPLES_PER_UNIT:
             yield start, place
             start, total = place, 0
         total += number

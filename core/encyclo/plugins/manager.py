@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import importlib.metadata
 import inspect
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import json
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial, wraps
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -17,15 +18,21 @@ import pluggy
 
 from encyclo import hookspecs
 from encyclo.errors import EncycloError, MissingDependencyError, PluginError, UnknownPluginError, UsageError
-from encyclo.plugins.guards import OWNER, guard, guard_wrapper, marking
+from encyclo.plugins.answers import check_answer
+from encyclo.plugins.guards import guard, guard_wrapper, marking, owner_of, through
+from encyclo.plugins.handles import Handle, Owner
 from encyclo.plugins.traits import Traits, read_traits
-from encyclo.plugins.validation import GROUP, hooks_fault, result_fault, version_fault
+from encyclo.plugins.validation import GROUP, hooks_fault, version_fault
+from encyclo.plugins.values import WrongAnswer
+from encyclo.types import Context
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
 T = TypeVar("T")
 READY, BROKEN = "ready", "broken"
+LONGEST_MESSAGE = 1_000
+"""The most characters shown of an error's message."""
 
 
 @dataclass(frozen=True)
@@ -110,12 +117,12 @@ class Plugins:
             self._manager.register(self._guarded(name, plugin), name=name)
             self._manager.check_pending()
             self._plugins[name] = plugin
-        except Exception as error:
+        except BaseException as error:
             if self._manager.has_plugin(name):
                 self._manager.unregister(name=name)
-            if isinstance(error, PluginError):
+            if isinstance(error, PluginError | KeyboardInterrupt):
                 raise
-            raise self.fault(name, f"does not fit encyclo's hooks: {_told(error)}") from error
+            raise self.fault(name, f"does not fit encyclo's hooks: {_message(error)}") from error
         return found
 
     def opt_in(self, names: Sequence[str]) -> None:
@@ -172,10 +179,11 @@ class Plugins:
     def traits(self, name: str) -> Traits:
         """Return the traits of the plugin `name`. Raises PluginError naming an invalid trait."""
         self.load(name)
-        try:
-            return read_traits(self._plugins[name])
-        except ValueError as error:
-            raise self.fault(name, str(error)) from error
+        with self.blame(name):
+            try:
+                return read_traits(self._plugins[name])
+            except ValueError as error:
+                raise self.fault(name, f"has an invalid attribute: {error}") from error
 
     def options(self, name: str, values: Mapping[str, Any]) -> BaseModel | None:
         """Fill the plugin's options model. Raises UsageError for an unknown key, listing the valid ones."""
@@ -192,19 +200,26 @@ class Plugins:
                 f"Plugin {name!r} has no option {_listed(unknown)}; its options are: "
                 f"{', '.join(sorted(model.model_fields))}."
             )
-        try:
-            return model(**values)
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"])
-            raise UsageError(
-                f"Option {name}.{where} can't be {first.get('input')!r}: {_plain(first['msg'])}."
-            ) from error
+        with self.blame(name):
+            try:
+                filled = model(**values)
+            except ValidationError as error:
+                first = error.errors()[0]
+                where = ".".join(str(part) for part in first["loc"])
+                raise UsageError(
+                    f"Option {name}.{where} can't be {first.get('input')!r}: {_plain(first['msg'])}."
+                ) from error
+            for key, value in filled.model_dump(mode="json").items():
+                if not _is_json(value):
+                    raise UsageError(
+                        f"Option {name}.{key} can't be {value!r:.80}: run.json holds finite numbers only."
+                    )
+            return filled
 
     def call(self, hook: str, name: str, /, **arguments: Any) -> Any:
-        """Call `hook` of the plugin `name`, inside the wrappers given by --with, and return its result.
+        """Call `hook` of the plugin `name`, inside the wrappers given by --with, and return its checked answer.
 
-        Raises PluginError naming the plugin or wrapper that raised an error or returned an invalid result.
+        Raises PluginError naming the plugin or wrapper that raised an error or gave an invalid answer.
         """
         self.require(hook, name)
         kept = {name, *self._wrappers}
@@ -213,7 +228,7 @@ class Plugins:
         self._arguments.append(arguments)
         try:
             with self.blame(name):
-                result = caller(**arguments)
+                result = caller(**{key: _given_to(name, value) for key, value in arguments.items()})
         finally:
             self._arguments.pop()
         if result is None:  # pluggy takes None for no result, from plugin or wrapper
@@ -222,10 +237,10 @@ class Plugins:
 
     def _guarded(self, name: str, plugin: object) -> object:
         """Return an object with the plugin's hook implementations, each in a guard that knows its name."""
+        owner = Owner(name, partial(marking, name), partial(self.blame, name))
 
-        def check(hook: str, result: object) -> None:
-            if wrong := result_fault(hook, result, self._arguments[-1]):
-                raise self.fault(name, wrong)
+        def check(hook: str, answer: object) -> Any:
+            return check_answer(hook, answer, self._arguments[-1], owner)
 
         hooks = {}
         for hook in dir(plugin):
@@ -235,31 +250,24 @@ class Plugins:
             if options["wrapper"] and not inspect.isgeneratorfunction(function):
                 raise self.fault(name, f"wraps {hook} with a function that is not a generator function")
             around = guard_wrapper if options["wrapper"] else guard
-            guarded = around(function, partial(marking, name), partial(check, hook))
+            guarded = around(function, owner.mark, partial(check, hook))
             hooks[hook] = staticmethod(wraps(function)(guarded))
         return type(name, (), hooks)()
 
-    def iterate(self, name: str, items: Iterable[T]) -> Iterator[T]:
-        """Iterate over a hook's result; an error during iteration names the plugin."""
-        with self.blame(name):
-            iterator = iter(items)
-        while True:
-            with self.blame(name):
-                try:
-                    item = next(iterator)
-                except StopIteration:
-                    return
-            yield item
+    def iterate(self, name: str, items: Iterable[T]) -> Generator[T, None, None]:
+        """Iterate over a hook's answer; an error during iteration names the plugin. Close it if it may have more."""
+        return through(items, partial(self.blame, name), _same)
 
     @contextmanager
     def blame(self, name: str) -> Iterator[None]:
         """Turn an unexpected error in the block into a PluginError that names plugin and package."""
         try:
             yield
-        except EncycloError:
+        except (EncycloError, KeyboardInterrupt):
             raise
-        except (Exception, SystemExit) as error:  # only the command line may exit
-            raise self.fault(getattr(error, OWNER, name), f"failed with {_told(error)}") from error
+        except BaseException as error:  # only the command line may exit
+            what = str(error) if isinstance(error, WrongAnswer) else f"failed with {_message(error)}"
+            raise self.fault(owner_of(error) or name, what) from error
 
     def fault(self, name: str, what: str) -> PluginError:
         """Return a PluginError: the plugin `name`, its package, and `what` it did wrong."""
@@ -293,17 +301,45 @@ def _import(found: InstalledPlugin) -> Any:
                 f"installed; install it with: pip install {missing}"
             ) from error
         raise _import_failed(found, error) from error
-    except (Exception, SystemExit) as error:  # a script without a main guard may call sys.exit
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a script without a main guard may call sys.exit
         raise _import_failed(found, error) from error
 
 
 def _import_failed(found: InstalledPlugin, error: BaseException) -> PluginError:
-    return PluginError(f"Plugin {found.name!r} ({found.origin}) could not be imported: {_told(error)}.")
+    return PluginError(f"Plugin {found.name!r} ({found.origin}) could not be imported: {_message(error)}.")
 
 
-def _told(error: BaseException) -> str:
+def _given_to(plugin: str, value: Any) -> Any:
+    """Return a hook's argument as `plugin` gets it: handles of its own objects as it made them."""
+    if isinstance(value, Handle):
+        return value.given_to(plugin)
+    if isinstance(value, Context):
+        model, interpreter = (_given_to(plugin, item) for item in (value.model, value.interpreter))
+        if model is not value.model or interpreter is not value.interpreter:
+            return replace(value, model=model, interpreter=interpreter)
+    return value
+
+
+def _is_json(value: Any) -> bool:
+    try:
+        json.dumps(value, allow_nan=False)
+    except ValueError:
+        return False
+    return True
+
+
+def _same(item: T) -> T:
+    return item
+
+
+def _message(error: BaseException) -> str:
     """Return a plugin's error as the end of a sentence, on one line."""
-    message = " ".join(str(error).split()).rstrip(".")
+    try:
+        message = " ".join(str(error)[:LONGEST_MESSAGE].split()).rstrip(".")
+    except Exception:  # its own `__str__` fails
+        message = ""
     return f"{type(error).__name__}: {message}" if message else type(error).__name__
 
 

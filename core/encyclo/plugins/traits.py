@@ -2,8 +2,8 @@
 
     Options             a pydantic model of the plugin's options
     STAGE               a sampler's stage, 0 to 127 (default 1, templates)
-    NEEDS_INTERPRETER   the sampler looks for prompts that the interpreter misreads; they only train
-    MOST_CONCEPTS       the most concepts that an interpreter can take
+    NEEDS_INTERPRETER   the sampler looks for prompts that the interpreter misreads; they are only used for training
+    MOST_CONCEPTS       the largest number of concepts that an interpreter can train on
     FINGERPRINT         a hash of data that the plugin's results depend on, such as its templates
     LICENCE             the terms of the plugin's data, such as a concept list
 
@@ -14,6 +14,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from encyclo.text import unstorable
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -32,23 +34,25 @@ class Traits:
 
 
 def read_traits(plugin: object) -> Traits:
-    """Return the traits of a plugin's module or object. Raises ValueError with the end of a sentence."""
+    """Return the traits of a plugin's module or object. Raises ValueError saying which one is invalid."""
     from pydantic import BaseModel
 
     options = getattr(plugin, "Options", None)
     if options is not None and not (isinstance(options, type) and issubclass(options, BaseModel)):
-        raise ValueError("names Options that are no pydantic model")
+        raise ValueError("Options is not a pydantic model")
     stage = getattr(plugin, "STAGE", 1)
-    if not isinstance(stage, int) or not 0 <= stage <= 127:
-        raise ValueError(f"names the stage {stage!r}, which is no number from 0 to 127")
+    if type(stage) is not int or not 0 <= stage <= 127:
+        raise ValueError(f"STAGE is {stage!r}, but must be a whole number from 0 to 127")
     most = getattr(plugin, "MOST_CONCEPTS", None)
-    if most is not None and (not isinstance(most, int) or most < 1):
-        raise ValueError(f"names MOST_CONCEPTS {most!r}, which is no number of concepts")
+    if most is not None and (type(most) is not int or most < 1):
+        raise ValueError(f"MOST_CONCEPTS is {most!r}, but must be a whole number of at least 1")
     fingerprint = getattr(plugin, "FINGERPRINT", "")
-    if not isinstance(fingerprint, str):
-        raise ValueError(f"names the fingerprint {fingerprint!r}, which is no text")
+    if not isinstance(fingerprint, str) or unstorable((fingerprint,)):
+        raise ValueError(f"FINGERPRINT must be a text, not {fingerprint!r}")
     licence = getattr(plugin, "LICENCE", None)
-    if licence is not None and not isinstance(licence, str):
-        raise ValueError(f"names the licence {licence!r}, which is no text")
-    looks = bool(getattr(plugin, "NEEDS_INTERPRETER", False))
+    if licence is not None and (not isinstance(licence, str) or unstorable((licence,))):
+        raise ValueError(f"LICENCE must be a text, not {licence!r}")
+    looks = getattr(plugin, "NEEDS_INTERPRETER", False)
+    if not isinstance(looks, bool):
+        raise ValueError(f"NEEDS_INTERPRETER must be True or False, not {looks!r}")
     return Traits(options, stage, looks, most, fingerprint, licence)

@@ -1,4 +1,4 @@
-"""Check a plugin's hooks, the encyclo it requires, and its results.
+"""Check a plugin's hooks and the encyclo it requires (`encyclo.plugins.answers` checks what hooks return).
 
 Every function returns the end of a sentence, to which `encyclo.plugins.manager` adds the plugin's name and
 package, or None if nothing is wrong.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import importlib.metadata
 import inspect
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pluggy
@@ -17,18 +17,6 @@ import pluggy
 from encyclo.version import __version__
 
 GROUP = "encyclo"
-ITERABLES = {"load_concepts": "Concepts", "sample_prompts": "Prompts", "capture_layers": "Samples"}
-"""Hooks that return an iterable, and its items."""
-HANDLES = {
-    "load_model": (
-        "model",
-        ("name", "source", "depth", "hidden_size", "dtype", "device", "weights_sha256", "forward", "tokens"),
-    ),
-    "store_activations": ("store", ("write_part", "read_part", "finalise", "open")),
-    "train_interpreter": ("interpreter", ("concepts", "read", "add_concepts", "save")),
-    "load_interpreter": ("interpreter", ("concepts", "read", "add_concepts", "save")),
-}
-"""Hooks that return a handle, the handle's kind, and its required attributes (see `encyclo.types`)."""
 
 
 def hooks_fault(manager: pluggy.PluginManager, plugin: object) -> str | None:
@@ -47,7 +35,7 @@ def hooks_fault(manager: pluggy.PluginManager, plugin: object) -> str | None:
         if options.get("specname"):
             return f"marks {name} with specname, which encyclo does not support; give the function the hook's name"
         if name not in specs:
-            return f"implements {name}, which is no hook; {_meant(name, specs)}"
+            return f"implements {name}, which is not a hook; {_meant(name, specs)}"
         fault = _arguments_fault(getattr(plugin, name), name, tuple(specs[name].spec.argnames))
         if fault:
             return fault
@@ -55,7 +43,7 @@ def hooks_fault(manager: pluggy.PluginManager, plugin: object) -> str | None:
         return None
     near = [name for name in specs if callable(getattr(plugin, name, None))]
     if near:
-        return f"has a function {near[0]} that is no hook yet; put @encyclo.hookimpl above it"
+        return f"has a function {near[0]} that is not marked as a hook; put @encyclo.hookimpl above it"
     return None
 
 
@@ -98,60 +86,5 @@ def version_fault(distribution: importlib.metadata.Distribution | None) -> str |
             return (
                 f"needs encyclo {needs.specifier}, and encyclo {__version__} is installed; "
                 f"install versions that fit: pip install --upgrade {distribution.name} 'encyclo{needs.specifier}'"
-            )
-    return None
-
-
-def result_fault(hook: str, result: object, arguments: Mapping[str, Any]) -> str | None:
-    """Return what is wrong with the result of `hook`."""
-    kind = with_article(result)
-    if result is None:
-        return f"returned nothing from {hook}"
-    if hook in ITERABLES:
-        if isinstance(result, Iterable) and not isinstance(result, str | bytes | Mapping):
-            return None
-        return f"returned {kind} from {hook}, where {ITERABLES[hook]} to iterate over belong"
-    if hook in HANDLES:
-        what, parts = HANDLES[hook]
-        lacking = [part for part in parts if not _has(result, part)]
-        return f"returned {kind} from {hook}, which is no {what}: it has no {lacking[0]}" if lacking else None
-    if hook == "score_confidence":
-        return _scores_fault(result, len(arguments["interpreter"].concepts))
-    if hook == "check_capture" and not isinstance(result, Mapping):
-        return f"returned {kind} from {hook}, where each check's worst value belongs"
-    if hook == "end_run" and not isinstance(result, str):
-        return f"returned {kind} from {hook}, where a text belongs"
-    return None
-
-
-def with_article(value: object) -> str:
-    """Return the value's type with its article: `a list`, `an int`."""
-    kind = type(value).__name__
-    return f"{'an' if kind[0] in 'aeiouAEIOU' else 'a'} {kind}"
-
-
-def _has(handle: object, part: str) -> bool:
-    """Return whether `handle` has `part`, without computing it: a hash of the weights takes a while."""
-    if isinstance(handle, type):
-        return False
-    try:
-        inspect.getattr_static(handle, part)
-    except AttributeError:
-        return part in getattr(type(handle), "__annotations__", {}) or (
-            hasattr(type(handle), "__getattr__") and hasattr(handle, part)
-        )
-    return True
-
-
-def _scores_fault(result: object, concepts: int) -> str | None:
-    from encyclo.types import Scores
-
-    if not isinstance(result, Scores):
-        return f"returned {with_article(result)} from score_confidence, where Scores belong"
-    for name in ("confidence", "low", "high"):
-        shape = getattr(getattr(result, name), "shape", None)
-        if shape != (concepts,):
-            return (
-                f"returned Scores whose {name} has the shape {shape}, not ({concepts},): one value a concept"
             )
     return None

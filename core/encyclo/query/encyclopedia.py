@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import fields
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,8 +38,9 @@ from encyclo.statistics.similarity import Similarity, likeliest
 from encyclo.storage import checksums
 from encyclo.storage.finalise import open_finished
 from encyclo.storage.ledger import Ledger
-from encyclo.storage.sample_rows import Batch, CommittedRows, Source, batches
+from encyclo.storage.sample_rows import Batch, CommittedRows, Source, batches, fetch
 from encyclo.terminal import ConsoleProgress
+from encyclo.text import one_line
 from encyclo.types import Interpreter, Progress
 
 if TYPE_CHECKING:
@@ -73,14 +75,11 @@ class Encyclopedia:
         """All samples, by row."""
         self.concepts: list[str] = list(concepts)
         """Every concept's name, in the run's order."""
-        self._ids: dict[str, int] | None = None
         self._place: dict[str, int] = {}
         for index, name in enumerate(self.concepts):
             self._place.setdefault(name, index)
-        self._similarity: Similarity | None = None
         self._readers: dict[tuple[str, str | None], TextReader] = {}
         self._interpreter: Interpreter | None = None
-        self._by_concept: tuple[NDArray[np.int64], NDArray[np.int64]] | None = None
 
     @property
     def finished(self) -> bool:
@@ -119,7 +118,7 @@ class Encyclopedia:
 
     def __repr__(self) -> str:
         state = "" if self.finished else ", not finished"
-        return (
+        return one_line(
             f"<Encyclopedia of {self.record['config']['model']}: {len(self):,} concepts{state}, {self.path}>"
         )
 
@@ -159,9 +158,11 @@ class Encyclopedia:
 
     def _find(self, name: str) -> int | None:
         """Return the first row with the name, else the row with the id (of a finished run)."""
-        if name not in self._place and self._book is not None and self._ids is None:
-            self._ids = {id: row for row, id in enumerate(self._book.concepts.id)}
-        return self._place.get(name, (self._ids or {}).get(name))
+        return self._place[name] if name in self._place else self._ids.get(name)
+
+    @cached_property
+    def _ids(self) -> dict[str, int]:
+        return {id: row for row, id in enumerate(self._book.concepts.id)} if self._book else {}
 
     def entry(self, name: str, neighbours: int = 8) -> Entry:
         """Return the entry of the concept `name` with at most `neighbours` neighbours. Raises UsageError."""
@@ -224,12 +225,10 @@ class Encyclopedia:
     def _neighbours(self, found: Sequence[tuple[int, float]]) -> list[Neighbour]:
         return [Neighbour(self.book.concepts.name[row], cosine) for row, cosine in found]
 
-    @property
+    @cached_property
     def similarity(self) -> Similarity:
         """Every signature's direction, computed on first use."""
-        if self._similarity is None:
-            self._similarity = Similarity.of(self.book.signatures)
-        return self._similarity
+        return Similarity.of(self.book.signatures)
 
     def read(self, text: str, top: int = 3, at_least: float = 0.5, device: str = "auto") -> Reading:
         """Return a reading of each token of `text`; the first call loads the run's model.
@@ -294,12 +293,15 @@ class Encyclopedia:
 
     def rows_of(self, place: int) -> NDArray[np.int64]:
         """Return the rows of the samples of the concept in row `place` of the book."""
-        if self._by_concept is None:
-            owner = self.source.columns.concept
-            order = np.argsort(owner, kind="stable")
-            self._by_concept = order, np.searchsorted(owner[order], np.arange(len(self) + 1))
         order, edges = self._by_concept
         return order[edges[place] : edges[place + 1]]
+
+    @cached_property
+    def _by_concept(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """All rows by concept, and where in them each concept begins."""
+        owner = self.source.columns.concept
+        order = np.argsort(owner, kind="stable")
+        return order, np.searchsorted(owner[order], np.arange(len(self) + 1))
 
     def samples(self, name: str | None = None, stage: int | None = None) -> Part:
         """Return the samples of the concept `name`, of `stage`, or of both. Raises DamagedError."""
@@ -310,11 +312,11 @@ class Encyclopedia:
 
         `layer` is named as in the run's configuration (such as -6). Raises UsageError, DamagedError.
         """
-        scale = self.source.columns.scale[rows]
         if layer is None:
-            return half_precision.decode(self.source.halves(rows), scale)
+            return fetch(self.source, rows)
         place = self._layer(layer)
-        return half_precision.decode(self.source.halves(rows, [place])[:, 0], scale[:, place])
+        scale = self.source.columns.scale[rows, place]
+        return half_precision.decode(self.source.halves(rows, [place])[:, 0], scale)
 
     def layer(self, layer: int, block: int = 16_384) -> Iterator[NDArray[np.float32]]:
         """Yield one layer of all samples in order, float32 [at most `block`, H] at a time."""
@@ -350,7 +352,9 @@ class Encyclopedia:
         Raises DamagedError if its files were changed or are another run's.
         """
         if self._interpreter is None:
-            self._interpreter = reopen_interpreter(self.path, self.record, self._plugins, self._seal)
+            self._interpreter = reopen_interpreter(
+                self.path, self.record, self._plugins, self.book.concepts.id, self._seal
+            )
         return self._interpreter
 
 

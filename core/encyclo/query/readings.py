@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import overload
 
 from encyclo.query.html import clip, heat
+from encyclo.text import one_line
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A concept that a token may stand for. The confidence is None if the run could not calibrate."""
+    """A candidate: a concept that a token may mean. The confidence is None if the run could not calibrate."""
 
     id: str
     name: str
@@ -35,7 +36,7 @@ class TokenReading:
 
 @dataclass(frozen=True, repr=False)
 class Reading(Sequence[TokenReading]):
-    """The readings of a text, one a token; a notebook shows them as a heat map."""
+    """The readings of a text, one per token; a notebook shows them as a heat map."""
 
     text: str
     tokens: tuple[TokenReading, ...]
@@ -59,7 +60,7 @@ class Reading(Sequence[TokenReading]):
 
     def __repr__(self) -> str:
         read = ", ".join(self.concepts[:6]) + (" and more" if len(self.concepts) > 6 else "")
-        return f"<Reading of {len(self):,} tokens: {read or 'nothing read with enough confidence'}>"
+        return one_line(f"<Reading of {len(self):,} tokens: {read or 'nothing read with enough confidence'}>")
 
     def _repr_html_(self) -> str:
         spans = []
@@ -68,6 +69,21 @@ class Reading(Sequence[TokenReading]):
             sure = token.concepts[0].confidence
             spans.append((token.start, token.end, sure if token.read and sure is not None else 0.0, title))
         return heat(self.text, spans)
+
+
+def cut_at_tokens(
+    text: str, readings: Iterable[TokenReading]
+) -> Iterator[tuple[str, str, TokenReading | None]]:
+    """Yield (the text before it, the token, its reading) for each token, and last (the rest, "", None).
+
+    If tokens share a character (one of several bytes), the first of them has it.
+    """
+    end = 0
+    for reading in readings:
+        start, stop = max(reading.start, end), max(reading.end, end)
+        yield text[end:start], text[start:stop], reading
+        end = stop
+    yield text[end:], "", None
 
 
 def confidence_suffix(confidence: float | None) -> str:

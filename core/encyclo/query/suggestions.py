@@ -9,7 +9,7 @@ from encyclo.text import printable
 
 
 def nearest_names(name: str, names: Sequence[str], count: int = 5) -> list[str]:
-    """Return at most `count` names that `name` may stand for, the likeliest first; case is ignored."""
+    """Return at most `count` names that `name` may mean, the likeliest first; case is ignored."""
     folded: dict[str, str] = {}
     for other in names:
         folded.setdefault(other[:60].casefold(), other)

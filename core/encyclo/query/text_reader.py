@@ -29,7 +29,7 @@ FRESH = 1000
 CONTEXT = 250
 MOST_TOKENS = 512
 CHUNK = 2**16
-_WORD = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*")
+WORD = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*")
 
 
 @dataclass(frozen=True)
@@ -174,11 +174,11 @@ def read_pieces(path: Path) -> Iterator[str]:
         with path.open("rb") as handle:
             while data := handle.read(CHUNK):
                 if b"\0" in data:
-                    raise UsageError(f"{path} is no text: it holds NUL bytes; give a UTF-8 text file.")
+                    raise UsageError(f"{path} is not a text: it has NUL bytes; give a UTF-8 text file.")
                 yield decoder.decode(data)
             yield decoder.decode(b"", final=True)
     except UnicodeDecodeError as error:
-        raise UsageError(f"{path} is no UTF-8 text ({error.reason}); convert it to UTF-8 first.") from error
+        raise UsageError(f"{path} is not UTF-8 text ({error.reason}); convert it to UTF-8 first.") from error
     except OSError as error:
         raise UsageError(f"{path} can't be read: {error.strerror or error}.") from error
 
@@ -202,7 +202,7 @@ def _pooled(
 ) -> NDArray[np.float32]:
     """Return each token's pooled activation, float32 [tokens, L, H], as if the text ended there."""
     special = [start == end for start, end in spans]
-    words = [match.span() for match in _WORD.finditer(text)]
+    words = [match.span() for match in WORD.finditer(text)]
     total = np.concatenate([np.zeros((1, *states.shape[1:])), np.cumsum(states, axis=0, dtype=np.float64)])
     bounds = np.empty((len(spans), 2), np.int64)  # the tokens read are consecutive
     for place, (start, end) in enumerate(spans):

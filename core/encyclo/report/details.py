@@ -13,13 +13,13 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from encyclo.query.encyclopedia import Encyclopedia
 from encyclo.report.entries import ranking
 from encyclo.runs.metrics import Metrics
-from encyclo.schema import Book, Part, SignatureTable
+from encyclo.schema import Part, SignatureTable
 from encyclo.seeds import derive_seed
 from encyclo.statistics.convergence import compare_halves
-from encyclo.statistics.similarity import Similarity, centre_and_scale
-from encyclo.storage.sample_rows import Source
+from encyclo.statistics.similarity import Similarity
 from encyclo.types import Interpreter
 
 MOST = 2000
@@ -77,29 +77,23 @@ class Details:
 class _Reading:
     """What is needed to make an entry's details."""
 
-    source: Source
+    opened: Encyclopedia
     interpreter: Interpreter
     heldout: frozenset[str]
-    centre: NDArray[np.float32]
-    scale: NDArray[np.float32]
-    seed: int
+    near: Mapping[int, list[tuple[int, float]]]
 
 
-def collect(source: Source, book: Book, interpreter: Interpreter, metrics: Metrics, seed: int) -> Details:
+def collect(opened: Encyclopedia, interpreter: Interpreter, metrics: Metrics) -> Details:
     """Read a finished run's samples for the page. The same run gives the same details."""
-    chosen = np.sort(ranking(book, unmeasured_last=True)[-MOST:])
-    splits, similarity = metrics.splits, Similarity.of(book.signatures)
-    heldout = frozenset(family for name in ("calibration", "test") for family in splits.get(name) or ())
-    tools = _Reading(source, interpreter, heldout, similarity.centre, similarity.scale, seed)
-    near = similarity.nearest(chosen, NEAREST)
-    owners = source.columns.concept
-    order = np.argsort(owners, kind="stable")
-    edges = np.searchsorted(owners[order], np.arange(len(book.concepts) + 1))
+    chosen = np.sort(ranking(opened.book, unmeasured_last=True)[-MOST:])
+    heldout = frozenset(
+        family for name in ("calibration", "test") for family in metrics.splits.get(name) or ()
+    )
+    tools = _Reading(opened, interpreter, heldout, opened.similarity.nearest(chosen, NEAREST))
     found: dict[int, Detail] = {}
     pairs: dict[bool, Counter[tuple[int, int]]] = {True: Counter(), False: Counter()}
     for some in np.array_split(chosen, max(1, -(-len(chosen) // AT_ONCE))):
-        rows = {row: order[edges[row] : edges[row + 1]] for row in some.tolist()}
-        for row, detail, misread in _read_some(tools, rows, near):
+        for row, detail, misread in _read_some(tools, some.tolist()):
             found[row] = detail
             pairs[detail.held].update((row, other) for other in misread)
     held = any(detail.held for detail in found.values())
@@ -113,17 +107,15 @@ def collect(source: Source, book: Book, interpreter: Interpreter, metrics: Metri
     )
 
 
-def _read_some(
-    tools: _Reading, rows: Mapping[int, NDArray[np.int64]], near: Mapping[int, list[tuple[int, float]]]
-) -> Iterator[tuple[int, Detail, list[int]]]:
-    """Yield (entry, its details, its misreadings) for the entries that have samples in `rows`."""
-    own = {row: _spread(all_of_it, SAMPLES) for row, all_of_it in rows.items()}
-    wanted = np.concatenate([*own.values(), np.empty(0, np.int64)])
-    part = tools.source.samples(wanted) if len(wanted) else None
-    values = part.values() if part else None
-    start = 0
+def _read_some(tools: _Reading, rows: Sequence[int]) -> Iterator[tuple[int, Detail, list[int]]]:
+    """Yield (entry, its details, its misreadings) for the entries in `rows`."""
+    opened, near = tools.opened, tools.near
+    similarity, seed = opened.similarity, opened.record["config"]["seed"]
+    own = {row: _spread(opened.rows_of(row), SAMPLES) for row in rows}
+    part = opened.source.samples(np.concatenate([*own.values(), np.empty(0, np.int64)]))
+    values, start = part.values(), 0
     for row, mine in own.items():
-        if part is None or values is None or len(mine) == 0:
+        if len(mine) == 0:
             yield row, Detail(nearest=near[row]), []
             continue
         places = np.arange(start, start + len(mine))
@@ -132,8 +124,8 @@ def _read_some(
         scores = tools.interpreter.read(values[read]) if len(read) else np.empty((0, 1), np.float32)
         best = scores.argmax(axis=1)
         named = places[part.span[places, 0] >= 0]
-        generator = np.random.default_rng(derive_seed(tools.seed, "curve", row))
-        raw, centred = entry_curve(values[named], tools.centre, tools.scale, generator)
+        generator = np.random.default_rng(derive_seed(seed, "curve", row))
+        raw, centred = entry_curve(values[named], similarity.centre, similarity.scale, generator)
         detail = Detail(
             nearest=near[row],
             confused=_confused(scores, row),
@@ -141,14 +133,14 @@ def _read_some(
             right=int((best == row).sum()),
             held=held,
             prompts=[(part.prompt[i], part.family[i]) for i in _spread(places, PROMPTS)],
-            samples=len(rows[row]),
+            samples=len(opened.rows_of(row)),
             raw=raw,
             centred=centred,
         )
         yield row, detail, [other for other in best.tolist() if other != row]
 
 
-def carried_by_layer(signatures: SignatureTable) -> NDArray[np.float64]:
+def carried_by_layer(signatures: SignatureTable, similarity: Similarity) -> NDArray[np.float64]:
     """Return float64 [C, L]: the share of a sample's variation that comes from its concept; NaN where unknown.
 
     The signature's squared length over a centred, scaled sample's, both minus what the mean of few samples has by
@@ -156,7 +148,7 @@ def carried_by_layer(signatures: SignatureTable) -> NDArray[np.float64]:
     "Intraclass Correlations", 1979, case 1).
     """
     count = signatures.count.astype(np.float64)[:, None]
-    centre, scale = centre_and_scale(signatures.mean[signatures.count > 0])
+    centre, scale = similarity.centre, similarity.scale
     length = (((signatures.mean - centre) / scale) ** 2).sum(axis=-1, dtype=np.float64)
     spread = (signatures.variance / scale**2).sum(axis=-1, dtype=np.float64)
     with np.errstate(divide="ignore", invalid="ignore"):

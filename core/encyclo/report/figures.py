@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -22,27 +22,21 @@ _SIZE = (4.7, 3.3)
 
 def difference_plot(layers: Sequence[tuple[str, LayerConvergence]]) -> str:
     """Return the raw and the centred difference of halves at each layer, with a line at 5%."""
-    with _figure("difference") as (figure, svg):
+    with _figure("difference") as figure:
         axes = figure.subplots()
         _lines(axes, layers, (("raw_rel_diff", "raw"), ("centred_rel_diff", "centred")))
-        axes.axhline(0.05, color=INK, linewidth=1, linestyle=(0, (4, 3)))
-        axes.text(0.995, 0.05, "5%", color=INK, ha="right", va="bottom", transform=axes.get_yaxis_transform())
-        axes.set_ylim(bottom=0)
-        axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
-        axes.set_ylabel("difference of halves")
-        _finish(figure, axes)
-    return svg()
+        _show_difference(axes)
+        return _svg(figure, axes)
 
 
 def cosine_plot(layers: Sequence[tuple[str, LayerConvergence]]) -> str:
     """Return the cosine of halves at each layer, and its null: the cosine with another concept's half."""
-    with _figure("cosine") as (figure, svg):
+    with _figure("cosine") as figure:
         axes = figure.subplots()
         _lines(axes, layers, (("cosine", "same concept"), ("null_cosine", "null: another concept")))
         axes.set_ylim(top=1.02)
         axes.set_ylabel("cosine of halves")
-        _finish(figure, axes)
-    return svg()
+        return _svg(figure, axes)
 
 
 def reliability_plot(series: Sequence[tuple[str, Sequence[Sequence[float]]]]) -> str:
@@ -52,7 +46,7 @@ def reliability_plot(series: Sequence[tuple[str, Sequence[Sequence[float]]]]) ->
     """
     from matplotlib.ticker import LogLocator
 
-    with _figure("reliability", height=4.6) as (figure, svg):
+    with _figure("reliability", height=4.6) as figure:
         top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1.2))
         top.plot([0, 1], [0, 1], color=INK, linewidth=1, linestyle=(0, (4, 3)), label="perfect")
         for place, (name, bins) in enumerate(series):
@@ -60,8 +54,8 @@ def reliability_plot(series: Sequence[tuple[str, Sequence[Sequence[float]]]]) ->
             confidence, accuracy, counts = zip(*bins, strict=True)
             top.plot(confidence, accuracy, color=colour, marker=marker, linestyle=style, label=_plain(name))
             # Side by side, so that one's bar does not hide the other's.
-            beside = [c + (place - (len(series) - 1) / 2) * 0.02 for c in confidence]
-            bottom.bar(beside, counts, width=0.018, color=colour)
+            shifted = [c + (place - (len(series) - 1) / 2) * 0.02 for c in confidence]
+            bottom.bar(shifted, counts, width=0.018, color=colour)
         top.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), ylabel="share read right")
         bottom.set(xlabel="confidence of the reading", ylabel="readings", yscale="log")
         bottom.set_ylim(bottom=0.7)
@@ -70,8 +64,7 @@ def reliability_plot(series: Sequence[tuple[str, Sequence[Sequence[float]]]]) ->
         bottom.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
         bottom.yaxis.set_major_locator(LogLocator(numticks=6))
         bottom.minorticks_off()
-        _finish(figure, top, bottom)
-    return svg()
+        return _svg(figure, top, bottom)
 
 
 def curve_plot(curve: Sequence[tuple[int, int, float, float]]) -> str:
@@ -79,23 +72,19 @@ def curve_plot(curve: Sequence[tuple[int, int, float, float]]) -> str:
 
     `curve` holds (samples in a half, entries, raw, centred).
     """
-    with _figure("curve") as (figure, svg):
+    with _figure("curve") as figure:
         axes = figure.subplots()
         sizes = [size for size, *_ in curve]
         for place, label in enumerate(("raw", "centred")):
             colour, marker, style = _LOOKS[place]
             values = [row[2 + place] for row in curve]
             axes.plot(sizes, values, color=colour, marker=marker, linestyle=style, label=label)
-        axes.axhline(0.05, color=INK, linewidth=1, linestyle=(0, (4, 3)))
-        axes.text(0.995, 0.05, "5%", color=INK, ha="right", va="bottom", transform=axes.get_yaxis_transform())
+        _show_difference(axes)
         axes.set_xscale("log", base=2)
         axes.set_xticks(sizes, [str(size) for size in sizes])
         axes.minorticks_off()
-        axes.set_ylim(bottom=0)
-        axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
-        axes.set(xlabel="samples in a half", ylabel="difference of halves")
-        _finish(figure, axes)
-    return svg()
+        axes.set_xlabel("samples in a half")
+        return _svg(figure, axes)
 
 
 def ladder_plot(names: Sequence[str], rungs: Sequence[tuple[str, Sequence[tuple[str, Accuracy]]]]) -> str:
@@ -103,7 +92,7 @@ def ladder_plot(names: Sequence[str], rungs: Sequence[tuple[str, Sequence[tuple[
 
     `rungs` holds (rung, [(reader, metrics.json's figures)]).
     """
-    with _figure("ladder", height=0.9 + 0.55 * len(rungs)) as (figure, svg):
+    with _figure("ladder", height=0.9 + 0.55 * len(rungs)) as figure:
         axes = figure.subplots()
         for place, name in enumerate(names):
             colour, marker, _ = _LOOKS[place]
@@ -123,18 +112,15 @@ def ladder_plot(names: Sequence[str], rungs: Sequence[tuple[str, Sequence[tuple[
         axes.set_yticks(range(len(rungs)), [_plain(rung) for rung, _ in rungs])
         axes.set(xlim=(-0.03, 1.03), ylim=(len(rungs) - 0.4, -0.6), xlabel="share read right (top-1)")
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
-        _finish(figure, axes)
-        axes.grid(axis="x", color=RULE, linewidth=0.8)
-        axes.grid(visible=False, axis="y")
-    return svg()
+        return _svg(figure, axes, grid="x")
 
 
 def coverage_plot(series: Sequence[tuple[str, str, bool, Sequence[Sequence[float]]]]) -> str:
-    """Return the accuracy of the surest readings, over the share of readings answered.
+    """Return the accuracy of the most confident readings, over the share of readings answered.
 
     `series` holds (rung, reader, whether it is the run's own, [[coverage, accuracy], ...]).
     """
-    with _figure("coverage") as (figure, svg):
+    with _figure("coverage") as figure:
         axes = figure.subplots()
         rungs = list(dict.fromkeys(rung for rung, *_ in series))
         for rung, name, own, points in series:
@@ -144,13 +130,14 @@ def coverage_plot(series: Sequence[tuple[str, str, bool, Sequence[Sequence[float
                 linestyle="solid" if own else (0, (5, 2)), label=f"{rung}: {_plain(name)}",
             )  # fmt: skip
         axes.set(
-            xlim=(0, 1.03), xlabel="share of readings answered, the surest first", ylabel="share read right"
+            xlim=(0, 1.03),
+            xlabel="share of readings answered, most confident first",
+            ylabel="share read right",
         )
         axes.set_ylim(top=1.02)
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_formatter(lambda value, _: f"{value:.0%}")
-        _finish(figure, axes)
-    return svg()
+        return _svg(figure, axes)
 
 
 def _span(row: Accuracy, top: float) -> tuple[float, float]:
@@ -184,10 +171,19 @@ def _lines(
     axes.set_xlabel("layer, deepest last")
 
 
-def _finish(figure: Any, *axes: Any) -> None:
-    """Lighten the frame and put the legend above the plot."""
+def _show_difference(axes: Any) -> None:
+    """Let the upright axis show a difference of halves, with a line at 5%."""
+    axes.axhline(0.05, color=INK, linewidth=1, linestyle=(0, (4, 3)))
+    axes.text(0.995, 0.05, "5%", color=INK, ha="right", va="bottom", transform=axes.get_yaxis_transform())
+    axes.set_ylim(bottom=0)
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+    axes.set_ylabel("difference of halves")
+
+
+def _svg(figure: Any, *axes: Any, grid: str = "y") -> str:
+    """Lighten the frame, put the legend above the plot, and return the SVG."""
     for some in axes:
-        some.grid(axis="y", color=RULE, linewidth=0.8)
+        some.grid(axis=grid, color=RULE, linewidth=0.8)
         some.set_axisbelow(True)
         some.spines[["top", "right"]].set_visible(False)
     handles, labels = axes[0].get_legend_handles_labels()
@@ -200,6 +196,10 @@ def _finish(figure: Any, *axes: Any) -> None:
     )  # fmt: skip
     for text in legend.get_texts():
         text.set_parse_math(False)
+    buffer = io.StringIO()
+    nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+    figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
+    return _inline(buffer.getvalue(), figure.get_label())
 
 
 def _plain(name: str) -> str:
@@ -208,8 +208,8 @@ def _plain(name: str) -> str:
 
 
 @contextmanager
-def _figure(name: str, height: float = _SIZE[1]) -> Iterator[tuple[Any, Callable[[], str]]]:
-    """Give a figure, and a function that returns its SVG once the block has ended.
+def _figure(name: str, height: float = _SIZE[1]) -> Iterator[Any]:
+    """Give a figure, to be drawn and turned into SVG in the block.
 
     The user's matplotlibrc is ignored: the same run gives the same bytes anywhere.
     """
@@ -217,7 +217,6 @@ def _figure(name: str, height: float = _SIZE[1]) -> Iterator[tuple[Any, Callable
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
-    written: list[str] = []
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(
@@ -225,13 +224,9 @@ def _figure(name: str, height: float = _SIZE[1]) -> Iterator[tuple[Any, Callable
             | {f"{part}.color": INK for part in ("text", "xtick", "ytick")}
             | {"axes.labelcolor": INK, "axes.edgecolor": INK, "axes.linewidth": 0.8}
         )
-        figure = Figure(figsize=(_SIZE[0], height), layout="constrained")
+        figure = Figure(figsize=(_SIZE[0], height), layout="constrained", label=name)
         FigureCanvasSVG(figure)
-        yield figure, lambda: written[0]
-        buffer = io.StringIO()
-        nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-        figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
-        written.append(_inline(buffer.getvalue(), name))
+        yield figure
 
 
 def _inline(svg: str, name: str) -> str:

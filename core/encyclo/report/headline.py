@@ -12,6 +12,7 @@ from encyclo.report.sections import (
     interpreter_first,
     no_accuracy,
     no_calibration,
+    top1_interval,
 )
 from encyclo.report.wording import NOT_MEASURED, clip, duration, known, number, percent
 from encyclo.runs.metrics import Metrics
@@ -57,9 +58,8 @@ def _top1(label: str, metrics: Metrics, interpreter: str, rung: str, reason: str
         f"Baseline: {clip(name, 40)} {percent(row.top1, 1)}{_points(row.top1, own.top1)}, n = {number(row.n)}"
         for name, row in others
     ]
-    span = ""
-    if known(own.top1_low) is not None and known(own.top1_high) is not None:
-        span = f", {percent(own.top1_low, 1)} to {percent(own.top1_high, 1)}"
+    interval = top1_interval(own)
+    span = "" if interval == NOT_MEASURED else f", {interval}"
     among = f"{clip(interpreter, 40)}{span}, n = {number(own.n)}, among {number(own.candidates)} concepts"
     return {
         "label": label,
@@ -121,7 +121,7 @@ def _halves(metrics: Metrics) -> dict[str, Any]:
         "value": number(mean("cosine"), 3),
         "detail": [
             f"cosine of centred halves of a concept's samples, mean over {len(table)} layers; 1 is perfect",
-            f"Baseline: raw difference {percent(mean('raw_rel_diff'), 1)}, which flatters; "
+            f"Baseline: raw difference {percent(mean('raw_rel_diff'), 1)}, which looks better than it should; "
             f"centred {percent(mean('centred_rel_diff'), 1)}",
             f"Null: {number(mean('null_cosine'), 3)}, with another concept's half",
         ],

@@ -20,25 +20,31 @@ STATIC = 5000
 
 
 def write_report(
-    path: Path, record: dict[str, Any], metrics: Metrics, book: Book, details: Details | None = None
+    path: Path,
+    record: dict[str, Any],
+    metrics: Metrics,
+    book: Book,
+    details: Details | None = None,
+    similarity: Similarity | None = None,
 ) -> None:
     """Write the page about a run to `path`: one HTML file that needs no network.
 
     `record` is run.json's content, `metrics` metrics.json's; a figure that is None is shown as "not measured".
     `details` (report/details.py) comes from the run's samples; without it, entries show only what the book
-    holds. The same arguments give the same bytes.
+    holds. `similarity` is computed if it is not given. The same arguments give the same bytes.
     """
-    run_files.write_text(
-        path.parent, path.name, render("page.html.j2", _context(record, metrics, book, details))
-    )
+    similarity = similarity or Similarity.of(book.signatures)
+    page = render("page.html.j2", _context(record, metrics, book, details, similarity))
+    run_files.write_text(path.parent, path.name, page)
 
 
-def _context(record: dict[str, Any], metrics: Metrics, book: Book, details: Details | None) -> dict[str, Any]:
+def _context(
+    record: dict[str, Any], metrics: Metrics, book: Book, details: Details | None, similarity: Similarity
+) -> dict[str, Any]:
     """Return everything that the template prints, as texts."""
     from encyclo.report import atlas, entries, headline, payload, sections
 
     interpreter = str((record.get("config") or {}).get("interpreter") or "interpreter")
-    similarity = Similarity.of(book.signatures)
     drawn = atlas.draw_atlas(similarity)
     script = payload.asset("common.js", "entries.js", "map.js")
     return {
@@ -65,7 +71,7 @@ def _context(record: dict[str, Any], metrics: Metrics, book: Book, details: Deta
         "style": payload.asset("style.css"),
         "script": script,
         "policy": payload.policy(script),
-        "data": payload.as_json(payload.page_data(book, details, drawn)),
+        "data": payload.as_json(payload.page_data(book, details, drawn, similarity)),
     }  # fmt: skip
 
 

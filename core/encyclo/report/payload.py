@@ -15,11 +15,14 @@ from encyclo.report.details import Detail, Details, carried_by_layer
 from encyclo.report.entries import LONGEST_DEFINITION, LONGEST_NAME, category_name, entry_name
 from encyclo.report.wording import clean, clip, interval, known
 from encyclo.schema import Book
+from encyclo.statistics.similarity import Similarity
 
 LONGEST_PROMPT = 160
 
 
-def page_data(book: Book, details: Details | None, atlas: Atlas | None) -> dict[str, Any]:
+def page_data(
+    book: Book, details: Details | None, atlas: Atlas | None, similarity: Similarity
+) -> dict[str, Any]:
     """Return the page's data; assets/entries.js explains the keys."""
     table = book.concepts
     categories = sorted({category_name(c) for c in table.category})
@@ -40,7 +43,7 @@ def page_data(book: Book, details: Details | None, atlas: Atlas | None) -> dict[
         "stage": table.stage.tolist(),
         "settled": table.settled.astype(int).tolist(),
         "converged": table.converged.astype(int).tolist(),
-        "carried": [[thousandths(c) for c in row] for row in carried_by_layer(book.signatures)],
+        "carried": [[thousandths(c) for c in row] for row in carried_by_layer(book.signatures, similarity)],
     }
     found = details.entries if details else {}
     return {

@@ -30,7 +30,6 @@ def report_run(path: Path, metrics: Metrics | None = None, interpreter: Interpre
         return path / "report.html"
     with open_run(path) as opened:
         reader = interpreter or opened.interpreter()
-        seed = opened.record["config"]["seed"]
-        found = details.collect(opened.source, opened.book, reader, metrics, seed)
-        write_report(path / "report.html", opened.record, metrics, opened.book, found)
+        found = details.collect(opened, reader, metrics)
+        write_report(path / "report.html", opened.record, metrics, opened.book, found, opened.similarity)
     return path / "report.html"

@@ -243,14 +243,15 @@ def _reading(name: str, row: Accuracy) -> list[str]:
         clip(name, 40),
         number(row.n),
         percent(row.top1, 1),
-        _span(row),
+        top1_interval(row),
         *(percent(share, 1) for share in (row.top10, row.top100)),
         number(row.median_rank, 0 if (known(row.median_rank) or 0) % 1 == 0 else 1),
         percent(null, 2) if known(null) is not None else guess,
     ]
 
 
-def _span(row: Accuracy) -> str:
+def top1_interval(row: Accuracy) -> str:
+    """Return `90.1% to 95.2%`, or `not measured`."""
     if known(row.top1_low) is None or known(row.top1_high) is None:
         return NOT_MEASURED
     return f"{percent(row.top1_low, 1)} to {percent(row.top1_high, 1)}"

@@ -24,6 +24,7 @@ from encyclo.errors import DamagedError, RunDirectoryError, StoreError
 from encyclo.runs.metrics import FILE as METRICS
 from encyclo.storage import checksums, files, run_files, safe_read
 from encyclo.storage.ledger import Ledger, locked
+from encyclo.text import utf8
 from encyclo.version import __version__
 
 _LIBRARIES = ("torch", "transformers", "numpy", "h5py", "zarr", "safetensors", "pluggy", "tokenizers", "gguf")
@@ -34,7 +35,7 @@ GROWS = ("targets", "budget")
 
 @dataclass(frozen=True)
 class Goals:
-    """A run's goals: each stage's target, and the most samples a stage may spend (None: the default)."""
+    """A run's goals: each stage's target, and the most samples per stage (None: the default)."""
 
     targets: tuple[float, ...]
     budget: int | None
@@ -222,7 +223,7 @@ def _new_record(resolved: Mapping[str, Any], provenance: Mapping[str, Any]) -> d
     return {
         "run_id": f"{hashlib.sha256(text.encode()).hexdigest()[:12]}-{uuid.uuid4().hex[:8]}",
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "command": [utf8(word) for word in (Path(sys.argv[0]).name, *sys.argv[1:])],
         "config": dict(resolved),
         "efforts": [_effort(resolved)],
         "provenance": dict(provenance),
@@ -270,7 +271,7 @@ def _versions(packages: set[str]) -> dict[str, str]:
 
 
 def _requirements(package: str) -> Iterator[Requirement]:
-    """Yield what a package requires; skip a line that is no valid requirement."""
+    """Yield what a package requires; skip a line that is not a valid requirement."""
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):
         for line in importlib.metadata.requires(package) or ():
             with contextlib.suppress(InvalidRequirement):

@@ -5,6 +5,7 @@ Each round keeps one. That of the run itself lies beside its seal, which lists i
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from encyclo.errors import DamagedError
@@ -33,11 +34,28 @@ def save_interpreter(plugins: Plugins, name: str, interpreter: Interpreter, fold
 
 
 def load_interpreter(
-    plugins: Plugins, name: str, folder: Path, context: Context, seal: Seal | None = None
+    plugins: Plugins,
+    name: str,
+    folder: Path,
+    context: Context,
+    concepts: Sequence[str],
+    seal: Seal | None = None,
 ) -> Interpreter:
-    """Load an interpreter that `save_interpreter` wrote. Raises DamagedError as `check_sums` does."""
+    """Load an interpreter of `concepts` that `save_interpreter` wrote.
+
+    Raises DamagedError as `check_sums` does, PluginError if the interpreter knows other concepts.
+    """
     check_sums(folder, seal)
-    interpreter: Interpreter = plugins.call("load_interpreter", name, folder=folder, context=context)
+    loaded: Interpreter = plugins.call("load_interpreter", name, folder=folder, context=context)
+    return check_concepts(plugins, name, loaded, concepts)
+
+
+def check_concepts(
+    plugins: Plugins, name: str, interpreter: Interpreter, concepts: Sequence[str]
+) -> Interpreter:
+    """Return an interpreter that knows `concepts`, ids in their order. Raises PluginError for another."""
+    if interpreter.concepts != list(concepts):
+        raise plugins.fault(name, "returned an interpreter that doesn't know the run's concepts")
     return interpreter
 
 

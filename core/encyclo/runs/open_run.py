@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,14 +11,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from encyclo.plugins.validation import with_article
+from encyclo.plugins.values import shown
 from encyclo.runs import interpreter_folder
 from encyclo.runs.directory import RunDirectory
 from encyclo.runs.session import Session
 from encyclo.statistics.splits import split_families
 from encyclo.storage.ledger import Commit, Ledger
 from encyclo.storage.sample_rows import CommittedRows, sample_set
-from encyclo.types import Context, Interpreter, Prompt, Samples, SampleSet, Store
+from encyclo.types import Context, Interpreter, Prompt, SampleSet, Store
 
 
 @dataclass(frozen=True)
@@ -79,18 +80,20 @@ class OpenRun:
         activations = np.empty(shape, np.float32)
         filled = np.zeros(len(prompts), bool)
         tokens = computed = 0
-        for batch in session.plugins.iterate(name, batches):
-            if fault := batch_fault(batch, shape):
-                raise session.plugins.fault(name, fault)
-            activations[batch.positions] = batch.activations
-            filled[batch.positions] = True
-            tokens += batch.tokens
-            computed += batch.tokens_computed
-            if advance:
-                advance(len(batch.positions))
+        with closing(session.plugins.iterate(name, batches)) as given:
+            for batch in given:
+                before = int(filled.sum())
+                activations[batch.positions] = batch.activations
+                filled[batch.positions] = True
+                if int(filled.sum()) < before + len(batch.positions):
+                    raise session.plugins.fault(name, "gave the activations of a prompt twice")
+                tokens += batch.tokens
+                computed += batch.tokens_computed
+                if advance:
+                    advance(len(batch.positions))
         if not filled.all():
             lost = prompts[int(np.flatnonzero(~filled)[0])]
-            raise session.plugins.fault(name, f"gave no activations for the prompt {lost.text!r}")
+            raise session.plugins.fault(name, f"gave no activations for the prompt {shown(lost.text)}")
         return Captured(activations, tokens, computed)
 
     def train(self, name: str, samples: SampleSet) -> Interpreter:
@@ -103,13 +106,7 @@ class OpenRun:
             concepts=session.trainable,
             context=self.context(name),
         )
-        if not isinstance(interpreter, Interpreter):
-            raise session.plugins.fault(
-                name, f"returned {with_article(interpreter)}, which is no interpreter"
-            )
-        if list(interpreter.concepts) != [concept.id for concept in session.concepts]:
-            raise session.plugins.fault(name, "returned an interpreter that doesn't know the run's concepts")
-        return interpreter
+        return interpreter_folder.check_concepts(session.plugins, name, interpreter, self._ids())
 
     def save_interpreter(self, interpreter: Interpreter, folder: Path) -> None:
         """Write the run's interpreter into `folder`, with checksums; the folder is replaced as a whole."""
@@ -120,7 +117,9 @@ class OpenRun:
     def load_interpreter(self, folder: Path) -> Interpreter:
         """Load the run's interpreter from `folder`. Raises DamagedError if a file was changed."""
         name = self.session.config.interpreter
-        return interpreter_folder.load_interpreter(self.session.plugins, name, folder, self.context(name))
+        return interpreter_folder.load_interpreter(
+            self.session.plugins, name, folder, self.context(name), self._ids()
+        )
 
     def load_samples(self, commits: Sequence[Commit]) -> SampleSet:
         """Open the committed parts, check them against their commits, split them by family.
@@ -141,17 +140,5 @@ class OpenRun:
         split = np.array([assigned[family] for family in columns.family], np.int8)
         return sample_set(source, session.schema.layers, split)
 
-
-def batch_fault(batch: object, shape: tuple[int, int, int]) -> str | None:
-    """Return what is wrong with a batch of captured activations, as the end of a sentence, or None."""
-    if not isinstance(batch, Samples):
-        return f"gave {with_article(batch)} where Samples belong"
-    given = getattr(batch.activations, "shape", None)
-    positions = np.asarray(batch.positions)
-    if given != (len(positions), *shape[1:]):
-        return f"gave activations of shape {given}, not ({len(positions)}, {shape[1]}, {shape[2]})"
-    if positions.dtype.kind not in "iu" or (
-        len(positions) and not 0 <= positions.min() <= positions.max() < shape[0]
-    ):
-        return f"gave positions that are no indices of the {shape[0]} prompts it was handed"
-    return None
+    def _ids(self) -> list[str]:
+        return [concept.id for concept in self.session.concepts]

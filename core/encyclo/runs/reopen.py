@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,6 @@ from encyclo.runs.directory import RunDirectory, another_model
 from encyclo.runs.metrics import FILE as METRICS
 from encyclo.runs.open_run import OpenRun
 from encyclo.runs.session import (
-    Session,
     concepts_hash,
     load_concepts,
     load_model,
@@ -40,17 +40,12 @@ def recorded_config(record: dict[str, Any], device: str = "auto") -> RunConfig:
         ) from error
 
 
-def reopen(path: Path, record: dict[str, Any], progress: Progress, device: str = "auto") -> Session:
-    """Return a run's session. Raises RunDirectoryError if the concepts or the model have changed."""
+def reopen_run(path: Path, record: dict[str, Any], progress: Progress, device: str = "auto") -> OpenRun:
+    """Reopen the run in `path`. Raises RunDirectoryError if the concepts or the model have changed."""
     session = prepare(recorded_config(record, device), progress, path)
     _check_concepts(path, record, session.concepts)
     check_model(path, record, session.model)
-    return session
-
-
-def reopen_run(path: Path, record: dict[str, Any], progress: Progress, device: str = "auto") -> OpenRun:
-    """Reopen the run in `path`. Raises RunDirectoryError as `reopen` does."""
-    return OpenRun.of(reopen(path, record, progress, device), RunDirectory(path, record))
+    return OpenRun.of(session, RunDirectory(path, record))
 
 
 def reopen_model(
@@ -76,14 +71,21 @@ def reopen_concepts(path: Path, record: dict[str, Any], plugins: Plugins) -> lis
 
 
 def reopen_interpreter(
-    path: Path, record: dict[str, Any], plugins: Plugins, seal: Seal | None = None
+    path: Path,
+    record: dict[str, Any],
+    plugins: Plugins,
+    concepts: Sequence[str],
+    seal: Seal | None = None,
 ) -> Interpreter:
-    """Load the run's interpreter, with its options. Raises DamagedError if a file was changed or is another run's."""
+    """Load the run's interpreter of `concepts` (ids), with its options; `seal` is the run's if it was read.
+
+    Raises DamagedError if a file was changed or is another run's.
+    """
     config = record["config"]
     name: str = config["interpreter"]
     options = plugins.options(name, config.get("options", {}).get(name, {}))
     context = Context(config["seed"], "cpu", options, plugin_folder(path, name))
-    return interpreter_folder.load_interpreter(plugins, name, path / "interpreter", context, seal)
+    return interpreter_folder.load_interpreter(plugins, name, path / "interpreter", context, concepts, seal)
 
 
 def check_model(path: Path, record: dict[str, Any], model: Model) -> None:
@@ -92,7 +94,8 @@ def check_model(path: Path, record: dict[str, Any], model: Model) -> None:
     if model.weights_sha256 != then:
         raise RunDirectoryError(
             f"{path} was made with the model {record['config']['model']} (weights {then[:12]}), not "
-            f"with {model.name} (weights {model.weights_sha256[:12]}); use the same, or run again in a new --out."
+            f"with {model.name} (weights {model.weights_sha256[:12]}); use the original model, "
+            "or start a new run with another --out."
         )
     check_identity(path, record, model)
 
@@ -112,7 +115,9 @@ def check_identity(path: Path, record: dict[str, Any], model: Model) -> None:
 def require_finished(path: Path) -> None:
     """Raise UsageError if the run has no metrics.json."""
     if not (path / METRICS).exists():
-        raise UsageError(f"The run in {path} is not finished; run the same command again to finish it.")
+        raise UsageError(
+            f"The run in {path} is not finished; run `encyclo run` with the same options again to finish it."
+        )
 
 
 def _options(plugins: Plugins, config: RunConfig, name: str) -> Any:
@@ -123,5 +128,5 @@ def _check_concepts(path: Path, record: dict[str, Any], concepts: list[Concept])
     if concepts_hash(concepts) != record["config"]["concepts_sha256"]:
         raise RunDirectoryError(
             f"The concept list {record['config']['concepts']!r} no longer gives the concepts of the run in {path}; "
-            "restore it, or run again in a new --out."
+            "restore it, or start a new run with another --out."
         )

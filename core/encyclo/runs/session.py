@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
@@ -15,14 +16,18 @@ from typing import TYPE_CHECKING, Any
 from encyclo.config import RunConfig
 from encyclo.errors import UsageError
 from encyclo.plugins.manager import Plugins
-from encyclo.plugins.validation import with_article
+from encyclo.plugins.values import shown
 from encyclo.schema import Schema
 from encyclo.storage import files
-from encyclo.text import unstorable
 from encyclo.types import Concept, Context, Model, Progress, Store
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
+
+MOST_CONCEPTS = 2_000_000
+"""The most concepts of a list without --limit."""
+MOST_CHARACTERS = 2_000_000_000
+"""The most characters of a list's names, definitions, aliases and examples together."""
 
 
 @dataclass(frozen=True)
@@ -96,15 +101,16 @@ class Session:
 
     def default_options(self) -> dict[str, dict[str, Any]]:
         """Return the default options of each plugin; options without a default are left out."""
-        return {
-            name: {
-                key: json.loads(json.dumps(field.get_default(call_default_factory=True), default=str))
-                for key, field in type(options).model_fields.items()
-                if not field.is_required()
-            }
-            for name, options in self.options.items()
-            if options
-        }
+        defaults = {}
+        for name, options in self.options.items():
+            if options:
+                with self.plugins.blame(name):
+                    defaults[name] = {
+                        key: json.loads(json.dumps(field.get_default(call_default_factory=True), default=str))
+                        for key, field in type(options).model_fields.items()
+                        if not field.is_required()
+                    }
+        return defaults
 
     def provenance(self) -> dict[str, Any]:
         """Return where model, concepts and plugins come from, as run.json records it."""
@@ -153,7 +159,7 @@ def prepare(config: RunConfig, progress: Progress, out: Path = Path()) -> Sessio
     numbers = [stage.number for stage in stages]
     if numbers != sorted(set(numbers)):
         raise UsageError(
-            "--sampler takes one sampler a stage, in rising stages; "
+            "Give one --sampler per stage, in ascending order; "
             f"{', '.join(config.sampler)} have the stages {', '.join(map(str, numbers))}."
         )
     if plugins.traits(config.sampler[0]).needs_interpreter:
@@ -217,25 +223,30 @@ def _hooks_used(config: RunConfig) -> Iterator[tuple[str, str]]:
 
 
 def load_concepts(config: RunConfig, plugins: Plugins, options: BaseModel | None) -> list[Concept]:
-    """Return the concepts of `--concepts` and `--limit`, checked. Raises PluginError or UsageError."""
-    loaded = plugins.call("load_concepts", config.concepts, options=options)
+    """Return the concepts of `--concepts` and `--limit`, checked. Raises PluginError or UsageError.
+
+    A list that never ends is read until MOST_CONCEPTS or MOST_CHARACTERS, so that it can't fill the memory.
+    """
+    name, loaded = config.concepts, plugins.call("load_concepts", config.concepts, options=options)
     concepts: list[Concept] = []
     seen: set[str] = set()
-    for concept in islice(plugins.iterate(config.concepts, loaded), config.limit):
-        if not isinstance(concept, Concept):
-            raise plugins.fault(config.concepts, f"gave {with_article(concept)} where a Concept belongs")
-        if concept.id in seen:
-            raise plugins.fault(config.concepts, f"gave the concept id {concept.id!r} twice")
-        if not concept.name.strip():
-            raise plugins.fault(config.concepts, f"gave the concept {concept.id!r} without a name")
-        texts = (concept.id, concept.name, concept.definition, concept.category, *concept.aliases)
-        if character := unstorable(texts):
-            what = f"gave the concept {concept.id!r} with the character {character}, which no store holds"
-            raise plugins.fault(config.concepts, what)
-        seen.add(concept.id)
-        concepts.append(concept)
+    characters = 0
+    with closing(plugins.iterate(name, loaded)) as given:
+        for concept in islice(given, config.limit):
+            if concept.id in seen:
+                raise plugins.fault(name, f"gave the concept id {shown(concept.id)} twice")
+            if config.limit is None and len(concepts) == MOST_CONCEPTS:
+                raise plugins.fault(
+                    name, f"gave more than {MOST_CONCEPTS:,} concepts; give the number wanted with --limit"
+                )
+            texts = (concept.name, concept.definition, *concept.aliases, *concept.examples)
+            characters += sum(map(len, texts))
+            if characters > MOST_CHARACTERS:
+                raise plugins.fault(name, f"gave concepts with more than {MOST_CHARACTERS:,} characters")
+            seen.add(concept.id)
+            concepts.append(concept)
     if not concepts:
-        raise UsageError(f"--concepts {config.concepts} gave no concept.")
+        raise UsageError(f"--concepts {name} gave no concept.")
     return concepts
 
 

@@ -30,14 +30,6 @@ CONTRACTS = {
     "scorer": ("scorers", "ScorerContract"),
 }
 """Each kind's module in `encyclo.testing`, and its contract."""
-USES = {
-    "concepts": "--concepts {name}",
-    "sampler": "--sampler {name}",
-    "capture": "--capture {name}",
-    "store": "--store {name}",
-    "interpreter": "--interpreter {name}",
-    "scorer": "--config run.toml",
-}
 NAME = re.compile(r"[a-z][a-z0-9]*(?:[-_][a-z0-9]+)*")
 
 
@@ -68,7 +60,7 @@ def write_package(name: str, hook: str, parent: Path) -> Path:
         "hooks": [other for other, its_kind in KINDS.items() if its_kind == kind],
         "contract_module": contract_module,
         "contract": contract,
-        "use": USES[kind].format(name=name),
+        "use": "--config run.toml" if kind == "scorer" else f"--{kind} {name}",
         "encyclo": ".".join(__version__.split(".")[:2]),
     }
     # The values are checked above; they go into Python and TOML, where HTML escapes would be wrong.

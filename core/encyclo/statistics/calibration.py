@@ -76,8 +76,9 @@ def accuracy_by_coverage(
 ) -> list[list[float]]:
     """Return [coverage, accuracy, confidence] at equal steps of coverage, the share of readings answered.
 
-    The surest readings are answered; the third figure is the lowest confidence answered (El-Yaniv and Wiener, "On
-    the Foundations of Noise-free Selective Classification", 2010). Equal confidences are answered in equal shares.
+    The readings of highest confidence are answered; the third figure is the lowest confidence answered (El-Yaniv and
+    Wiener, "On the Foundations of Noise-free Selective Classification", 2010). Equal confidences are answered in equal
+    shares.
     """
     order = np.argsort(-np.asarray(confidence, np.float64), kind="stable")
     sure = np.asarray(confidence, np.float64)[order]
@@ -161,8 +162,9 @@ def accuracy_intervals(
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
     """Return (mean, low, high) float32 [C] of each concept's accuracy after its own readings.
 
-    If nearly all readings are right, the posterior alone would claim certainty after three readings. Each end is
-    therefore no surer than the concept's own readings alone, or the mean over all readings, allow.
+    If nearly all readings are right, the posterior alone would claim certainty after three readings. So two
+    more intervals limit it: the one from the concept's own readings alone, and the one of the mean over all readings.
+    The lower end is at most the larger of their lower ends, and the upper end at least the smaller of their upper ends.
     """
     kinds, place = np.unique(np.stack([right, total]), axis=1, return_inverse=True)
     k, n = kinds[0][:, None], kinds[1][:, None]

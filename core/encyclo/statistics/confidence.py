@@ -209,8 +209,8 @@ def cross_fit(
 ) -> Calibration | None:
     """Measure calibration by cross-fitting, with each of `groups` [n] on one side as a whole.
 
-    Returns metrics.json's calibration object with `coverage` (accuracy if only the surest readings are answered) and
-    `conformal` (measured coverage and mean size of the sets); None if there are too few readings.
+    Returns metrics.json's calibration object with `coverage` (accuracy if only the readings of highest confidence are
+    answered) and `conformal` (measured coverage and mean size of the sets); None if there are too few readings.
     """
     parts = list(cross_fitted(readings, groups, distribution, folds, seed))
     if not parts:

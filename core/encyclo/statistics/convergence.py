@@ -17,8 +17,8 @@ each averaged over random splits. A difference falls as 1/sqrt(samples), so each
     samples_to_10pct_centred  until the centred difference, averaged over concepts, is 10%
     samples_to_10pct_adjusted the same of the adjusted one
 
-The raw figure flatters: all vectors share one large direction, so unrelated concepts agree too. `null` shows
-how much: the cosine of A with another concept's B.
+The raw figure looks better than it should: all vectors share one large direction, so even unrelated concepts agree.
+`null` shows how much: it is the cosine of A with another concept's B.
 """
 
 from __future__ import annotations
@@ -137,7 +137,7 @@ def measure(samples: SampleSet, concepts: int, seed: int) -> dict[str, LayerConv
 def convergence_table(
     halves: HalfSplit | None, layers: tuple[int, ...]
 ) -> dict[str, LayerConvergence] | None:
-    """Return metrics.json's `convergence`: means and shares over concepts, a row a layer."""
+    """Return metrics.json's `convergence`: means and shares over concepts, one row per layer."""
     if halves is None:
         return None
     table = {}
@@ -164,7 +164,7 @@ def convergence_table(
 def convergence_curve(
     samples: SampleSet, signatures: Signatures, contexts: Contexts, seed: int
 ) -> dict[str, LayerCurve] | None:
-    """Return the figures by the number of samples a concept, by layer; None if no two concepts have any."""
+    """Return the figures by the number of samples per concept, by layer; None if no two concepts have any."""
     points = []
     for take, chosen in _points(signatures.count):
         halves = half_splits(samples, signatures, contexts, seed, take=take, among=chosen)

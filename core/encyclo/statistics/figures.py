@@ -90,7 +90,7 @@ class LayerConvergence(Figures):
 
 
 class LayerCurve(Figures):
-    """The same figures with fewer samples a concept, a point for each number; see `convergence_curve`."""
+    """The same figures with fewer samples per concept, a point for each number; see `convergence_curve`."""
 
     samples: list[int]
     concepts: list[int]

@@ -2,34 +2,21 @@
 
 A signature is centred (minus the mean over concepts), each dimension is divided by its standard deviation over
 concepts, and each layer is scaled to length 1; see docs/glossary.md. A concept without a sample that mentions it
-has no signature: it counts in neither mean nor standard deviation, and is no concept's neighbour.
+has no signature: it counts in neither mean nor standard deviation, and is not a neighbour of any concept.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from encyclo.schema import SignatureTable
+
 TINY = 1e-12
 BLOCK = 256
 """The number of concepts whose neighbours are looked up at once: memory is BLOCK x C."""
-
-
-class HasMeans(Protocol):
-    """Signatures: mean float32 [C, L, H] and count int32 [C]."""
-
-    @property
-    def mean(self) -> NDArray[np.float32]:
-        """Each concept's mean."""
-        ...
-
-    @property
-    def count(self) -> NDArray[np.int32]:
-        """Each concept's number of samples."""
-        ...
 
 
 def centre_and_scale(mean: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -60,7 +47,7 @@ class Similarity:
     seen: NDArray[np.bool_]
 
     @classmethod
-    def of(cls, signatures: HasMeans) -> Similarity:
+    def of(cls, signatures: SignatureTable) -> Similarity:
         """Return the directions of signatures."""
         mean, seen = signatures.mean, signatures.count > 0
         centre, scale = centre_and_scale(mean[seen])

@@ -1,7 +1,6 @@
 """Split samples into training and judging, by whole prompt family or concept, never at random over samples.
 
-The leak checks find what both sides of a split share: a prompt, a family, or (for definitions) a word of the
-concept's name.
+The leak checks find what both sides of a split share: a prompt, or (for definitions) a word of the concept's name.
 """
 
 from __future__ import annotations
@@ -58,11 +57,6 @@ def leaked_prompts(training: Iterable[str], judging: Sequence[str]) -> set[int]:
     for place, text in enumerate(judging):
         places.setdefault(normalised(text), []).append(place)
     return {place for text in training for place in places.get(normalised(text), ())}
-
-
-def leaked_families(training: Collection[str], judging: Collection[str]) -> set[str]:
-    """Return the families that are on both sides."""
-    return set(training) & set(judging)
 
 
 def names_itself(concept: Concept, definition: str) -> bool:

@@ -1,6 +1,6 @@
-"""Reads parts and encyclopedias that are named arrays with attributes, whichever format holds them.
+"""Reads parts and encyclopedias that are named arrays with attributes, in any format.
 
-A format says how its arrays are read (`Arrays`); what they are is in `encyclo.schema`.
+A format implements `Arrays`; `encyclo.schema` says which arrays there are.
 """
 
 from __future__ import annotations
@@ -27,12 +27,13 @@ from encyclo.schema import (
     SignatureTable,
 )
 from encyclo.storage.raw_arrays import Chunks, Flat
+from encyclo.text import unstorable
 
 
 class Arrays(Protocol):
     """The arrays of one file or folder by path ("prompt", "samples/prompt"), checked before anything is read.
 
-    It may raise OSError, and ValueError and its like for what makes no sense: the readers explain them.
+    It may raise OSError, and errors such as ValueError for invalid content: `explained` turns them into one sentence.
     """
 
     def attributes(self) -> Mapping[str, Any]:
@@ -48,7 +49,7 @@ class Arrays(Protocol):
         ...
 
     def activations(self) -> Flat | Chunks:
-        """Return where the samples' activations lie."""
+        """Return where the samples' activations are."""
         ...
 
     def close(self) -> None:
@@ -57,7 +58,7 @@ class Arrays(Protocol):
 
 
 OpenArrays = Callable[[Path, bool], Arrays]
-"""Opens the arrays of a path, a part's or the encyclopedia's; refuses what the schema does not justify."""
+"""Opens the arrays of a path (whether it is a part: bool); refuses anything that the schema does not allow."""
 
 
 class StoredSamples:
@@ -95,7 +96,7 @@ class StoredSamples:
         return found
 
     def samples(self, rows: slice | NDArray[np.int64]) -> Part:
-        """Return whole samples by row; an array of rows must rise."""
+        """Return whole samples by row; an array of rows must be ascending."""
         taken = np.arange(len(self.columns()))[rows]
         prompts = self.prompts(taken)
         return self.columns().samples(taken, self.activations(taken), prompts)
@@ -109,7 +110,7 @@ class PartReader(StoredSamples):
     """A part; no file stays open. Raises StoreError if it is missing, DamagedError."""
 
     def __init__(self, path: Path, open_arrays: OpenArrays) -> None:
-        _require(path, "redo it")
+        _require(path, "write it again")
         with explained("read", path), closing(open_arrays(path, True)) as arrays:
             super().__init__(path, arrays, "")
             self.columns()
@@ -141,14 +142,14 @@ class EncyclopediaReader(StoredSamples):
 
 
 def check_format(path: Path, attributes: Mapping[str, Any]) -> None:
-    """Refuse a file that is no encyclopedia, or one of another version. Raises DamagedError."""
+    """Raise DamagedError if the file is not an encyclopedia, or is one of another version."""
     if attributes.get("format") != FORMAT:
         raise DamagedError(f"{path} is not an encyclopedia of the format {FORMAT}.")
 
 
 @contextmanager
 def explained(verb: str, path: Path) -> Iterator[None]:
-    """Turn the system's errors and what makes no sense into one sentence that names the file.
+    """Turn the system's errors, and errors about invalid content, into one sentence that names the file.
 
     `verb` is "read" or "write". Raises StoreError, or DamagedError for a file that is there and can't be read.
     """
@@ -160,9 +161,9 @@ def explained(verb: str, path: Path) -> Iterator[None]:
     except (KeyError, ValueError, TypeError, RuntimeError, IndexError) as error:
         if verb == "write":
             raise
-        # Also what a library raises about a file's content, such as text that is no UTF-8.
-        told = " ".join(str(error.args[0] if error.args else repr(error)).split())
-        raise DamagedError(f"{path} is damaged: {told}.") from error
+        # Also what a library raises about a file's content, such as text that is not UTF-8.
+        reason = " ".join(str(error.args[0] if error.args else repr(error)).split())
+        raise DamagedError(f"{path} is damaged: {reason}.") from error
 
 
 def _require(path: Path, purpose: str) -> None:
@@ -179,7 +180,7 @@ def _read_column(arrays: Arrays, group: str, name: str, rows: NDArray[np.int64] 
 
 
 def _read_table(arrays: Arrays, group: str, table: type[Any]) -> Any:
-    """Return a dataclass, a column a field."""
+    """Return a dataclass whose fields are the columns."""
     return table(**{f.name: _read_column(arrays, group, f.name) for f in dataclasses.fields(table)})
 
 
@@ -191,5 +192,7 @@ def _read_attributes(values: Mapping[str, Any]) -> Attributes:
         expected: Any = {"int": int, "str": str}.get(str(field.type), list)
         if type(value) is not expected or (expected is list and not all(type(v) is int for v in value)):
             raise ValueError(f"its attribute {field.name!r} is {value!r:.80}")
+        if isinstance(value, str) and (character := unstorable([value])):
+            raise ValueError(f"its attribute {field.name!r} holds the character {character}")
         found[field.name] = tuple(value) if expected is list else value
     return Attributes(**found)

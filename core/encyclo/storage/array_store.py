@@ -1,7 +1,7 @@
-"""What stores share that keep a part in one file and the encyclopedia in one file or folder, as named arrays.
+"""Common code of stores that keep a part in one file, and the encyclopedia in one file or folder, as named arrays.
 
-Nothing is ever opened in place for writing: each is written under a temporary name, flushed to the disk and put in
-place whole (see `encyclo.storage.files`).
+Nothing is ever changed in place: a file is written under a temporary name, flushed to the disk and renamed (see
+`encyclo.storage.files`).
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class JoinedSamples:
         return (part.prompts() for part in self._parts)
 
     def blocks(self, rows: int) -> Iterator[NDArray[np.float16]]:
-        """Yield the activations `rows` samples at a time, the last block maybe smaller."""
+        """Yield the activations `rows` samples at a time; the last block may be smaller."""
         return joined_blocks(self._parts, rows)
 
 
@@ -57,18 +57,18 @@ class ArrayStore(ABC):
 
     @abstractmethod
     def open_arrays(self, path: Path, part: bool) -> Arrays:
-        """Open a part or an encyclopedia, refusing what the schema does not justify. Raises ValueError, OSError."""
+        """Open a part or an encyclopedia. Raises OSError, and ValueError for anything that the schema forbids."""
 
     @abstractmethod
     def write_part_file(self, path: Path, part: Part) -> int:
-        """Write a part; return where its activations begin, in one piece, if there are any."""
+        """Write a part; return where its activations, which must be in one piece, begin."""
 
     @abstractmethod
     def write_encyclopedia(self, path: Path, book: Book, samples: JoinedSamples) -> None:
-        """Write the encyclopedia; a folder is there already."""
+        """Write the encyclopedia; if it is a folder, `path` exists already."""
 
     def write_part(self, name: str, part: Part) -> Bulk:
-        """Write a part whole and durably; return where its activations lie. Raises StoreError."""
+        """Write a part durably; return its activations' byte range. Raises StoreError."""
         path = self.part_path(name)
         _check_texts(path, part)
         with explained("write", path), files.replacing(path) as temporary:
@@ -98,7 +98,7 @@ class ArrayStore(ABC):
         return EncyclopediaReader(self.location / self.ENCYCLOPEDIA, self.open_arrays)
 
     def bulk_ranges(self) -> Bulk:
-        """Return where the encyclopedia's activations lie: opening need not read through them."""
+        """Return the byte ranges of the encyclopedia's activations, which opening then need not read."""
         path = self.location / self.ENCYCLOPEDIA
         with explained("read", path), closing(self.open_arrays(path, False)) as arrays:
             found = arrays.activations().bulk()
@@ -110,8 +110,10 @@ class ArrayStore(ABC):
 
 
 def _check_texts(path: Path, table: Part | ConceptTable) -> None:
-    """Refuse a text with a character that no store holds. Raises StoreError."""
+    """Raise StoreError for a text with a character that can't be stored."""
     for field in dataclasses.fields(table):
         column = getattr(table, field.name)
         if isinstance(column, list) and (character := unstorable(column)):
-            raise StoreError(f"Can't write {path}: a {field.name} holds the character {character}.")
+            raise StoreError(
+                f"Can't write {path}: a {field.name} has the character {character}, which can't be stored."
+            )

@@ -1,10 +1,14 @@
-"""Checksums over everything that a run leaves: records that hold their own, and the finished encyclopedia's seal.
+"""Checksums of a run's files: JSON records that contain their own, and the seal of the finished encyclopedia.
 
-A JSON record carries `sha256`, over the canonical JSON of its other keys. Of every file of a committed part and of
-the finished encyclopedia, the commit record or the seal (seal.json) says how long it is and what its bytes hash to,
-each byte once: a sha256 over all but the bulk (the byte ranges that hold activations), which is compared before any
-library parses a byte, and a crc32 of each sample's activations at each layer (`encyclo.crc`), compared when they
-are read. The seal also names the run and lists its other files (`run_files`).
+A JSON record has a key `sha256`, over the canonical JSON of its other keys. A commit record describes the files of a
+committed part, and the seal (seal.json) those of the finished encyclopedia. For each file they record its length and
+checksums that cover each byte once:
+
+- a sha256 of everything outside the bulk (the byte ranges that hold activations), compared before any library parses
+  a byte;
+- a crc32 of each sample's activations at each layer (`encyclo.crc`), compared when these are read.
+
+The seal also names the run and lists its other files (`run_files`).
 """
 
 from __future__ import annotations
@@ -34,13 +38,13 @@ OWN_NAMES = frozenset(
         "commits", "parts", "rounds", "interpreter", "plugins",
     }
 )  # fmt: skip
-"""What else stands in a run directory: no store may give its encyclopedia one of these names."""
+"""The run's own names in its directory: no store may give its encyclopedia one of them."""
 LISTED = ("run.json", "metrics.json", "calibration.json", "convergence.json", "report.html", "interpreter")
-"""What of it a seal lists: files, and the folder with all files in it (see `run_files`)."""
+"""The files that the seal lists beside the encyclopedia's, and the folder whose files it lists (see `run_files`)."""
 BLOCK = 2**22
 ADVICE = "`encyclo verify` says what can be recovered"
 Ranges = Sequence[tuple[int, int]]
-"""Byte ranges (offset, length), rising, none touching another."""
+"""Byte ranges (offset, length), ascending; no two of them touch."""
 
 
 def sealed(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -51,7 +55,7 @@ def sealed(record: Mapping[str, Any]) -> dict[str, Any]:
 def unsealed(record: Any) -> dict[str, Any]:
     """Return the record without its checksum. Raises ValueError if it is not what was sealed."""
     if not isinstance(record, dict):
-        raise ValueError("it is no JSON object")
+        raise ValueError("it is not a JSON object")
     content = {key: value for key, value in record.items() if key != "sha256"}
     if "sha256" not in record:
         raise ValueError("it has no checksum")
@@ -72,7 +76,7 @@ def read_sealed(path: Path, *, at_most: int, within: Path, advice: str = safe_re
 def list_files(root: Path) -> dict[str, int]:
     """Return every file's size under `root` (or of `root`, a file, as ""), by relative POSIX path.
 
-    Raises ValueError naming what is neither a plain file nor a folder: a link could lead anywhere.
+    Raises ValueError naming anything that is neither a plain file nor a folder, since a link could lead anywhere.
     """
     found: dict[str, int] = {}
     waiting = [(root, "")]
@@ -90,14 +94,14 @@ def list_files(root: Path) -> dict[str, int]:
 
 
 def describe(path: Path, size: int, bulk: Ranges) -> dict[str, Any]:
-    """Return what a record says of a file of `size` bytes: bytes, sha256 (of what is outside `bulk`), bulk."""
+    """Return the record of a file of `size` bytes: bytes, sha256 (of everything outside `bulk`), bulk."""
     return {"bytes": size, "sha256": _hash_outside(path, size, bulk), "bulk": [list(item) for item in bulk]}
 
 
 def fault(path: Path, size: int | None, described: Mapping[str, Any]) -> str | None:
-    """Return how a file of `size` bytes (None: there is none) differs from what `describe` said of it.
+    """Return how a file of `size` bytes (None: there is none) differs from `described`, its record by `describe`.
 
-    Its bulk is not read: whoever reads activations compares their crc32.
+    Its bulk is not read here: its crc32 is compared when activations are read.
     """
     if size is None:
         return f"{path} is missing"
@@ -108,12 +112,12 @@ def fault(path: Path, size: int | None, described: Mapping[str, Any]) -> str | N
         if _hash_outside(path, size, bulk) != described["sha256"]:
             return f"{path} differs from what was written"
     except (ValueError, KeyError, TypeError, ArithmeticError) as error:
-        return f"what is recorded of {path} makes no sense ({error})"
+        return f"the record of {path} is invalid ({error})"
     return None
 
 
 def join_ranges(offsets: NDArray[np.int64], lengths: NDArray[np.int64]) -> list[tuple[int, int]]:
-    """Return byte ranges in rising order, those that touch as one, empty ones left out."""
+    """Return byte ranges in ascending order, without empty ones; ranges that touch are joined."""
     joined: list[tuple[int, int]] = []
     for place in np.argsort(offsets, kind="stable"):
         start, length = int(offsets[place]), int(lengths[place])
@@ -125,7 +129,7 @@ def join_ranges(offsets: NDArray[np.int64], lengths: NDArray[np.int64]) -> list[
 
 
 def _hash_outside(path: Path, size: int, bulk: Ranges) -> str:
-    """Return the sha256 of a file's bytes outside `bulk`, reading no others."""
+    """Return the sha256 of a file's bytes outside `bulk`; read only those."""
     digest = hashlib.sha256()
     with open_raw(path, advice=ADVICE) as file:
         for length, in_bulk in _segments(size, bulk):
@@ -160,7 +164,7 @@ class Seal:
     path: str
     """Its name in the run directory."""
     files: Mapping[str, Mapping[str, Any]]
-    """What `describe` says of each of its files, by path relative to it."""
+    """Each file's record by `describe`, by path relative to the encyclopedia."""
     samples: SampleSums
     run_id: str | None
     """The run that it belongs to, as in run.json; None in a seal of encyclo's first version."""
@@ -172,15 +176,12 @@ def write_seal(run: Path, run_id: str, path: Path, bulk: Mapping[str, Ranges], s
     """Write the seal of the encyclopedia `path`, directly in the run directory `run`.
 
     It lists the run's other files: those that the seal before listed, or all if there was none. Raises StoreError
-    if the store put the encyclopedia elsewhere, under a name of the run's own, or nowhere.
+    if the store wrote the encyclopedia elsewhere, under one of the run's own names, or not at all.
     """
     try:
-        _check_name(path.name)
-        if path.parent.resolve() != run.resolve():
-            raise ValueError(f"it doesn't lie directly in {run}")
         listed = {
             name: describe(path / name if name else path, size, bulk.get(name, ()))
-            for name, size in list_files(path).items()
+            for name, size in list_encyclopedia(run, path).items()
         }
     except (OSError, ValueError) as error:
         raise StoreError(
@@ -223,6 +224,14 @@ def save_seal(run: Path, seal: Seal) -> None:
     files.write_json(run / SEAL, sealed(record))
 
 
+def list_encyclopedia(run: Path, path: Path) -> dict[str, int]:
+    """Return `list_files` of an encyclopedia. Raises ValueError if it isn't one of `run` by place and name."""
+    _check_name(path.name)
+    if path.parent.resolve() != run.resolve():
+        raise ValueError(f"it is not directly in {run}")
+    return list_files(path)
+
+
 def read_seal(run: Path) -> Seal:
     """Read the seal. Raises StoreError if there is none, DamagedError if it can't be trusted."""
     path = run / SEAL
@@ -246,7 +255,7 @@ def read_seal(run: Path) -> Seal:
 
 
 def check_opening(run: Path) -> Seal:
-    """Check all of the finished encyclopedia but its bulk, before anything is parsed. Raises DamagedError."""
+    """Check the finished encyclopedia, except for its bulk, before anything is parsed. Raises DamagedError."""
     seal = read_seal(run)
     for found in seal_faults(run, seal):
         # A process that was killed while it replaced the encyclopedia leaves the seal of the old one.
@@ -258,7 +267,7 @@ def check_opening(run: Path) -> Seal:
 
 
 def seal_faults(run: Path, seal: Seal) -> Iterator[str]:
-    """Yield what is wrong with the finished encyclopedia's files but for their bulk, a line a file."""
+    """Yield what is wrong with the finished encyclopedia's files, except for their bulk: one text per file."""
     root = run / seal.path
     try:
         there = list_files(root)
@@ -295,9 +304,9 @@ def _read_listed(given: Any) -> dict[str, Sums] | None:
 
 
 def _check_name(name: str) -> None:
-    """Refuse a path, a hidden file, and the name of something else in a run directory. Raises ValueError."""
+    """Refuse a path, a hidden file and the run's own names. Raises ValueError."""
     if not name or Path(name).name != name or name.startswith(".") or name in OWN_NAMES:
-        raise ValueError(f"{name!r:.80} is no name for an encyclopedia")
+        raise ValueError(f"{name!r:.80} is not a valid name for an encyclopedia")
 
 
 def _segments(size: int, bulk: Ranges) -> Iterator[tuple[int, bool]]:

@@ -1,8 +1,8 @@
 """Writes that survive a crash: temporary file in the same folder, fsync, atomic replace, fsync the folder.
 
 Every call that changes a run directory goes through the `Disk` in use, so that a test can make the n-th one
-fail, or be the last one before a power cut (`encyclo.testing.faults.disks`). A disk that refuses (full, read-only,
-broken) is told in one sentence that names the file and the remedy.
+fail, or be the last one before a power cut (`encyclo.testing.faults.disks`). If the disk refuses a call (it is full,
+read-only or broken), the error is one sentence that names the file and the remedy.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ class Disk:
         path.write_bytes(data)
 
     def begin(self, path: Path) -> None:
-        """Say that a library (h5py, zarr, safetensors) is about to write `path` by itself."""
+        """Record that a library (h5py, zarr, safetensors) is about to write `path` by itself."""
 
     def written(self, path: Path) -> None:
-        """Say that a library has written `path`; nothing of it is synced."""
+        """Record that a library has written `path`; nothing of it is synced."""
 
     def sync_file(self, path: Path) -> None:
         """Flush a file's data to the disk."""
@@ -69,7 +69,7 @@ class Disk:
         path.mkdir()
 
     def remove(self, path: Path) -> None:
-        """Remove a file, or a folder with all that is in it; not there is fine."""
+        """Remove a file, or a folder with its content; do nothing if it is missing."""
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:
@@ -77,9 +77,9 @@ class Disk:
 
 
 class LateFile(io.FileIO):
-    """A new file that keeps the first refusal to itself, in `refusal`; what comes after it is not written.
+    """A new file whose first failed call raises nothing: the error is kept in `refusal`, and nothing more is written.
 
-    For a library that can't bear a failing write: libhdf5 2.0 ends the process.
+    For a library that can't handle a failed write: libhdf5 2.0 ends the process.
     """
 
     def __init__(self, path: Path) -> None:
@@ -87,7 +87,7 @@ class LateFile(io.FileIO):
         super().__init__(path, "w+b")
 
     def write(self, data: Any) -> int:
-        """Write all of `data`, or remember why that was not possible."""
+        """Write all of `data`; keep the error if that fails."""
         view = memoryview(data).cast("B")
         length = len(view)
         while len(view) and self.refusal is None:
@@ -98,7 +98,7 @@ class LateFile(io.FileIO):
         return length
 
     def truncate(self, size: int | None = None) -> int:
-        """Change the file's size, or remember why that was not possible."""
+        """Change the file's size; keep the error if that fails."""
         try:
             return super().truncate(size)
         except OSError as error:
@@ -108,7 +108,7 @@ class LateFile(io.FileIO):
 
 @contextmanager
 def late_file(path: Path) -> Iterator[LateFile]:
-    """Give a file for a library that can't bear a failing write; raise the first OSError at the end."""
+    """Give a file for a library that can't handle a failed write; raise the first OSError at the end."""
     with LateFile(path) as file:
         yield file
         if file.refusal is not None:
@@ -131,13 +131,13 @@ def using(disk: Disk) -> Iterator[None]:
 
 @contextmanager
 def replacing(target: Path) -> Iterator[Path]:
-    """Give a temporary path beside `target`; what was written there replaces `target`, durably, at the end.
+    """Give a temporary path in the folder of `target`; at the end, the file there replaces `target`, durably.
 
     On an error the temporary file is removed and `target` stays as it was. Raises StoreError if the disk
     refuses.
     """
-    temporary = _beside(target)
-    with _told(target), _removed(temporary):
+    temporary = _temporary_path(target)
+    with _explained(target), _removed(temporary):
         _disk.begin(temporary)
         yield temporary
         _disk.written(temporary)
@@ -146,13 +146,13 @@ def replacing(target: Path) -> Iterator[Path]:
 
 @contextmanager
 def replacing_folder(target: Path) -> Iterator[Path]:
-    """Give a new, empty folder beside `target`; with what was written there it replaces `target`, durably.
+    """Give a new, empty folder next to `target`; at the end it replaces `target` with its content, durably.
 
     A folder can't be replaced in one step: a crash between the two leaves no `target`, never a mixed one.
     Raises StoreError if the disk refuses.
     """
-    temporary, old = _beside(target), _beside(target)
-    with _told(target), _removed(temporary), _removed(old):
+    temporary, old = _temporary_path(target), _temporary_path(target)
+    with _explained(target), _removed(temporary), _removed(old):
         _disk.begin(temporary)
         _disk.make_folder(temporary)
         yield temporary
@@ -174,7 +174,7 @@ def new_folder(target: Path) -> Iterator[Path]:
     make_folder(target.parent)
     temporary = target.with_name(f"{TEMPORARY}{target.name}")
     lock = FileLock(temporary.with_name(f"{temporary.name}.lock"))
-    with _told(target):
+    with _explained(target):
         try:
             lock.acquire(blocking=False)
         except Timeout as error:
@@ -197,8 +197,8 @@ def new_folder(target: Path) -> Iterator[Path]:
 
 def write_text(target: Path, text: str) -> None:
     """Replace `target` with `text` (UTF-8), durably. Raises StoreError if the disk refuses."""
-    temporary = _beside(target)
-    with _told(target), _removed(temporary):
+    temporary = _temporary_path(target)
+    with _explained(target), _removed(temporary):
         _disk.write(temporary, text.encode("utf-8"))
         _put_in_place(temporary, target)
 
@@ -215,9 +215,9 @@ def json_text(value: Any) -> str:
 
 def create_json(target: Path, value: Any) -> bool:
     """Create `target` durably unless it exists; return whether this call created it. First wins."""
-    temporary = _beside(target)
+    temporary = _temporary_path(target)
     text = json.dumps(value, indent=1, allow_nan=False) + "\n"
-    with _told(target), _removed(temporary):
+    with _explained(target), _removed(temporary):
         _disk.write(temporary, text.encode("utf-8"))
         _disk.sync_file(temporary)
         try:
@@ -234,7 +234,7 @@ def make_folder(path: Path) -> None:
         return
     if path.parent != path:
         make_folder(path.parent)
-    with _told(path):
+    with _explained(path):
         try:
             _disk.make_folder(path)
         except FileExistsError:
@@ -269,7 +269,7 @@ def sha256_of(path: Path, at_most: int | None = None) -> str:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
-def _beside(target: Path) -> Path:
+def _temporary_path(target: Path) -> Path:
     return target.with_name(f"{TEMPORARY}{uuid.uuid4().hex[:12]}{target.suffix}")
 
 
@@ -281,7 +281,7 @@ def _put_in_place(temporary: Path, target: Path) -> None:
 
 @contextmanager
 def _removed(temporary: Path) -> Iterator[None]:
-    """Remove what is left at the end; a disk that refuses that too must not hide the first error."""
+    """Remove what is left at the end; if the disk refuses that too, the first error must still be raised."""
     try:
         yield
     finally:
@@ -299,14 +299,14 @@ _REMEDIES = {
 
 
 @contextmanager
-def _told(path: Path) -> Iterator[None]:
-    """Turn the system's refusal into one sentence that names the file and the remedy."""
+def _explained(path: Path) -> Iterator[None]:
+    """Turn an OSError into a StoreError: one sentence that names the file and the remedy."""
     try:
         yield
     except OSError as error:
-        remedy = _REMEDIES.get(error.errno or 0, "see to the disk")
-        # A library's own text may hold lines and addresses; the system's says the same in three words.
+        remedy = _REMEDIES.get(error.errno or 0, "check the disk")
+        # A library's own text may have many lines and addresses; the system's is short.
         reason = os.strerror(error.errno) if error.errno else " ".join(str(error).split()).rstrip(".")
         raise StoreError(
-            f"Can't write {path}: {reason}; {remedy} and run the same command again, which goes on from there."
+            f"Can't write {path}: {reason}; {remedy} and run the same command again to continue."
         ) from error

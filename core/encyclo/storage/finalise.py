@@ -1,4 +1,4 @@
-"""The finished encyclopedia: written by a store from committed parts, sealed, opened only if the seal holds."""
+"""The finished encyclopedia: a store writes it from committed parts, and it opens only if it matches its seal."""
 
 from __future__ import annotations
 
@@ -17,9 +17,8 @@ from encyclo.types import Reader, Store
 def finalise(store: Store, run: Path, commits: Sequence[Commit], book: Book) -> Path:
     """Join the commits' parts and the book into the run's encyclopedia and seal it; return its path.
 
-    A crash on the way leaves the old encyclopedia, or one without its seal, which nothing opens: the same
-    command finalises again, from parts that stay where they are. Raises DamagedError naming a part whose bytes
-    changed.
+    A crash leaves the old encyclopedia, or a new one without a seal, which can't be opened. The same command then
+    finalises again, since the parts are still there. Raises DamagedError naming a part whose bytes have changed.
     """
     columns = _check(store, Ledger(run), [commit for commit in commits if commit.rows])
     path = store.finalise([commit.part for commit in commits], book)

@@ -1,15 +1,15 @@
-"""Units, commits, resume: what of a run is done, whatever happened to the process.
+"""Units, commits, resume: which parts of a run are done, even after a crash.
 
 A unit is the smallest piece of work that is committed whole: a slice of concepts in one stage. Its id is a
 hash of everything that determines its content. A store writes the unit's samples as a part; then one commit
 record is created exclusively, so that of two attempts the first wins. Readers trust commit records only,
 never a listing of parts.
 
-A record holds two kinds of checksum: of the samples, whatever the format that keeps them (`Part.checksum`, with a
-crc32 of each sample's activations at each layer), and of the bytes of each file parts/NAME, parts/NAME.* or
-parts/NAME.*/**, which are compared before a library parses them; where a store says where in them activations lie,
-these bytes are compared when they are read. A store that keeps its parts elsewhere has no files to compare, and the
-samples' checksums stand alone.
+A record has two kinds of checksum. One is of the samples and does not depend on the file format: `Part.checksum`, with
+a crc32 of each sample's activations at each layer. The other is of the bytes of each file parts/NAME, parts/NAME.* or
+parts/NAME.*/**, compared before a library parses them. If the store gives the byte ranges of the activations, those
+bytes are compared when they are read. A store that keeps its parts elsewhere has no files to compare, so only the
+samples' checksums are checked.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from encyclo.storage import checksums, files, safe_read
 from encyclo.types import Store
 
 Name = Annotated[str, StringConstraints(pattern=r"^[0-9A-Za-z_-]{1,200}$")]
-"""The name of a unit or a part: it becomes a file's name, and a record may be somebody else's."""
+"""The name of a unit or a part: it becomes a file's name, and a record may come from a stranger."""
 
 
 @dataclass(frozen=True)
@@ -46,9 +46,9 @@ class Unit:
     stage: int
     concepts: tuple[int, ...]
     wanted: tuple[int, ...] = ()
-    """New samples wanted of each of them."""
+    """How many new samples are wanted of each concept."""
     done: tuple[int, ...] = ()
-    """Samples of this stage that each of them has already."""
+    """Samples of this stage that each concept already has."""
 
 
 @pydantic.dataclasses.dataclass(frozen=True, config=ConfigDict(extra="forbid"))
@@ -65,17 +65,17 @@ class Commit:
     tokens: int
     tokens_computed: int
     files: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """What `checksums.describe` says of each of the part's files, by its path below parts/."""
+    """The record by `checksums.describe` of each of the part's files, by its path below parts/."""
     crc32: str = ""
-    """Of each row's activations at each layer, as `crc.pack` writes them."""
+    """The crc32 of each row's activations at each layer, as text from `crc.pack`."""
     columns: str = ""
-    """`Columns.checksum` of the part; like `prompts` empty in a record of encyclo's first version."""
+    """The part's `Columns.checksum`; like `prompts` empty in a record of encyclo's first version."""
     prompts: str = ""
-    """`crc.of_texts` of the part's prompts, as `crc.pack` writes it."""
+    """The crc32 of each row's prompt, as text from `crc.pack`."""
 
     @classmethod
     def of_nothing(cls, unit: Unit) -> Commit:
-        """Return the commit of a unit about which there was nothing to add: it has no part."""
+        """Return the commit of a unit without new samples: it has no part."""
         return cls(unit.id, unit.stage, f"{unit.id}-none", 0, "", "", 0.0, 0, 0)
 
 
@@ -113,9 +113,9 @@ class Ledger:
     def store(
         self, store: Store, unit: Unit, part: Part, seconds: float, tokens: int, computed: int
     ) -> Commit:
-        """Write `part` and then its commit record; return the unit's commit, another attempt's if it was first.
+        """Write `part`, then its commit record; return the unit's commit (another attempt's if that was first).
 
-        `seconds` and the tokens say what the unit cost.
+        `seconds`, `tokens` and `computed` are the unit's cost, for the record.
         """
         attempt, name = self.new_attempt(unit)
         bulk = store.write_part(name, part) or {}
@@ -133,9 +133,9 @@ class Ledger:
         return files.create_json(self.commits_folder / f"{record.unit}.json", content)
 
     def describe_part(self, part: str, bulk: Mapping[str, checksums.Ranges]) -> dict[str, dict[str, Any]]:
-        """Return what a record says of a part's files; `bulk` is where in them activations lie, by their paths.
+        """Return the records of a part's files; `bulk` has the byte ranges of the activations, by the files' paths.
 
-        Raises DamagedError for a link among them.
+        Raises DamagedError if one of them is a link.
         """
         return {
             name: checksums.describe(self.parts_folder / name, size, bulk.get(name, ()))
@@ -143,7 +143,7 @@ class Ledger:
         }
 
     def check_files(self, commit: Commit) -> None:
-        """Compare a committed part's files, but for their activations, with its record. Raises DamagedError."""
+        """Compare a committed part's files, except for their activations, with its record. Raises DamagedError."""
         there = self._files(commit.part)
         if there.keys() != commit.files.keys() or any(
             checksums.fault(self.parts_folder / name, there[name], described)
@@ -167,7 +167,7 @@ class Ledger:
         return found
 
     def keep(self, commits: Iterable[Commit]) -> None:
-        """Remove every other unit, record first: one that another version of a plugin gave, say.
+        """Remove every other unit, such as one that another version of a plugin gave; its record goes first.
 
         Only for the holder of the run's lock.
         """
@@ -193,14 +193,14 @@ class Ledger:
 
 def read_record(path: Path) -> Commit:
     """Read one commit record. Raises DamagedError naming it."""
-    advice = "delete it and run the same command again to redo that unit"
+    advice = "delete it and run the same command again to capture the unit again"
     content = checksums.read_sealed(
         path, at_most=safe_read.COMMIT_JSON, within=path.parents[1], advice=advice
     )
     try:
         commit = Commit(**content)
         if f"{commit.unit}.json" != path.name:
-            raise ValueError("it is another unit's")
+            raise ValueError("it belongs to another unit")
     except (ValueError, TypeError) as error:
         reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
         raise safe_read.refusal(path, reason, advice, DamagedError) from error
@@ -215,11 +215,11 @@ def _remove(path: Path) -> None:
 
 
 def _redo(commit: Commit) -> str:
-    return f"delete commits/{commit.unit}.json and run the same command again to redo it."
+    return f"delete commits/{commit.unit}.json and run the same command again to capture the unit again."
 
 
 def read_committed(store: Store, commit: Commit) -> Part:
-    """Read a committed part and check that it is what was committed.
+    """Read a committed part and compare it with its commit record.
 
     Raises DamagedError naming the part.
     """
@@ -249,13 +249,13 @@ def _unpacked(commit: Commit, text: str, layers: int) -> crc.Sums:
             raise ValueError(f"it has checksums of {len(sums)} rows")
     except ValueError as error:
         raise DamagedError(
-            f"The commit record of part {commit.part} makes no sense ({error}); {_redo(commit)}"
+            f"The commit record of part {commit.part} is invalid ({error}); {_redo(commit)}"
         ) from error
     return sums
 
 
 def refuse_part(commit: Commit, what: str = "activations") -> DamagedError:
-    """Return the error that says that something of a part is not what was committed."""
+    """Return the error for a part of which something differs from what was committed."""
     return DamagedError(f"The {what} of part {commit.part} differ from what was committed; {_redo(commit)}")
 
 
@@ -269,7 +269,7 @@ def _process(owner: Path) -> str:
 
 @contextmanager
 def locked(run: Path) -> Iterator[None]:
-    """Hold the run directory for this process. Raises RunDirectoryError naming the process that has it."""
+    """Lock the run directory for this process. Raises RunDirectoryError naming the process that holds the lock."""
     lock = FileLock(run / ".lock")
     owner = run / ".lock.pid"
     try:

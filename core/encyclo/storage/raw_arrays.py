@@ -1,6 +1,6 @@
-"""Activations on disk, uncompressed: where they lie, and how they are read and put together, whatever the format.
+"""Activations on disk, uncompressed: where they are, and how they are read and joined, in any format.
 
-For stores: pieces that lie one after another are read at once, no file stays open, and no library's cache grows.
+For stores. Adjacent pieces are read at once, no file stays open, and no library's cache grows.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Chunks:
     """Where each chunk begins in its file: [blocks of rows, L]."""
     paths: Sequence[Path]
     file_of: NDArray[np.int64]
-    """Which of the paths holds a block: [blocks of rows], rising."""
+    """The index of the path that holds a block: [blocks of rows], ascending."""
 
     def read(self, rows: NDArray[np.int64], layers: Sequence[int] | None = None) -> NDArray[np.float16]:
         """Return rising rows at `layers` (None: all): float16 [k, len(layers), H]."""
@@ -38,7 +38,7 @@ class Chunks:
         block, place = np.divmod(rows, self.rows)
         taken = np.empty((len(rows), len(chosen), hidden), "<f2")
         for path, some in self._files(self.file_of[block]):
-            # Layer by layer: the rows of one layer lie together.
+            # Layer by layer: the rows of one layer are adjacent.
             for index, layer in enumerate(chosen):
                 offsets = self.offsets[block[some], layer] + place[some] * (hidden * 2)
                 if len(chosen) == 1:
@@ -48,7 +48,7 @@ class Chunks:
         return taken
 
     def bulk(self) -> dict[Path, list[tuple[int, int]]]:
-        """Return where in each file samples' activations lie: what fills up the last chunks is no sample's."""
+        """Return the byte ranges of the samples' activations in each file, without the padding of the last chunks."""
         count, depth, hidden = self.shape
         rows = np.diff(np.arange(len(self.offsets)) * self.rows, append=count)
         return {
@@ -57,7 +57,7 @@ class Chunks:
         }
 
     def _files(self, files: NDArray[np.int64]) -> Iterator[tuple[Path, slice]]:
-        """Yield each path and where in rising `files` it stands."""
+        """Yield each path with its slice of the ascending `files`."""
         cuts = (np.flatnonzero(np.diff(files)) + 1).tolist()
         for start, stop in zip([0, *cuts], [*cuts, len(files)], strict=True):
             if stop > start:
@@ -66,7 +66,7 @@ class Chunks:
 
 @dataclass(frozen=True)
 class Flat:
-    """A float16 array [n, L, H] that lies in a file in one piece, from byte `offset` on."""
+    """A float16 array [n, L, H] in one piece of a file, from byte `offset` on."""
 
     path: Path
     offset: int
@@ -83,7 +83,7 @@ class Flat:
         return pieces.reshape(len(rows), len(layers), hidden)
 
     def bulk(self) -> dict[Path, list[tuple[int, int]]]:
-        """Return where in the file samples' activations lie."""
+        """Return the byte range of the samples' activations in the file."""
         length = math.prod(self.shape) * 2
         return {self.path: [(self.offset, length)]} if length else {}
 
@@ -96,9 +96,9 @@ def read_pieces(path: Path, offsets: NDArray[np.int64], count: int) -> NDArray[n
 
 
 def read_into(path: Path, offsets: NDArray[np.int64], pieces: NDArray[np.float16]) -> None:
-    """Fill `pieces`, [n, count] without gaps, with what stands in a file from each offset on.
+    """Fill `pieces`, [n, count] without gaps, from a file: row i with the numbers from offset i on.
 
-    Pieces that lie one after another are read at once. Raises DamagedError past the file's end.
+    Adjacent pieces are read at once. Raises DamagedError past the file's end.
     """
     if pieces.size == 0:
         return
@@ -117,9 +117,9 @@ def read_into(path: Path, offsets: NDArray[np.int64], pieces: NDArray[np.float16
 
 
 def joined_blocks(parts: Iterable[RowReader], size: int) -> Iterator[NDArray[np.float16]]:
-    """Yield the parts' activations one after another in blocks of `size` rows, the last maybe smaller.
+    """Yield the parts' activations one after another in blocks of `size` rows; the last one may be smaller.
 
-    For stores that finalise: every block is written once, whole, wherever the parts begin and end.
+    For stores that finalise: every block is written once, as a whole, even if it spans several parts.
     """
     kept: list[NDArray[np.float16]] = []
     held = 0

@@ -1,10 +1,10 @@
-"""Samples by row, whichever store holds them and whether the run is finished: columns in memory, the rest on disk.
+"""Samples by row, from any store and from finished or unfinished runs: columns in memory, the rest on disk.
 
     CommittedRows   the committed parts of a run, one after another
     FinishedRows    the samples of a finished encyclopedia
 
 Both offer columns, activations by row and layer, whole samples by row, and `batches` for training. A store whose
-parts or encyclopedia can't be read by row (see `encyclo.types.RowReader`) is read whole, part by part.
+parts or encyclopedia can't be read by row (see `encyclo.types.RowReader`) is read part by part, each part whole.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,29 +25,11 @@ from encyclo.storage.ledger import Commit, Ledger, prompt_sums, read_committed, 
 from encyclo.types import Reader, RowReader, SampleSet, Split, Store
 
 IN_MEMORY_BYTES = 2**28
-"""Samples that need no more than this stay in memory; more are read from disk, row by row."""
+"""Samples up to this size stay in memory; larger ones are read from disk, row by row."""
 BLOCK = 250
-"""Rows that stay together when training batches are shuffled: a chunk."""
+"""Rows that stay together when training batches are shuffled; the size of a chunk on disk."""
 BLOCKS_MIXED = 64
 """Blocks whose rows are mixed with each other."""
-
-
-class Source(Protocol):
-    """Samples by row, in any order."""
-
-    columns: Columns
-
-    def halves(self, rows: NDArray[np.int64], layers: Sequence[int] | None = None) -> NDArray[np.float16]:
-        """Return activations as stored, float16 [k, len(layers), H]; `layers` are places, None is all."""
-        ...
-
-    def samples(self, rows: NDArray[np.int64]) -> Part:
-        """Return whole samples."""
-        ...
-
-    def close(self) -> None:
-        """Let go of files."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -88,7 +69,7 @@ class WholePart:
 class CommittedRows:
     """The committed parts of a run, one after another.
 
-    Every file is compared with its record first, but for activations, which are compared when they are read.
+    Every file is compared with its record first, except for activations, which are compared when they are read.
     Raises DamagedError naming the part.
     """
 
@@ -97,7 +78,7 @@ class CommittedRows:
     ) -> None:
         self._store, self._commits = store, list(commits)
         self._starts = np.cumsum([0, *(commit.rows for commit in self._commits)])
-        # Readers that hold a whole part are dropped when others are wanted; those that read by row cost little.
+        # Readers that hold a whole part are dropped when others are needed; those that read by row need little memory.
         self._readers: OrderedDict[int, RowReader] = OrderedDict()
         self._limit = in_memory
         columns = []
@@ -107,8 +88,8 @@ class CommittedRows:
             columns.append(self._reader(index).columns())
             if len(columns[-1]) != commit.rows:
                 raise DamagedError(
-                    f"Part {commit.part} has {len(columns[-1])} rows, not the {commit.rows} committed; "
-                    f"delete commits/{commit.unit}.json and run the same command again to redo it."
+                    f"Part {commit.part} has {len(columns[-1])} rows, but its commit record says {commit.rows}; "
+                    f"delete commits/{commit.unit}.json and run the same command again to capture the unit again."
                 )
             if commit.columns and columns[-1].checksum() != commit.columns:
                 raise refuse_part(commit, "columns")
@@ -116,7 +97,7 @@ class CommittedRows:
         layers = self._reader(0).activations(np.empty(0, np.int64)).shape[1]
         self._sums = [sums_of(commit, layers) for commit in self._commits]
         self._prompts = [prompt_sums(commit) for commit in self._commits]
-        # A small run is as fast as if there were no store.
+        # A small run stays in memory, so that the store costs no time.
         self._held: NDArray[np.float16] | None = None
         if len(self.columns) and len(self.columns) * self._row_bytes() <= in_memory:
             self._held = self._gather(np.arange(len(self.columns)), None)
@@ -143,12 +124,12 @@ class CommittedRows:
         return Part.join(pieces).take(np.argsort(order, kind="stable"))
 
     def close(self) -> None:
-        """Let go of files."""
+        """Close all files."""
         while self._readers:
             self._readers.popitem()[1].close()
 
     def _gather(self, rows: NDArray[np.int64], layers: Sequence[int] | None) -> NDArray[np.float16]:
-        """Fetch rows part by part, each part's in rising order, into their places."""
+        """Return rows in their order, read part by part, the rows of each part in ascending order."""
         rising = _rises(rows)
         order = np.arange(len(rows)) if rising else np.argsort(rows, kind="stable")
         pieces = list(self._split(rows[order]))
@@ -166,7 +147,7 @@ class CommittedRows:
     def _values(
         self, index: int, rows: NDArray[np.int64], layers: Sequence[int] | None
     ) -> NDArray[np.float16]:
-        """Return rising rows of one part, compared with its record."""
+        """Return ascending rows of one part, compared with its record."""
         values = self._reader(index).activations(rows, layers)
         self._check(index, rows, values, layers)
         return values
@@ -228,16 +209,10 @@ class FinishedRows:
 
     def halves(self, rows: NDArray[np.int64], layers: Sequence[int] | None = None) -> NDArray[np.float16]:
         """Return activations as stored, float16 [k, len(layers), H], in the rows' order. Raises DamagedError."""
-        if _rises(rows):
-            values = self._by_row.activations(rows, layers)
-            self._check(rows, values, layers)
-            return values
         order = np.argsort(rows, kind="stable")
         values = self._by_row.activations(rows[order], layers)
         self._check(rows[order], values, layers)
-        back = np.empty_like(values)
-        back[order] = values
-        return back
+        return values if _rises(rows) else values[np.argsort(order)]
 
     def samples(self, rows: NDArray[np.int64]) -> Part:
         """Return whole samples, in the rows' order. Raises DamagedError."""
@@ -246,10 +221,10 @@ class FinishedRows:
         self._check(rows[order], part.activations)
         if wrong := differs(part, self.columns, rows[order], self.seal.samples.prompts, rows[order]):
             raise self._refused(wrong)
-        return part if (np.diff(order) == 1).all() else part.take(np.argsort(order, kind="stable"))
+        return part if _rises(rows) else part.take(np.argsort(order))
 
     def close(self) -> None:
-        """Let go of files."""
+        """Close all files."""
         self._reader.close()
 
     def _check(
@@ -285,6 +260,10 @@ def differs(
     return None
 
 
+Source = CommittedRows | FinishedRows
+"""Samples by row, in any order."""
+
+
 def _rises(rows: NDArray[np.int64]) -> bool:
     return bool((rows[1:] >= rows[:-1]).all())
 
@@ -299,7 +278,7 @@ def fetch(source: Source, rows: NDArray[np.int64]) -> NDArray[np.float32]:
 
 
 def sample_set(source: Source, layers: tuple[int, ...], split: NDArray[np.int8] | None = None) -> SampleSet:
-    """Return all rows of `source` as one set, activations read by row; without `split` all of them train."""
+    """Return all rows of `source` as one set, activations read by row; without `split` all rows are for training."""
     columns = source.columns
     families, family = np.unique(np.array(columns.family, object), return_inverse=True)
     return SampleSet(
@@ -316,8 +295,8 @@ def sample_set(source: Source, layers: tuple[int, ...], split: NDArray[np.int8] 
 def batches(source: Source, size: int, seed: int, rows: NDArray[np.int64] | None = None) -> Iterator[Batch]:
     """Yield every row (or each of `rows`) once, shuffled, `size` at a time; the last batch may be smaller.
 
-    Blocks of rows that lie together come in random order, and the rows of BLOCKS_MIXED of them are mixed, so that
-    reads are long, memory is flat and a batch holds many concepts. The order depends on rows and seed alone.
+    Blocks of adjacent rows come in random order, and the rows of BLOCKS_MIXED blocks are mixed. So reads are long,
+    memory does not grow, and a batch has many concepts. The order depends only on the rows and the seed.
     """
     generator = np.random.default_rng(seed)
     wanted = np.arange(len(source.columns)) if rows is None else np.sort(rows)

@@ -19,7 +19,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from encyclo.statistics.accuracy import read_in_batches, true_ranks
+from encyclo.statistics.accuracy import rank_samples
 from encyclo.testing.contract import require
 from encyclo.testing.fixtures.planted import PlantedSamples
 from encyclo.testing.hooked import HookContract
@@ -68,7 +68,7 @@ class InterpreterContract(HookContract):
         require(found >= self.accuracy, f"It names {found:.0%} right, not {self.accuracy:.0%}.")
 
     def check_finds_nothing_in_noise(self, folder: Path) -> None:
-        """With shuffled labels it is no better than chance: nothing leaks."""
+        """With shuffled labels it is not better than chance: nothing leaks."""
         planted = PlantedSamples(shuffled=True)
         found = top1(self.train(planted, folder), planted.make(), Split.TEST)
         require(
@@ -82,7 +82,7 @@ class InterpreterContract(HookContract):
         samples = planted.make()
         read = np.unique(np.concatenate([np.empty(0, np.int64), *planted.rows_read]))
         strange = sorted({Split(s).name for s in samples.split[read]} - {"TRAIN", "VALIDATION"})
-        require(not strange, f"It read samples of {', '.join(strange)}, which are for judging it.")
+        require(not strange, f"It read samples of {', '.join(strange)}, which are reserved for testing it.")
 
     def check_takes_any_device(self, folder: Path) -> None:
         """`context.device` is the user's choice: given `auto`, it chooses itself where to train and load."""
@@ -227,11 +227,7 @@ class InterpreterContract(HookContract):
 
 def top1(interpreter: Interpreter, samples: SampleSet, split: Split) -> float:
     """Return the share of a split's samples whose own concept has the highest score."""
-    ranks: list[NDArray[np.int64]] = [
-        true_ranks(scores, samples.concept[rows])
-        for rows, scores in read_in_batches(interpreter, samples, samples.rows(split))
-    ]
-    return float((np.concatenate(ranks) == 1).mean())
+    return float((rank_samples(interpreter, samples, samples.rows(split)) == 1).mean())
 
 
 def _saved(interpreter: Interpreter, folder: Path) -> Path:

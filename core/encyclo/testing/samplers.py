@@ -36,7 +36,7 @@ class SamplerContract(HookContract):
 
     hooks: ClassVar[tuple[str, ...]] = ("sample_prompts",)
     wanted: ClassVar[int] = 6
-    """The number of prompts a concept in the checks."""
+    """The number of prompts per concept in the checks."""
     prompts: ClassVar[int] = 50_000
     """The number of prompts in the memory check; a thorough check takes 1,000,000."""
 
@@ -73,7 +73,7 @@ class SamplerContract(HookContract):
         )
 
     def check_gives_no_more_than_a_concept_was_asked_for(self, folder: Path) -> None:
-        """If the run wants another number of each concept (`context.prompts_for`), none gets more."""
+        """If the run wants a different number for each concept (`context.prompts_for`), none gets more."""
         concepts = list(PlantedConcepts(len(NAMES)))
         wanted = {concept.id: 1 + number % self.wanted for number, concept in enumerate(concepts)}
         count = Counter(p.concept for p in self.sample(concepts, folder, wanted=wanted))
@@ -106,7 +106,7 @@ class SamplerContract(HookContract):
             mention = text[start:end]
             require(
                 self.is_mention(mention, concept),
-                f"The span of {text!r} covers {mention!r}, which is no form of {concept.name!r}.",
+                f"The span of {text!r} covers {mention!r}, which is not a form of {concept.name!r}.",
             )
 
     def check_texts_are_clean(self, folder: Path) -> None:
@@ -149,7 +149,10 @@ class SamplerContract(HookContract):
         )
 
     def check_does_not_depend_on_other_concepts(self, folder: Path) -> None:
-        """A concept's prompts are the same alone, among others, and in any order of concepts."""
+        """A concept's prompts are the same alone, among others, and in any order of concepts.
+
+        Sentences that a model writes may differ; the contract's context has no model.
+        """
         concepts = list(PlantedConcepts(len(NAMES)))
         everything = by_concept(self.sample(concepts, folder))
         require(by_concept(self.sample(concepts[::-1], folder)) == everything, "They depend on the order.")

@@ -74,7 +74,7 @@ class ScorerContract(HookContract):
         require(mean <= 0.2 and low <= 0.1, f"It gives {mean:.0%} (from {low:.0%}) for an accuracy of 5%.")
 
     def check_intervals_hold_the_truth(self, folder: Path) -> None:
-        """At least 88% of the intervals contain the true probability, also with few samples a concept."""
+        """At least 88% of the intervals contain the true probability, also with few samples per concept."""
         for each in (3, 20):
             held: list[NDArray[np.bool_]] = []
             for seed in range(3):

@@ -157,7 +157,7 @@ class StoreContract(Contract):
         require(_listing(folder) == before, f"It left {sorted(_listing(folder) ^ before)}.")
 
     def check_a_new_process_finds_everything(self, folder: Path) -> None:
-        """Another store object on the same directory reads, rewrites and finalises what the first wrote."""
+        """Another store object on the same directory reads, rewrites and finalises the first one's parts."""
         self.fresh(folder).write_part("a", make_part(5))
         self.make(folder).write_part("b", make_part(6, seed=1))
         self.make(folder).finalise(["a", "b"], make_book())

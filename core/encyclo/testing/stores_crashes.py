@@ -15,7 +15,7 @@ from encyclo.storage.ledger import Ledger
 from encyclo.testing.contract import ContractError, require
 from encyclo.testing.faults import disks
 from encyclo.testing.faults.battery import check_mutations
-from encyclo.testing.faults.processes import Nursery
+from encyclo.testing.faults.processes import ForkServer
 from encyclo.testing.fixtures.small_run import MakeStore, SmallRun, read_part, read_sealed
 
 
@@ -105,11 +105,11 @@ def check_refused_writes(make: MakeStore, folder: Path, every: bool) -> None:
 def check_full_disk_in_the_library(make: MakeStore, folder: Path) -> None:
     """Limit the size of files at several sizes (RLIMIT_FSIZE); resume without the limit."""
     run = SmallRun(units=2, rows=60)
-    with Nursery() as nursery:
-        nursery.warm(_warm, make, _made(folder / "warm"))
+    with ForkServer() as server:
+        server.warm(_warm, make, _made(folder / "warm"))
         for size in (0, 100, 1_000, 4_000, 16_000, 40_000):
             place = _made(folder / str(size))
-            ending = nursery.run(_limited, make, run, place, size)
+            ending = server.run(_limited, make, run, place, size)
             require(
                 ending.status == 0, f"With files of at most {size} bytes: {ending.output.strip()[-1500:]}"
             )
@@ -138,14 +138,14 @@ def _limited(make: MakeStore, run: SmallRun, folder: Path, size: int) -> None:
 
 
 def check_kill_9(make: MakeStore, folder: Path, kills: int) -> None:
-    """Kill a run `kills` times, each at another instant; check what was promised, resume, compare the end."""
+    """Kill a run `kills` times, each at another instant; check the promises, resume, compare the end."""
     run, random = SmallRun(units=5), Random(0)
-    with Nursery() as nursery:
-        nursery.warm(_warm, make, _made(folder / "warm"))
+    with ForkServer() as server:
+        server.warm(_warm, make, _made(folder / "warm"))
         times = []
         for number in range(3):
             place = _made(folder / f"whole-{number}")
-            ending = nursery.run(_keep_promises, make, run, place)
+            ending = server.run(_keep_promises, make, run, place)
             require(ending.status == 0, f"An uninterrupted run failed: {ending.output[-1500:]}")
             times.append(ending.seconds)
         length, killed, tries = statistics.median(times), 0, 0
@@ -155,11 +155,11 @@ def check_kill_9(make: MakeStore, folder: Path, kills: int) -> None:
                 tries <= 4 * kills + 20, f"Only {killed} of {tries} runs could be killed before their end."
             )
             place = _made(folder / f"kill-{tries}")
-            ending = nursery.run(_keep_promises, make, run, place, kill_after=random.uniform(0, length))
+            ending = server.run(_keep_promises, make, run, place, kill_after=random.uniform(0, length))
             killed += ending.killed
             require(ending.killed or ending.status == 0, f"A run failed: {ending.output[-1500:]}")
             run.check_kept(make(place), place, promises(place))
-            ending = nursery.run(_keep_promises, make, run, place)
+            ending = server.run(_keep_promises, make, run, place)
             require(ending.status == 0, f"Resuming after kill {killed} failed: {ending.output[-1500:]}")
             run.check_finished(make(place), place)
 
@@ -169,7 +169,7 @@ def _warm(make: MakeStore, folder: Path) -> None:
 
 
 def _keep_promises(make: MakeStore, run: SmallRun, folder: Path) -> None:
-    """Run, and record outside of the run directory what is safe; a kill doesn't lose this record."""
+    """Run, and record outside of the run directory how much is durable; a kill doesn't lose this record."""
     with folder.with_suffix(".promises").open("ab", buffering=0) as log:
 
         def promise(units: int) -> None:

@@ -22,7 +22,7 @@ from encyclo.errors import StoreError
 from encyclo.storage import files
 from encyclo.storage.ledger import Commit, Ledger, Unit
 from encyclo.testing.contract import ContractError, require
-from encyclo.testing.faults.disks import HastyDisk
+from encyclo.testing.faults.disks import CountingDisk, HastyDisk
 from encyclo.testing.fixtures.small_run import MakeStore, commit_part, read_finished, read_part
 from encyclo.testing.fixtures.stores_data import HOSTILE, SCHEMA, differences, make_book, make_part
 from encyclo.testing.fixtures.stores_memory import MemoryStore
@@ -33,33 +33,25 @@ ROWS = st.sampled_from((0, 1, 2, 7, 251))
 SEEDS = st.integers(0, 30)
 
 
-class Interrupted(BaseException):
-    """The process is killed."""
+class Interrupted(KeyboardInterrupt):
+    """The process is killed: no plugin is to blame, as after Ctrl-C."""
 
 
-class DyingDisk(HastyDisk):
+class DyingDisk(CountingDisk):
     """Is killed at the n-th rename or link: files written before keep their temporary names."""
 
     def __init__(self, calls: int) -> None:
         self.calls = calls
 
-    def replace(self, source: Path, target: Path) -> None:
-        """Rename. Raises Interrupted if the process is dead."""
-        self._count()
-        super().replace(source, target)
-
-    def link(self, source: Path, target: Path) -> None:
-        """Link. Raises Interrupted if the process is dead."""
-        self._count()
-        super().link(source, target)
+    def step(self, call: str, path: Path) -> None:
+        """Count renames and links. Raises Interrupted if the process is dead."""
+        if call in ("replace", "link"):
+            self.calls -= 1
+            if self.calls < 0:
+                raise Interrupted
 
     def remove(self, path: Path) -> None:
         """Remove nothing: a killed process can't clean up."""
-
-    def _count(self) -> None:
-        self.calls -= 1
-        if self.calls < 0:
-            raise Interrupted
 
 
 class StoreMachine(RuleBasedStateMachine):

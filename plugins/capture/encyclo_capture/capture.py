@@ -162,7 +162,7 @@ def _samples(
     """Return a batch's samples. Raises CaptureError, naming the prompt and the layer, if a value is not finite."""
     values = batch.ready()
     if not np.isfinite(values).all():
-        raise _not_finite(model, prompts, layers, batch.group, values)
+        raise _not_finite(model, prompts, layers, batch)
     return Samples(
         positions=np.array([t.position for t in batch.group], np.int64),
         activations=values,
@@ -172,17 +172,14 @@ def _samples(
 
 
 def _not_finite(
-    model: TransformersModel,
-    prompts: Sequence[Prompt],
-    layers: Sequence[int],
-    group: Sequence[TokenisedPrompt],
-    values: NDArray[np.float32],
+    model: TransformersModel, prompts: Sequence[Prompt], layers: Sequence[int], batch: Captured
 ) -> CaptureError:
     """Return the error that names the prompt with the value.
 
     In a tree, such a value spreads to other prompts: a masked node has weight 0, and 0 times inf is NaN. So each
     prompt is run alone.
     """
+    group, values = batch.group, batch.ready()
     for prompt in group:
         alone = run_padded(model.network, model.device, [prompt], layers).cpu().numpy()
         if not np.isfinite(alone).all():
@@ -192,5 +189,5 @@ def _not_finite(
     hint = "" if model.dtype == "float32" else "; try -o transformers.dtype=float32"
     return CaptureError(
         f"The activation of the prompt {prompts[group[row].position].text!r} at layer {layers[layer]} of "
-        f"{model.depth} is not finite, computed in {model.dtype}{hint}."
+        f"{model.depth} is not finite in {model.dtype}{hint}."
     )

@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 
 from encyclo.types import Opening
 from encyclo_capture.cpu.workers import Replicas
-from encyclo_capture.generation.engine import continue_texts
-from encyclo_capture.generation.scoring_head import ScoringHead
+from encyclo_capture.generation.continuation import continue_texts
 from encyclo_capture.loading.loaded_model import LoadedModel
 
 
@@ -23,11 +22,6 @@ class TransformersModel(LoadedModel):
     def replicas(self) -> Replicas:
         """Replicas of the network that share its weights, to compute batches in parallel."""
         return Replicas(self.network)
-
-    @cached_property
-    def scoring_head(self) -> ScoringHead:
-        """The language-model head, reduced to the tokens that may be generated."""
-        return ScoringHead(self)
 
     def forward(self, texts: Sequence[str], layers: Sequence[int]) -> list[NDArray[np.float32]]:
         """Return each text's hidden states at every token, special ones included: float32 [tokens, L, H]."""
@@ -51,4 +45,4 @@ class TransformersModel(LoadedModel):
         """Continue `prefix` + each opening; return the continuations alone (see `encyclo.types.TextGenerator`)."""
         if not openings:
             return []
-        return continue_texts(self, self.scoring_head, prefix, openings, max_new_tokens, stop)
+        return continue_texts(self, prefix, openings, max_new_tokens, stop)

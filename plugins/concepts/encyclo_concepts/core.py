@@ -1,7 +1,7 @@
 """The bundled concepts: 20 categories of 50, each with a definition written for encyclo.
 
 core_lists/ has one CSV file per category, with the columns name, part_of_speech, countable, broader and definition. A
-concept's id is its name, which is unique. The option `examples` adds sentences by other authors, which judge the
+concept's id is its name, which is unique. The option `examples` adds sentences by other authors, which test the
 interpreter (example_sentences.py).
 """
 
@@ -33,7 +33,7 @@ class Options(BaseModel):
     categories: list[str] = []
     """Only these categories, such as ["animals", "emotions"]; an empty list means all."""
     examples: Literal["wordnet"] | Path | None = None
-    """Sentences by other authors that judge: `wordnet`, or a file with the columns concept and sentence."""
+    """Sentences by other authors, for tests: `wordnet`, or a file with the columns concept and sentence."""
 
     @field_validator("categories")
     @classmethod

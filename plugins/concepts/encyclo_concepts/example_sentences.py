@@ -1,6 +1,6 @@
-"""Sentences by other authors for concepts that come without: WordNet's examples, or a user's file.
+"""Sentences by other authors for concepts that have none: WordNet's examples, or a user's file.
 
-They become the concepts' `examples`, which judge the interpreter and are never trained on.
+They become the concepts' `examples`, which test the interpreter and are never used for training.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ COLUMNS = ("concept", "sentence")
 def from_wordnet(concepts: Sequence[Concept]) -> Iterator[Concept]:
     """Yield the concepts with the examples of their name's most frequent WordNet sense that mention the name.
 
-    A sense of the concept's own part of speech; nothing says that it is the concept's meaning. Raises UsageError
-    where no WordNet is installed.
+    The sense has the concept's part of speech, but it may not be the concept's meaning. Raises UsageError if WordNet is
+    not installed.
     """
     folder = find_database(None)
     parts = sorted({concept.part_of_speech for concept in concepts})
@@ -43,16 +43,16 @@ def from_wordnet(concepts: Sequence[Concept]) -> Iterator[Concept]:
 
 
 def from_file(concepts: Sequence[Concept], path: Path, known: Collection[str]) -> Iterator[Concept]:
-    """Yield the concepts with a user's sentences; those of other `known` names are passed over.
+    """Yield the concepts with a user's sentences; those of other `known` names are ignored.
 
-    Raises UsageError naming the file and the line that names no concept or doesn't mention the one it names.
+    Raises UsageError, naming file and line, for an unknown concept or a sentence that doesn't mention its concept.
     """
     path = Path(os.path.expanduser(path))
     kind = FORMATS.get(path.suffix.lower(), "names")
     if kind == "names":
         raise UsageError(
-            f"The name of {path} doesn't say how its sentences are written; give -o {OPTION}= a .csv, .tsv or "
-            ".jsonl file with the columns concept and sentence, or the word wordnet."
+            f"The extension of {path} is not a known format; set -o {OPTION}= to a .csv, .tsv or .jsonl file with "
+            "the columns concept and sentence, or to wordnet."
         )
     sentences: dict[str, dict[str, None]] = {concept.name: {} for concept in concepts}
     by_name = {concept.name: concept for concept in concepts}

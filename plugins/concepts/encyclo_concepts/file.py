@@ -12,6 +12,7 @@ import os
 import re
 import unicodedata
 from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any, Literal
 
@@ -60,13 +61,13 @@ class Options(BaseModel):
     def _usable(cls, delimiter: str | None) -> str | None:
         if delimiter is not None:
             try:
+                if delimiter in '"\r\n ':
+                    raise ValueError(delimiter)
                 csv.reader([], delimiter=delimiter)
             except (TypeError, ValueError) as error:
                 raise ValueError(
                     "it can't separate cells; use a character such as a comma or a semicolon"
                 ) from error
-            if delimiter in '"\r\n ':
-                raise ValueError("it can't separate cells; use a character such as a comma or a semicolon")
         return delimiter
 
 
@@ -81,8 +82,8 @@ class Row(BaseModel):
     """The default is the name."""
     definition: str = ""
     category: str = ""
-    part_of_speech: str = ""
-    """noun (default), verb, adjective or adverb."""
+    part_of_speech: str = "noun"
+    """noun, verb, adjective or adverb."""
     broader: str = ""
     """Id or name of a broader concept, which may be missing from the list."""
     aliases: tuple[str, ...] = ()
@@ -127,6 +128,7 @@ class Row(BaseModel):
             raise ValueError(
                 f"the definition of {shown(self.name)} is only its name; say what it means or leave it empty"
             )
+        self.id = self.id or self.name
         return self
 
 
@@ -142,7 +144,7 @@ def load_concepts(options: Options) -> Iterator[Concept]:
     kind = options.format or FORMATS.get(path.suffix.lower())
     if kind is None:
         raise UsageError(
-            f"The extension of {path} doesn't tell its format; add -o file.format=csv (or tsv, jsonl, names)."
+            f"The extension of {path} is not a known format; add -o file.format=csv (or tsv, jsonl, names)."
         )
     rows = [
         (record[0], parse_row(path, record, options.separator))
@@ -183,7 +185,7 @@ def parse_row(path: Path, record: Record, separator: str) -> Row:
 def _concepts(path: Path, rows: list[tuple[int, Row]]) -> Iterator[Concept]:
     """Check the list for duplicates and circles; return an iterator over the concepts."""
     names = _distinct(path, "name", [(line, row.name) for line, row in rows])
-    ids = _distinct(path, "id", [(line, row.id or row.name) for line, row in rows])
+    ids = _distinct(path, "id", [(line, row.id) for line, row in rows])
     broader: dict[int, int] = {}
     for place, (_, row) in enumerate(rows):
         broader_place = ids.get(_key(row.broader), names.get(_key(row.broader))) if row.broader else None
@@ -198,12 +200,12 @@ def _concepts(path: Path, rows: list[tuple[int, Row]]) -> Iterator[Concept]:
 
 def _concept(row: Row, broader: Row | None) -> Concept:
     return Concept(
-        id=row.id or row.name,
+        id=row.id,
         name=row.name,
         definition=row.definition,
         category=row.category,
-        part_of_speech=row.part_of_speech or "noun",
-        broader=(broader.id or broader.name) if broader else None,
+        part_of_speech=row.part_of_speech,
+        broader=broader.id if broader else None,
         aliases=tuple(dict.fromkeys(alias for alias in row.aliases if alias != row.name)),
         countable=row.countable,
         examples=tuple(dict.fromkeys(row.examples)),
@@ -227,19 +229,13 @@ def _distinct(path: Path, what: str, values: list[tuple[int, str]]) -> dict[str,
 
 def _refuse_circles(path: Path, rows: list[tuple[int, Row]], broader: dict[int, int]) -> None:
     """Raise UsageError if a concept is its own broader concept, directly or through others."""
-    cleared: set[int] = set()
-    for start in broader:
-        chain: set[int] = set()
-        place = start
-        while place in broader and place not in cleared:
-            if place in chain:
-                line, row = rows[place]
-                raise fault(
-                    path, line, f"{shown(row.name)} is its own broader concept through a circle; break it"
-                )
-            chain.add(place)
-            place = broader[place]
-        cleared |= chain
+    try:
+        TopologicalSorter({place: [above] for place, above in broader.items()}).prepare()
+    except CycleError as error:
+        line, row = rows[min(error.args[1])]
+        raise fault(
+            path, line, f"{shown(row.name)} is its own broader concept through a circle; break it"
+        ) from None
 
 
 def _tidied(text: str) -> str:

@@ -2,10 +2,10 @@
 
     an unusually small individual; "a dwarf; hardly four feet"; "the dwarf of the family"- Charles Lamb
 
-Quoted text is an example where it stands for itself (at the beginning, after a semicolon, colon or comma, after
+Quoted text is an example where it stands alone (at the beginning, after a semicolon, colon or comma, after
 `e.g.` or a remark in brackets) and part of the definition elsewhere (in brackets, in `the phrase "on the job"`,
-in `"dirty" is often used in combination`). What follows an example up to the next semicolon, its author or a
-remark, belongs to neither.
+in `"dirty" is often used in combination`). The text after an example up to the next
+semicolon, such as its author or a remark, belongs to neither.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ def split_gloss(gloss: str) -> tuple[str, tuple[str, ...]]:
             definition += ";" + segment
         else:
             definition += f'"{quoted}"{after}'
-            # Brackets stand for the quotation: a comma after it goes on with the definition.
+            # "[]" replaces the quotation, so that a comma after it continues the definition.
             segment = after.rpartition(";")[2] if ";" in after else f"{segment}[]{after}"
     return _tidy(definition), tuple(example for example in examples if example)
 
 
 def _is_example(definition: str, segment: str) -> bool:
-    """Return whether a quotation after `definition`, `segment` being what follows its last semicolon, is one."""
+    """Return whether a quotation is an example; `segment` is the part of `definition` after its last semicolon."""
     if definition.count("(") > definition.count(")"):
         return False
     if _STANDS_ALONE.search(segment):
@@ -63,7 +63,7 @@ def _split_unbalanced(gloss: str) -> tuple[str, tuple[str, ...]]:
 
 
 def _tidy(definition: str) -> str:
-    """Join the definition's parts with one `; ` each, without what introduced an example."""
+    """Join the definition's parts by `; `, without the words that introduce an example."""
     parts = []
     for part in definition.split(";"):
         part = part.strip(" ,:")

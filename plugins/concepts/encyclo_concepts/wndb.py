@@ -1,10 +1,10 @@
 """The files of a WordNet database, as wndb(5WN) describes them.
 
-data.noun …    a synset a line, at the byte offset that its first field names: words, pointers, gloss
-index.noun …   the offsets that each lemma stands at: here the check that no line of data.noun is missing
-cntlist.rev    how often each sense was met in WordNet's tagged texts, by sense key
+data.noun …    one synset per line, at the byte offset that its first field names: words, pointers, gloss
+index.noun …   each lemma's offsets: used here to check that no line of data.noun is missing
+cntlist.rev    how often each sense occurs in WordNet's tagged texts, by sense key
 
-Every line is checked, so that a file that is truncated, changed or of another kind is named with the line.
+Every line is checked, so the error for a truncated, changed or foreign file names the line.
 """
 
 from __future__ import annotations
@@ -54,20 +54,20 @@ _KINDS = {"noun": "n", "verb": "v", "adjective": "as", "adverb": "r"}
 _NUMBERS = {"n": "1:", "v": "2:", "a": "3:", "r": "4:", "s": "5:"}
 """The letter of a synset's kind, and the number that sense keys have for it; s is an adjective of a cluster."""
 _LARGEST = 200 * 2**20
-"""Bytes: ten times WordNet's largest file. What is larger is none of its files."""
+"""Bytes: ten times WordNet's largest file. A larger file is not WordNet's."""
 
-_ADVICE = "give a whole WordNet database directory"
+_ADVICE = "give a complete WordNet database directory"
 
 Row = tuple[str, str, str, str, str, str, str, str]
 """A synset line's offset, file, kind, count of words, words, count of pointers, pointers, gloss."""
 Counts = dict[str, dict[str, int]]
 """Kind and lexicographer file as sense keys have them (1:05) -> lemma and number as data files have them (dog 0),
-in a cluster followed by those of its head -> how often the sense was met."""
+in a cluster followed by those of its head -> how often the sense occurs."""
 
 
 @dataclass(slots=True)
 class Synset:
-    """One line of a data file: words and frequency, and what is read when it is asked for."""
+    """One line of a data file: words and frequency; pointers and gloss are parsed on demand."""
 
     part_of_speech: str
     offset: int
@@ -75,9 +75,9 @@ class Synset:
     words: tuple[str, ...]
     """Lemmas as WordNet writes them, without adjective markers: blanks are underscores."""
     tag_counts: tuple[int, ...]
-    """How often each word was met with this sense; empty where none was."""
+    """How often each word occurs with this sense; empty if none does."""
     frequency: int
-    """How often the sense was met, whichever word stood for it."""
+    """How often the sense occurs, with any of its words."""
     pointers: str
     gloss: str
 
@@ -99,13 +99,9 @@ class Synset:
 
 @dataclass(frozen=True)
 class Folder:
-    """Where a database lies: a directory, or a directory inside a zip file (as NLTK downloads it)."""
+    """The place of a database: a directory, or a directory inside a zip file (as NLTK downloads it)."""
 
     place: Path | zipfile.Path
-
-    def holds_database(self) -> bool:
-        """Return whether WordNet's nouns lie here."""
-        return (self.place / "data.noun").is_file()
 
     def read(self, name: str) -> bytes:
         """Return a file's bytes. Raises UsageError naming the file."""
@@ -125,7 +121,7 @@ class Folder:
 def open_folder(path: Path) -> Folder:
     """Return the database folder at `path`: itself, or the folder inside if it is a zip file.
 
-    Raises UsageError if it holds no data.noun.
+    Raises UsageError if there is no data.noun.
     """
     if path.is_file() and zipfile.is_zipfile(path):
         try:
@@ -136,9 +132,9 @@ def open_folder(path: Path) -> Folder:
         folder = Folder(zipfile.Path(archive, min(names).removesuffix("data.noun") if names else ""))
     else:
         folder = Folder(path)
-    if not folder.holds_database():
+    if not (folder.place / "data.noun").is_file():
         raise UsageError(
-            f"{path} holds no WordNet database: it has no file data.noun; give the directory that has one."
+            f"{path} is not a WordNet database: it has no file data.noun; give the directory that has this file."
         )
     return folder
 
@@ -146,7 +142,7 @@ def open_folder(path: Path) -> Folder:
 def read_synsets(folder: Folder, parts_of_speech: list[str]) -> tuple[str, list[Synset]]:
     """Return (WordNet's version or nothing, the synsets of these parts of speech in file order).
 
-    Raises UsageError naming file and line for a file that is no part of a whole WordNet 3 database.
+    Raises UsageError naming file and line for a file that does not belong to a complete WordNet 3 database.
     """
     counts = _read_counts(folder)
     version = ""
@@ -160,7 +156,7 @@ def read_synsets(folder: Folder, parts_of_speech: list[str]) -> tuple[str, list[
         _check_index(folder, part, {row[0] for row in rows})
         synsets += _synsets(rows, part, counts)
     if counts and not any(synset.frequency for synset in synsets):
-        raise foreign(folder.place / "cntlist.rev", "it counts no sense of this database")
+        raise foreign(folder.place / "cntlist.rev", "it has no count for any sense of this database")
     return version, synsets
 
 
@@ -196,13 +192,13 @@ def _read_counts(folder: Folder) -> Counts:
 
 
 def _read_rows(path: Path | zipfile.Path, content: bytes, kinds: str) -> list[Row]:
-    """Return a data file's synset lines; check that each is one, and stands where it says."""
+    """Return a data file's synset lines; check that each is a synset at the offset that it names."""
     text = _decoded(path, content)
     rows: list[Row] = _SYNSET.findall(text)
     licence = _after_licence(content)
     ends = np.flatnonzero(np.frombuffer(content, np.uint8)[licence:] == ord("\n")) + licence + 1
     starts = np.concatenate([[licence], ends])
-    # As many lines as synsets, each at its offset: then every line is one. Otherwise find the first that is none.
+    # If there are as many lines as synsets, each at its offset, every line is a synset. Otherwise find the first fault.
     if starts[-1] != len(content) or starts[:-1].tolist() != [int(row[0]) for row in rows]:
         raise _first_fault(path, content, starts, kinds)
     for row in rows:
@@ -214,25 +210,25 @@ def _read_rows(path: Path | zipfile.Path, content: bytes, kinds: str) -> list[Ro
 def _first_fault(
     path: Path | zipfile.Path, content: bytes, starts: NDArray[np.int64], kinds: str
 ) -> UsageError:
-    """Return the error that names the first line that is not right, and why."""
+    """Return the error that names the first invalid line, and the reason."""
     for start, end in pairwise([*starts.tolist(), len(content)]):
         found = _SYNSET.fullmatch(content[start:end].decode("utf-8"))
         if found is None or found[3] not in kinds:
-            return foreign(path, "it is no synset as WordNet writes it", content, start)
+            return foreign(path, "it is not a synset as WordNet writes it", content, start)
         if int(found[1]) != start:
             return foreign(
-                path, f"synset {found[1]} should stand at that byte, and stands at {start}", content, start
+                path, f"synset {found[1]} should be at that byte, but is at byte {start}", content, start
             )
         if fault := _fault(found.groups()):
             return foreign(path, fault, content, start)
-    return foreign(path, "it holds no synset")
+    return foreign(path, "it contains no synset")
 
 
 def _fault(row: tuple[str, ...]) -> str:
-    """Return why a line that looks like a synset's can't be right; nothing where it is."""
+    """Return why a line that looks like a synset is invalid; an empty text if it is valid."""
     _, file, _, words, texts, pointers, targets, _ = row
     if texts.count(" ") != 2 * int(words, 16) or targets.count(" ") != 4 * int(pointers):
-        return "it has more or fewer words or pointers than it says"
+        return "it has a wrong number of words or pointers"
     if int(file) >= len(LEXICOGRAPHER_FILES):
         return f"there is no lexicographer file {file}"
     return ""
@@ -247,7 +243,7 @@ def _decoded(path: Path | zipfile.Path, content: bytes) -> str:
 
 
 def _after_licence(content: bytes) -> int:
-    """Return where the first synset stands: the licence's lines begin with two blanks."""
+    """Return the offset of the first synset: the licence's lines before it begin with two blanks."""
     position = 0
     while content.startswith(b"  ", position):
         position = content.find(b"\n", position) + 1
@@ -281,7 +277,7 @@ def _synsets(rows: list[Row], part: str, counts: Counts) -> list[Synset]:
 
 
 def _count(synset: Synset, senses: list[str], counts: dict[str, int] | None) -> None:
-    """Fill in the synset's tag counts: those of its `senses`, one a word."""
+    """Fill in the synset's tag counts: those of its `senses`, one per word."""
     if counts:
         found = tuple([counts.get(sense, 0) for sense in senses])
         if frequency := sum(found):
@@ -289,7 +285,7 @@ def _count(synset: Synset, senses: list[str], counts: dict[str, int] | None) -> 
 
 
 def _check_index(folder: Folder, part: str, offsets: set[str]) -> None:
-    """Check that data file and index name the same synsets: a line lost at the end shows nowhere else."""
+    """Check that data file and index name the same synsets: nothing else shows that a line at the end is missing."""
     ending = PARTS_OF_SPEECH[part]
     named = set(_OFFSET.findall(folder.read(f"index.{ending}").decode("latin-1")))
     if lost := named - offsets:
@@ -301,10 +297,10 @@ def _check_index(folder: Folder, part: str, offsets: set[str]) -> None:
 
 
 def foreign(path: Path | zipfile.Path, what: str, content: bytes = b"", position: int = 0) -> UsageError:
-    """Return the error that says why a file is none of a whole WordNet database's, and in which line."""
+    """Return the error that says why a file does not belong to a complete WordNet database, and in which line."""
     line = f" line {content.count(10, 0, position) + 1}" if content else ""
     if content and content.find(b"\n", position) < 0:
         what = "the file ends in the middle of it"
     return UsageError(
-        f"The WordNet file {path}{line} is not whole or of another kind: {what}; install WordNet's database again."
+        f"The WordNet file {path}{line} is damaged or of another kind: {what}; install WordNet's database again."
     )

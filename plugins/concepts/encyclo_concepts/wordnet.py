@@ -1,7 +1,7 @@
 """WordNet's synsets as concepts, the most frequent first.
 
-A concept is named by its most frequent lemma that no more frequent concept has; a synset that finds all its
-lemmas taken is left out, or, with the option `all_senses`, keeps its lemma with a qualifier: `bank (slope)`.
+A concept is named by its most frequent lemma that no more frequent concept has. If all lemmas of a synset are taken, it
+is left out; with the option `all_senses` it is kept under a lemma with a qualifier: `bank (slope)`.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ class Options(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     path: Path | None = None
-    """The database's directory, or NLTK's wordnet.zip; without it WordNet is looked for where it is usual."""
+    """The database's directory, or NLTK's wordnet.zip; the default is the first usual place that has one."""
     part_of_speech: list[str] = Field(list(PARTS_OF_SPEECH), min_length=1)
     """Any of noun, verb, adjective, adverb: a list, or names separated by commas."""
     min_frequency: int = Field(0, ge=0)
-    """Only synsets that were met at least this often in WordNet's tagged texts."""
+    """Only synsets that occur at least this often in WordNet's tagged texts."""
     all_senses: bool = False
-    """Keep synsets whose lemmas more frequent ones have taken, under qualified names."""
+    """Keep synsets whose lemmas are all names of more frequent ones, under qualified names."""
 
     @field_validator("part_of_speech", mode="before")
     @classmethod
@@ -70,7 +70,7 @@ class Options(BaseModel):
 def load_concepts(options: Options) -> Iterator[Concept]:
     """Yield the synsets, the most frequent first, those of equal frequency by their place in WordNet.
 
-    Raises UsageError if there is no database, or naming the file and line that is not as WordNet writes it.
+    Raises UsageError if there is no database, or if a line is invalid (it names the file and the line).
     """
     with _no_garbage_collection():
         version, synsets = read_synsets(find_database(options.path), options.part_of_speech)
@@ -120,7 +120,7 @@ def usual_places() -> Iterator[Path]:
 
 @contextmanager
 def _no_garbage_collection() -> Iterator[None]:
-    """Spare the search for garbage among 100,000 synsets that are all kept: a fifth of the time."""
+    """Turn garbage collection off: 100,000 synsets are made and all are kept, so it would waste a fifth of the time."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:
@@ -132,7 +132,7 @@ def _no_garbage_collection() -> Iterator[None]:
 
 @dataclass(slots=True)
 class _Entry:
-    """A synset that the list has, under its name."""
+    """A synset in the list, with its name."""
 
     synset: Synset
     name: str
@@ -143,7 +143,7 @@ Synsets = dict[str, dict[int, Synset]]
 
 
 def _named(synsets: list[Synset], by_offset: Synsets, all_senses: bool) -> list[_Entry]:
-    """Name the synsets, in this order; those that find no name are left out or come under a qualified one.
+    """Name the synsets, in this order; those without a free name are left out or get a qualified one.
 
     Names are compared without regard to case, as WordNet looks its lemmas up.
     """
@@ -182,7 +182,7 @@ def _qualify(nameless: list[_Entry], taken: set[str], by_offset: Synsets) -> Non
 
 
 def _concepts(prefix: str, entries: list[_Entry], by_offset: Synsets) -> Iterator[Concept]:
-    """Yield the entries as concepts; glosses are read as they are asked for, so that a small --limit is quick."""
+    """Yield the entries as concepts; glosses are parsed on demand, so that a small --limit is fast."""
     listed: dict[str, set[int]] = {part: set() for part in PARTS_OF_SPEECH}
     for entry in entries:
         listed[entry.synset.part_of_speech].add(entry.synset.offset)
@@ -192,7 +192,7 @@ def _concepts(prefix: str, entries: list[_Entry], by_offset: Synsets) -> Iterato
         above = next(iter(synset.hypernyms()), -1)
         broader = by_offset[part].get(above)
         definition, examples = split_gloss(synset.gloss)
-        if definition == entry.name:  # says nothing that the name does not say
+        if definition == entry.name:  # it adds nothing to the name
             definition = ""
         yield Concept(
             id=_id(prefix, part, synset.offset),

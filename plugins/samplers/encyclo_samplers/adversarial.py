@@ -73,14 +73,7 @@ def _record(folder: Path, tried: dict[str, list[Attack]]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     name = hashlib.sha256(json.dumps(list(tried)).encode()).hexdigest()[:16]
     record = {
-        concept: {
-            "tried": len(attacks),
-            "succeeded": [
-                {"text": a.prompt.text, "family": a.prompt.family, "margin": a.margin, "read_as": a.read_as}
-                for a in attacks
-                if a.margin < 0
-            ],
-        }
+        concept: {"tried": len(attacks), "succeeded": [a.record() for a in attacks if a.margin < 0]}
         for concept, attacks in tried.items()
     }
     files.write_json(folder / f"{name}.json", record)

@@ -9,7 +9,6 @@ from itertools import product
 from random import Random
 
 import numpy as np
-from numpy.typing import NDArray
 
 from encyclo.types import Concept, Context, Prompt
 from encyclo_samplers.attack_frames import CONFUSED, Frame, fill, frames
@@ -26,8 +25,13 @@ class Attack:
     prompt: Prompt
     margin: float
     """The concept's score minus the best other concept's; negative if the prompt is misread."""
-    read_as: str
-    """The best other concept's name."""
+    other: Concept
+    """The best other concept."""
+
+    def record(self) -> dict[str, str | float]:
+        """Return the attack as the run records it."""
+        text, family = self.prompt.text, self.prompt.family
+        return {"text": text, "family": family, "margin": self.margin, "read_as": self.other.name}
 
 
 @dataclass(frozen=True)
@@ -61,9 +65,9 @@ class AttackSearch:
         framed = [prompt for target in targets for prompt in self._fill_frames(target)]
         prompts = list(dict.fromkeys([*framed, *self._beam_search(targets)]))
         attacks: dict[str, list[Attack]] = {concept.id: [] for concept in concepts}
-        for attack, other in self._read(prompts):
+        for attack in self._read(prompts):
             concept = self.concepts[self.place[attack.prompt.concept]]
-            if attack.margin >= 0 or not truly_about(attack.prompt, concept, other):
+            if attack.margin >= 0 or not truly_about(attack.prompt, concept, attack.other):
                 attacks[concept.id].append(attack)
         return attacks
 
@@ -123,37 +127,28 @@ class AttackSearch:
                     prompt = fill(frame[name], target.concept, (), (*start, word))
                     if word not in start and prompt is not None:
                         tried[prompt] = (*start, word)
-            attacks = (attack for attack, _ in self._read(list(tried)))
             beams = {}
-            for attack in sorted(attacks, key=lambda a: (a.margin, a.prompt.text)):
+            for attack in sorted(self._read(list(tried)), key=lambda a: (a.margin, a.prompt.text)):
                 beam = beams.setdefault(attack.prompt.concept, [])
                 if len(beam) < self.beam:
                     beam.append(attack.prompt)
             chosen = {name: [tried[prompt] for prompt in beam] for name, beam in beams.items()}
         return [prompt for target in targets for prompt in beams.get(target.concept.id, [])]
 
-    def _read(self, prompts: Sequence[Prompt]) -> list[tuple[Attack, Concept]]:
-        """Score each prompt; return it as an attack, with the best other concept."""
+    def _read(self, prompts: Sequence[Prompt]) -> list[Attack]:
+        """Score each prompt; return it as an attack."""
         if not prompts:
             return []
         scores = self.interpreter.read(self.capture(prompts))
-        columns = np.array([self.place[prompt.concept] for prompt in prompts])
-        best, margins = _margins(scores, columns)
+        rows, own = np.arange(len(prompts)), [self.place[prompt.concept] for prompt in prompts]
+        others = scores.copy()
+        others[rows, own] = -np.inf
+        best = others.argmax(axis=1)
+        margins = scores[rows, own] - others[rows, best]
         return [
-            (Attack(prompt, float(margin), self.concepts[other].name), self.concepts[other])
+            Attack(prompt, float(margin), self.concepts[other])
             for prompt, margin, other in zip(prompts, margins, best.tolist(), strict=True)
         ]
-
-
-def _margins(
-    scores: NDArray[np.float32], columns: NDArray[np.int64]
-) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Return each row's best other column and the margin to it: [n] each, from scores [n, C] and true columns."""
-    rows = np.arange(len(columns))
-    others = scores.copy()
-    others[rows, columns] = -np.inf
-    best = others.argmax(axis=1)
-    return best, scores[rows, columns] - others[rows, best]
 
 
 def related(concept: Concept, other: Concept) -> bool:

@@ -63,9 +63,12 @@ def sample_prompts(concepts: Sequence[Concept], stage: int, context: Context) ->
             else {}
         )
         for concept in batch:
-            prompts = [*described[concept.id], *(written[concept.id].kept if written else ())]
-            yield from prompts
-            yield from _frames(concept, context.prompts_for(concept.id) - len(prompts), stage, context)
+            kept = written[concept.id].kept if written else []
+            yield from described[concept.id]
+            lacking = context.prompts_for(concept.id) - len(described[concept.id]) - len(kept)
+            yield from _frames(concept, lacking, stage, context)
+            # Last: another unit may get other sentences, which must not take the frames' places.
+            yield from kept
 
 
 def _batches(concepts: Sequence[Concept]) -> Iterator[list[Concept]]:

@@ -1,7 +1,7 @@
 """Sentences that the model itself writes about a concept, at several temperatures; only usable ones are kept.
 
-The model goes on with a small dictionary of examples, so that one line of it becomes a sentence with the word.
-What was kept is recorded in the run, a file a slice of concepts, and never generated twice.
+The model continues a small dictionary of examples, so that each new line becomes a sentence with the word. The kept
+sentences are recorded in the run, one file per slice of concepts, and are never generated twice.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ salt, letter: We are all well, but the soup still needs salt.
 """
 EXAMPLES = tuple(re.findall(r": (.+)$", PREFIX, re.M))[1:]
 LONGEST = 32
-"""New tokens a sentence may have."""
+"""The largest number of new tokens in a sentence."""
 NAMED_AT_ONCE = 5
 
 
 @dataclass
 class Yield:
-    """What generation gave for one concept: sentences kept, how many were asked for, why others were dropped."""
+    """The generated sentences of one concept: those kept, how many were asked for, why others were dropped."""
 
     kept: list[Prompt] = field(default_factory=list)
     asked: int = 0
@@ -53,7 +53,7 @@ class Yield:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How sentences are generated: kinds of them in all, and how many tries each has."""
+    """How sentences are generated: at which temperatures, and with how many tries each."""
 
     temperatures: tuple[float, ...]
     attempts: int
@@ -65,19 +65,19 @@ class Recipe:
         return kinds[number % len(kinds)]
 
 
-_told: set[Path] = set()
-"""Folders of runs whose model can't write, where that has been said."""
+_reported: set[Path] = set()
+"""Folders of runs for which a message has already said that the model can't write."""
 
 
 def can_write(context: Context) -> bool:
-    """Return whether the run's model writes sentences; say once a run that it doesn't."""
+    """Return whether the run's model writes sentences; report once per run that it doesn't."""
     if isinstance(context.model, TextGenerator):
         return True
-    if context.progress is not None and context.folder not in _told and context.model is not None:
-        _told.add(context.folder)
+    if context.progress is not None and context.folder not in _reported and context.model is not None:
+        _reported.add(context.folder)
         context.progress.stage(
-            f"The model {context.model.name!r} can't write sentences: written frames stand in for them; "
-            "-o diverse.generated=0 asks for none"
+            f"The model {context.model.name!r} can't write sentences, so written frames are used instead; "
+            "-o diverse.generated=0 turns generation off"
         )
     return False
 
@@ -85,9 +85,9 @@ def can_write(context: Context) -> bool:
 def generate(
     concepts: Sequence[Concept], wanted: Mapping[str, int], stage: int, context: Context, recipe: Recipe
 ) -> dict[str, Yield]:
-    """Return each concept's sentences, at most `wanted` of them: from the run's record, or generated now.
+    """Return each concept's sentences, at most `wanted` of them: from the run's record, or newly generated.
 
-    For a sentence that can't be kept another is asked for; each of those wanted has `attempts` tries.
+    A sentence that can't be kept is replaced by another; each wanted sentence has `attempts` tries.
     """
     record = context.folder / "generated" / f"{_key(concepts, wanted, stage, context, recipe)}.json"
     found = _recorded(record)
@@ -97,12 +97,12 @@ def generate(
     begun = time.perf_counter()
     found = _in_rounds(concepts, wanted, stage, context, recipe, context.model)
     _keep(record, found, wanted)
-    _tell(context, concepts, found, wanted, time.perf_counter() - begun)
+    _report(context, concepts, found, wanted, time.perf_counter() - begun)
     return found
 
 
 def is_word(name: str) -> bool:
-    """Return whether a name has a letter or digit: without one no sentence can be seen to mention it."""
+    """Return whether a name has a letter or digit: without one, no sentence can be recognised as mentioning it."""
     return any(character.isalnum() for character in name)
 
 
@@ -114,10 +114,10 @@ def _in_rounds(
     recipe: Recipe,
     model: TextGenerator,
 ) -> dict[str, Yield]:
-    """Ask for all sentences, judge them in order, then ask for others in place of those refused, and so on.
+    """Ask for all sentences, check them in order, then ask for replacements of the refused ones, and so on.
 
-    A concept's sentence number n + wanted stands in for number n, until each has had its attempts. What is kept
-    depends on nothing but the numbers: a round's sentences are judged beside those kept so far.
+    A concept's sentence number n + wanted replaces number n, until each has had its attempts. A round's sentences
+    are judged in order, together with those kept so far.
     """
     found = {concept.id: Yield() for concept in concepts}
     asked = [(concept, n) for concept in concepts if is_word(concept.name) for n in range(wanted[concept.id])]
@@ -169,7 +169,7 @@ def _key(
 
 
 def _keep(record: Path, found: Mapping[str, Yield], wanted: Mapping[str, int]) -> None:
-    """Write what was generated, whole or not at all."""
+    """Write what was generated, atomically."""
     record.parent.mkdir(parents=True, exist_ok=True)
     content = {
         concept: {
@@ -184,7 +184,7 @@ def _keep(record: Path, found: Mapping[str, Yield], wanted: Mapping[str, int]) -
 
 
 def _recorded(record: Path) -> dict[str, Yield] | None:
-    """Return what a record holds; None where there is none, or it can't be read (it is then made anew)."""
+    """Return a record's content; None if it is missing or unreadable (the sentences are then generated again)."""
     try:
         content = safe_read.read_json(record, at_most=safe_read.PLUGIN_JSON, within=record.parent)
         return {
@@ -199,25 +199,25 @@ def _recorded(record: Path) -> dict[str, Yield] | None:
         return None
 
 
-def _tell(
+def _report(
     context: Context,
     concepts: Sequence[Concept],
     found: Mapping[str, Yield],
     wanted: Mapping[str, int],
     seconds: float,
 ) -> None:
-    """Say how much was kept, at which rate, and which concepts have too few sentences."""
+    """Report how much was kept, at which rate, and which concepts have too few sentences."""
     if context.progress is None:
         return
     kept, asked = (sum(n) for n in zip(*((len(y.kept), y.asked) for y in found.values()), strict=True))
     if asked:
         context.progress.stage(
             f"Generated {asked:,} sentences about {len(concepts):,} concepts and kept {kept:,} of them "
-            f"({kept / asked:.0%}), {kept / seconds:,.0f} a second"
+            f"({kept / asked:.0%}), {kept / seconds:,.0f} per second"
         )
     short = [c.name for c in concepts if len(found[c.id].kept) < wanted[c.id]]
     if short:
         more = f" and {len(short) - NAMED_AT_ONCE:,} more" if len(short) > NAMED_AT_ONCE else ""
         context.progress.stage(
-            f"Too few usable sentences about {', '.join(short[:NAMED_AT_ONCE])}{more}: made up from written frames"
+            f"Too few usable sentences about {', '.join(short[:NAMED_AT_ONCE])}{more}; written frames fill the gap"
         )

@@ -41,7 +41,7 @@ _VOWEL_SOUND = re.compile(
     r"|(?!U[-A-Z])(?i:hour|heir|honou?r|honest|y(?:cl|tt)|[ai]|o(?!n(?:c?e\b|etime))|e(?!u|we)"
     r"|u(?!-|kr|nanim|ni(?!n|d|m(?!o))|[bcfhjkqrst][aeiou]))"  # "a unit", "a user"; "an uncle", "an unimportant"
 )
-"""How a word begins that takes "an"."""
+"""The beginning of a word that takes "an"."""
 
 
 @cache
@@ -54,7 +54,7 @@ def inflect_noun(name: str) -> Noun:
 def countable(name: str) -> bool | None:
     """Return whether lemminflect's lexicon has the noun with a plural of its own (True) or without one (False).
 
-    None where it has both ("time", "times"), or does not know the word.
+    None if it has both ("time", "times"), or does not know the word.
     """
     from lemminflect import getInflection
 
@@ -75,7 +75,7 @@ def has_plural(name: str) -> bool:
 
 
 def takes_the(name: str) -> bool:
-    """Return whether a name stands with the article: "the Pacific Ocean", "the Gulf of Mexico"."""
+    """Return whether a name takes the article: "the Pacific Ocean", "the Gulf of Mexico"."""
     head = name.partition(" of ")[0].rpartition(" ")[2] if " of " in name else name.rpartition(" ")[2]
     return head in THE
 
@@ -97,7 +97,7 @@ def inflect_verb(name: str) -> Verb:
 
 @cache
 def compare(name: str) -> tuple[str, str] | None:
-    """Return an adjective's comparative and superlative where it has forms of its own ("brighter")."""
+    """Return an adjective's comparative and superlative, if it has forms of its own ("brighter")."""
     from lemminflect import getInflection
 
     found = [getInflection(name, tag, inflect_oov=False) for tag in ("JJR", "JJS")]
@@ -105,5 +105,5 @@ def compare(name: str) -> tuple[str, str] | None:
 
 
 def forms(name: str, part_of_speech: str) -> tuple[str, ...]:
-    """Return the forms of a name that a sentence by the model may mention it by, itself first."""
+    """Return the forms of a name that count as a mention in a generated sentence, itself first."""
     return inflections(name, part_of_speech, by_rule=False)

@@ -12,7 +12,7 @@ from encyclo.types import Concept
 
 FEWEST_WORDS = 4
 ALIKE = 0.6
-"""Two sentences are near-duplicates if they share this part of all their words, the mention's left aside."""
+"""Two sentences are near-duplicates if they share this part of their words, not counting the mention."""
 END = re.compile(r"[.!?]+[\"')]*(?=\s|$)")
 ABBREVIATION = re.compile(r"(?:^|[\s(\"])(?:Mr|Mrs|Ms|Dr|St|Prof|No|vs|etc|e\.g|i\.e|[A-Z])\.$")
 # Signs of code, links and tables; and the entries of the prompt's own dictionary.
@@ -25,15 +25,15 @@ STOP = (
     r"""(?:(?<=[.!?])|(?<=[.!?]["')])|(?<=[.!?]["')]{2}))"""  # the end of a sentence
     r"""(?<!\b(?:Mr|Ms|Dr|St|No|vs)\.)(?<!\b(?:Mrs|etc|e\.g|i\.e)\.)(?<!\bProf\.)(?<!\b[A-Z]\.)\s)"""
 )
-"""Where a model may stop writing: never before `sentence_end` finds an end, and hardly ever after."""
+"""Where a model stops writing: never before `sentence_end` finds an end, and rarely later."""
 WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)?")
 
 
 def sentence_end(text: str) -> int | None:
-    """Return where the first sentence of a text that goes on ends; None while it is not at its end."""
+    """Return where the first sentence of a growing text ends; None if it has not ended yet."""
     line = text.find("\n", len(text) - len(text.lstrip()))
     for end in END.finditer(text):
-        # At the end of what is there so far, a full stop may still be the point of a number.
+        # At the end of the text so far, a full stop may still be the point of a number.
         goes_on = end.end() < len(text)
         said = text[: end.end()]
         if goes_on and said.count('"') % 2 == 0 and not ABBREVIATION.search(said):
@@ -49,7 +49,7 @@ def find_mention(text: str, concept: Concept) -> tuple[int, int] | None:
 
 
 def fault(text: str, concept: Concept, kept: Sequence[str]) -> str | None:
-    """Return why a generated sentence can't be kept beside those kept already; None if it can."""
+    """Return why a generated sentence can't be added to those already kept; None if it can."""
     mention = find_mention(text, concept)
     if mention is None:
         return "no mention"
@@ -72,7 +72,7 @@ def fault(text: str, concept: Concept, kept: Sequence[str]) -> str | None:
 
 
 def is_loop(words: Sequence[str], mention: Sequence[str]) -> bool:
-    """Return whether words come again as they do in a text that goes round: three in a row, or one too often."""
+    """Return whether the words repeat as in a loop: three in a row, or one too often."""
     if any(count > 1 for count in Counter(zip(words, words[1:], words[2:], strict=False)).values()):
         return True
     if any(one == other for one, other in pairwise(words)):
@@ -82,6 +82,6 @@ def is_loop(words: Sequence[str], mention: Sequence[str]) -> bool:
 
 
 def alike(one: str, other: str, mention: Sequence[str]) -> bool:
-    """Return whether two sentences share most of their words, those of the mention left aside."""
+    """Return whether two sentences share most of their words, not counting the mention."""
     left, right = ({w.lower() for w in WORD.findall(text)} - set(mention) for text in (one, other))
     return len(left & right) >= ALIKE * len(left | right)

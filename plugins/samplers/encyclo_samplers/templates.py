@@ -59,6 +59,14 @@ class Template:
     family: str
     text: str
 
+    @property
+    def slot(self) -> re.Match[str]:
+        """The slot in the text. Raises ValueError if there is none."""
+        found = SLOT.search(self.text)
+        if found is None:
+            raise ValueError(f"template {self.family} has no slot")
+        return found
+
 
 @hookimpl
 def sample_prompts(concepts: Sequence[Concept], stage: int, context: Context) -> Iterator[Prompt]:
@@ -80,10 +88,10 @@ def grouped_templates(concept: Concept, options: Options) -> list[list[Template]
     """
     groups = load_templates()[kind_of(concept)]
     chosen = {name: group for name, group in groups.items() if not options.groups or name in options.groups}
-    fitting = [list(fitting_templates(group, concept)) for group in chosen.values()]
+    fitting = [fitting_templates(group, concept) for group in chosen.values()]
     # Only "inflected" can be empty; a concept without inflected forms uses the other groups.
     return [group for group in fitting if group] or [
-        list(fitting_templates(group, concept)) for name, group in groups.items() if name != "inflected"
+        fitting_templates(group, concept) for name, group in groups.items() if name != "inflected"
     ]
 
 
@@ -95,15 +103,10 @@ def kind_of(concept: Concept) -> str:
     return concept.part_of_speech if concept.part_of_speech in known else "noun"
 
 
-def fitting_templates(group: Sequence[Template], concept: Concept) -> Iterator[Template]:
-    """Yield the templates for whose slot the concept has a form."""
+def fitting_templates(group: Sequence[Template], concept: Concept) -> list[Template]:
+    """Return the templates for whose slot the concept has a form."""
     slots = slot_forms(concept)
-    for template in group:
-        slot = SLOT.search(template.text)
-        if slot is None:
-            raise ValueError(f"template {template.family} has no slot")
-        if slot.group(1).lower() in slots:
-            yield template
+    return [template for template in group if template.slot[1].lower() in slots]
 
 
 @cache
@@ -134,10 +137,8 @@ def draw(groups: list[list[Template]], wanted: int, random: Random) -> list[Temp
 
 def fill(template: Template, concept: Concept) -> Prompt:
     """Put the concept into the template's slot; the prompt's span is the word without its article."""
-    slot = SLOT.search(template.text)
-    if slot is None:
-        raise ValueError(f"template {template.family} has no slot")
-    article, word = written_form(concept, slot.group(1))
+    slot = template.slot
+    article, word = written_form(concept, slot[1])
     before = template.text[: slot.start()] + article
     text = before + word + template.text[slot.end() :]
     return Prompt(concept.id, text, (len(before), len(before) + len(word)), template.family)

@@ -1,4 +1,4 @@
-"""The arrays of a checked HDF5 file, read with h5py; activations are read from their places in the file."""
+"""The arrays of a checked HDF5 file, read with h5py; activations are read from their byte ranges."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from encyclo_hdf5.guard import check_file, chunk_offsets
 
 
 class Hdf5Arrays:
-    """What a file holds. Raises ValueError for what the schema does not justify; see `check_file`."""
+    """The arrays of a file. Raises ValueError for anything that the schema does not allow; see `check_file`."""
 
     def __init__(self, path: Path, part: bool) -> None:
         self._path, self._part = path, part
@@ -43,7 +43,7 @@ class Hdf5Arrays:
         return found
 
     def texts(self, path: str, rows: NDArray[np.int64] | None = None) -> list[str]:
-        """Return a column's texts; rising rows that lie together are read at once."""
+        """Return a column's texts; adjacent rows are read at once."""
         strings = self._dataset(path).asstr()
         if rows is None:
             return list(strings[...])
@@ -59,7 +59,7 @@ class Hdf5Arrays:
         return found
 
     def activations(self) -> Flat | Chunks:
-        """Return where the samples' activations lie. Raises ValueError if a chunk is not whole."""
+        """Return where the samples' activations are. Raises ValueError if a chunk is incomplete."""
         dataset = self._dataset("activations" if self._part else "samples/activations")
         shape, rows = dataset.shape, 1
         if self._part:

@@ -1,8 +1,8 @@
-"""What an HDF5 file may be, checked before anything of it is read: it may be somebody else's.
+"""Checks an HDF5 file before anything in it is read, since it may come from a stranger.
 
-Refused, naming the object: links other than hard ones, members that the hierarchy does not have, types other than
-its own, external or virtual storage, filters, a shape that the file's bytes don't fill, texts that claim more
-bytes than the file has.
+Each refusal names the object. Refused are links other than hard links, members and types that the hierarchy does not
+have, external or virtual storage, filters, shapes that the file's bytes don't fill, and texts that claim more bytes
+than the file has.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 from encyclo.schema import TEXT, Array, check_shapes
 
 REFERENCE = np.dtype([("length", "<u4"), ("heap", "<u8"), ("index", "<u4")])
-"""How a variable-length string stands in a dataset: its text is in a heap elsewhere in the file."""
+"""A variable-length string in a dataset: a reference to its text, which is in a heap elsewhere in the file."""
 LARGEST_ATTRIBUTE = 2**24
 
 
 def check_file(file: h5py.File, hierarchy: Mapping[str, Mapping[str, Array]]) -> None:
-    """Refuse what `hierarchy` (group, "" for the root: arrays) does not justify. Raises ValueError."""
+    """Raise ValueError for anything that `hierarchy` (group, "" for the root: arrays) does not have."""
     size = Path(file.filename).stat().st_size
     if file.userblock_size:
         raise ValueError("it has a user block")
@@ -33,7 +33,7 @@ def check_file(file: h5py.File, hierarchy: Mapping[str, Mapping[str, Array]]) ->
     for name, arrays in hierarchy.items():
         group = file[name] if name else file
         if not isinstance(group, h5py.Group):
-            raise ValueError(f"{group.name} is no group")
+            raise ValueError(f"{group.name} is not a group")
         if name:
             _check_members(group, set(arrays))
         for key, array in arrays.items():
@@ -44,26 +44,26 @@ def check_file(file: h5py.File, hierarchy: Mapping[str, Mapping[str, Array]]) ->
 
 
 def chunk_offsets(dataset: h5py.Dataset, size: int) -> NDArray[np.int64]:
-    """Return where each chunk of one layer lies in the file: int64 [blocks of rows, layers].
+    """Return the offset of each layer's chunks in the file: int64 [blocks of rows, layers].
 
     Raises ValueError if a chunk is missing, filtered, or passes the file's end at `size`.
     """
     rows, _, hidden = dataset.chunks
     blocks = math.ceil(dataset.shape[0] / rows)
     if blocks * dataset.shape[1] != dataset.id.get_num_chunks():
-        raise ValueError(f"{dataset.name} lacks chunks of its samples")
+        raise ValueError(f"{dataset.name} is missing chunks")
     offsets = np.full((blocks, dataset.shape[1]), -1, np.int64)
     length = rows * hidden * 2
 
     def note(info: h5py.h5d.StoreInfo) -> None:
         row, layer, _ = info.chunk_offset
         if info.filter_mask or info.size != length or not 0 < info.byte_offset <= size - length:
-            raise ValueError(f"{dataset.name} has a chunk that is not where and what it should be")
+            raise ValueError(f"{dataset.name} has a chunk of the wrong size or outside the file")
         offsets[row // rows, layer] = info.byte_offset
 
     dataset.id.chunk_iter(note)
     if (offsets < 0).any():
-        raise ValueError(f"{dataset.name} lacks chunks of its samples")
+        raise ValueError(f"{dataset.name} is missing chunks")
     return offsets
 
 
@@ -83,7 +83,7 @@ def _check_members(group: h5py.Group, expected: set[str]) -> None:
 
 def _check_dataset(dataset: object, array: Array, size: int) -> None:
     if not isinstance(dataset, h5py.Dataset):
-        raise ValueError(f"{dataset!r} is no dataset")
+        raise ValueError(f"{dataset!r} is not a dataset")
     name, layout = dataset.name, dataset.id.get_create_plist()
     if len(dataset.attrs):
         raise ValueError(

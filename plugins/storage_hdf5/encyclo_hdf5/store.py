@@ -18,7 +18,7 @@ from encyclo.storage import files
 from encyclo.storage.array_store import ArrayStore, JoinedSamples
 from encyclo_hdf5.arrays import Hdf5Arrays
 
-ROWS_A_CHUNK = 250
+ROWS_PER_CHUNK = 250
 
 
 class Hdf5Store(ArrayStore):
@@ -54,7 +54,7 @@ def _write_samples(group: h5py.Group, samples: JoinedSamples) -> None:
     for texts in samples.prompts():
         prompts[start : start + len(texts)] = texts
         start += len(texts)
-    rows = min(ROWS_A_CHUNK, count)
+    rows = min(ROWS_PER_CHUNK, count)
     chunks = (rows, 1, hidden) if rows else None
     dataset = group.create_dataset("activations", shape=samples.shape, dtype="<f2", chunks=chunks)
     for index, block in enumerate(samples.blocks(rows) if rows else ()):
@@ -65,13 +65,13 @@ def _write_samples(group: h5py.Group, samples: JoinedSamples) -> None:
 
 
 def _write_table(group: h5py.Group, table: Any) -> None:
-    """Write a dataclass, a column a field: an array, or a list of texts."""
+    """Write a dataclass; each field is a column: an array, or a list of texts."""
     for field in dataclasses.fields(table):
         column = getattr(table, field.name)
         if isinstance(column, list):
             _create_texts(group, field.name, len(column))[...] = column
         else:
-            # Without a chunk the bytes lie in one piece, at an offset that the file names.
+            # Without chunks the bytes are in one piece, at an offset that the file records.
             group.create_dataset(field.name, data=column)
 
 

@@ -1,6 +1,6 @@
-"""The arrays of a checked Zarr hierarchy, read by zarr; activations are read from their places on disk.
+"""The arrays of a checked Zarr hierarchy, read by zarr; activations are read from their byte ranges on disk.
 
-The hierarchy may be somebody else's: zarr reads it after the guard has looked at every file.
+The hierarchy may come from a stranger, so zarr reads it only after the guard has checked every file.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from encyclo_zarr.tree import Folder, Zip, read
 
 
 class ZarrArrays:
-    """What a tree holds. Raises ValueError for what the schema does not justify; see `check_tree`."""
+    """The arrays of a tree. Raises ValueError for anything that the schema does not allow; see `check_tree`."""
 
     def __init__(self, path: Path, part: bool) -> None:
         self._tree: Folder | Zip = Zip(path) if part else Folder(path)
@@ -43,13 +43,13 @@ class ZarrArrays:
         return found
 
     def texts(self, path: str, rows: NDArray[np.int64] | None = None) -> list[str]:
-        """Return a column's texts, all or those of rising rows."""
+        """Return a column's texts: all, or those of ascending rows."""
         array = self._array(path)
         found: list[str] = (array[...] if rows is None else array.oindex[rows]).tolist()
         return found
 
     def activations(self) -> Flat | Chunks:
-        """Return where the samples' activations lie: shard by shard, as their indices say."""
+        """Return where the samples' activations are, shard by shard, from the shards' indices."""
         path = "activations" if self._part else "samples/activations"
         shape = self._shape(path)
         keys = keys_of(path, shape, self._part)
@@ -65,7 +65,7 @@ class ZarrArrays:
         return Chunks(shape, chunks[0], offsets, files, np.arange(blocks) // in_shard)
 
     def close(self) -> None:
-        """Let go of what is in memory; no file is open."""
+        """Release the memory; no file is open."""
         self._arrays, self._store = {}, None
 
     def _array(self, path: str) -> Any:
@@ -74,7 +74,7 @@ class ZarrArrays:
         return self._arrays[path]
 
     def _opened(self) -> LocalStore | MemoryStore:
-        """Return zarr's store: the folder, or what a zip holds but for activations, which zarr doesn't read."""
+        """Return zarr's store: the folder, or a zip's content without activations, which zarr doesn't read."""
         if self._store is None and isinstance(self._tree, Folder):
             self._store = LocalStore(self._tree.root, read_only=True)
         if self._store is None:

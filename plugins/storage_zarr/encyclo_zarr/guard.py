@@ -1,8 +1,8 @@
-"""What a Zarr hierarchy may be, checked before zarr sees it: it may be somebody else's.
+"""Checks a Zarr hierarchy before zarr reads it, since it may come from a stranger.
 
-Refused, naming the file: format 2, codecs other than those that encyclo writes, types, chunk grids and key
-encodings of another kind, files that the hierarchy does not have, and chunks whose sizes the metadata does not
-justify, so that nothing is allocated that the bytes on disk don't fill.
+Each refusal names the file. Refused are format 2; codecs, types, chunk grids and key encodings that encyclo does not
+write; files that the hierarchy does not have; and chunks whose sizes don't match the metadata, so that no more memory
+is allocated than the bytes on disk fill.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from encyclo_zarr.tree import Tree, read
 
 LARGEST_METADATA = 2**24
 ABSENT = 2**64 - 1
-"""What a shard's index says of a chunk that it doesn't have."""
+"""A shard's index has this value for a chunk that is missing."""
 _BYTES = [{"name": "bytes", "configuration": {"endian": "little"}}, {"name": "bytes"}]
 _TEXTS = [{"name": "vlen-utf8", "configuration": {}}, {"name": "vlen-utf8"}]
 _INDEX = [*_BYTES[:1], {"name": "crc32c"}]
@@ -34,7 +34,7 @@ _ARRAY_KEYS = {
 
 
 def check_tree(tree: Tree, hierarchy: Mapping[str, Mapping[str, Array]], part: bool) -> dict[str, Any]:
-    """Refuse what `hierarchy` (group, "" for the root: arrays) does not justify; return all metadata by path.
+    """Refuse anything that `hierarchy` (group, "" for the root: arrays) does not have; return all metadata by path.
 
     Raises ValueError.
     """
@@ -67,7 +67,7 @@ def check_tree(tree: Tree, hierarchy: Mapping[str, Mapping[str, Array]], part: b
 
 
 def shard_index(tree: Tree, path: str, key: str, shape: tuple[int, ...]) -> NDArray[np.uint64]:
-    """Return (offset, bytes) of every chunk of a shard, uint64 [chunks in it, 2]; ABSENT where it has none."""
+    """Return (offset, bytes) of every chunk of a shard, uint64 [chunks in it, 2]; ABSENT for a missing one."""
     chunks, shards = grid(path, shape, part=False)
     assert shards is not None, path
     count = math.prod(s // c for s, c in zip(shards, chunks, strict=True))
@@ -81,7 +81,7 @@ def shard_index(tree: Tree, path: str, key: str, shape: tuple[int, ...]) -> NDAr
 
 
 def keys_of(path: str, shape: tuple[int, ...], part: bool) -> list[str]:
-    """Return the names of an array's files, in the order of their places."""
+    """Return the names of an array's files, in the order of their positions in the array."""
     if 0 in shape:
         return []
     return [f"{path}/c.{'.'.join(map(str, place))}" for place in _places(path, shape, part)]
@@ -103,7 +103,7 @@ def _document(tree: Tree, name: str) -> dict[str, Any]:
     except ValueError as error:
         raise ValueError(f"{name!r} can't be read: {error}") from error
     if not isinstance(document, dict) or document.get("zarr_format") != 3:
-        raise ValueError(f"{name!r} is no metadata of Zarr format 3")
+        raise ValueError(f"{name!r} is not metadata of Zarr format 3")
     return document
 
 
@@ -123,7 +123,7 @@ def _gathered(consolidated: Any) -> Any:
 
 def _check_group(document: dict[str, Any], path: str) -> None:
     if document.get("node_type") != "group" or not isinstance(document.get("attributes"), dict):
-        raise ValueError(f"{path or 'its root'} is no group")
+        raise ValueError(f"{path or 'its root'} is not a group")
     strangers = document.keys() - {"node_type", "attributes", "zarr_format", "consolidated_metadata"}
     if strangers:
         raise ValueError(f"{path or 'its root'} has the unknown metadata {min(strangers)!r}")
@@ -131,7 +131,7 @@ def _check_group(document: dict[str, Any], path: str) -> None:
 
 def _check_array(document: dict[str, Any], path: str, array: Array, part: bool) -> tuple[int, ...]:
     if document.get("node_type") != "array" or document.keys() - _ARRAY_KEYS:
-        raise ValueError(f"{path} is no array, or has unknown metadata")
+        raise ValueError(f"{path} is not an array, or has unknown metadata")
     shape = document.get("shape")
     if not isinstance(shape, list) or not all(type(n) is int and 0 <= n < 2**40 for n in shape):
         raise ValueError(f"{path} has the shape {shape!r}")
@@ -143,11 +143,11 @@ def _check_array(document: dict[str, Any], path: str, array: Array, part: bool) 
     chunks, shards = grid(path, shape, part)
     regular = {"name": "regular", "configuration": {"chunk_shape": list(shards or chunks)}}
     if document.get("chunk_grid") != regular or document.get("chunk_key_encoding") != _KEYS:
-        raise ValueError(f"{path} has another chunk grid than encyclo writes")
+        raise ValueError(f"{path} has a chunk grid that encyclo does not write")
     if document.get("storage_transformers", []) != []:
         raise ValueError(f"{path} has storage transformers")
     if document.get("fill_value") not in (0, "") or document.get("dimension_names") is not None:
-        raise ValueError(f"{path} has another fill value than encyclo writes, or names of dimensions")
+        raise ValueError(f"{path} has a fill value that encyclo does not write, or has dimension names")
     if document.get("attributes", {}) != {}:
         raise ValueError(
             f"{path} has attributes (of texts escaped by an earlier version, which can't be read)"
@@ -157,7 +157,7 @@ def _check_array(document: dict[str, Any], path: str, array: Array, part: bool) 
 
 
 def _check_codecs(codecs: Any, path: str, array: Array, inner: tuple[int, ...] | None) -> None:
-    """Allow exactly what encyclo writes: no codec is looked up that could do more than move bytes."""
+    """Raise ValueError for codecs that encyclo does not write, so that none can do more than move bytes."""
     allowed = _TEXTS if array.dtype == TEXT else _BYTES
     if not isinstance(codecs, list) or len(codecs) != 1 or not isinstance(codecs[0], dict):
         raise ValueError(f"{path} has codecs that are not allowed")
@@ -185,7 +185,7 @@ def _check_chunks(tree: Tree, path: str, array: Array, shape: tuple[int, ...], p
         return set()
     count = math.prod(math.ceil(n / f) for n, f in zip(shape, shards or chunks, strict=True))
     if count > len(tree.sizes):
-        raise ValueError(f"{path} lacks chunks: its shape asks for {count:,} files")
+        raise ValueError(f"{path} is missing chunks: its shape requires {count:,} files")
     keys = keys_of(path, shape, part)
     itemsize = 0 if array.dtype == TEXT else np.dtype(array.dtype).itemsize
     length = math.prod(chunks) * itemsize
@@ -212,7 +212,7 @@ def _check_shard(
         s // c for s, c in zip(shards[1:], chunks[1:], strict=True)
     )
     if (table[:needed, 1] == ABSENT).any():
-        raise ValueError(f"{key!r} lacks chunks of its samples")
+        raise ValueError(f"{key!r} is missing chunks")
     for offset, size in table[:needed].tolist():
         if length and size != length:
             raise ValueError(f"{key!r} has a chunk of {size:,} bytes, not {length:,}")
@@ -221,6 +221,6 @@ def _check_shard(
 
 
 def _check_texts(tree: Tree, key: str, offset: int, size: int, count: int) -> None:
-    """A chunk of texts begins with their number; the decoder believes it."""
+    """Check the number of texts that a chunk begins with, since the decoder trusts it. Raises ValueError."""
     if size < 4 + 4 * count or int.from_bytes(read(tree, key, offset, 4), "little") != count:
-        raise ValueError(f"{key!r} claims another number of texts than its shape")
+        raise ValueError(f"{key!r} claims a number of texts that its shape does not have")

@@ -1,9 +1,9 @@
 """Writes the hierarchy of `encyclo.schema` with zarr; arrays.py reads it.
 
-A part is one zip file that zarr opens as it is (`zarr.storage.ZipStore`): one file to flush and to put in place,
-with its activations in one piece. The finished directory is written under a temporary name, every file and folder
-flushed, and put in place whole (see `files.replacing_folder`); its metadata is consolidated once, at the
-end. No array is ever resized or written in place: what a unit holds is what its commit record says.
+A part is one zip file that zarr opens as it is (`zarr.storage.ZipStore`): one file to flush and rename, with its
+activations in one piece. The finished directory is written under a temporary name, flushed and renamed (see
+`files.replacing_folder`); its metadata is consolidated once, at the end. No array is ever resized or written in place,
+so a unit always has what its commit record says.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from zarr.storage import MemoryStore
 from encyclo.schema import HIERARCHY, SAMPLES, Array, Book, Part
 from encyclo.storage.array_store import ArrayStore, JoinedSamples
 from encyclo_zarr.arrays import ZarrArrays
-from encyclo_zarr.layout import ROWS_A_SHARD, create
+from encyclo_zarr.layout import ROWS_PER_SHARD, create
 from encyclo_zarr.tree import Zip
 
 _WHEN = (1980, 1, 1, 0, 0, 0)  # a part's bytes depend on its samples alone
@@ -67,13 +67,13 @@ def _write_samples(group: zarr.Group, samples: JoinedSamples) -> None:
     _write_table(group, samples.columns, SAMPLES)
     _write(group, "prompt", SAMPLES["prompt"], list(chain.from_iterable(samples.prompts())))
     activations, start = create(group, "activations", SAMPLES["activations"], samples.shape), 0
-    for block in samples.blocks(ROWS_A_SHARD["activations"]) if activations.size else ():
+    for block in samples.blocks(ROWS_PER_SHARD["activations"]) if activations.size else ():
         activations[start : start + len(block)] = block
         start += len(block)
 
 
 def _write_table(group: zarr.Group, table: Any, arrays: Mapping[str, Array], part: bool = False) -> None:
-    """Write a dataclass, a column a field: an array, or a list of texts."""
+    """Write a dataclass; each field is a column: an array, or a list of texts."""
     for field in dataclasses.fields(table):
         _write(group, field.name, arrays[field.name], getattr(table, field.name), part)
 

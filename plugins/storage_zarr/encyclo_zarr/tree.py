@@ -5,24 +5,13 @@ from __future__ import annotations
 import os
 import zipfile
 from pathlib import Path
-from typing import Protocol
 
 from encyclo.regular_files import open_file
 from encyclo.storage.checksums import list_files
 
 
-class Tree(Protocol):
-    """Files by relative name."""
-
-    sizes: dict[str, int]
-
-    def place(self, name: str) -> tuple[Path, int]:
-        """Return the file on disk that holds the bytes of `name`, and where in it they begin."""
-        ...
-
-
 class Folder:
-    """A Zarr directory. Raises ValueError for a link or anything else that is no plain file."""
+    """A Zarr directory. Raises ValueError for a link, or anything else that is not a plain file."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -71,17 +60,21 @@ class Zip:
         return self.root, start + 30 + lengths
 
 
+Tree = Folder | Zip
+"""Files by relative name."""
+
+
 def read(tree: Tree, name: str, start: int = 0, length: int | None = None) -> bytes:
     """Return bytes of one of the tree's files; a negative `start` counts from its end. Raises ValueError."""
     size = tree.sizes[name]
     first = size + start if start < 0 else start
     count = size - first if length is None else length
     if not 0 <= first <= first + count <= size:
-        raise ValueError(f"{name} is shorter than it must be")
+        raise ValueError(f"{name} is too short")
     path, offset = tree.place(name)
     with open_file(path) as file:
         file.seek(offset + first)
         data = file.read(count)
     if len(data) != count:
-        raise ValueError(f"{name} is shorter than it must be")
+        raise ValueError(f"{name} is too short")
     return data

@@ -50,6 +50,18 @@ class TimedStore:
         return call
 
 
+def _timed(hook: str, lazy: bool = False) -> Any:
+    """Return a wrapper that times `hook`; a `lazy` one gives items, and the time inside their iteration counts."""
+
+    @hookimpl(wrapper=True)
+    def call(self: Timing) -> Generator[None, Any, Any]:
+        with self.clock(hook):
+            result = yield
+        return self.iterate(hook, result) if lazy else result
+
+    return call
+
+
 class Timing:
     """Sums the seconds per stage and hook. encyclo creates a new instance for every run."""
 
@@ -81,12 +93,12 @@ class Timing:
                     return
             yield item
 
-    @hookimpl(wrapper=True)
-    def load_concepts(self) -> Generator[None, Iterable[Any], Iterable[Any]]:
-        """Time the loading of the concepts."""
-        with self.clock("load_concepts"):
-            concepts = yield
-        return self.iterate("load_concepts", concepts)
+    load_concepts = _timed("load_concepts", lazy=True)
+    load_model = _timed("load_model")  # the description; the weights load in the first hook that uses them
+    check_capture = _timed("check_capture")
+    capture_layers = _timed("capture_layers", lazy=True)
+    train_interpreter = _timed("train_interpreter")
+    score_confidence = _timed("score_confidence")
 
     @hookimpl(wrapper=True)
     def sample_prompts(self, stage: int) -> Generator[None, Iterable[Any], Iterable[Any]]:
@@ -97,42 +109,11 @@ class Timing:
         return self.iterate("sample_prompts", prompts)
 
     @hookimpl(wrapper=True)
-    def load_model(self) -> Generator[None, Any, Any]:
-        """Time the model's description; the weights load later, in the first hook that uses them."""
-        with self.clock("load_model"):
-            return (yield)
-
-    @hookimpl(wrapper=True)
-    def check_capture(self) -> Generator[None, Any, Any]:
-        """Time the self-test, which loads the weights."""
-        with self.clock("check_capture"):
-            return (yield)
-
-    @hookimpl(wrapper=True)
-    def capture_layers(self) -> Generator[None, Iterable[Any], Iterable[Any]]:
-        """Time the capture."""
-        with self.clock("capture_layers"):
-            batches = yield
-        return self.iterate("capture_layers", batches)
-
-    @hookimpl(wrapper=True)
     def store_activations(self) -> Generator[None, Any, Any]:
         """Time the store's methods."""
         with self.clock("store_activations"):
             store = yield
         return TimedStore(store, self)
-
-    @hookimpl(wrapper=True)
-    def train_interpreter(self) -> Generator[None, Any, Any]:
-        """Time the training."""
-        with self.clock("train_interpreter"):
-            return (yield)
-
-    @hookimpl(wrapper=True)
-    def score_confidence(self) -> Generator[None, Any, Any]:
-        """Time the scoring."""
-        with self.clock("score_confidence"):
-            return (yield)
 
     @hookimpl
     def end_run(self, context: Context) -> str:

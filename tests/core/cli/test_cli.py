@@ -51,7 +51,7 @@ BAD = {
     "layer too deep": (["--layers", "1,9"], ["Layer 9", "0", "4", "-5"]),
     "layer too far back": (["--layers", "-6"], ["Layer -6", "4", "-5"]),
     "one layer twice": (["--layers", "4,-1"], ["twice", "4"]),
-    "layers that are no numbers": (["--layers", "deep"], ["--layers", "deep"]),
+    "layers that are not numbers": (["--layers", "deep"], ["--layers", "deep"]),
     "limit 0": (["--limit", "0"], ["--limit", "0", "greater than or equal to 1"]),
     "per-concept 0": (["--per-concept", "0"], ["--per-concept", "0"]),
     "unknown pooling": (["--pooling", "max"], ["--pooling", "max", "span"]),

@@ -1,4 +1,4 @@
-"""What a run's closing summary says of its interpreter beside the baselines."""
+"""The summary at the end of a run: its interpreter compared with the baselines."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`encyclo converge`: the figures over the number of samples, and the older protocol beside this one."""
+"""`encyclo converge`: the figures over the number of samples, and the older protocol compared with this one."""
 
 from __future__ import annotations
 

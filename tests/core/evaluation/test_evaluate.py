@@ -1,4 +1,4 @@
-"""`encyclo evaluate`: every rung on a tiny model, and that nothing leaks between training and judging."""
+"""`encyclo evaluate`: every rung on a tiny model, and that nothing leaks from tests into training."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def test_a_random_model_still_knows_what_it_has_seen(climbed: tuple[Path, dict])
 
 
 def test_the_trial_trains_on_nothing_of_an_unseen_concept(opened):
-    """Rows are told apart by their activations: no sample of a held-out concept is among the trial's."""
+    """Rows are identified by their activations: no sample of a held-out concept is among the trial's."""
     run, samples, definitions = opened
     session = run.session
     found = take_out_concepts(session, samples, definitions)

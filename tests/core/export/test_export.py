@@ -234,7 +234,7 @@ def test_gguf_reads_the_control_vector(exported: Path, metadata: dict, book):
 
 
 def test_a_direction_belongs_to_the_block_that_gives_the_hidden_state(tiny_gemma: Path, book):
-    """What block N gives, counted from 0 as llama.cpp does, is hidden_states[N + 1]."""
+    """The output of block N, counted from 0 as in llama.cpp, is hidden_states[N + 1]."""
     import torch
     from transformers import AutoModel
 
@@ -265,7 +265,7 @@ def test_the_first_block_and_the_final_norm_have_no_direction(tmp_path: Path):
         assert of((-2, -1), (17, 18)) == {-2: "direction.16"}
         assert of((2, -2), (2, 17)) == {2: "direction.1", -2: "direction.16"}
         for layers, index in (((-1, 0), (18, 0)), ((1, -1), (1, 18))):
-            with pytest.raises(package.errors.UsageError, match="it takes 2 to 17"):
+            with pytest.raises(package.errors.UsageError, match="can shift 2 to 17"):
                 of(layers, index)
 
 

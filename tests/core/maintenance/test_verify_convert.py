@@ -89,7 +89,7 @@ def test_findings_are_lines_and_exit_codes(run, encyclo):
     lines = result.stdout.splitlines()
     assert len(lines) == 3 and lines[-1].startswith(f"{run}: 2 findings")
     assert "delete metrics.json and commits/unit" in lines[0] and "run the same command again" in lines[0]
-    assert "train it anew" in lines[1]
+    assert "train it again" in lines[1]
     assert not json.loads(encyclo("verify", run, "--json").stdout)["ok"]
     assert encyclo("verify", run.parent).returncode == 2
 
@@ -109,7 +109,7 @@ def test_missing_and_added_files_are_found(run):
 
 
 def sealed_again(run: Path, **changed) -> None:
-    """Write the encyclopedia anew with a changed book, correctly sealed: only its content is wrong."""
+    """Write the encyclopedia again with a changed book, correctly sealed: only its content is wrong."""
     store = store_of(run)
     reader, _ = open_finished(store, run)
     book = reader.book

@@ -1,4 +1,4 @@
-"""How many new samples a concept gets: what the formulas promise, and that no budget is overspent."""
+"""How many new samples a concept gets: the formulas are right, and no budget is exceeded."""
 
 from __future__ import annotations
 

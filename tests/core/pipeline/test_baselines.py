@@ -1,4 +1,4 @@
-"""Which baselines a run trains beside its interpreter, and what happens where one does not take so many concepts."""
+"""Which baselines a run trains in addition to its interpreter, and what happens if there are too many concepts for one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from encyclo_interpreters import logistic
 
 
 class Spoken:
-    """A progress that keeps what it was told."""
+    """A progress that records its messages."""
 
     def __init__(self) -> None:
         self.said: list[str] = []

@@ -27,7 +27,7 @@ from encyclo.storage import files
 from encyclo.storage.ledger import Ledger
 from encyclo.testing.faults import disks
 from encyclo.testing.faults.battery import check_mutations
-from encyclo.testing.faults.processes import Nursery
+from encyclo.testing.faults.processes import ForkServer
 from encyclo.testing.fixtures.small_run import read_part
 from tests import fast_plugin
 from tests.commands import one_sentence
@@ -64,7 +64,7 @@ def go(store: str, out: Path, limit: int = UNITS) -> int:
 
 
 def content(out: Path) -> dict[str, object]:
-    """Return what an encyclopedia holds, but for what differs between any two runs: its id and time."""
+    """Return an encyclopedia's content, except for its id and time, which differ between any two runs."""
     check_sums(out / "interpreter")
     with encyclo.open(out) as book:
         samples = {name: book.samples(name).checksum() for name in book.book.concepts.name}
@@ -84,7 +84,7 @@ def write_plainly(path: Path, *_: object) -> None:
 
 @pytest.fixture
 def plain_report(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Drawing takes nine tenths of so small a run; a report is one text, whatever is in it."""
+    """Write a short report: drawing the real one would take nine tenths of so small a run."""
     monkeypatch.setattr("encyclo.report.write_report", write_plainly)
 
 
@@ -148,11 +148,11 @@ def cut_everywhere(store: str, whole: Path, tmp_path: Path, survivals) -> None:
             place = tmp_path / f"{number}-{names}-{data}"
             place.mkdir()
             disks.restore(left, place)
-            told = number, moment.call, names, data
-            assert len(commits(place / "run")) >= moment.promised, told
+            case = number, moment.call, names, data
+            assert len(commits(place / "run")) >= moment.promised, case
             with files.using(disks.HastyDisk()):
-                assert go(store, place / "run") == 0, told
-            assert content(place / "run") == expected, told
+                assert go(store, place / "run") == 0, case
+            assert content(place / "run") == expected, case
 
 
 def test_a_power_cut_after_every_call(store: str, whole: Path, tmp_path: Path, plain_report):
@@ -184,11 +184,11 @@ def warm() -> None:
 def test_kill_9_at_random_instants(store: str, tmp_path: Path, kills: int):
     """No committed unit is lost, and the same command ends as if nothing had happened."""
     random, killed, between, units = Random(0), 0, 0, fast_plugin.CONCEPTS
-    with Nursery() as nursery:
-        nursery.warm(warm)
-        lengths = [nursery.run(command, store, tmp_path / f"whole-{i}", units).seconds for i in range(2)]
+    with ForkServer() as server:
+        server.warm(warm)
+        lengths = [server.run(command, store, tmp_path / f"whole-{i}", units).seconds for i in range(2)]
         expected = content(tmp_path / "whole-0")
-        nursery.run(command, store, tmp_path / "timed", units)
+        server.run(command, store, tmp_path / "timed", units)
         instants = sorted(p.stat().st_mtime for p in (tmp_path / "timed" / "commits").glob("*.json"))
         for number in range(4 * kills):
             out = tmp_path / str(number)
@@ -197,12 +197,12 @@ def test_kill_9_at_random_instants(store: str, tmp_path: Path, kills: int):
                 (out / "commits", instants[-1] - instants[0]) if number % 2 else (None, min(lengths))
             )
             after = random.uniform(0.0, latest)
-            ending = nursery.run(command, store, out, units, kill_after=after, since=since)
+            ending = server.run(command, store, out, units, kill_after=after, since=since)
             assert ending.killed or ending.status == 0, ending.output
             killed += ending.killed
             kept = commits(out)
             between += 0 < len(kept) < units
-            ending = nursery.run(command, store, out, units)
+            ending = server.run(command, store, out, units)
             assert ending.status == 0, ending.output
             assert kept <= commits(out)
             assert content(out) == expected
@@ -222,7 +222,7 @@ def another(store: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def opened(out: Path, file: str) -> object:
-    """Read what lies in one file of a finished run, as whoever opens it does."""
+    """Read the content of one file of a finished run, as a user's process does."""
     if file == "metrics.json":
         return read_metrics(out).as_json()
     if file.startswith("rounds/"):
@@ -230,11 +230,8 @@ def opened(out: Path, file: str) -> object:
         plan, result = rounds.plan(0), rounds.result(0)
         if plan is None or result is None:
             raise DamagedError(f"A record of {out}/rounds is gone.")
-        return (
-            plan,
-            pickle.dumps(result),
-            [path.read_bytes() for path in check_sums(rounds.saved_interpreter(0))],
-        )
+        saved = check_sums(rounds.saved_interpreter(0))
+        return plan, pickle.dumps(result), [path.read_bytes() for path in saved]
     if file.startswith(("commits/", "parts/")):
         ledger = Ledger(out)
         found = ledger.commits()

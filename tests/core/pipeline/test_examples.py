@@ -1,4 +1,4 @@
-"""Sentences by other authors judge the interpreter: no sampler ever sees them, so none can train on them."""
+"""Sentences by other authors test the interpreter: no sampler ever sees them, so they are never used for training."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def flags(tmp_path: Path, tiny_flags: list[str]) -> list[str]:
 
 @pytest.fixture
 def cheat(monkeypatch: pytest.MonkeyPatch) -> list[Concept]:
-    """Replace the sampler `raw` by one that looks for examples wherever it can; return the concepts it saw."""
+    """Replace the sampler `raw` by one that looks for examples everywhere; return the concepts it saw."""
     from encyclo_samplers import raw
 
     seen: list[Concept] = []

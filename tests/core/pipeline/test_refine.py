@@ -1,4 +1,4 @@
-"""Stages on a tiny model: who goes on, with how many samples, and that a run can be raised and resumed."""
+"""Stages on a tiny model: which concepts enter the next stage, with how many samples; raising targets, resuming."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def test_a_sampler_that_needs_an_interpreter_can_not_be_the_first(
     flags = [flag for name in samplers for flag in ("--sampler", name)]
     result = encyclo("run", "--out", tmp_path / "no", *tiny_flags, *flags)
     said = one_sentence(result.stderr)
-    assert result.returncode == 2 and ("before it" in said or "rising stages" in said)
+    assert result.returncode == 2 and ("before it" in said or "in ascending order" in said)
     assert not (tmp_path / "no").exists()
 
 
@@ -262,7 +262,7 @@ STEPS = [
 
 
 def steps(process: subprocess.Popen[str]) -> Iterator[str]:
-    """Yield the steps that a run comes to, as it says so."""
+    """Yield the steps of a run, from its messages."""
     stage = ""
     assert process.stderr is not None
     for line in process.stderr:
@@ -276,7 +276,7 @@ def steps(process: subprocess.Popen[str]) -> Iterator[str]:
 
 @pytest.mark.slow
 def test_kills_in_every_step_of_all_four_stages_change_nothing(roomy_flags, tmp_path: Path):
-    """Sampling, generation, capture, training, attacks: whatever the process was at, resuming ends the same."""
+    """Killed during sampling, generation, capture, training or attacks, a resumed run ends the same."""
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     with start("run", *ALL, "--out", whole, *roomy_flags) as process:
         moments = [(step, time.monotonic()) for step in steps(process)]

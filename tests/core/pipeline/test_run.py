@@ -222,7 +222,7 @@ def test_interrupting_stops_cleanly_and_resumes(encyclo, tmp_path: Path, tiny_fl
     _, stderr = process.communicate(timeout=30)
     assert process.returncode == 130
     assert time.monotonic() - begun < 10
-    assert "goes on where it stopped" in one_sentence(stderr)
+    assert "run the same command to continue" in one_sentence(stderr)
     assert encyclo(*flags).returncode == 0
 
 

@@ -1,10 +1,9 @@
-"""Where the core meets somebody else's plugin: what it takes from it, what it tells it, what it keeps of it."""
+"""The boundary between the core and a third-party plugin: what passes in each direction, and what the core keeps."""
 
 from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,34 +11,8 @@ import numpy as np
 import pytest
 
 import encyclo as library
-from tests import third_party
 from tests.commands import one_sentence
 from tests.third_party import ENGINE, Site
-
-ROLES = ("concepts", "capture", "interpreter", "scorer", "model")
-
-
-@pytest.fixture
-def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
-    """A folder on the path with the engine's package in it."""
-    with third_party.open_site(tmp_path / "site-packages", monkeypatch) as opened:
-        opened.install("engine", ENGINE)
-        yield opened
-
-
-@pytest.fixture
-def flags(tmp_path: Path, site: Site) -> Callable[..., list[str]]:
-    """Return a function: the flags of a run in which every part is the engine's, but for what is given."""
-
-    def write(**changed: Any) -> list[str]:
-        values = {**dict.fromkeys(ROLES, "engine"), "sampler": ["engine"], "baselines": [], "layers": [0, 1]}
-        values |= {"limit": 6, "per_concept": 16, **changed}
-        lines = [f"{key} = {json.dumps(value)}" for key, value in values.items()]
-        file = tmp_path / "run.toml"
-        file.write_text("\n".join([*lines, "[engine]", "sharpness = 2.5", ""]))
-        return ["--config", str(file)]
-
-    return write
 
 
 def counts(out: Path) -> np.ndarray:
@@ -93,7 +66,7 @@ def test_that_is_said_once_over_several_units(encyclo, site: Site, flags, tmp_pa
     assert result.stderr.count(LEFT_OUT) == 1
 
 
-def test_one_that_gives_what_it_was_asked_for_is_not_told_of(encyclo, flags, tmp_path: Path):
+def test_one_that_gives_what_it_was_asked_for_is_not_reported(encyclo, flags, tmp_path: Path):
     result = encyclo("run", *flags(), "--out", tmp_path / "run")
     assert result.returncode == 0 and LEFT_OUT not in result.stderr
     assert counts(tmp_path / "run").tolist() == [16] * 6
@@ -155,7 +128,7 @@ def test_a_units_id_covers_the_capture_plugins_version_and_fingerprint(site: Sit
 def test_a_run_that_goes_on_with_another_version_of_its_capture_captures_again(
     encyclo, site: Site, flags, tmp_path: Path, rounds: str
 ):
-    """What the other version gave is no longer the run's: nothing has samples twice."""
+    """The other version's samples are no longer part of the run: no concept has samples twice."""
     out = tmp_path / "run"
     assert encyclo("run", *flags(), "--out", out).returncode == 0
     (before,) = (out / "commits").iterdir()
@@ -180,7 +153,9 @@ def test_the_interpreter_is_loaded_and_hashed_once(
     site.seen()
     hashed: list[str] = []
     sha256_of = files.sha256_of
-    monkeypatch.setattr(files, "sha256_of", lambda path: hashed.append(path.name) or sha256_of(path))
+    monkeypatch.setattr(
+        files, "sha256_of", lambda path, *more: hashed.append(path.name) or sha256_of(path, *more)
+    )
     with library.open(tmp_path / "run") as book:
         for _ in range(2):
             for entry in book:
@@ -193,7 +168,7 @@ def test_the_interpreter_is_loaded_and_hashed_once(
 def test_every_hook_of_a_run_gets_its_folder_its_options_and_the_device(
     encyclo, site: Site, flags, tmp_path: Path
 ):
-    """What the user asked for, here `auto`; the capture gets the device that the model chose, here `chip`."""
+    """Plugins get the user's device, here `auto`; the capture gets the one that the model chose, here `chip`."""
     out = tmp_path / "run"
     assert encyclo("run", *flags(), "--out", out).returncode == 0
     seen = site.seen()

@@ -15,10 +15,10 @@ import pytest
 
 from encyclo.config import RunConfig
 from encyclo.errors import EncycloError, MissingDependencyError, PluginError, UnknownPluginError, UsageError
-from encyclo.pipeline.collect import prompt_fault
+from encyclo.plugins.answers import check_prompt, check_samples
 from encyclo.plugins.manager import Plugins, find_installed
 from encyclo.plugins.traits import Traits
-from encyclo.runs.open_run import batch_fault
+from encyclo.plugins.values import WrongAnswer
 from encyclo.runs.session import load_concepts
 from encyclo.types import Concept, Prompt, Samples
 from tests import third_party
@@ -139,9 +139,9 @@ def test_a_package_that_is_on_the_path_twice_is_one_plugin(install, tmp_path, mo
         ("raise SystemExit(3)", "could not be imported: SystemExit"),
         (
             "@hookimpl\ndef load_concpets(options): ...",
-            "load_concpets, which is no hook; rename it to load_concepts",
+            "load_concpets, which is not a hook; rename it to load_concepts",
         ),
-        ("@hookimpl\ndef weather(): ...", "weather, which is no hook; the hooks are capture_layers, "),
+        ("@hookimpl\ndef weather(): ...", "weather, which is not a hook; the hooks are capture_layers, "),
         (
             "@hookimpl\ndef load_concepts(options, weather): ...",
             "asks for the argument 'weather' in load_concepts",
@@ -205,7 +205,7 @@ def test_returning_nothing_is_an_error(install):
         ),
         (
             "@hookimpl\ndef load_concepts(options): return 5",
-            "returned an int from load_concepts, where Concepts",
+            "returned an int from load_concepts, but must return an iterable of Concepts",
         ),
         ("@hookimpl\ndef load_concepts(options): raise ValueError('two\\nlines.')", "ValueError: two lines."),
         ("@hookimpl\ndef load_concepts(options): raise ValueError", "failed with ValueError."),
@@ -232,7 +232,7 @@ def test_an_error_in_a_hook_or_while_iterating_names_the_plugin(install, code, n
         ("'dog', 'dog', aliases=('hound', 'ca\\0nine')", "U+0000"),
     ],
 )
-def test_a_concept_with_a_text_that_no_store_holds_is_refused(install, fields, character):
+def test_a_concept_with_a_text_that_can_not_be_stored_is_refused(install, fields, character):
     install(
         "mine", f"@hookimpl\ndef load_concepts(options): return [Concept('cat', 'cat'), Concept({fields})]"
     )
@@ -241,18 +241,18 @@ def test_a_concept_with_a_text_that_no_store_holds_is_refused(install, fields, c
         "'mine'",
         "mine-package 1.0",
         "gave the concept '",
-        f"with the character {character}, which no store",
+        f"with a text that has the character {character}, which can't be stored",
     )
     assert_refused(PluginError, lambda: load_concepts(config, Plugins(), None), *named)
 
 
 @pytest.mark.parametrize(("text", "family"), [("A dog.\0", "plain"), ("A dog.", "odd \udc80")])
 def test_a_prompt_with_a_text_that_no_store_holds_is_refused(text, family):
-    fault = prompt_fault(Prompt("dog", text, (2, 5), family), {"dog"})
-    assert fault is not None and "\0" not in fault
-    assert fault.endswith(
-        f"with the character {'U+0000' if family == 'plain' else 'U+DC80'}, which no store holds"
-    )
+    with pytest.raises(WrongAnswer) as refused:
+        check_prompt(Prompt("dog", text, (2, 5), family))
+    assert "\0" not in str(refused.value)
+    character = "U+0000" if family == "plain" else "U+DC80"
+    assert str(refused.value).endswith(f"has the character {character}, which can't be stored")
 
 
 def test_what_was_yielded_before_an_error_is_kept(install):
@@ -318,19 +318,19 @@ def test_a_samplers_stage(install):
 @pytest.mark.parametrize(
     ("trait", "named"),
     [
-        ("STAGE = 'three'", "the stage 'three'"),
-        ("STAGE = -1", "the stage -1"),
-        ("STAGE = 128", "the stage 128"),
-        ("STAGE = 1.0", "the stage 1.0"),
-        ("STAGE = None", "the stage None"),
-        ("FINGERPRINT = 3", "the fingerprint 3"),
-        ("FINGERPRINT = None", "the fingerprint None"),
-        ("LICENCE = ['MIT']", "the licence ['MIT']"),
-        ("MOST_CONCEPTS = 0", "MOST_CONCEPTS 0"),
-        ("MOST_CONCEPTS = 'many'", "MOST_CONCEPTS 'many'"),
-        ("MOST_CONCEPTS = 2.5", "MOST_CONCEPTS 2.5"),
-        ("Options = {'size': 3}", "Options that are no pydantic model"),
-        ("class Size(BaseModel): ...\nOptions = Size()", "Options that are no pydantic model"),
+        ("STAGE = 'three'", "STAGE is 'three'"),
+        ("STAGE = -1", "STAGE is -1"),
+        ("STAGE = 128", "STAGE is 128, but must be"),
+        ("STAGE = 1.0", "STAGE is 1.0"),
+        ("STAGE = None", "STAGE is None"),
+        ("FINGERPRINT = 3", "FINGERPRINT must be a text, not 3"),
+        ("FINGERPRINT = None", "FINGERPRINT must be a text, not None"),
+        ("LICENCE = ['MIT']", "LICENCE must be a text, not ['MIT']"),
+        ("MOST_CONCEPTS = 0", "MOST_CONCEPTS is 0"),
+        ("MOST_CONCEPTS = 'many'", "MOST_CONCEPTS is 'many'"),
+        ("MOST_CONCEPTS = 2.5", "MOST_CONCEPTS is 2.5"),
+        ("Options = {'size': 3}", "Options is not a pydantic model"),
+        ("class Size(BaseModel): ...\nOptions = Size()", "Options is not a pydantic model"),
     ],
 )
 def test_a_trait_that_can_not_be_is_refused_naming_plugin_and_package(install, trait, named):
@@ -459,22 +459,25 @@ def test_an_implementation_may_take_fewer_arguments(install):
 
 
 RESULTS = {
-    "load_model": ("5", "returned an int from load_model, which is no model: it has no name"),
+    "load_model": ("5", "returned an int from load_model, which is not a model: it has no name"),
     "store_activations": (
         "[]",
-        "returned a list from store_activations, which is no store: it has no write_part",
+        "returned a list from store_activations, which is not a store: it has no write_part",
     ),
-    "train_interpreter": ("'x'", "returned a str from train_interpreter, which is no interpreter"),
-    "load_interpreter": ("int", "returned a type from load_interpreter, which is no interpreter"),
-    "sample_prompts": ("'a dog'", "returned a str from sample_prompts, where Prompts to iterate over belong"),
-    "capture_layers": ("{}", "returned a dict from capture_layers, where Samples to iterate over belong"),
+    "train_interpreter": ("'x'", "returned a str from train_interpreter, which is not an interpreter"),
+    "load_interpreter": ("int", "returned a type from load_interpreter, which is not an interpreter"),
+    "sample_prompts": (
+        "'a dog'",
+        "returned a str from sample_prompts, but must return an iterable of Prompts",
+    ),
+    "capture_layers": ("{}", "returned a dict from capture_layers, but must return an iterable of Samples"),
     "check_capture": ("5", "returned an int from check_capture"),
-    "score_confidence": ("{}", "returned a dict from score_confidence, where Scores belong"),
+    "score_confidence": ("{}", "returned a dict from score_confidence, but must return Scores"),
 }
 
 
 @pytest.mark.parametrize("hook", RESULTS)
-def test_a_wrong_type_from_a_hook_names_the_plugin_and_what_belongs_there(install, hook):
+def test_a_wrong_type_from_a_hook_names_the_plugin_and_the_right_type(install, hook):
     value, named = RESULTS[hook]
     install("wrong", f"@hookimpl\ndef {hook}(): return {value}")
     arguments = dict.fromkeys(Plugins()._manager.hook.__dict__[hook].spec.argnames)
@@ -598,18 +601,29 @@ def test_the_list_of_plugins_says_which_are_broken_and_why(install, encyclo, mon
 @pytest.mark.parametrize(
     ("batch", "named"),
     [
-        ([1, 2], "a list where Samples belong"),
+        ([1, 2], "a list instead of Samples"),
         (Samples(np.array([0]), np.zeros((1, 2, 4), np.float32), 1, 1), "shape (1, 2, 4), not (1, 2, 3)"),
         (Samples(np.array([5]), np.zeros((1, 2, 3), np.float32), 1, 1), "no indices of the 5 prompts"),
         (Samples(np.array([-1]), np.zeros((1, 2, 3), np.float32), 1, 1), "no indices of the 5 prompts"),
-        (Samples(np.array([0.5]), np.zeros((1, 2, 3), np.float32), 1, 1), "no indices of the 5 prompts"),
-        (Samples(np.array([0]), [[[0.0] * 3] * 2], 1, 1), "shape None"),
+        (
+            Samples(np.array([0.5]), np.zeros((1, 2, 3), np.float32), 1, 1),
+            "instead of indices of the 5 prompts",
+        ),
+        (Samples(np.array([0]), [[[0.0] * 3] * 2], 1, 1), "activations is a list, not an array"),
         (Samples(np.array([4, 0]), np.zeros((2, 2, 3), np.float32), 1, 1), None),
+        (Samples([4, 0], np.zeros((2, 2, 3)), np.int64(1), 1), None),
     ],
 )
 def test_a_batch_that_can_not_be_is_refused(batch, named):
-    fault = batch_fault(batch, (5, 2, 3))
-    assert (fault is None) if named is None else (named in fault)
+    model = SimpleNamespace(hidden_size=3, dtype="float32")
+    asked = {"prompts": ["a"] * 5, "layers": (0, 1), "context": SimpleNamespace(model=model)}
+    if named is None:
+        given = check_samples(asked, batch)
+        assert given.activations.dtype == np.float32 and type(given.tokens) is int
+        return
+    with pytest.raises(WrongAnswer) as refused:
+        check_samples(asked, batch)
+    assert named in str(refused.value)
 
 
 BROKEN_IN_EVERY_WAY = {

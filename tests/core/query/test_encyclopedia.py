@@ -1,4 +1,4 @@
-"""An encyclopedia from Python: entries, search, reading, tables, notebooks; and while a run is going on."""
+"""An encyclopedia from Python: entries, search, reading, tables, notebooks; also of an unfinished run."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def test_samples_and_neighbours_are_found_when_they_are_asked_for(stored: Path, 
         source = book.source.samples
         monkeypatch.setattr(book.source, "samples", lambda rows: asked.append(len(rows)) or source(rows))
         entries = list(book)
-        assert asked == [] and book._similarity is None
+        assert asked == [] and "similarity" not in vars(book)
         samples = entries[4].samples
         assert samples is entries[4].samples and asked == [entries[4].n_samples]
         assert samples.values().shape == (entries[4].n_samples, len(LAYERS), HIDDEN)
@@ -267,7 +267,7 @@ def test_a_surer_token_is_stronger():
     assert strength(0.9, "d") > strength(0.6, "d") > strength(0.6, None) == strength(None, None) == 0
 
 
-# --- while a run is going on -------------------------------------------------------------------------------------
+# --- an unfinished run -------------------------------------------------------------------------------------------
 
 
 def test_an_unfinished_book_says_what_it_has(tmp_path: Path):
@@ -289,7 +289,7 @@ def test_an_unfinished_book_says_what_it_has(tmp_path: Path):
 def test_a_run_can_be_opened_at_every_commit(
     encyclo, tiny_flags: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    """Each commit of a going run is followed by a look at it, which must see all committed samples."""
+    """After each commit of a run, opening it shows all committed samples."""
     from encyclo.query.encyclopedia import open_run
 
     out, seen = tmp_path / "run", []

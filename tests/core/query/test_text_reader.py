@@ -52,7 +52,7 @@ def test_the_reader_abstains_below_the_threshold(reader: TextReader):
 
 
 def test_a_words_last_token_is_read_as_capture_reads_the_mention(reader: TextReader, tiny_run: Path):
-    """Reading and capture are two ways to the same vector: same concepts, same order."""
+    """Reading and capture give the same vector: same concepts, same order."""
     from encyclo_capture.capture import capture
 
     text = "Please look at the otter again."

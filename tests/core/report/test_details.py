@@ -33,7 +33,7 @@ def metrics(tiny_run: Path) -> Metrics:
 
 
 def gather(opened: Encyclopedia, metrics: Metrics) -> details.Details:
-    return collect(opened.source, opened.book, opened.interpreter(), metrics, seed=0)
+    return collect(opened, opened.interpreter(), metrics)
 
 
 def planted(
@@ -54,7 +54,7 @@ def planted(
 def test_a_layer_carries_what_was_planted_in_it():
     """With unit noise, a signature of weight w has the share w^2 / (w^2 + 1); chance alone has none."""
     _, table = planted(60, 10, (0.0, 0.5, 1.0, 3.0))
-    found = carried_by_layer(table).mean(axis=0)
+    found = carried_by_layer(table, Similarity.of(table)).mean(axis=0)
     assert found == pytest.approx([0.0, 0.2, 0.5, 0.9], abs=0.03)
 
 
@@ -62,12 +62,12 @@ def test_a_layer_is_unknown_where_one_sample_mentions_the_concept():
     _, table = planted(5, 10, (1.0,))
     table.count[2] = 1
     assert (
-        np.isnan(carried_by_layer(table)[2]).all()
-        and np.isfinite(carried_by_layer(table)[[0, 1, 3, 4]]).all()
+        np.isnan(carried_by_layer(table, Similarity.of(table))[2]).all()
+        and np.isfinite(carried_by_layer(table, Similarity.of(table))[[0, 1, 3, 4]]).all()
     )
 
 
-def test_a_curve_falls_as_the_root_of_the_samples_and_the_raw_one_flatters():
+def test_a_curve_falls_as_the_root_of_the_samples_and_the_raw_one_is_lower():
     values, table = planted(40, 64, (1.0, 1.0))
     centre, scale = centre_and_scale(table.mean)
     curves = [details.entry_curve(v, centre, scale, np.random.default_rng(i)) for i, v in enumerate(values)]
@@ -136,7 +136,7 @@ def test_in_a_large_run_the_least_trusted_get_details(
     confidence = opened.book.concepts.confidence
     assert len(found.entries) == 6
     assert max(confidence[row] for row in found.entries) <= sorted(confidence)[5]
-    page = payload.page_data(opened.book, found, None)
+    page = payload.page_data(opened.book, found, None, opened.similarity)
     assert len(page["details"]) == 6 and len(page["entries"]["name"]) == len(opened)
 
 
@@ -206,6 +206,7 @@ def test_the_policy_allows_the_page_s_script_and_nothing_else(tiny_run: Path):
 
 def test_an_entry_of_nothing_but_a_name_is_still_data():
     book = make_book(HOSTILE[:2], measured=False)
-    page = payload.page_data(book, details.Details({0: Detail()}, [], 0, False, []), None)
+    found = details.Details({0: Detail()}, [], 0, False, [])
+    page = payload.page_data(book, found, None, Similarity.of(book.signatures))
     assert page["entries"]["confidence"] == [None, None] and page["details"]["0"][0] == []
     json.loads(payload.as_json(page))

@@ -128,9 +128,9 @@ def test_how_alike_concepts_are_follows_from_the_readings(generator):
 def test_concepts_without_readings_say_nothing_about_the_others():
     right, total = np.array([3, 1, 4]), np.array([4, 4, 4])
     alone = calibration.fit_accuracies(right, total)
-    beside = calibration.fit_accuracies(np.append(right, [0, 0]), np.append(total, [0, 0]))
-    np.testing.assert_array_equal(beside.weight, alone.weight)
-    assert (beside.low, beside.high) == (alone.low, alone.high)
+    with_unread = calibration.fit_accuracies(np.append(right, [0, 0]), np.append(total, [0, 0]))
+    np.testing.assert_array_equal(with_unread.weight, alone.weight)
+    assert (with_unread.low, with_unread.high) == (alone.low, alone.high)
 
 
 def intervals(right: np.ndarray, total: np.ndarray, **level) -> tuple[np.ndarray, ...]:

@@ -26,7 +26,7 @@ def fit(readings: Readings) -> Calibrator:
 
 
 def planted(count: int, seed: int = 0, strength: float = 6.0) -> tuple[Readings, np.ndarray]:
-    """Readings whose right concept stands out by `strength`, and their whole scores."""
+    """Readings whose true concept's score is higher by `strength`, and all their scores."""
     generator = np.random.default_rng(seed)
     truth = generator.integers(0, CONCEPTS, count).astype(np.int32)
     scores = generator.normal(size=(count, CONCEPTS)).astype(np.float32)

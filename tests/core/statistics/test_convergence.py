@@ -118,7 +118,7 @@ def test_neither_figure_depends_on_a_layers_size():
         np.testing.assert_allclose(figures[:, 0].mean(), figures[:, 1].mean(), rtol=0.05)
 
 
-def test_a_direction_that_all_share_flatters_the_raw_figure_only():
+def test_a_direction_that_all_share_improves_the_raw_figure_only():
     plain, flattered = halves_of(same_counts(40)), halves_of(same_counts(40), shared=100.0)
     assert flattered.raw.mean() < plain.raw.mean() / 20
     np.testing.assert_allclose(flattered.centred.mean(), plain.centred.mean(), rtol=0.02)
@@ -265,7 +265,7 @@ def test_what_a_family_adds_to_every_concept_is_taken_out():
     plain = np.array(
         [samples.read(np.flatnonzero(samples.concept == c)).mean(axis=0) for c in range(CONCEPTS)]
     )
-    # Up to what all concepts share, which no estimate can tell from a context's share.
+    # Up to a shift of all concepts, which no estimate can distinguish from a context's share.
     error, naive = (np.linalg.norm((m - m.mean(0)) - (own - own.mean(0))) for m in (found.mean, plain))
     assert error < naive / 20
     assert relative_standard_error(found).mean() < 0.2

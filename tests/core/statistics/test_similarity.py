@@ -1,4 +1,4 @@
-"""Nearness of signatures: centred, scaled, the same for whoever asks."""
+"""Similarity of signatures: centred, scaled, and the same in every part of encyclo."""
 
 from __future__ import annotations
 

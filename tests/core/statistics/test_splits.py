@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from encyclo.statistics.splits import (
     HELD_OUT_SHARE,
-    leaked_families,
     leaked_prompts,
     names_itself,
     split_families,
@@ -125,10 +124,6 @@ def test_a_prompt_on_both_sides_is_found_in_any_case_and_spacing():
     training = iter(["The dog barked.", "A cat."])
     assert leaked_prompts(training, ["the  DOG barked.", "A dog.", "a cat.", "a cat. "]) == {0, 2, 3}
     assert leaked_prompts([], ["A dog."]) == set()
-
-
-def test_a_family_on_both_sides_is_found():
-    assert leaked_families(["a", "b"], ["b", "c"]) == {"b"}
 
 
 @pytest.mark.parametrize(

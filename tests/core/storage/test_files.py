@@ -158,7 +158,7 @@ def test_folders_are_made_and_each_parent_is_synced(tmp_path):
 
 @pytest.mark.parametrize(
     ("code", "remedy"),
-    [(errno.ENOSPC, "free some space"), (errno.EACCES, "permission"), (errno.EIO, "see to the disk")],
+    [(errno.ENOSPC, "free some space"), (errno.EACCES, "permission"), (errno.EIO, "check the disk")],
 )
 def test_a_refusal_is_one_sentence_with_a_remedy(tmp_path, code, remedy):
     with files.using(disks.FailingDisk(1, code)), pytest.raises(StoreError) as caught:

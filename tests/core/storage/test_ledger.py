@@ -17,7 +17,7 @@ import pytest
 from encyclo import crc
 from encyclo.errors import DamagedError, RunDirectoryError
 from encyclo.pipeline.rounds import Plan
-from encyclo.pipeline.units import SAMPLES_A_UNIT, plan_units
+from encyclo.pipeline.units import SAMPLES_PER_UNIT, plan_units
 from encyclo.schema import Part
 from encyclo.storage import checksums, files
 from encyclo.storage.ledger import Commit, Ledger, Unit, locked, read_committed, sums_of
@@ -65,7 +65,7 @@ def test_slices_cover_every_chosen_concept_once_in_order(per_concept):
     assert [index for unit in units for index in unit.concepts] == chosen
     assert len({unit.id for unit in units}) == len(units)
     for unit in units:
-        assert len(unit.concepts) == 1 or len(unit.concepts) * per_concept <= SAMPLES_A_UNIT
+        assert len(unit.concepts) == 1 or len(unit.concepts) * per_concept <= SAMPLES_PER_UNIT
 
 
 def test_no_chosen_concepts_give_no_units():
@@ -205,7 +205,7 @@ def test_sweep_removes_a_link_and_not_what_it_points_to(ledger, tmp_path):
 
 
 class OnePart:
-    """A store that holds one part, whatever its name."""
+    """A store with one part, which it gives for any name."""
 
     def __init__(self, part: Part) -> None:
         self.part = part
@@ -253,9 +253,9 @@ def test_a_file_is_compared_but_for_its_bulk(ledger, changed):
 
 def test_a_record_of_other_rows_than_its_checksums_is_refused():
     record = dataclasses.replace(commit_of("u1", rows=3), crc32=crc.pack(np.zeros((2, 4), np.uint32)))
-    with pytest.raises(DamagedError, match="makes no sense"):
+    with pytest.raises(DamagedError, match="is invalid"):
         sums_of(record, 4)
-    with pytest.raises(DamagedError, match="makes no sense"):
+    with pytest.raises(DamagedError, match="is invalid"):
         sums_of(dataclasses.replace(record, rows=2), 3)
     assert sums_of(dataclasses.replace(record, rows=2), 4).shape == (2, 4)
 

@@ -12,7 +12,7 @@ from encyclo.evaluation.converge import Convergence
 from encyclo.statistics.convergence import FEWEST
 from encyclo.statistics.figures import LayerConvergence, LayerCurve
 
-NOT_MEASURED = f"Not measured: it takes two concepts with at least {FEWEST} samples that mention them."
+NOT_MEASURED = f"Not measured: this needs two concepts with at least {FEWEST} samples that mention them."
 
 
 def print_convergence(found: Convergence, console: Console) -> None:
@@ -28,7 +28,7 @@ def print_convergence(found: Convergence, console: Console) -> None:
     console.print(_needed(found.layers))
     if found.curve:
         console.print()
-        console.print("Adjusted difference over the samples a concept")
+        console.print("Adjusted difference by samples per concept")
         console.print(_curve(found.curve))
     if (older := found.older) and older.figures:
         console.print()

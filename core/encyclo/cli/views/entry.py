@@ -6,19 +6,22 @@ import math
 from typing import Any
 
 from rich.console import Console
+from rich.text import Text
 
-from encyclo.cli.views.tables import escaped, labelled
+from encyclo.cli.views.tables import labelled
 from encyclo.query.encyclopedia import Encyclopedia
 from encyclo.query.entry import confidence_text, lengths_text
-from encyclo.text import printable
+from encyclo.text import one_line
+
+PROMPTS = 8
 
 
-def print_entry(book: Encyclopedia, name: str, console: Console, prompts: int = 8) -> None:
+def print_entry(book: Encyclopedia, name: str, console: Console) -> None:
     """Print one entry on one screen."""
     entry, part = book.entry(name), book.samples(name)
-    console.print(f"[bold]{escaped(entry.name)}[/bold]  {escaped(entry.category)}")
+    console.print(Text.assemble((one_line(entry.name), "bold"), f"  {one_line(entry.category)}"))
     if entry.definition:
-        console.print(printable(entry.definition), markup=False)
+        console.print(entry.definition)
     console.print()
     state = f"settled in stage {entry.stage}" if entry.settled else f"not settled after stage {entry.stage}"
     lines = [
@@ -31,10 +34,10 @@ def print_entry(book: Encyclopedia, name: str, console: Console, prompts: int = 
     console.print(labelled(lines))
     console.print()
     console.print("Prompts")
-    for text, family in list(zip(part.prompt, part.family, strict=True))[:prompts]:
-        console.print(f"  {printable(text)}  [{printable(family)}]", markup=False)
-    if len(part) > prompts:
-        console.print(f"  and {len(part) - prompts} more")
+    for text, family in list(zip(part.prompt, part.family, strict=True))[:PROMPTS]:
+        console.print(f"  {text}  [{family}]")
+    if len(part) > PROMPTS:
+        console.print(f"  and {len(part) - PROMPTS} more")
 
 
 def entry_json(book: Encyclopedia, name: str) -> dict[str, Any]:

@@ -8,8 +8,9 @@ from rich.console import Console
 from rich.text import Text
 
 from encyclo.query.html import clip
-from encyclo.query.readings import Candidate, TokenReading
-from encyclo.text import printable
+from encyclo.query.readings import Candidate, TokenReading, cut_at_tokens
+from encyclo.terminal import say
+from encyclo.text import one_line, printable
 
 HEAT = (
     "",
@@ -20,7 +21,7 @@ HEAT = (
     "black on #e69f00",
 )
 """Styles of a token by confidence: none below 10%, then up to 30%, 50%, 70%, 90% and above. Colour-blind people can
-tell blue to orange apart, and in grey they differ in brightness."""
+distinguish blue from orange, and in grey the styles differ in brightness."""
 STEPS = (0.1, 0.3, 0.5, 0.7, 0.9)
 HEADING = f"{'Token':<16} {'Read as':<20} {'':>4}  Likeliest"
 
@@ -30,8 +31,8 @@ def print_readings(readings: Iterable[TokenReading], text: str | None, console: 
     if not console.is_terminal:
         for number, reading in enumerate(readings):
             if number == 0:
-                print(HEADING)
-            print(_line(reading))
+                say(HEADING)
+            say(_line(reading))
         return
     if text is not None:
         readings = list(readings)
@@ -45,14 +46,12 @@ def print_readings(readings: Iterable[TokenReading], text: str | None, console: 
 
 def heat_map(text: str, readings: Sequence[TokenReading]) -> Text:
     """Return the text with each token in the colour of its likeliest concept's confidence; named ones in bold."""
-    drawn, end = Text(), 0
-    for reading in readings:
-        start, stop = max(reading.start, end), max(reading.end, end)
-        drawn.append(printable(text[end:start]))
-        style = f"bold {_heat(reading.concepts[0])}" if reading.read else _heat(reading.concepts[0])
-        drawn.append(printable(text[start:stop]), style)
-        end = stop
-    drawn.append(printable(text[end:]))
+    drawn = Text()
+    for before, token, reading in cut_at_tokens(text, readings):
+        drawn.append(printable(before))
+        if reading is not None:
+            bold = "bold " if reading.read else ""
+            drawn.append(printable(token), bold + _heat(reading.concepts[0]))
     return drawn
 
 
@@ -61,7 +60,7 @@ def _key() -> Text:
     limits = (0.0, *STEPS, 1.0)
     for style, low, high in zip(HEAT, limits, limits[1:], strict=False):
         key.append(f" {low:.0%} to {high:.0%} ", style)
-    return key.append("  bold: sure enough to name", "dim")
+    return key.append("  bold: confidence above the threshold", "dim")
 
 
 def _heat(candidate: Candidate) -> str:
@@ -70,10 +69,10 @@ def _heat(candidate: Candidate) -> str:
 
 def _line(reading: TokenReading) -> str:
     """Return one line: the token, its reading (a dash if the reader abstains), the likeliest concepts."""
-    likeliest = ", ".join(f"{printable(c.name)} {_share(c.confidence)}" for c in reading.concepts)
+    likeliest = ", ".join(f"{one_line(c.name)} {_share(c.confidence)}" for c in reading.concepts)
     sure = _share(reading.concepts[0].confidence) if reading.read else ""
-    read = clip(printable(reading.read or "-"), 20)
-    return f"{clip(printable(reading.token), 16):<16} {read:<20} {sure:>4}  {likeliest}"
+    read = clip(one_line(reading.read or "-"), 20)
+    return f"{clip(one_line(reading.token), 16):<16} {read:<20} {sure:>4}  {likeliest}"
 
 
 def _share(value: float | None) -> str:

@@ -42,8 +42,8 @@ def _accuracies(ladder: LadderFigures) -> Table:
 
 
 def _calibrations(ladder: LadderFigures) -> Table:
-    headings = ("Rung", "Reader", "ECE", "Brier", "n", "Sets at", "Hold", "Size", "Right in the surer half")
-    table = columns(*headings)
+    headings = ("Rung", "Reader", "ECE", "Brier", "n", "Set level", "Coverage", "Set size")
+    table = columns(*headings, "Accuracy, most confident half")
     for rung, readers in ladder.rungs().items():
         for name, row in (readers or {}).items():
             found = row.calibration if row else None

@@ -125,7 +125,7 @@ class ConceptMap {
     this.place();
   }
 
-  // Name a concept beside its point and, if `say`, under the map, where a screen reader announces it.
+  // Name a concept next to its point and, if `say`, under the map, where a screen reader announces it.
   choose(index, say) {
     this.chosen = index;
     this.mark.setAttribute("visibility", index < 0 ? "hidden" : "visible");

@@ -31,7 +31,7 @@ function show(token) {
   const rows = concepts.map(([concept, confidence]) =>
     el("tr", {}, el("th", { scope: "row" }, el("bdi", {}, data.names[concept])), el("td", { class: "n" }, percent(confidence, 1))),
   );
-  const answer = read ? "read as " : data.calibrated ? "not sure enough to name; likeliest " : "likeliest ";
+  const answer = read ? "read as " : data.calibrated ? "below the threshold; likeliest " : "likeliest ";
   panel.replaceChildren(
     el("p", {}, "“", el("b", {}, el("bdi", {}, spans[token].textContent)), "” ", answer, el("bdi", {}, data.names[concepts[0][0]]), familiarity === null ? null : ", familiarity " + percent(familiarity)),
     el("table", {}, el("thead", {}, el("tr", {}, el("th", { scope: "col" }, "Concept"), el("th", { scope: "col", class: "n" }, "Confidence"))), el("tbody", {}, ...rows)),
@@ -73,7 +73,7 @@ function list(query) {
       return el("li", {}, button);
     }),
   );
-  document.getElementById("count").textContent = Math.min(60, rows.length) + " concepts listed" + (rows.length > 60 ? " of " + rows.length.toLocaleString("en") + ", the surest" : wanted || !data.calibrated ? "" : ": those that reach 1%; the search finds the others");
+  document.getElementById("count").textContent = Math.min(60, rows.length) + " concepts listed" + (rows.length > 60 ? " of " + rows.length.toLocaleString("en") + ", those of highest confidence" : wanted || !data.calibrated ? "" : ": those that reach 1%; the search finds the others");
 }
 
 function start() {

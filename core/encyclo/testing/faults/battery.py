@@ -13,7 +13,7 @@ from pathlib import Path
 from encyclo.errors import EncycloError
 from encyclo.testing.contract import require
 from encyclo.testing.faults.mutations import Mutation, copy_run, plan_mutations
-from encyclo.testing.faults.processes import Nursery
+from encyclo.testing.faults.processes import ForkServer
 
 MEMORY = 2**30
 SECONDS = 10.0
@@ -24,7 +24,7 @@ Opens = Callable[[Path, str], object]
 
 
 def find_faults(
-    nursery: Nursery, opens: Opens, good: Path, work: Path, mutations: list[Mutation]
+    server: ForkServer, opens: Opens, good: Path, work: Path, mutations: list[Mutation]
 ) -> list[str]:
     """Open `good` with each of the mutations in turn; return a line for each that is not cleanly refused."""
     faults, todo = [], list(mutations)
@@ -32,7 +32,7 @@ def find_faults(
         log = work / "log"
         log.unlink(missing_ok=True)
         batch = todo[:BATCH]
-        ending = nursery.run(
+        ending = server.run(
             open_batch, opens, good, work / "damaged", batch, log, limit=SECONDS + len(batch), memory=MEMORY
         )
         lines = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
@@ -78,7 +78,6 @@ def check_mutations(
     good: Path,
     work: Path,
     count: int,
-    seed: int = 0,
     files: list[str] | None = None,
     other: Path | None = None,
 ) -> None:
@@ -86,9 +85,9 @@ def check_mutations(
 
     With `other`, another run, its files replace some of them.
     """
-    mutations = plan_mutations(good, count, seed, files, other)
-    with Nursery() as nursery:
-        faults = find_faults(nursery, opens, good, work, mutations)
+    mutations = plan_mutations(good, count, 0, files, other)
+    with ForkServer() as server:
+        faults = find_faults(server, opens, good, work, mutations)
     kinds = Counter(fault.split(" ")[0] for fault in faults)
     require(
         not faults,

@@ -1,6 +1,6 @@
 """Disks that fail, and what a power cut leaves. `files.using` replaces the disk of `encyclo.storage.files` by one.
 
-`FailingDisk` lets the n-th call fail. `RecordingDisk` records a folder, and what of it is synced, after every
+`FailingDisk` lets the n-th call fail. `RecordingDisk` records a folder, and which parts of it are synced, after every
 call. For each such `Moment`, `survivors` returns what a disk may hold if the power fails: names and data that were
 never synced may be there, be missing or be torn, in any order of the writes.
 """
@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
-from typing import Literal
+from typing import Any, Literal
 
 from encyclo.storage.files import Disk
 
@@ -42,6 +42,18 @@ class HastyDisk(Disk):
         path.stat()
 
 
+def _counted(call: str) -> Any:
+    """Return the method `call` of a disk between `step` and `done`, which get its path, of two the target."""
+
+    def method(self: CountingDisk, *arguments: Any) -> None:
+        path = arguments[0] if call == "write" else arguments[-1]
+        self.step(call, path)
+        getattr(HastyDisk, call)(self, *arguments)
+        self.done(call, path)
+
+    return method
+
+
 class CountingDisk(HastyDisk):
     """Calls `step` before and `done` after every call, with the call's name and path."""
 
@@ -51,57 +63,15 @@ class CountingDisk(HastyDisk):
     def done(self, call: str, path: Path) -> None:
         """Do something after the call `call` on `path`."""
 
-    def write(self, path: Path, data: bytes) -> None:
-        """Write a file."""
-        self.step("write", path)
-        super().write(path, data)
-        self.done("write", path)
-
-    def begin(self, path: Path) -> None:
-        """Begin a write by a library."""
-        self.step("begin", path)
-        self.done("begin", path)
-
-    def written(self, path: Path) -> None:
-        """End a write by a library."""
-        self.step("written", path)
-        self.done("written", path)
-
-    def sync_file(self, path: Path) -> None:
-        """Flush a file's data."""
-        self.step("sync_file", path)
-        super().sync_file(path)
-        self.done("sync_file", path)
-
-    def sync_folder(self, path: Path) -> None:
-        """Flush a folder's entries."""
-        self.step("sync_folder", path)
-        super().sync_folder(path)
-        self.done("sync_folder", path)
-
-    def replace(self, source: Path, target: Path) -> None:
-        """Rename over `target`."""
-        self.step("replace", target)
-        super().replace(source, target)
-        self.done("replace", target)
-
-    def link(self, source: Path, target: Path) -> None:
-        """Link a file under a second name."""
-        self.step("link", target)
-        super().link(source, target)
-        self.done("link", target)
-
-    def make_folder(self, path: Path) -> None:
-        """Make a folder."""
-        self.step("make_folder", path)
-        super().make_folder(path)
-        self.done("make_folder", path)
-
-    def remove(self, path: Path) -> None:
-        """Remove a file or folder."""
-        self.step("remove", path)
-        super().remove(path)
-        self.done("remove", path)
+    write = _counted("write")
+    begin = _counted("begin")
+    written = _counted("written")
+    sync_file = _counted("sync_file")
+    sync_folder = _counted("sync_folder")
+    replace = _counted("replace")
+    link = _counted("link")
+    make_folder = _counted("make_folder")
+    remove = _counted("remove")
 
 
 @dataclass
@@ -148,12 +118,12 @@ def telling(calls: Sequence[str], every: bool) -> list[int]:
 
 @dataclass(frozen=True)
 class Moment:
-    """The disk's content after one call, and what of it was synced. Keys are inode numbers."""
+    """The disk's content after one call, and which parts of it were synced. Keys are inode numbers."""
 
     call: str
     root: int
     promised: int
-    """What the program had been promised to be safe, as its caller counts it."""
+    """How many of the program's writes were promised to be durable at this moment, as its caller counts them."""
     seen_names: dict[int, dict[str, int]]
     synced_names: dict[int, dict[str, int]]
     seen_data: dict[int, bytes]

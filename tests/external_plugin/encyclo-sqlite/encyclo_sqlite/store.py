@@ -125,8 +125,8 @@ def read(path):
         explained("read", path),
         closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as base,
     ):
-        for name, kind, shape, told, data in base.execute("SELECT * FROM columns"):
-            if digest(name, kind, shape, data) != told:
+        for name, kind, shape, expected, data in base.execute("SELECT * FROM columns"):
+            if digest(name, kind, shape, data) != expected:
                 raise ValueError(f"the column {name!r:.60} is not what was written")
             if kind == "text":
                 found[name] = json.loads(data)

@@ -1,0 +1,128 @@
+"""Check single values that a plugin gives: texts, numbers, arrays, what goes into a JSON file.
+
+Every check raises WrongAnswer.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping
+from numbers import Integral, Real
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from encyclo.text import unstorable
+
+LONGEST_TEXT = 1_000_000
+"""The most characters of one text: a prompt, a definition, a name."""
+MOST_JSON, DEEPEST_JSON = 1_000_000, 20
+"""The most values and characters, and levels, of what a plugin adds to run.json or metrics.json."""
+_SHOWN = 60
+
+
+class WrongAnswer(Exception):
+    """A plugin's answer that is not what belongs there; the message is the end of a sentence.
+
+    `encyclo.plugins.manager` adds the plugin's name and package.
+    """
+
+
+def with_article(value: object) -> str:
+    """Return the value's type with its article: `a list`, `an int`."""
+    kind = type(value).__name__
+    return f"{'an' if kind[:1] in 'aeiouAEIOU' else 'a'} {kind}"
+
+
+def shown(value: object) -> str:
+    """Return a short text or number as it is written, of anything else its type: it may have no end."""
+    if isinstance(value, str | bytes):
+        return repr(value[:_SHOWN]) + "…" * (len(value) > _SHOWN)
+    small = value is None or type(value) in (bool, float) or (type(value) is int and abs(value) < 10**18)
+    return repr(value) if small else with_article(value)
+
+
+def check_text(value: object, what: str) -> str:
+    """Return a text that stores can hold, maybe an empty one; `what` is the beginning of the sentence."""
+    if not isinstance(value, str):
+        raise WrongAnswer(f"{what} is {shown(value)}, not a text")
+    check_storable((value,), what)
+    return value
+
+
+def check_storable(texts: Collection[str], what: str) -> None:
+    """Refuse a text that is too long, or that has a character that can't be stored."""
+    if max(map(len, texts), default=0) > LONGEST_TEXT:
+        raise WrongAnswer(f"{what} has more than {LONGEST_TEXT:,} characters")
+    if character := unstorable(texts):
+        raise WrongAnswer(f"{what} has the character {character}, which can't be stored")
+
+
+def check_whole(value: object, what: str, least: int = 0, most: int = 2**62) -> int:
+    """Return a whole number from `least` to `most`, numpy's too, as an int."""
+    if not isinstance(value, Integral) or isinstance(value, bool) or not least <= int(value) <= most:
+        raise WrongAnswer(f"{what} is {shown(value)}, not a whole number from {least:,} to {most:,}")
+    return int(value)
+
+
+def check_finite(value: object, what: str) -> float:
+    """Return a finite number, numpy's too, as a float."""
+    if isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value):
+        return float(value)
+    raise WrongAnswer(f"{what} is {shown(value)}, not a finite number")
+
+
+def check_array(value: object, dtype: str, shape: tuple[int | None, ...], what: str) -> NDArray[Any]:
+    """Return an array of `dtype` and `shape` (None: any length).
+
+    "float32" takes any floating-point numbers, "int64" any whole numbers.
+    """
+    if not isinstance(value, np.ndarray):
+        raise WrongAnswer(f"{what} is {with_article(value)}, not an array")
+    kinds = {"float32": "f", "int64": "iu"}.get(dtype)
+    if value.dtype != np.dtype(dtype) if kinds is None else value.dtype.kind not in kinds:
+        raise WrongAnswer(f"{what} has the type {value.dtype}, not {dtype}")
+    wanted = ", ".join("any" if length is None else str(length) for length in shape)
+    if len(value.shape) != len(shape) or any(
+        length not in (None, found) for length, found in zip(shape, value.shape, strict=True)
+    ):
+        raise WrongAnswer(f"{what} has the shape {value.shape}, not ({wanted}{',' * (len(shape) == 1)})")
+    with np.errstate(over="ignore"):
+        return np.asarray(value, dtype)
+
+
+def is_finite(values: NDArray[Any]) -> bool:
+    """Return whether every number is finite, in one pass without a mask if it is so."""
+    with np.errstate(all="ignore"):
+        # A sum with an infinity or a NaN is not finite; one of large numbers may overflow, so look again.
+        return bool(np.isfinite(values.sum()) or np.isfinite(values).all())
+
+
+def check_json(value: object, what: str) -> Any:
+    """Return `value` in JSON's types: numpy's numbers become Python's, tuples lists. Numbers must be finite."""
+    left = MOST_JSON
+
+    def plain(value: object, depth: int) -> Any:
+        nonlocal left
+        left -= 1 + (len(value) if isinstance(value, str) else 0)
+        if left < 0 or depth > DEEPEST_JSON:
+            raise WrongAnswer(f"{what} that is too long or too deeply nested to be recorded")
+        if value is None or isinstance(value, bool):
+            return value
+        if isinstance(value, str):
+            return check_text(value, f"{what} with a text that")
+        if isinstance(value, Integral):
+            return check_whole(value, f"{what} with a number that", -(2**53), 2**53)
+        if isinstance(value, Real):
+            return check_finite(value, f"{what} with a number that")
+        if isinstance(value, Mapping):
+            return {
+                plain(check_text(key, f"{what} with a key that"), depth): plain(item, depth + 1)
+                for key, item in value.items()
+            }
+        if isinstance(value, list | tuple):
+            return [plain(item, depth + 1) for item in value]
+        raise WrongAnswer(f"{what} that holds {with_article(value)}, for which JSON has no type")
+
+    return plain(value, 0)

@@ -1,0 +1,90 @@
+"""Continues many texts that share a prefix, with transformers' `generate`."""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Sequence
+
+import torch
+from torch.nn.utils.rnn import pad_sequence
+from transformers import DynamicCache
+
+from encyclo.errors import UsageError
+from encyclo.types import Opening
+from encyclo_capture.batch_sizes import even_size
+from encyclo_capture.generation.drawing import Batch
+from encyclo_capture.generation.vocabulary import Vocabulary, causal_network
+from encyclo_capture.loading.loaded_model import LoadedModel
+
+WAY_OUT = "switch generation off with -o diverse.generated=0"
+BATCH = 64
+"""Texts that are generated together. A batch takes as many steps as its longest text."""
+PADDING = -1
+
+
+def continue_texts(
+    model: LoadedModel, prefix: str, openings: Sequence[Opening], max_new_tokens: int, stop: str | None
+) -> list[str]:
+    """Return the continuations; see `encyclo.types.TextGenerator`.
+
+    The network reads the prefix once; each batch starts from a copy of its keys and values. Raises UsageError if
+    the model is not causal, a prefix or opening is empty or the model has too little room; CaptureError if its
+    scores are not finite.
+    """
+    start, encoded = _encoded(model, prefix, openings, max_new_tokens)
+    end = None if stop is None else re.compile(stop)
+    vocabulary = Vocabulary(model, [start, *encoded], {word for o in openings for word in o.required_words})
+    network = causal_network(model, vocabulary.ids)
+    by_length = sorted(range(len(openings)), key=lambda n: len(encoded[n]))  # for little padding
+    texts = [""] * len(openings)
+    with torch.inference_mode():
+        shared = torch.tensor([start], device=model.device)
+        read = DynamicCache(config=network.config)
+        network.base_model(vocabulary.numbers(shared), past_key_values=read, use_cache=True)
+        for at in range(0, len(openings), BATCH):
+            chosen = by_length[at : at + BATCH]
+            # Rows that only fill the batch repeat its last text.
+            rows = chosen + chosen[-1:] * (even_size(network, len(chosen)) - len(chosen))
+            own = [torch.tensor(encoded[n], device=model.device) for n in rows]
+            padded = pad_sequence(own, batch_first=True, padding_value=PADDING, padding_side="left")
+            ids = torch.cat([shared.expand(len(rows), -1), padded], dim=1)
+            batch = Batch([openings[n] for n in rows], vocabulary, max_new_tokens, end)
+            cache = copy.deepcopy(read)
+            cache.batch_repeat_interleave(len(rows))
+            network.generate(
+                vocabulary.numbers(ids),
+                attention_mask=(ids != PADDING).long(),
+                past_key_values=cache,
+                max_new_tokens=max_new_tokens,
+                do_sample=False,  # `draw` draws
+                logits_processor=[batch.draw],
+                stopping_criteria=[batch.has_ended],
+            )
+            for n, drawn in zip(chosen, batch.drawn[: len(chosen)], strict=True):
+                text = model.tokenizer.decode(vocabulary.ids[drawn].tolist(), skip_special_tokens=True)
+                match = end.search(text) if end else None
+                texts[n] = text[: match.end()] if match else text
+    return texts
+
+
+def _encoded(
+    model: LoadedModel, prefix: str, openings: Sequence[Opening], max_new_tokens: int
+) -> tuple[list[int], list[list[int]]]:
+    """Return the token ids of prefix and openings; raise UsageError if the model can't continue them."""
+    if not model.shares_prefixes:
+        raise UsageError(
+            f"The model {model.name!r} can't generate: it is not causal, or transformers doesn't give access to its "
+            f"attention; {WAY_OUT}."
+        )
+    start = model.tokenizer(prefix)["input_ids"]
+    encoded = model.tokenizer([o.text for o in openings], add_special_tokens=False)["input_ids"]
+    if not start or not all(encoded):
+        raise UsageError("Generation needs a prefix and openings of at least one token each.")
+    longest = max(map(len, encoded))
+    if model.max_tokens is not None and len(start) + longest + max_new_tokens > model.max_tokens:
+        raise UsageError(
+            f"An opening of {longest} tokens after a prefix of {len(start)} leaves no room for {max_new_tokens} "
+            f"more: the model {model.name!r} takes {model.max_tokens}; {WAY_OUT}."
+        )
+    return start, encoded

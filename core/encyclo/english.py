@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from functools import cache, lru_cache
-from itertools import takewhile
+from itertools import chain, takewhile
 from typing import Any
 
 from encyclo.types import Concept
@@ -126,6 +126,14 @@ def plural(name: str) -> str:
     return head + blank + _plural_word(last) + name[end:]
 
 
+@lru_cache(maxsize=65536)
+def lemmas(word: str) -> frozenset[str]:
+    """Return a word and its lemmas, as any part of speech."""
+    from lemminflect import getAllLemmas
+
+    return frozenset({word, *chain.from_iterable(getAllLemmas(word).values())})
+
+
 @lru_cache(maxsize=4096)
 def _mention(
     name: str, part_of_speech: str, by_rule: bool, any_case: bool, hyphen_joins: bool
@@ -184,10 +192,7 @@ def _verb_forms(word: str) -> set[str]:
 
 @lru_cache(maxsize=65536)
 def _stems(word: str) -> frozenset[str]:
-    from lemminflect import getAllLemmas
-
-    lemmas = {lemma for found in getAllLemmas(word).values() for lemma in found}
-    return frozenset(_stemmer().stemWords(sorted({word, *lemmas})))
+    return frozenset(_stemmer().stemWords(sorted(lemmas(word))))
 
 
 @cache

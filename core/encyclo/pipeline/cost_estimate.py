@@ -54,7 +54,7 @@ def estimate_cost(session: Session) -> CostEstimate:
     most = session.config.budget or per_concept * concepts  # in a stage
     prompts = tokens = 0
     seconds = 0.0
-    measured = _Measured(0.0, 0.0)
+    tokens_each = seconds_each = 0.0
     disk = DiskEstimate(session)
     # The plugins' own files are deleted with the folder.
     with tempfile.TemporaryDirectory() as folder:
@@ -62,15 +62,15 @@ def estimate_cost(session: Session) -> CostEstimate:
         for stage in session.stages:
             if session.looks(stage):  # there is no interpreter yet: assume the stage before
                 count = min(per_concept * concepts, most)
-                seconds += measured.seconds * (count + ATTEMPTS * concepts)
+                seconds += seconds_each * (count + ATTEMPTS * concepts)
             else:
                 sampled, asked, sampling = _sample_some(run, stage)
                 count = min(round(len(sampled) * concepts / asked), most)
-                measured = _capture_some(run, sampled)
+                tokens_each, seconds_each = _capture_some(run, sampled)
                 disk.add(sampled, count)
-                seconds += measured.seconds * count + sampling * concepts / asked
+                seconds += seconds_each * count + sampling * concepts / asked
             prompts += count
-            tokens += round(measured.tokens * count)
+            tokens += round(tokens_each * count)
     layers, hidden = len(session.schema.layers), session.schema.hidden_size
     sample_bytes = layers * (hidden * 2 + 4) + 13  # halves, scales, concept, stage, span
     in_memory = min(prompts * sample_bytes, IN_MEMORY_BYTES)
@@ -84,14 +84,6 @@ def estimate_cost(session: Session) -> CostEstimate:
         memory_bytes=used + in_memory + 3 * concepts * layers * hidden * 8 + 400 * 2**20,
         disk_bytes=disk.predict(prompts) + OTHER_BYTES,
     )
-
-
-@dataclass(frozen=True)
-class _Measured:
-    """The measured cost of a prompt."""
-
-    tokens: float
-    seconds: float
 
 
 def _sample_some(run: OpenRun, stage: Stage) -> tuple[list[Prompt], int, float]:
@@ -110,8 +102,8 @@ def _sample_some(run: OpenRun, stage: Stage) -> tuple[list[Prompt], int, float]:
     return sampled, len(concepts), time.perf_counter() - begun
 
 
-def _capture_some(run: OpenRun, prompts: list[Prompt]) -> _Measured:
-    """Capture a few of the prompts twice: once to warm up, once to time."""
+def _capture_some(run: OpenRun, prompts: list[Prompt]) -> tuple[float, float]:
+    """Capture a few of the prompts twice, to warm up and to time; return a prompt's tokens and seconds."""
     generator = np.random.default_rng(0)
     chosen = generator.permutation(len(prompts))[:TIMED_PROMPTS]
     timed = [prompts[i] for i in sorted(chosen)]
@@ -119,4 +111,4 @@ def _capture_some(run: OpenRun, prompts: list[Prompt]) -> _Measured:
     begun = time.perf_counter()
     captured = run.capture(timed)
     seconds = time.perf_counter() - begun
-    return _Measured(captured.tokens / len(timed), seconds / len(timed))
+    return captured.tokens / len(timed), seconds / len(timed)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import overload
 
@@ -68,6 +68,21 @@ class Reading(Sequence[TokenReading]):
             sure = token.concepts[0].confidence
             spans.append((token.start, token.end, sure if token.read and sure is not None else 0.0, title))
         return heat(self.text, spans)
+
+
+def cut_at_tokens(
+    text: str, readings: Iterable[TokenReading]
+) -> Iterator[tuple[str, str, TokenReading | None]]:
+    """Yield (the text before it, the token, its reading) for each token, and last (the rest, "", None).
+
+    If tokens share a character (one of several bytes), the first of them has it.
+    """
+    end = 0
+    for reading in readings:
+        start, stop = max(reading.start, end), max(reading.end, end)
+        yield text[end:start], text[start:stop], reading
+        end = stop
+    yield text[end:], "", None
 
 
 def confidence_suffix(confidence: float | None) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from encyclo.query.readings import TokenReading
+from encyclo.query.readings import TokenReading, cut_at_tokens
 from encyclo.report import payload
 from encyclo.report.entries import LONGEST_NAME, entry_name
 from encyclo.report.rendering import render
@@ -23,7 +23,7 @@ def write_reading(
     """
     calibrated = any(reading.concepts[0].confidence is not None for reading in readings)
     answered = sum(reading.read is not None for reading in readings)
-    pieces, end = _pieces(text, readings)
+    *pieces, (rest, _, _) = cut_at_tokens(text, readings)
     script = payload.asset("common.js", "reading.js")
     context = {
         "model": model,
@@ -34,28 +34,13 @@ def write_reading(
         "calibrated": calibrated,
         "at_least": percent(at_least),
         "pieces": pieces,
-        "rest": text[end:],
+        "rest": rest,
         "style": payload.asset("style.css"),
         "script": script,
         "policy": payload.policy(script),
         "data": payload.as_json(_data(readings, calibrated)),
     }
     files.write_text(path, render("reading.html.j2", context))
-
-
-def _pieces(text: str, readings: Sequence[TokenReading]) -> tuple[list[tuple[str, str, str, bool]], int]:
-    """Return (text before it, token, heat, whether it was named) for each token, and the end of the last token.
-
-    If tokens share a character (one of several bytes), the page shows it in the first of them.
-    """
-    pieces, end = [], 0
-    for reading in readings:
-        start = max(reading.start, end)
-        stop = max(reading.end, start)
-        heat = f"{reading.concepts[0].confidence or 0:.3f}"
-        pieces.append((text[end:start], text[start:stop], heat, reading.read is not None))
-        end = stop
-    return pieces, end
 
 
 def _data(readings: Sequence[TokenReading], calibrated: bool) -> dict[str, Any]:

@@ -13,7 +13,6 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,24 +30,6 @@ BLOCK = 250
 """Rows that stay together when training batches are shuffled; the size of a chunk on disk."""
 BLOCKS_MIXED = 64
 """Blocks whose rows are mixed with each other."""
-
-
-class Source(Protocol):
-    """Samples by row, in any order."""
-
-    columns: Columns
-
-    def halves(self, rows: NDArray[np.int64], layers: Sequence[int] | None = None) -> NDArray[np.float16]:
-        """Return activations as stored, float16 [k, len(layers), H]; `layers` are places, None is all."""
-        ...
-
-    def samples(self, rows: NDArray[np.int64]) -> Part:
-        """Return whole samples."""
-        ...
-
-    def close(self) -> None:
-        """Close all files."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -244,6 +225,10 @@ class FinishedRows:
                 f"The activations of sample {int(rows[wrong[0]])} in {self._path} differ from what was written; "
                 "`encyclo verify` says what can be recovered."
             )
+
+
+Source = CommittedRows | FinishedRows
+"""Samples by row, in any order."""
 
 
 def _rises(rows: NDArray[np.int64]) -> bool:

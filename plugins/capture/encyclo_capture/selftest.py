@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -55,20 +56,19 @@ def check(
     chosen = choose(prompts)
     if not chosen:
         return {}
-    tokenised = tokenise(model, chosen, pooling)
-    worst = {"mentions": _mentions(model, chosen, tokenised, pooling)}
+    test, tokenised = SelfTest(model, chosen, layers, pooling), tokenise(model, chosen, pooling)
+    worst = {"mentions": test.mentions(tokenised)}
     passes = [partial(_plain, model.device, layers, prompt) for prompt in tokenised]
     plain = np.stack(list(model.replicas.run(passes, worker_count(model.device))))
-    worst["finite"] = _finite(model, chosen, layers, plain)
-    alone = _captured(model, chosen, layers, pooling, batch_tokens=1)
-    together = _captured(model, chosen, layers, pooling, batch_tokens)
+    worst["finite"] = test.finite(plain)
+    alone, together = test.captured(batch_tokens=1), test.captured(batch_tokens)
     padded = run_padded(model.network, model.device, tokenised, layers).cpu().numpy()
     for name, ours, theirs, how in (
         ("layers", alone, plain, "captured and by a plain forward pass"),
         ("batch", together, alone, "captured with others and alone"),
         ("padding", padded, plain, "padded and by a plain forward pass"),
     ):
-        worst[name] = _equal(model, chosen, layers, name, ours, theirs, how)
+        worst[name] = test.equal(name, ours, theirs, how)
     return worst
 
 
@@ -89,96 +89,87 @@ def _plain(device: str, layers: Sequence[int], prompt: TokenisedPrompt, network:
     return pooled
 
 
-def _captured(
-    model: TransformersModel,
-    prompts: Sequence[Prompt],
-    layers: Sequence[int],
-    pooling: str,
-    batch_tokens: int,
-) -> Floats:
-    batches = list(capture(model, prompts, layers, pooling, batch_tokens))
-    order = np.argsort(np.concatenate([batch.positions for batch in batches]))
-    values: Floats = np.concatenate([batch.activations for batch in batches])[order]
-    return values
+@dataclass(frozen=True)
+class SelfTest:
+    """The checks of a few prompts; each raises CaptureError that names it."""
 
+    model: TransformersModel
+    prompts: Sequence[Prompt]
+    layers: Sequence[int]
+    pooling: str
 
-def _equal(
-    model: TransformersModel,
-    prompts: Sequence[Prompt],
-    layers: Sequence[int],
-    name: str,
-    ours: Floats,
-    theirs: Floats,
-    how: str,
-) -> float:
-    """Return the largest relative error. Raises CaptureError if it, or a layer's mean error, exceeds the tolerance."""
-    lengths = np.linalg.norm(theirs, axis=-1)
-    # Below, "not error <= bound" instead of "error > bound": a NaN must fail too.
-    error = np.linalg.norm(ours - theirs, axis=-1) / np.maximum(lengths, 1e-12)
-    bound, mean_bound = TOLERANCE[model.dtype]
-    prompt, layer = np.unravel_index(np.nan_to_num(error, nan=np.inf).argmax(), error.shape)
-    if not error.max() <= bound:
-        raise CaptureError(
-            f"The self-test's check {name!r} failed: the vector of {prompts[prompt].text!r} at layer "
-            f"{layers[layer]} of {model.depth} differs by {error[prompt, layer]:.2g} of its length {how} "
-            f"(lengths {np.linalg.norm(ours[prompt, layer]):.6g} and {lengths[prompt, layer]:.6g}), "
-            f"but {model.dtype} allows {bound:g}."
-        )
-    mean = error.mean(axis=0)
-    layer = mean.argmax()
-    if not mean[layer] <= mean_bound:
-        raise CaptureError(
-            f"The self-test's check {name!r} failed: vectors at layer {layers[layer]} of {model.depth} differ by "
-            f"{mean[layer]:.2g} of their length in the mean over {len(prompts)} prompts {how} (lengths "
-            f"{np.linalg.norm(ours[:, layer], axis=-1).mean():.6g} and {lengths[:, layer].mean():.6g}), "
-            f"but {model.dtype} allows {mean_bound:g}."
-        )
-    return float(error.max())
+    def captured(self, batch_tokens: int) -> Floats:
+        """Return the prompts' activations, captured as in a run: float32 [n, L, H]."""
+        batches = list(capture(self.model, self.prompts, self.layers, self.pooling, batch_tokens))
+        order = np.argsort(np.concatenate([batch.positions for batch in batches]))
+        values: Floats = np.concatenate([batch.activations for batch in batches])[order]
+        return values
 
-
-def _finite(
-    model: TransformersModel, prompts: Sequence[Prompt], layers: Sequence[int], values: Floats
-) -> float:
-    bad = np.argwhere(~np.isfinite(values))
-    if len(bad):
-        row, layer, place = bad[0]
-        raise CaptureError(
-            f"The self-test's check 'finite' failed: the activation of {prompts[row].text!r} at layer "
-            f"{layers[layer]} of {model.depth} is not finite: {values[row, layer, place]} in dimension {place}, "
-            f"computed in {model.dtype}."
-        )
-    return float(np.abs(values).max())
-
-
-def _mentions(
-    model: TransformersModel, prompts: Sequence[Prompt], tokenised: Sequence[TokenisedPrompt], pooling: str
-) -> float:
-    """Decode the pooled tokens. Raises CaptureError unless they are the mention, the text or, for `last`, its end."""
-    decode = model.tokenizer.decode
-    for prompt, tokens in zip(prompts, tokenised, strict=True):
-        pooled = [tokens.ids[place] for place in tokens.pooled]
-        decoded = decode(pooled, skip_special_tokens=False)
-        if "\ufffd" in decoded or model.tokenizer.unk_token_id in pooled:
-            continue  # incomplete bytes of a character, or a character that the tokenizer doesn't know
-        read = _letters(decoded)
-        if pooling == "last" or (pooling == "span" and prompt.span is None):
-            expected, holds = prompt.text[-40:], _letters(prompt.text).endswith(read)
-        elif pooling == "span" and prompt.span is not None:
-            expected = prompt.text[slice(*prompt.span)]
-            holds = _letters(expected) in read
-            for rest, end in ((pooled[1:], pooled[:1]), (pooled[:-1], pooled[-1:])):
-                # A separate blank may be pooled too; a token with letters must be part of the mention.
-                holds = holds and not (
-                    _letters(decode(end)) and rest and _letters(expected) in _letters(decode(rest))
-                )
-        else:
-            expected, holds = prompt.text, _letters(prompt.text) in read
-        if not holds:
+    def equal(self, name: str, ours: Floats, theirs: Floats, how: str) -> float:
+        """Return the largest relative error; neither it nor a layer's mean error may exceed the tolerance."""
+        lengths = np.linalg.norm(theirs, axis=-1)
+        # Below, "not error <= bound" instead of "error > bound": a NaN must fail too.
+        error = np.linalg.norm(ours - theirs, axis=-1) / np.maximum(lengths, 1e-12)
+        bound, mean_bound = TOLERANCE[self.model.dtype]
+        prompt, layer = np.unravel_index(np.nan_to_num(error, nan=np.inf).argmax(), error.shape)
+        if not error.max() <= bound:
             raise CaptureError(
-                f"The self-test's check 'mentions' failed: the pooled tokens of the prompt {prompt.text!r} "
-                f"decode to {decoded!r}, but {expected!r} is expected."
+                f"The self-test's check {name!r} failed: the vector of {self.prompts[prompt].text!r} at layer "
+                f"{self.layers[layer]} of {self.model.depth} differs by {error[prompt, layer]:.2g} of its length "
+                f"{how} (lengths {np.linalg.norm(ours[prompt, layer]):.6g} and {lengths[prompt, layer]:.6g}), "
+                f"but {self.model.dtype} allows {bound:g}."
             )
-    return 0.0
+        mean = error.mean(axis=0)
+        layer = mean.argmax()
+        if not mean[layer] <= mean_bound:
+            raise CaptureError(
+                f"The self-test's check {name!r} failed: vectors at layer {self.layers[layer]} of "
+                f"{self.model.depth} differ by {mean[layer]:.2g} of their length in the mean over "
+                f"{len(self.prompts)} prompts {how} (lengths "
+                f"{np.linalg.norm(ours[:, layer], axis=-1).mean():.6g} and {lengths[:, layer].mean():.6g}), "
+                f"but {self.model.dtype} allows {mean_bound:g}."
+            )
+        return float(error.max())
+
+    def finite(self, values: Floats) -> float:
+        """Return the largest |activation|; all must be finite."""
+        bad = np.argwhere(~np.isfinite(values))
+        if len(bad):
+            row, layer, place = bad[0]
+            raise CaptureError(
+                f"The self-test's check 'finite' failed: the activation of {self.prompts[row].text!r} at layer "
+                f"{self.layers[layer]} of {self.model.depth} is not finite: {values[row, layer, place]} in dimension "
+                f"{place}, computed in {self.model.dtype}."
+            )
+        return float(np.abs(values).max())
+
+    def mentions(self, tokenised: Sequence[TokenisedPrompt]) -> float:
+        """Decode the pooled tokens, which must be the mention, the text or, for `last`, its end; return 0."""
+        decode = self.model.tokenizer.decode
+        for prompt, tokens in zip(self.prompts, tokenised, strict=True):
+            pooled = [tokens.ids[place] for place in tokens.pooled]
+            decoded = decode(pooled, skip_special_tokens=False)
+            if "\ufffd" in decoded or self.model.tokenizer.unk_token_id in pooled:
+                continue  # incomplete bytes of a character, or a character that the tokenizer doesn't know
+            read = _letters(decoded)
+            if self.pooling == "last" or (self.pooling == "span" and prompt.span is None):
+                expected, holds = prompt.text[-40:], _letters(prompt.text).endswith(read)
+            elif self.pooling == "span" and prompt.span is not None:
+                expected = prompt.text[slice(*prompt.span)]
+                holds = _letters(expected) in read
+                for rest, end in ((pooled[1:], pooled[:1]), (pooled[:-1], pooled[-1:])):
+                    # A separate blank may be pooled too; a token with letters must be part of the mention.
+                    holds = holds and not (
+                        _letters(decode(end)) and rest and _letters(expected) in _letters(decode(rest))
+                    )
+            else:
+                expected, holds = prompt.text, _letters(prompt.text) in read
+            if not holds:
+                raise CaptureError(
+                    f"The self-test's check 'mentions' failed: the pooled tokens of the prompt {prompt.text!r} "
+                    f"decode to {decoded!r}, but {expected!r} is expected."
+                )
+        return 0.0
 
 
 def _letters(text: str) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from functools import cache
 from random import Random
 
+from encyclo.english import lemmas
 from encyclo.types import Concept, Prompt
 from encyclo_samplers.templates import SLOT, Template, capital, draw, packaged
 
@@ -85,15 +86,8 @@ def _content_words(text: str) -> Sequence[str]:
     return [word for word in words if word not in STOP_WORDS] or words
 
 
-@cache
-def _lemmas(word: str) -> frozenset[str]:
-    from lemminflect import getAllLemmas
-
-    return frozenset({word, *(lemma for lemmas in getAllLemmas(word).values() for lemma in lemmas)})
-
-
 def _related(one: str, other: str) -> bool:
-    if _lemmas(one) & _lemmas(other):
+    if lemmas(one) & lemmas(other):
         return True
     needed = max(COMMON_LETTERS, min(len(one), len(other)) - 2)
     return one[:needed] == other[:needed] and min(len(one), len(other)) >= needed

@@ -4,19 +4,8 @@ from __future__ import annotations
 
 import zipfile
 from pathlib import Path
-from typing import Protocol
 
 from encyclo.storage.checksums import list_files
-
-
-class Tree(Protocol):
-    """Files by relative name."""
-
-    sizes: dict[str, int]
-
-    def place(self, name: str) -> tuple[Path, int]:
-        """Return the file on disk that holds the bytes of `name`, and where in it they begin."""
-        ...
 
 
 class Folder:
@@ -68,6 +57,10 @@ class Zip:
             raise ValueError(f"its member {name[:80]!r} is not where it should be")
         lengths = int.from_bytes(header[26:28], "little") + int.from_bytes(header[28:30], "little")
         return self.root, start + 30 + lengths
+
+
+Tree = Folder | Zip
+"""Files by relative name."""
 
 
 def read(tree: Tree, name: str, start: int = 0, length: int | None = None) -> bytes:

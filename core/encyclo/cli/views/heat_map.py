@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.text import Text
 
 from encyclo.query.html import clip
-from encyclo.query.readings import Candidate, TokenReading
+from encyclo.query.readings import Candidate, TokenReading, cut_at_tokens
 from encyclo.text import printable
 
 HEAT = (
@@ -45,14 +45,12 @@ def print_readings(readings: Iterable[TokenReading], text: str | None, console: 
 
 def heat_map(text: str, readings: Sequence[TokenReading]) -> Text:
     """Return the text with each token in the colour of its likeliest concept's confidence; named ones in bold."""
-    drawn, end = Text(), 0
-    for reading in readings:
-        start, stop = max(reading.start, end), max(reading.end, end)
-        drawn.append(printable(text[end:start]))
-        style = f"bold {_heat(reading.concepts[0])}" if reading.read else _heat(reading.concepts[0])
-        drawn.append(printable(text[start:stop]), style)
-        end = stop
-    drawn.append(printable(text[end:]))
+    drawn = Text()
+    for before, token, reading in cut_at_tokens(text, readings):
+        drawn.append(printable(before))
+        if reading is not None:
+            bold = "bold " if reading.read else ""
+            drawn.append(printable(token), bold + _heat(reading.concepts[0]))
     return drawn
 
 

@@ -29,8 +29,8 @@ def run(finished: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(finished, tmp_path / "run"))
 
 
-class Killed(BaseException):
-    """The process is gone."""
+class Killed(KeyboardInterrupt):
+    """The process is gone: no plugin's error."""
 
 
 class DyingDisk(disks.CountingDisk):

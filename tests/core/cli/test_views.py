@@ -15,6 +15,7 @@ from encyclo.query.suggestions import nearest_names
 from encyclo.query.text_reader import Candidate, TokenReading
 from encyclo.text import one_line, printable
 from tests.commands import one_sentence
+from tests.stored_runs import seal_as_it_is
 
 TEXT = "The animal drank water. Nobody saw the otter near the house!"
 ESCAPE = "\x1b]0;taken\x07"
@@ -69,6 +70,7 @@ def test_a_reading_becomes_a_page(encyclo, tiny_run: Path, tmp_path: Path):
 
 def test_a_run_that_could_not_calibrate_gives_a_page_without_heat(encyclo, copied: Path, tmp_path: Path):
     (copied / "calibration.json").unlink()
+    seal_as_it_is(copied)
     page = tmp_path / "read.html"
     assert encyclo("read", copied, TEXT, "--html", page, "--device", "cpu").returncode == 0
     html = page.read_text(encoding="utf-8")

@@ -83,13 +83,15 @@ def own_output() -> Iterator[None]:
     So does what its threads and its processes print, and a library that is not written in Python.
     """
     global _output
-    before = _output
+    if _output is not None:  # inside another such block
+        yield
+        return
     with _moved_stdout() as own, redirect_stdout(sys.stderr):
         _output = own
         try:
             yield
         finally:
-            _output = before
+            _output = None
 
 
 @contextmanager

@@ -127,6 +127,18 @@ def test_hdf5_links_are_refused_before_they_are_followed(hdf5, tmp_path):
     store_of(run, "hdf5").open().close()
 
 
+def test_an_hdf5_attribute_that_is_no_utf8_is_refused(hdf5):
+    """h5py hands it on as half characters, which no file that encyclo writes can hold."""
+    run, file = hdf5
+    for name in ("model", "config", "created"):
+        kept = file.attrs[name]
+        file.attrs.create(name, b"x\xff", dtype=h5py.string_dtype())
+        file.flush()
+        refused(run, "hdf5", f"its attribute '{name}' holds the character U.DCFF")
+        file.attrs[name] = kept
+    file.flush()
+
+
 def test_hdf5_bytes_that_lie_elsewhere_are_refused(hdf5, tmp_path):
     run, file = hdf5
     (tmp_path / "passwd").write_bytes(bytes(10_000))

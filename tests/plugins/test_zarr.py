@@ -14,6 +14,7 @@ import zarr
 
 from encyclo.errors import DamagedError, StoreError
 from encyclo.plugins.manager import Plugins
+from encyclo.plugins.store_handles import StoreHandle
 from encyclo.schema import FORMAT, Part, SignatureTable
 from encyclo_hdf5.store import Hdf5Store
 from encyclo_zarr import layout
@@ -37,7 +38,8 @@ def finished(store: ZarrStore) -> ZarrStore:
 
 def test_the_plugin_gives_this_store(tmp_path):
     store = Plugins().call("store_activations", "zarr", location=tmp_path, schema=SCHEMA)
-    assert (type(store), store.location, store.schema) == (ZarrStore, tmp_path, SCHEMA)
+    assert isinstance(store, StoreHandle) and type(store._object) is ZarrStore
+    assert (store.location, store.schema) == (tmp_path, SCHEMA)
 
 
 def test_zarr_alone_reads_the_same_hierarchy_as_hdf5s(finished, tmp_path):

@@ -12,7 +12,7 @@ import time
 from typing import Any, NoReturn
 
 EXIT_CODE = 130
-STOPPED = "encyclo: stopped; the same command goes on where it stopped."
+STOPPED = "encyclo: stopped; run the same command to continue."
 PATIENCE = 3.0
 """Seconds after the first Ctrl-C during which others are ignored: files are being closed."""
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -22,11 +23,11 @@ from encyclo.plugins.values import (
     check_array,
     check_finite,
     check_json,
-    check_storable,
     check_text,
     check_whole,
     is_finite,
     shown,
+    texts_fault,
     with_article,
 )
 from encyclo.statistics.confidence import Calibrator, TrainingDistribution
@@ -36,6 +37,7 @@ from encyclo.types import Concept, Prompt, Samples, Scores
 Arguments = Mapping[str, Any]
 """The arguments of a hook's call, by name."""
 CONCEPT_TEXTS = ("id", "name", "definition", "category", "part_of_speech", "broader_name")
+_texts_of = attrgetter(*CONCEPT_TEXTS)
 
 
 def check_answer(hook: str, answer: Any, arguments: Arguments, owner: Owner) -> Any:
@@ -58,24 +60,24 @@ def check_concept(concept: Any) -> Concept:
     """Return a concept whose fields have their types."""
     if not isinstance(concept, Concept):
         raise WrongAnswer(f"gave {with_article(concept)} instead of a Concept")
-    known = f"gave the concept {shown(concept.id)}"
-    texts = [getattr(concept, name) for name in CONCEPT_TEXTS]
     for name in ("aliases", "examples"):
-        several = getattr(concept, name)
-        if not isinstance(several, tuple):
-            raise WrongAnswer(f"{known} whose {name} are {with_article(several)}, not a tuple of texts")
-        texts += several
+        if not isinstance(several := getattr(concept, name), tuple):
+            raise WrongAnswer(
+                f"gave the concept {shown(concept.id)} whose {name} are {with_article(several)}, not a tuple of texts"
+            )
+    texts = _texts_of(concept) + concept.aliases + concept.examples
     if concept.broader is not None:
-        texts.append(concept.broader)
-    if not all(isinstance(text, str) for text in texts):
-        names = (*CONCEPT_TEXTS, *["aliases"] * len(concept.aliases), *["examples"] * len(concept.examples))
-        for name, text in zip((*names, "broader"), texts, strict=False):
-            check_text(text, f"{known} whose {name}")
-    check_storable(texts, f"{known} with a text that")
+        texts += (concept.broader,)
+    if fault := texts_fault(texts, CONCEPT_TEXTS):
+        raise WrongAnswer(f"gave the concept {shown(concept.id)} {fault}")
     if not concept.id or not concept.name.strip():
-        raise WrongAnswer(f"{known} without {'a name' if concept.id else 'an id'}")
+        raise WrongAnswer(
+            f"gave the concept {shown(concept.id)} without {'a name' if concept.id else 'an id'}"
+        )
     if concept.countable is not None and not isinstance(concept.countable, bool):
-        raise WrongAnswer(f"{known} whose countable is {shown(concept.countable)}, not a bool or None")
+        raise WrongAnswer(
+            f"gave the concept {shown(concept.id)} whose countable is {shown(concept.countable)}, not a bool or None"
+        )
     return concept
 
 
@@ -83,21 +85,29 @@ def check_prompt(prompt: Any) -> Prompt:
     """Return a prompt whose fields have their types, and whose span covers a mention."""
     if not isinstance(prompt, Prompt):
         raise WrongAnswer(f"gave {with_article(prompt)} instead of a Prompt")
-    text = check_text(prompt.text, "gave a prompt whose text")
-    known = f"gave the prompt {shown(text)}"
-    check_text(prompt.concept, f"{known} whose concept")
-    check_text(prompt.family, f"{known} whose family")
-    if not text.strip():
+    text, family = prompt.text, prompt.family
+    fault = texts_fault((text, prompt.concept, family), ("text", "concept", "family"))
+    if fault is None and not text.strip():
         raise WrongAnswer(f"gave an empty prompt for {shown(prompt.concept)}")
-    if not prompt.family:
-        raise WrongAnswer(f"{known} without a family")
-    if prompt.span is not None:
-        if not isinstance(prompt.span, tuple) or len(prompt.span) != 2:
-            raise WrongAnswer(f"{known} whose span is {shown(prompt.span)}, not two places in the text")
-        start, end = (check_whole(place, f"{known} with a span of which a place") for place in prompt.span)
-        if not start < end <= len(text) or not text[start:end].strip():
-            raise WrongAnswer(f"{known} with the span ({start}, {end}), which holds no mention")
+    fault = fault or ("without a family" if not family else _span_fault(prompt.span, text))
+    if fault:
+        raise WrongAnswer(f"gave the prompt {shown(text)} {fault}")
     return prompt
+
+
+def _span_fault(span: object, text: str) -> str | None:
+    """Return why a span covers no mention, as the end of a sentence."""
+    if span is None:
+        return None
+    if not isinstance(span, tuple) or len(span) != 2:
+        return f"whose span is {shown(span)}, not two places in the text"
+    start, end = span
+    for place in span:
+        if type(place) is not int:
+            check_whole(place, f"gave the prompt {shown(text)} with a span of which a place")
+    if not 0 <= start < end <= len(text) or not text[start:end].strip():
+        return f"with the span ({shown(int(start))}, {shown(int(end))}), which holds no mention"
+    return None
 
 
 def check_samples(arguments: Arguments, batch: Any) -> Samples:

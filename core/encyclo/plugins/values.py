@@ -6,7 +6,7 @@ Every check raises WrongAnswer.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any
 
@@ -47,16 +47,29 @@ def check_text(value: object, what: str) -> str:
     """Return a text that stores can hold, maybe an empty one; `what` is the beginning of the sentence."""
     if not isinstance(value, str):
         raise WrongAnswer(f"{what} is {shown(value)}, not a text")
-    check_storable((value,), what)
+    if fault := _text_fault((value,)):
+        raise WrongAnswer(f"{what} {fault}")
     return value
 
 
-def check_storable(texts: Collection[str], what: str) -> None:
-    """Refuse a text that is too long, or that has a character that can't be stored."""
-    if max(map(len, texts), default=0) > LONGEST_TEXT:
-        raise WrongAnswer(f"{what} has more than {LONGEST_TEXT:,} characters")
-    if character := unstorable(texts):
-        raise WrongAnswer(f"{what} has the character {character}, which can't be stored")
+def texts_fault(texts: Sequence[object], names: Sequence[str]) -> str | None:
+    """Return which of an object's texts is no text that stores can hold; None if all are.
+
+    `names` are those of the first fields; the other texts are aliases and the like.
+    """
+    for place, value in enumerate(texts):
+        if not isinstance(value, str):
+            name = names[place] if place < len(names) else "alias, example or broader"
+            return f"whose {name} is {shown(value)}, not a text"
+    fault = _text_fault(texts)  # type: ignore[arg-type]
+    return f"with a text that {fault}" if fault else None
+
+
+def _text_fault(texts: Sequence[str]) -> str | None:
+    if max(map(len, texts)) > LONGEST_TEXT:
+        return f"has more than {LONGEST_TEXT:,} characters"
+    character = unstorable(texts)
+    return f"has the character {character}, which can't be stored" if character else None
 
 
 def check_whole(value: object, what: str, least: int = 0, most: int = 2**62) -> int:

@@ -245,7 +245,7 @@ def load_concepts(config: RunConfig, plugins: Plugins, options: BaseModel | None
             seen.add(concept.id)
             concepts.append(concept)
     if not concepts:
-        raise UsageError(f"--concepts {name} gave no concept.")
+        raise UsageError(f"The concept list {name!r} (--concepts) contains no concept.")
     return concepts
 
 

@@ -84,7 +84,7 @@ def test_interrupts_stop_a_run_with_one_sentence(
     """While a generator is being closed, or in `__del__`, where Python loses the first one."""
     code, stderr = stopped(tmp_path, monkeypatch, name, presses, before=0.2, after=0.5)
     assert code == 130
-    assert "stopped; the same command goes on" in one_sentence(stderr)
+    assert "stopped; run the same command to continue" in one_sentence(stderr)
     assert "Exception ignored" not in stderr and "KeyboardInterrupt" not in stderr
 
 

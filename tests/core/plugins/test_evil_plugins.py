@@ -102,3 +102,28 @@ def test_a_command_that_opens_a_run_names_the_plugin_and_leaves_the_run_as_it_is
     after = {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()}
     assert after == before
     assert encyclo(*arguments).returncode == 0
+
+
+READ_BY = {
+    "verify": ("read_part", "open returns", "the book is", "samples are"),
+    "convert": ("read_part", "open returns", "the book is", "close"),
+}
+
+
+@pytest.mark.parametrize("command", READ_BY)
+def test_a_store_that_reads_wrongly_is_named_by_what_reads_it(
+    command: str, encyclo: Callable[..., Result], finished: Path, tmp_path: Path
+):
+    chosen = [m for m in GROUPS["store_activations", "run"] if m.words.startswith(READ_BY[command])]
+    assert len(chosen) > 25
+    for number, mistake in enumerate(chosen):
+        EVIL.mistake = mistake
+        more = ["--store", "hdf5", "--out", tmp_path / str(number)] if command == "convert" else []
+        try:
+            result = encyclo(command, finished, *more)
+        finally:
+            EVIL.mistake = None
+        said = result.stdout + result.stderr
+        assert result.returncode == 1, f"{mistake}: {said}"
+        assert f"Plugin '{NAME}' (package" in said and "Traceback" not in said, f"{mistake}: {said}"
+    assert encyclo("verify", finished).returncode == 0

@@ -11,6 +11,8 @@ from typing import Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from encyclo.errors import UsageError
+from encyclo.regular_files import read_text
+from encyclo.text import unstorable
 
 Number = TypeVar("Number", int, float)
 
@@ -21,6 +23,7 @@ STAGES = 4
 
 FILE_ONLY = frozenset({"baselines", "converged_below", "scorer"})
 """Keys of the configuration file that no flag sets."""
+LARGEST_FILE = 2**24
 
 
 class RunConfig(BaseModel):
@@ -101,6 +104,10 @@ def load_config(flags: Mapping[str, Any], file: Path | None = None, options: Seq
         tables.setdefault(name, {})[key] = value
     if tables:
         merged["options"] = tables
+    if character := unstorable([json.dumps(merged, ensure_ascii=False, default=str)]):
+        raise UsageError(
+            f"The flags hold the character {character}, which is no text; rename the file or the folder that has it."
+        )
     if isinstance(merged.get("sampler"), str):
         merged["sampler"] = [merged["sampler"]]
     try:
@@ -135,11 +142,10 @@ def _parse_numbers(text: str, kind: Callable[[str], Number], rule: str) -> tuple
 
 
 def _read_toml(file: Path) -> dict[str, Any]:
+    text = read_text(file, at_most=LARGEST_FILE, advice="name another file with --config", error=UsageError)
     try:
-        return tomllib.loads(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"The configuration file {file} can't be read: {error}.") from error
-    except tomllib.TOMLDecodeError as error:
+        return tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise UsageError(f"The configuration file {file} is not valid TOML: {error}.") from error
 
 
@@ -151,7 +157,7 @@ def _parse_option(text: str) -> tuple[str, str, Any]:
         raise UsageError(f"-o takes NAME.key=value, such as {example}, not {text!r}.")
     try:
         return name, key, json.loads(value)
-    except ValueError:
+    except (ValueError, RecursionError):
         return name, key, value
 
 

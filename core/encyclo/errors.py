@@ -14,11 +14,19 @@
 A message is one sentence: what is wrong, where, what to do.
 """
 
+from __future__ import annotations
+
+from encyclo.text import one_line
+
 
 class EncycloError(Exception):
     """Base class: the work failed."""
 
     exit_code = 1
+
+    def __str__(self) -> str:
+        """Return the message on one line; names in it may be somebody else's (see `encyclo.text`)."""
+        return one_line(super().__str__())
 
 
 class UsageError(EncycloError):

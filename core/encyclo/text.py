@@ -6,15 +6,25 @@ import re
 from collections.abc import Iterable
 
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
-_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+_UNSAFE = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f"  # control characters, but not the tab and the line end
+    "\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069"  # they change the direction or end the line
+    "\ud800-\udfff]"  # half characters, which UTF-8 has none of
+)
 
 
 def printable(text: str) -> str:
-    """Return text from outside made safe for a terminal: control characters, except line ends and tabs, are replaced.
+    r"""Return text from outside made safe for a terminal: what would control it is written as `\x1b` or `\u202e`.
 
-    An escape sequence in a concept's name would otherwise move the cursor or rename the window.
+    Line ends and tabs stay. An escape sequence in a concept's name would otherwise move the cursor, rename the
+    window or hide what stands behind it; a bidirectional one would show a file's name backwards.
     """
-    return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
+    return _UNSAFE.sub(_escape, text)
+
+
+def one_line(text: str) -> str:
+    """Return a foreign text as `printable` does, on one line: a line end is written as an escape, too."""
+    return printable(text).replace("\n", "\\n")
 
 
 def utf8(text: str) -> str:
@@ -29,3 +39,8 @@ def unstorable(texts: Iterable[str]) -> str | None:
     """
     found = _UNSTORABLE.search("".join(texts))
     return f"U+{ord(found[0]):04X}" if found else None
+
+
+def _escape(found: re.Match[str]) -> str:
+    code = ord(found[0])
+    return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"

@@ -203,3 +203,18 @@ def test_text_that_names_no_layers_is_refused(text):
 def test_a_configuration_cannot_be_changed():
     with pytest.raises(ValueError):
         load_config({}).seed = 3
+
+
+def test_half_a_character_in_a_flag_is_refused():
+    """A file's name on Linux may be no UTF-8; run.json could not hold it."""
+    for flags, options in (({"model": "m\udcff"}, []), ({}, ["file.path=list\udcff.csv"])):
+        assert "The flags hold the character U+DCFF, which is no text" in refusal(flags, None, options)
+
+
+def test_a_nested_option_is_a_text():
+    text = "[" * 100_000
+    assert load_config({}, None, [f"raw.key={text}"]).options == {"raw": {"key": text}}
+
+
+def test_a_nested_file_is_refused(tmp_path: Path):
+    assert "not valid TOML" in refusal({}, toml(tmp_path, f"layers = {'[' * 100_000}"))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -21,6 +23,19 @@ with shown.track("Capturing", 400, "prompts") as advance:
         time.sleep(0.03)
         advance(100)
 """
+
+
+def test_only_this_module_prints():
+    """What the core's other modules print would not be escaped."""
+    core = Path(progress.__file__).parent
+    for path in sorted(core.rglob("*.py")):
+        if path == Path(progress.__file__) or path.is_relative_to(core / "testing"):
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+                assert node.func.id != "Console", path
+                constant = node.args and isinstance(node.args[0], ast.Name) and node.args[0].id == "STOPPED"
+                assert node.func.id != "print" or constant, f"{path}, line {node.lineno}"
 
 
 def work(shown: ConsoleProgress, total: int = 1000, step: int = 250) -> None:

@@ -127,6 +127,18 @@ def test_hdf5_links_are_refused_before_they_are_followed(hdf5, tmp_path):
     store_of(run, "hdf5").open().close()
 
 
+def test_an_hdf5_attribute_that_is_no_utf8_is_refused(hdf5):
+    """h5py hands it on as half characters, which no file that encyclo writes can hold."""
+    run, file = hdf5
+    for name in ("model", "config", "created"):
+        kept = file.attrs[name]
+        file.attrs.create(name, b"x\xff", dtype=h5py.string_dtype())
+        file.flush()
+        refused(run, "hdf5", f"its attribute '{name}' holds the character U.DCFF")
+        file.attrs[name] = kept
+    file.flush()
+
+
 def test_hdf5_bytes_that_lie_elsewhere_are_refused(hdf5, tmp_path):
     run, file = hdf5
     (tmp_path / "passwd").write_bytes(bytes(10_000))
@@ -285,7 +297,7 @@ def test_a_commit_record_names_no_path(tmp_path, name):
 
     run = make_run(tmp_path / "hdf5", "hdf5", finish=False)
     path = next((run / "commits").glob("unit0.json"))
-    record = {**checksums.read_sealed(path), "part": name}
+    record = {**checksums.read_sealed(path, at_most=2**20, within=run), "part": name}
     files.write_json(path, checksums.sealed(record))
     with pytest.raises(DamagedError, match=r"unit0\.json can't be read"):
         Ledger(run).commits()

@@ -5,7 +5,9 @@ Each command has its own module, which adds it to `app`. `views` formats the out
 
 from __future__ import annotations
 
+import io
 import sys
+import traceback
 from typing import NoReturn
 
 import typer
@@ -40,6 +42,7 @@ def main() -> NoReturn:
 def run_command(arguments: list[str]) -> int:
     """Run the command line in this process and return its exit code."""
     from encyclo.errors import EncycloError
+    from encyclo.terminal import warn, warn_lines
 
     try:
         result = app(args=arguments, standalone_mode=False)
@@ -53,17 +56,16 @@ def run_command(arguments: list[str]) -> int:
             return _stopped()
         # click's own usage errors can show themselves and have the exit code 2.
         if hasattr(error, "show") and hasattr(error, "exit_code"):
-            error.show()
+            error.show(shown := io.StringIO())
+            warn_lines(shown.getvalue())
             return int(error.exit_code)
         if "--debug" in arguments:
-            raise
+            warn_lines("".join(traceback.format_exception(error)))
+            return getattr(error, "exit_code", 1)
         if isinstance(error, EncycloError):
-            print(f"encyclo: {error}", file=sys.stderr)
+            warn(f"encyclo: {error}")
             return error.exit_code
-        print(
-            f"encyclo: unexpected {type(error).__name__}: {error}; --debug shows where it was raised.",
-            file=sys.stderr,
-        )
+        warn(f"encyclo: unexpected {type(error).__name__}: {error}; --debug shows where it was raised.")
         return 1
 
 

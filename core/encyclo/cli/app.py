@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
 import typer.core
+from typer.models import CommandFunctionType as Command
 
 ORDER = ("run", "plan", "show", "read", "evaluate", "converge", "verify", "convert", "report", "export")
 """The commands in the order of `--help`; others come last."""
@@ -20,7 +22,26 @@ class InOrder(typer.core.TyperGroup):
         return sorted(names, key=lambda name: ORDER.index(name) if name in ORDER else len(ORDER))
 
 
-app = typer.Typer(
+class OwnOutput(typer.core.TyperCommand):
+    """A command that has stdout for itself: what plugins print goes to stderr."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command."""
+        from encyclo.terminal import own_output
+
+        with own_output():
+            return super().invoke(ctx)
+
+
+class App(typer.Typer):
+    """An application whose commands are of the class `OwnOutput`."""
+
+    def command(self, name: str | None = None, **more: Any) -> Callable[[Command], Command]:
+        """Return the decorator that adds a function as a command."""
+        return super().command(name, cls=OwnOutput, **more)
+
+
+app = App(
     cls=InOrder,
     name="encyclo",
     help="Writes an encyclopedia of the concepts inside a language model.",
@@ -33,9 +54,10 @@ app = typer.Typer(
 
 def _version(asked: bool) -> None:
     if asked:
+        from encyclo.terminal import say
         from encyclo.version import __version__
 
-        print(f"encyclo {__version__}")
+        say(f"encyclo {__version__}")
         raise typer.Exit
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated
 
 import typer
@@ -23,14 +22,12 @@ def converge(
 ) -> None:
     """Compare halves of the samples by layer and by their number; write DIR's convergence.json."""
     from encyclo.evaluation.converge import converge as measure
-    from encyclo.terminal import ConsoleProgress
+    from encyclo.terminal import ConsoleProgress, console, say_json
 
     found = measure(directory, ConsoleProgress(quiet=as_json), device or "auto", not no_older)
     if as_json:
-        print(json.dumps({"out": str(directory), **found.as_json()}))
+        say_json({"out": str(directory), **found.as_json()})
         return
-    from rich.console import Console
-
     from encyclo.cli.views.convergence import print_convergence
 
-    print_convergence(found, Console(highlight=False, markup=False))
+    print_convergence(found, console())

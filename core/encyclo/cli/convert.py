@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -22,9 +21,10 @@ def convert(
 ) -> None:
     """Copy a run to another store, bit for bit."""
     from encyclo.maintenance.convert import convert as copy
+    from encyclo.terminal import say, say_json
 
     copy(directory, store, out)
     if as_json:
-        print(json.dumps({"out": str(out), "store": store}))
+        say_json({"out": str(out), "store": store})
     else:
-        print(f"{directory} is now in {out} as well, in the store {store}; `encyclo verify {out}` checks it.")
+        say(f"{directory} is now in {out} as well, in the store {store}; `encyclo verify {out}` checks it.")

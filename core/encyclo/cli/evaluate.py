@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated
 
 import typer
@@ -25,7 +24,7 @@ def evaluate(
     """Measure every rung of the evaluation ladder; write the figures into DIR's metrics.json and report.html."""
     from encyclo.evaluation.evaluate import evaluate as measure
     from encyclo.evaluation.rungs import LIMIT
-    from encyclo.terminal import ConsoleProgress
+    from encyclo.terminal import ConsoleProgress, console, say_json
 
     metrics = measure(
         directory, ConsoleProgress(quiet=as_json), device or "auto", LIMIT if limit is None else limit
@@ -33,10 +32,8 @@ def evaluate(
     if as_json:
         written = metrics.as_json()
         figures = {key: written[key] for key in ("accuracy", "unfamiliar")}
-        print(json.dumps({"out": str(directory), **figures}))
+        say_json({"out": str(directory), **figures})
         return
-    from rich.console import Console
-
     from encyclo.cli.views.ladder import print_ladder
 
-    print_ladder(metrics, Console(highlight=False))
+    print_ladder(metrics, console())

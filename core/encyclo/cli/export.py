@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -32,11 +31,12 @@ def export(
 ) -> None:
     """Write concept vectors and interpreter as safetensors, and entries as CSV and Parquet."""
     from encyclo.export.export import export as write
+    from encyclo.terminal import say, say_json
 
     metadata = write(directory, out, tuple(control or ()), model_hint, parquet=not no_parquet)
     if as_json:
-        print(json.dumps({"out": str(out), **metadata}))
+        say_json({"out": str(out), **metadata})
         return
-    print(f"Wrote {out}: {len(metadata['concepts']):,} concepts of {metadata['model']}")
+    say(f"Wrote {out}: {len(metadata['concepts']):,} concepts of {metadata['model']}")
     for name, file in metadata["files"].items():
-        print(f"  {name}  {file['bytes']:,} bytes")
+        say(f"  {name}  {file['bytes']:,} bytes")

@@ -20,7 +20,8 @@ def new_plugin(
 ) -> None:
     """Write a small package with one plugin and its contract test."""
     from encyclo.scaffold import write_package
+    from encyclo.terminal import say
 
     folder = write_package(name, hook, out)
-    print(f"Wrote {folder}: {', '.join(sorted(file.name for file in folder.iterdir()))}")
-    print(f"Next: pip install -e '{folder}[test]' && pytest {folder}")
+    say(f"Wrote {folder}: {', '.join(sorted(file.name for file in folder.iterdir()))}")
+    say(f"Next: pip install -e '{folder}[test]' && pytest {folder}")

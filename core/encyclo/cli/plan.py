@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -26,6 +25,7 @@ def plan(
     """Estimate the prompts, tokens, time, memory and disk of a run; write nothing."""
     from encyclo.pipeline.cost_estimate import estimate_cost
     from encyclo.runs.directory import check_same, check_usable
+    from encyclo.terminal import say, say_json
 
     if out is not None:
         check_usable(out)
@@ -34,10 +34,10 @@ def plan(
         check_same(out, session.resolved(), session.default_options())
     costs = asdict(estimate_cost(session))
     if as_json:
-        print(json.dumps(costs))
+        say_json(costs)
         return
-    print(f"Concepts  {costs['concepts']:,}")
-    print(f"Prompts   {costs['prompts']:,} ({costs['tokens']:,} tokens)")
-    print(f"Time      about {costs['seconds']:,.0f} s on this machine")
-    print(f"Memory    about {costs['memory_bytes'] / 2**30:.1f} GB")
-    print(f"Disk      {costs['disk_bytes'] / 2**20:,.0f} MB")
+    say(f"Concepts  {costs['concepts']:,}")
+    say(f"Prompts   {costs['prompts']:,} ({costs['tokens']:,} tokens)")
+    say(f"Time      about {costs['seconds']:,.0f} s on this machine")
+    say(f"Memory    about {costs['memory_bytes'] / 2**30:.1f} GB")
+    say(f"Disk      {costs['disk_bytes'] / 2**20:,.0f} MB")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 
 from encyclo.cli import flags
@@ -13,15 +12,15 @@ from encyclo.cli.app import app
 def plugins(as_json: flags.Json = False, debug: flags.Debug = False) -> None:
     """List every installed plugin: name, hooks, package, version, and the error if it does not load."""
     from encyclo.plugins.manager import Plugins
+    from encyclo.terminal import console, say_json
 
     rows = Plugins().describe()
     if as_json:
-        print(json.dumps({"plugins": [asdict(row) for row in rows]}))
+        say_json({"plugins": [asdict(row) for row in rows]})
         return
-    from rich.console import Console
     from rich.table import Table
 
     table = Table("Name", "Hooks", "Package", "State", box=None, pad_edge=False)
     for row in rows:
         table.add_row(row.name, ", ".join(row.hooks), f"{row.package} {row.version}", row.error or row.state)
-    Console(highlight=False, markup=False).print(table)
+    console().print(table)

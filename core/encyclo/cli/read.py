@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -32,7 +31,7 @@ def read(
     from encyclo.errors import UsageError
     from encyclo.query.encyclopedia import open_run
     from encyclo.query.text_reader import read_pieces
-    from encyclo.terminal import ConsoleProgress
+    from encyclo.terminal import ConsoleProgress, console, json_text, say
 
     if (text is None) == (file is None):
         raise UsageError("Give a text, or a file with --file: one of the two.")
@@ -56,15 +55,13 @@ def read(
                 "model": reader.model.name,
                 "calibrated": reader.calibrator is not None,
             }
-            print(json.dumps({**head, "at_least": at_least})[:-1] + ', "tokens": [', end="")
+            say(json_text({**head, "at_least": at_least})[:-1] + ', "tokens": [', end="")
             for number, reading in enumerate(readings):
-                print(", " * (number > 0) + json.dumps(asdict(reading)), end="")
-            print("]}")
+                say(", " * (number > 0) + json_text(asdict(reading)), end="")
+            say("]}")
         elif html is not None:
-            print(f"Written to {html} ({len(kept):,} tokens); open it in a browser, it needs no network.")
+            say(f"Written to {html} ({len(kept):,} tokens); open it in a browser, it needs no network.")
         else:
-            from rich.console import Console
-
             from encyclo.cli.views.heat_map import print_readings
 
-            print_readings(readings, text, Console(highlight=False))
+            print_readings(readings, text, console())

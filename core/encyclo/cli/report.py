@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 from encyclo.cli import flags
 from encyclo.cli.app import app
 
@@ -12,10 +10,11 @@ from encyclo.cli.app import app
 def report(directory: flags.RunFolder, as_json: flags.Json = False, debug: flags.Debug = False) -> None:
     """Write report.html again: the run's figures, a map, and every entry, in one file for a browser."""
     from encyclo.report import report_run
+    from encyclo.terminal import say, say_json
 
     path = report_run(directory)
     size = path.stat().st_size
     if as_json:
-        print(json.dumps({"out": str(directory), "report": str(path), "bytes": size}))
+        say_json({"out": str(directory), "report": str(path), "bytes": size})
     else:
-        print(f"Written to {path} ({size / 1e6:.1f} MB); open it in a browser, it needs no network.")
+        say(f"Written to {path} ({size / 1e6:.1f} MB); open it in a browser, it needs no network.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -38,17 +37,16 @@ def run(
     """Write an encyclopedia into --out; the same command resumes an interrupted run."""
     from encyclo.pipeline.run import run as write
     from encyclo.runs.directory import check_usable
+    from encyclo.terminal import console, say, say_json
 
     check_usable(out)
     outcome = write(flags.make_session(locals()), out)
     if as_json:
         metrics = outcome.metrics.as_json()
-        print(json.dumps({"out": str(out), "run": outcome.record, "metrics": metrics}))
+        say_json({"out": str(out), "run": outcome.record, "metrics": metrics})
         return
-    from rich.console import Console
-
     from encyclo.cli.views.summary import print_summary
 
-    print_summary(outcome, Console(highlight=False))
+    print_summary(outcome, console())
     for remark in outcome.remarks:
-        print(f"\n{remark}")
+        say(f"\n{remark}")

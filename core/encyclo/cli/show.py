@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated
 
 import typer
@@ -21,11 +20,10 @@ def show(
     """Show one entry: signature, confidence, nearest and most confused concepts, prompts."""
     from encyclo.cli.views.entry import entry_json, print_entry
     from encyclo.query.encyclopedia import open_run
+    from encyclo.terminal import console, say_json
 
     with open_run(directory) as book:
         if as_json:
-            print(json.dumps(entry_json(book, concept)))
+            say_json(entry_json(book, concept))
         else:
-            from rich.console import Console
-
-            print_entry(book, concept, Console(highlight=False))
+            print_entry(book, concept, console())

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 from encyclo.cli import flags
 from encyclo.cli.app import app
 
@@ -12,17 +10,19 @@ from encyclo.cli.app import app
 def verify(directory: flags.RunFolder, as_json: flags.Json = False, debug: flags.Debug = False) -> int:
     """Check every checksum and invariant of a run; say what is wrong and what can be recovered."""
     from encyclo.maintenance.verify import verify as check
+    from encyclo.terminal import say, say_json
+    from encyclo.text import one_line
 
     report = check(directory)
     if as_json:
-        print(json.dumps(report.json()))
+        say_json(report.json())
         return int(bool(report.findings))
     for finding in report.findings:
-        print(finding)
+        say(one_line(str(finding)))
     state = "a finished run" if report.finished else "a run that is not finished"
     amount = f"{state}, {report.units:,} unit{'s' * (report.units != 1)}, {report.samples:,} samples"
     count = len(report.findings)
-    print(
+    say(
         f"{directory}: {f'{count} findings' if count > 1 else 'one finding' if count else 'whole'} ({amount})"
     )
     return int(bool(count))

@@ -41,11 +41,11 @@ def evaluate(path: Path, progress: Progress, device: str = "auto", limit: int = 
     require_finished(path)
     run = reopen_run(path, record, progress, device)
     with locked(path):
+        before = read_metrics(path)  # before the work: it may be refused
         commits = run.ledger.ordered()
         samples = run.load_samples(commits)
         own = run.load_interpreter(path / "interpreter")
         rungs, unfamiliar = climb(run, commits, samples, own, limit)
-        before = read_metrics(path)
         metrics = before.model_copy(
             update={"accuracy": before.accuracy.model_copy(update=rungs), "unfamiliar": unfamiliar}
         )

@@ -16,7 +16,6 @@ import csv
 import importlib.util
 import json
 import re
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -31,7 +30,7 @@ from encyclo.query.encyclopedia import Encyclopedia, entry_columns, open_run
 from encyclo.runs.interpreter_folder import SUMS, check_sums
 from encyclo.schema import ConceptTable
 from encyclo.statistics.similarity import centre_and_scale
-from encyclo.storage import files
+from encyclo.storage import files, safe_read
 from encyclo.text import utf8
 
 FORMAT = "encyclo-export/1"
@@ -166,7 +165,7 @@ def _copy_interpreter(source: Path, target: Path) -> None:
     for path in (*check_sums(source), source / SUMS):
         copy = target / path.relative_to(source)
         files.make_folder(copy.parent)
-        shutil.copyfile(path, copy)
+        safe_read.copy_tree(path, copy, within=source)
 
 
 def _write_vectors(path: Path, vectors: dict[str, NDArray[Any]], metadata: dict[str, Any]) -> None:

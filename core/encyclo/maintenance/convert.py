@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -14,7 +14,8 @@ from encyclo.plugins.manager import Plugins
 from encyclo.runs.directory import check_usable, read_record
 from encyclo.runs.metrics import FILE as METRICS
 from encyclo.runs.reopen import reopen_store
-from encyclo.storage import checksums, files
+from encyclo.schema import Book
+from encyclo.storage import checksums, files, safe_read
 from encyclo.storage.finalise import finalise, open_finished
 from encyclo.storage.ledger import Commit, Ledger, Unit, locked, read_committed, sums_of
 
@@ -64,11 +65,20 @@ def convert(source: Path, store_name: str, out: Path) -> Path:
         reader, _ = open_finished(before, source)
         book = reader.book
         reader.close()
-        config = {**json.loads(book.attributes.config), "store": store_name}
+        config = {**_config_of(source, book), "store": store_name}
         attributes = dataclasses.replace(book.attributes, config=json.dumps(config, sort_keys=True))
         finalise(after, out, copied, dataclasses.replace(book, attributes=attributes))
         _copy_rest(source, out, checksums.read_seal(source).path)
     return out
+
+
+def _config_of(source: Path, book: Book) -> dict[str, Any]:
+    try:
+        return dict(safe_read.parse_json(book.attributes.config.encode("utf-8")))
+    except (ValueError, TypeError) as error:
+        raise DamagedError(
+            f"The configuration in the encyclopedia of {source} can't be read: {error}; {safe_read.RESTORE}."
+        ) from error
 
 
 def _ordered(source: Path, commits: list[Commit]) -> list[Commit]:
@@ -100,9 +110,10 @@ def _copy_rest(source: Path, out: Path, encyclopedia: str) -> None:
             continue
         if path.is_dir():
             with files.replacing_folder(out / path.name) as folder:
-                shutil.copytree(path, folder, dirs_exist_ok=True)
+                safe_read.copy_tree(path, folder, within=source)
         else:
             with files.replacing(out / path.name) as temporary:
-                shutil.copyfile(path, temporary)
+                safe_read.copy_tree(path, temporary, within=source)
     if (source / METRICS).exists():
-        files.write_text(out / METRICS, (source / METRICS).read_text(encoding="utf-8"))
+        metrics = safe_read.read_text(source / METRICS, at_most=safe_read.METRICS_JSON, within=source)
+        files.write_text(out / METRICS, metrics)

@@ -11,7 +11,6 @@ interpreter/    each file's sha256
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -33,6 +32,7 @@ from encyclo.statistics.signatures import estimate_signatures
 from encyclo.storage import checksums, files
 from encyclo.storage.finalise import open_finished
 from encyclo.storage.ledger import Commit, Ledger, read_committed, read_record, sums_of
+from encyclo.storage.safe_read import parse_json
 from encyclo.storage.sample_rows import FinishedRows, sample_set
 from encyclo.types import Signatures, Store
 
@@ -183,7 +183,7 @@ def _book_problems(book: Book, record: dict[str, Any]) -> Iterator[str]:
     repeated = [name for name, count in Counter(table.id).items() if count > 1]
     if repeated:
         yield f"the concept id {repeated[0]!r} occurs {Counter(table.id)[repeated[0]]} times"
-    if attributes.run_id != record.get("run_id") or json.loads(attributes.config) != record["config"]:
+    if attributes.run_id != record.get("run_id") or _config_of(attributes.config) != record["config"]:
         yield "it belongs to another run, or its configuration differs from run.json"
     shape = (len(table), len(attributes.layers), attributes.hidden_size)
     for name in ("mean", "variance"):
@@ -241,6 +241,14 @@ def _interpreter_problems(run: Path) -> Iterator[Problem]:
         read_metrics(run)
     except EncycloError as error:
         yield Problem(METRICS, _message(error), TRAIN_AGAIN.replace(" it ", " "))
+
+
+def _config_of(text: str) -> Any:
+    """Return the configuration that the encyclopedia holds, None if it is no JSON."""
+    try:
+        return parse_json(text.encode("utf-8"))
+    except ValueError:  # a text that is no UTF-8 raises one as well
+        return None
 
 
 def _multiset(sums: crc.Sums) -> list[int]:

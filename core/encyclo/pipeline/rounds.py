@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from encyclo.errors import DamagedError
 from encyclo.runs.metrics import StageFigures
 from encyclo.statistics.figures import Accuracy
-from encyclo.storage import checksums, files
+from encyclo.storage import checksums, files, safe_read
 from encyclo.types import Scores
 
 T = TypeVar("T")
@@ -141,14 +141,17 @@ class Rounds:
         path = self.folder / str(index) / name
         if not path.exists():
             return None
+        advice = (
+            f"delete the folder {self.folder} and run the same command again: samples are kept, and only the "
+            "decisions of the rounds are made again"
+        )
+        content = checksums.read_sealed(
+            path, at_most=safe_read.ROUND_JSON, within=self.folder.parent, advice=advice
+        )
         try:
-            return kind.validate_python(checksums.read_sealed(path))
-        except ValueError as error:
-            reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
-            raise DamagedError(
-                f"{path} can't be read ({reason}); delete the folder {self.folder} and run the same command "
-                "again: samples are kept, and only the decisions of the rounds are made again."
-            ) from error
+            return kind.validate_python(content)
+        except ValidationError as error:
+            raise safe_read.refusal(path, error.errors()[0]["msg"], advice, DamagedError) from error
 
 
 def _nulls(values: NDArray[np.float32]) -> list[float | None]:

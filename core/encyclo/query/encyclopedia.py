@@ -35,6 +35,7 @@ from encyclo.storage.finalise import open_finished
 from encyclo.storage.ledger import Ledger
 from encyclo.storage.sample_rows import Batch, CommittedRows, Source, batches, fetch
 from encyclo.terminal import ConsoleProgress
+from encyclo.text import one_line
 from encyclo.types import Interpreter, Progress
 
 if TYPE_CHECKING:
@@ -111,7 +112,7 @@ class Encyclopedia:
 
     def __repr__(self) -> str:
         state = "" if self.finished else ", not finished"
-        return (
+        return one_line(
             f"<Encyclopedia of {self.record['config']['model']}: {len(self):,} concepts{state}, {self.path}>"
         )
 
@@ -365,6 +366,10 @@ def open_run(path: Path | str) -> Encyclopedia:
         if (path / checksums.SEAL).exists():
             reader, rows = open_finished(store, path)
             check_owners(path, rows, len(reader.book.concepts))
+            if list(reader.book.attributes.layers) != record["config"].get("layers"):
+                raise DamagedError(
+                    f"The layers in {path}/run.json are not the encyclopedia's; run `encyclo verify` for details."
+                )
             return Encyclopedia(path, record, rows, plugins, reader.book.concepts.name, reader.book)
         commits = [commit for commit in Ledger(path).ordered() if commit.rows]
         if not commits:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from encyclo.query.html import shown, table
 from encyclo.schema import Part
+from encyclo.text import one_line
 
 PROMPTS = 5
 """The number of prompts that a notebook shows of an entry."""
@@ -82,7 +83,7 @@ class Entry:
 
     def __repr__(self) -> str:
         near = ", ".join(neighbour.name for neighbour in self.nearest[:4])
-        return (
+        return one_line(
             f"<Entry {self.name!r}: confidence {confidence_text(self)}, {self.n_samples:,} samples"
             f"{f', nearest {near}' if near else ''}>"
         )

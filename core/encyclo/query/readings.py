@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import overload
 
 from encyclo.query.html import clip, heat
+from encyclo.text import one_line
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class Reading(Sequence[TokenReading]):
 
     def __repr__(self) -> str:
         read = ", ".join(self.concepts[:6]) + (" and more" if len(self.concepts) > 6 else "")
-        return f"<Reading of {len(self):,} tokens: {read or 'nothing read with enough confidence'}>"
+        return one_line(f"<Reading of {len(self):,} tokens: {read or 'nothing read with enough confidence'}>")
 
     def _repr_html_(self) -> str:
         spans = []

@@ -9,7 +9,6 @@ sample; with `last`, its own state; with `mean` and `mean-all`, the mean over th
 from __future__ import annotations
 
 import codecs
-import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from encyclo.errors import DamagedError, UsageError
 from encyclo.pooling import pooled_tokens
 from encyclo.query.readings import Candidate, TokenReading
 from encyclo.statistics.confidence import Calibrator, best_scores
+from encyclo.storage import safe_read
 from encyclo.types import Interpreter, Model
 
 FRESH = 1000
@@ -131,11 +131,12 @@ def check_trained_for(
         "layers": list(layers),
         "pooling": pooling,
     }
+    file = path / "interpreter" / "config.json"
     try:
-        config = json.loads((path / "interpreter" / "config.json").read_text(encoding="utf-8"))
+        config = safe_read.read_json(file, at_most=safe_read.INTERPRETER_JSON, within=path)
         there |= {key: value for key, value in (config.get("trained_on") or {}).items() if key in there}
-    except (OSError, ValueError, AttributeError) as error:
-        raise DamagedError(f"{path}/interpreter/config.json can't be read: {error}.") from error
+    except (ValueError, AttributeError) as error:
+        raise safe_read.refusal(file, str(error), safe_read.RESTORE, DamagedError) from error
     for what, trained, given in (
         ("the layers", there["layers"], list(layers)),
         ("the pooling", there["pooling"], pooling),

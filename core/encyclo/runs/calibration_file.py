@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from encyclo.errors import DamagedError
 from encyclo.statistics.confidence import Calibrator, TrainingDistribution
-from encyclo.storage import checksums, files
+from encyclo.storage import checksums, files, safe_read
 
 FILE = "calibration.json"
+ADVICE = "run `encyclo evaluate` on the run to write it again"
 
 
 def save_calibrator(path: Path, calibrator: Calibrator) -> None:
@@ -35,16 +36,16 @@ def save_calibrator(path: Path, calibrator: Calibrator) -> None:
 def load_calibrator(path: Path) -> Calibrator:
     """Read a calibrator that `save_calibrator` wrote. Raises DamagedError if the file was changed."""
     try:
-        content = checksums.read_sealed(path)
+        content = checksums.read_sealed(
+            path, at_most=safe_read.CALIBRATION_JSON, within=path.parent, advice=ADVICE
+        )
         values: dict[str, Any] = content["calibrator"]
         values["conformal"] = np.inf if values["conformal"] is None else values["conformal"]
         shape = tuple(content["shape"])
         known = TrainingDistribution(_unpacked(content["mean"], shape), _unpacked(content["std"], shape))
         return Calibrator(**values, fitted_on=content["fitted_on"], distribution=known)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DamagedError(
-            f"{path} is not what the run wrote ({error}); run `encyclo evaluate` on the run to write it again."
-        ) from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise safe_read.refusal(path, str(error), ADVICE, DamagedError) from error
 
 
 def _finite(value: float) -> float | None:

@@ -22,8 +22,9 @@ from packaging.requirements import InvalidRequirement, Requirement
 
 from encyclo.errors import DamagedError, RunDirectoryError, StoreError
 from encyclo.runs.metrics import FILE as METRICS
-from encyclo.storage import checksums, files
+from encyclo.storage import checksums, files, safe_read
 from encyclo.storage.ledger import Ledger, locked
+from encyclo.text import utf8
 from encyclo.version import __version__
 
 _LIBRARIES = ("torch", "transformers", "numpy", "h5py", "zarr", "safetensors", "pluggy", "tokenizers", "gguf")
@@ -84,6 +85,7 @@ def check_usable(out: Path) -> None:
             raise RunDirectoryError(
                 f"--out {out} holds other files and no run.json; choose an empty or a new directory."
             )
+        _refuse_links(out)
         return
     parent = out.absolute().parent
     while not parent.exists():
@@ -92,6 +94,18 @@ def check_usable(out: Path) -> None:
         raise RunDirectoryError(
             f"--out {out} can't be made: {parent} can't be written; choose another --out."
         )
+
+
+def _refuse_links(out: Path) -> None:
+    """Refuse a run whose folders are links: what encyclo writes and removes there may be somebody else's."""
+    folders = [out / name for name in ("commits", "parts", "rounds", "plugins")]
+    if not folders[-1].is_symlink() and folders[-1].is_dir():
+        folders += sorted(folders[-1].iterdir())
+    for folder in folders:
+        if folder.is_symlink():
+            raise RunDirectoryError(
+                f"--out {out} can't be used: {folder} is a link; put the folder itself there, or choose another --out."
+            )
 
 
 Options = Mapping[str, Mapping[str, Any]]
@@ -181,12 +195,9 @@ def read_record(out: Path) -> dict[str, Any]:
     path = out / "run.json"
     if not path.exists():
         raise RunDirectoryError(f"{out} is not a run of encyclo: it has no run.json.")
-    try:
-        record = checksums.read_sealed(path)
-        if not isinstance(record.get("config"), dict):
-            raise ValueError("it holds no configuration")
-    except ValueError as error:
-        raise DamagedError(f"{path} can't be read: {error}.") from error
+    record = checksums.read_sealed(path, at_most=safe_read.RUN_JSON, within=out)
+    if not isinstance(record.get("config"), dict):
+        raise safe_read.refusal(path, "it holds no configuration", safe_read.RESTORE, DamagedError)
     return record
 
 
@@ -195,7 +206,7 @@ def _new_record(resolved: Mapping[str, Any], provenance: Mapping[str, Any]) -> d
     return {
         "run_id": f"{hashlib.sha256(text.encode()).hexdigest()[:12]}-{uuid.uuid4().hex[:8]}",
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "command": [utf8(word) for word in (Path(sys.argv[0]).name, *sys.argv[1:])],
         "config": dict(resolved),
         "efforts": [_effort(resolved)],
         "provenance": dict(provenance),

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from encyclo.errors import DamagedError
 from encyclo.plugins.manager import Plugins
-from encyclo.storage import files
+from encyclo.storage import files, safe_read
 from encyclo.types import Context, Interpreter
 
 SUMS = "sha256.json"
@@ -50,16 +49,22 @@ def check_concepts(
 
 def check_sums(folder: Path) -> list[Path]:
     """Compare a folder's files with their sha256; return their paths. Raises DamagedError naming a file."""
+    path = folder / SUMS
     try:
-        sums = dict(json.loads((folder / SUMS).read_text(encoding="utf-8")))
+        sums = dict(safe_read.read_json(path, at_most=safe_read.INTERPRETER_JSON, within=folder))
         names = [PurePosixPath(name) for name in sums]
-    except (OSError, ValueError, TypeError) as error:
-        raise DamagedError(f"{folder}/{SUMS} can't be read: {error}.") from error
+    except (ValueError, TypeError) as error:
+        raise safe_read.refusal(path, str(error), safe_read.RESTORE, DamagedError) from error
     for name, expected in zip(names, sums.values(), strict=True):
         path = folder / name
         inside = not name.is_absolute() and ".." not in name.parts
         linked = any(folder.joinpath(*name.parts[:end]).is_symlink() for end in range(1, len(name.parts) + 1))
-        if not inside or linked or not path.is_file() or files.sha256_of(path) != expected:
+        if (
+            not inside
+            or linked
+            or not path.is_file()
+            or files.sha256_of(path, safe_read.LARGEST_FILE) != expected
+        ):
             raise DamagedError(
                 f"{path} is not the file that the run wrote; run the command again in a new --out."
             )

@@ -13,7 +13,7 @@ from pydantic import ConfigDict, Field, ValidationError
 
 from encyclo.errors import DamagedError
 from encyclo.statistics.figures import Accuracy, Calibration, Figure, Figures, LayerConvergence, Sureness
-from encyclo.storage import files
+from encyclo.storage import files, safe_read
 
 FILE = "metrics.json"
 RUNGS = ("heldout_prompts", "natural", "described", "unseen", "adversarial")
@@ -110,10 +110,9 @@ def write_metrics(run: Path, metrics: Metrics) -> None:
 def read_metrics(run: Path) -> Metrics:
     """Read metrics.json. Raises DamagedError, saying what to do, if it can't be read."""
     path = run / FILE
+    advice = "delete it and run the same command again to write it again"
+    content = safe_read.read_json(path, at_most=safe_read.METRICS_JSON, within=run, advice=advice)
     try:
-        return Metrics.model_validate_json(path.read_bytes())
-    except (OSError, ValidationError) as error:
-        reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
-        raise DamagedError(
-            f"{path} can't be read ({reason}); delete it and run the same command again to write it again."
-        ) from error
+        return Metrics.model_validate(content)
+    except ValidationError as error:
+        raise safe_read.refusal(path, error.errors()[0]["msg"], advice, DamagedError) from error

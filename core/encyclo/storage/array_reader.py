@@ -27,6 +27,7 @@ from encyclo.schema import (
     SignatureTable,
 )
 from encyclo.storage.raw_arrays import Chunks, Flat
+from encyclo.text import unstorable
 
 
 class Arrays(Protocol):
@@ -191,5 +192,7 @@ def _read_attributes(values: Mapping[str, Any]) -> Attributes:
         expected: Any = {"int": int, "str": str}.get(str(field.type), list)
         if type(value) is not expected or (expected is list and not all(type(v) is int for v in value)):
             raise ValueError(f"its attribute {field.name!r} is {value!r:.80}")
+        if isinstance(value, str) and (character := unstorable([value])):
+            raise ValueError(f"its attribute {field.name!r} holds the character {character}")
         found[field.name] = tuple(value) if expected is list else value
     return Attributes(**found)

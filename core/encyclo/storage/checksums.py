@@ -25,7 +25,8 @@ from numpy.typing import NDArray
 
 from encyclo import crc
 from encyclo.errors import DamagedError, StoreError
-from encyclo.storage import files
+from encyclo.regular_files import open_raw
+from encyclo.storage import files, safe_read
 
 SEAL = "seal.json"
 OWN_NAMES = frozenset(
@@ -36,6 +37,7 @@ OWN_NAMES = frozenset(
 )  # fmt: skip
 """The run's own names in its directory: no store may give its encyclopedia one of them."""
 BLOCK = 2**22
+ADVICE = "`encyclo verify` says what can be recovered"
 Ranges = Sequence[tuple[int, int]]
 """Byte ranges (offset, length), ascending; no two of them touch."""
 
@@ -57,12 +59,13 @@ def unsealed(record: Any) -> dict[str, Any]:
     return content
 
 
-def read_sealed(path: Path) -> dict[str, Any]:
-    """Read a sealed JSON file. Raises ValueError saying what is wrong with it."""
+def read_sealed(path: Path, *, at_most: int, within: Path, advice: str = safe_read.RESTORE) -> dict[str, Any]:
+    """Read a sealed JSON file of the run `within`. Raises DamagedError: what is wrong with it, and the `advice`."""
+    content = safe_read.read_json(path, at_most=at_most, within=within, advice=advice)
     try:
-        return unsealed(json.loads(path.read_text(encoding="utf-8")))
-    except RecursionError as error:
-        raise ValueError("it is nested too deeply") from error
+        return unsealed(content)
+    except ValueError as error:
+        raise safe_read.refusal(path, str(error), advice, DamagedError) from error
 
 
 def list_files(root: Path) -> dict[str, int]:
@@ -123,7 +126,7 @@ def join_ranges(offsets: NDArray[np.int64], lengths: NDArray[np.int64]) -> list[
 def _hash_outside(path: Path, size: int, bulk: Ranges) -> str:
     """Return the sha256 of a file's bytes outside `bulk`; read only those."""
     digest = hashlib.sha256()
-    with path.open("rb", buffering=0) as file:
+    with open_raw(path, advice=ADVICE) as file:
         for length, in_bulk in _segments(size, bulk):
             if in_bulk:
                 file.seek(length, os.SEEK_CUR)
@@ -177,21 +180,21 @@ def read_seal(run: Path) -> Seal:
     if not path.exists():
         raise StoreError(f"There is no {path}; run the same `encyclo run` command again to finish the run.")
     try:
-        record = read_sealed(path)
+        record = read_sealed(path, at_most=safe_read.SEAL_JSON, within=run, advice=ADVICE)
         name = record["path"]
         _check_name(name)
         if not isinstance(record["files"], dict):
             raise ValueError("it lists no files")
         return Seal(name, record["files"], crc.unpack(record["crc32"], record["layers"]))
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DamagedError(f"{path} can't be read ({error}); {_ADVICE}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise safe_read.refusal(path, str(error), ADVICE, DamagedError) from error
 
 
 def check_opening(run: Path) -> Seal:
     """Check the finished encyclopedia, except for its bulk, before anything is parsed. Raises DamagedError."""
     seal = read_seal(run)
     for found in seal_faults(run, seal):
-        raise DamagedError(f"{found}; {_ADVICE}")
+        raise DamagedError(f"{found}; {ADVICE}.")
     return seal
 
 
@@ -209,9 +212,6 @@ def seal_faults(run: Path, seal: Seal) -> Iterator[str]:
         found = fault(root / name if name else root, there.get(name), described)
         if found:
             yield found
-
-
-_ADVICE = "`encyclo verify` says what can be recovered."
 
 
 def _check_name(name: str) -> None:

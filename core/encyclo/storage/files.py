@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from encyclo.errors import StoreError
+from encyclo.regular_files import open_file
 
 TEMPORARY = ".tmp-"
 
@@ -224,9 +225,9 @@ def sync_tree(folder: Path) -> None:
     _disk.sync_folder(folder)
 
 
-def sha256_of(path: Path) -> str:
-    """Return the sha256 of a file's bytes, in hexadecimal."""
-    with path.open("rb") as handle:
+def sha256_of(path: Path, at_most: int | None = None) -> str:
+    """Return the sha256 of a regular file's bytes, in hexadecimal. Raises DamagedError beyond `at_most` bytes."""
+    with open_file(path, at_most=at_most) as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 

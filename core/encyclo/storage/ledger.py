@@ -29,9 +29,9 @@ from filelock import FileLock, Timeout
 from pydantic import ConfigDict, StringConstraints, ValidationError
 
 from encyclo import crc
-from encyclo.errors import DamagedError, RunDirectoryError
+from encyclo.errors import DamagedError, RunDirectoryError, StoreError
 from encyclo.schema import Part
-from encyclo.storage import checksums, files
+from encyclo.storage import checksums, files, safe_read
 from encyclo.types import Store
 
 Name = Annotated[str, StringConstraints(pattern=r"^[0-9A-Za-z_-]{1,200}$")]
@@ -188,16 +188,17 @@ class Ledger:
 
 def read_record(path: Path) -> Commit:
     """Read one commit record. Raises DamagedError naming it."""
+    advice = "delete it and run the same command again to capture the unit again"
+    content = checksums.read_sealed(
+        path, at_most=safe_read.COMMIT_JSON, within=path.parents[1], advice=advice
+    )
     try:
-        commit = Commit(**checksums.read_sealed(path))
+        commit = Commit(**content)
         if f"{commit.unit}.json" != path.name:
             raise ValueError("it belongs to another unit")
     except (ValueError, TypeError) as error:
-        reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
-        raise DamagedError(
-            f"The commit record {path} can't be read ({reason}); delete it and run the same command "
-            "again to capture the unit again."
-        ) from error
+        reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
+        raise safe_read.refusal(path, reason, advice, DamagedError) from error
     return commit
 
 
@@ -205,7 +206,7 @@ def _remove(path: Path) -> None:
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
-        path.unlink()
+        path.unlink(missing_ok=True)
 
 
 def _redo(commit: Commit) -> str:
@@ -246,6 +247,14 @@ def refuse_part(commit: Commit) -> DamagedError:
     )
 
 
+def _process(owner: Path) -> str:
+    """Return the process that wrote its number into `owner`."""
+    try:
+        return safe_read.read_text(owner, at_most=safe_read.LOCK_FILE, within=owner.parent).strip()
+    except StoreError:
+        return "unknown"
+
+
 @contextmanager
 def locked(run: Path) -> Iterator[None]:
     """Lock the run directory for this process. Raises RunDirectoryError naming the process that holds the lock."""
@@ -254,11 +263,15 @@ def locked(run: Path) -> Iterator[None]:
     try:
         lock.acquire(blocking=False)
     except Timeout as error:
-        pid = owner.read_text().strip() if owner.exists() else "unknown"
         raise RunDirectoryError(
-            f"{run} is in use by process {pid}; wait for it to end, or choose another --out."
+            f"{run} is in use by process {_process(owner)}; wait for it to end, or choose another --out."
+        ) from error
+    except OSError as error:  # a link, say
+        raise RunDirectoryError(
+            f"{run} can't be locked: {error.strerror or error}; delete {run}/.lock, or choose another --out."
         ) from error
     try:
+        _remove(owner)  # were it a link, the number would be written to where it leads
         owner.write_text(f"{os.getpid()}\n")
         yield
     finally:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encyclo.errors import DamagedError
+from encyclo.regular_files import open_raw
 from encyclo.storage import checksums
 from encyclo.types import RowReader
 
@@ -104,7 +105,7 @@ def read_into(path: Path, offsets: NDArray[np.int64], pieces: NDArray[np.float16
     length = pieces.shape[1] * 2
     cuts = (np.flatnonzero(np.diff(offsets) != length) + 1).tolist()
     view = pieces.reshape(-1).view(np.uint8).data
-    with path.open("rb", buffering=0) as file:
+    with open_raw(path) as file:
         for first, last in zip([0, *cuts], [*cuts, len(offsets)], strict=True):
             file.seek(int(offsets[first]))
             target = view[first * length : last * length]

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from encyclo.errors import UsageError
+from encyclo.regular_files import read_bytes
 
 FORMATS = {
     ".csv": "csv", ".tsv": "tsv", ".tab": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".txt": "names",
@@ -93,17 +94,8 @@ def decode(path: Path, content: bytes, encoding: str | None, encoding_option: st
 
 
 def _content(path: Path, option: str) -> bytes:
-    try:
-        with path.open("rb") as file:
-            content = file.read(_LARGEST + 1)
-    except (OSError, ValueError) as error:  # a path with a NUL raises ValueError
-        reason = getattr(error, "strerror", None) or str(error)
-        raise UsageError(
-            f"The list {path} can't be read: {reason}; name a file with -o {option}=FILE."
-        ) from error
-    if len(content) > _LARGEST:
-        raise UsageError(f"The list {path} is larger than 1 GB; split it into several lists.")
-    return content
+    advice = f"name a file of at most 1 GB with -o {option}=FILE"
+    return read_bytes(path, at_most=_LARGEST, advice=advice, error=UsageError)
 
 
 def _line_of(text: str, place: int) -> int:

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encyclo.errors import UsageError
+from encyclo.regular_files import read_bytes
 
 PARTS_OF_SPEECH = {"noun": "noun", "verb": "verb", "adjective": "adj", "adverb": "adv"}
 """A part of speech and the ending of its files."""
@@ -54,6 +55,8 @@ _NUMBERS = {"n": "1:", "v": "2:", "a": "3:", "r": "4:", "s": "5:"}
 """The letter of a synset's kind, and the number that sense keys have for it; s is an adjective of a cluster."""
 _LARGEST = 200 * 2**20
 """Bytes: ten times WordNet's largest file. A larger file is not WordNet's."""
+
+_ADVICE = "give a complete WordNet database directory"
 
 Row = tuple[str, str, str, str, str, str, str, str]
 """A synset line's offset, file, kind, count of words, words, count of pointers, pointers, gloss."""
@@ -103,13 +106,13 @@ class Folder:
     def read(self, name: str) -> bytes:
         """Return a file's bytes. Raises UsageError naming the file."""
         path = self.place / name
+        if isinstance(path, Path):
+            return read_bytes(path, at_most=_LARGEST, advice=_ADVICE, error=UsageError)
         try:
             with path.open("rb") as file:
                 content: bytes = file.read(_LARGEST + 1)
         except (OSError, ValueError, KeyError, zipfile.BadZipFile, zlib.error, RuntimeError) as error:
-            raise UsageError(
-                f"The WordNet file {path} can't be read: {error}; give a complete database directory."
-            ) from error
+            raise UsageError(f"{path} can't be read: {error}; {_ADVICE}.") from error
         if len(content) > _LARGEST:
             raise foreign(path, "it has more than 200 MB, ten times WordNet's largest file")
         return content

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from encyclo.storage import safe_read
+
 
 def save_model(folder: Path, arrays: Mapping[str, NDArray[Any]], config: Mapping[str, Any]) -> None:
     """Write both files into the existing `folder`."""
@@ -22,8 +24,10 @@ def save_model(folder: Path, arrays: Mapping[str, NDArray[Any]], config: Mapping
 
 
 def load_model(folder: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-    """Return the arrays and the configuration that `save_model` wrote."""
+    """Return the arrays and the configuration that `save_model` wrote. Raises DamagedError, as `read_json` does."""
     from safetensors.numpy import load_file
 
-    config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    return load_file(folder / "model.safetensors"), config
+    weights, limit = folder / "model.safetensors", safe_read.INTERPRETER_JSON
+    config: dict[str, Any] = safe_read.read_json(folder / "config.json", at_most=limit, within=folder)
+    safe_read.open_file(weights, within=folder, at_most=safe_read.LARGEST_FILE).close()
+    return load_file(weights), config

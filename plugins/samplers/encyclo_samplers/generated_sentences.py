@@ -17,8 +17,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from encyclo.errors import StoreError
 from encyclo.seeds import derive_seed
-from encyclo.storage import files
+from encyclo.storage import files, safe_read
 from encyclo.types import Concept, Context, Opening, Prompt, TextGenerator
 from encyclo_samplers.inflection import forms
 from encyclo_samplers.sentence_filter import STOP, fault, find_mention, sentence_end
@@ -185,7 +186,7 @@ def _keep(record: Path, found: Mapping[str, Yield], wanted: Mapping[str, int]) -
 def _recorded(record: Path) -> dict[str, Yield] | None:
     """Return a record's content; None if it is missing or unreadable (the sentences are then generated again)."""
     try:
-        content = json.loads(record.read_text(encoding="utf-8"))
+        content = safe_read.read_json(record, at_most=safe_read.PLUGIN_JSON, within=record.parent)
         return {
             concept: Yield(
                 [Prompt(concept, text, (start, end), family) for text, start, end, family in own["kept"]],
@@ -194,7 +195,7 @@ def _recorded(record: Path) -> dict[str, Yield] | None:
             )
             for concept, own in content.items()
         }
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (StoreError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
 

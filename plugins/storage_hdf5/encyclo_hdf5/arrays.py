@@ -9,6 +9,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from encyclo.regular_files import open_file
 from encyclo.schema import HIERARCHY, SAMPLES
 from encyclo.storage.array_reader import check_format
 from encyclo.storage.raw_arrays import Chunks, Flat
@@ -21,6 +22,7 @@ class Hdf5Arrays:
     def __init__(self, path: Path, part: bool) -> None:
         self._path, self._part = path, part
         self._datasets: dict[str, h5py.Dataset] = {}
+        open_file(path).close()  # h5py would wait for a named pipe
         self._file = h5py.File(path, "r")
         try:
             if not part:

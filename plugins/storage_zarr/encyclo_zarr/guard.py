@@ -8,7 +8,6 @@ is allocated than the bytes on disk fill.
 from __future__ import annotations
 
 import itertools
-import json
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -17,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encyclo.schema import TEXT, Array, check_shapes
+from encyclo.storage.safe_read import parse_json
 from encyclo_zarr.layout import grid
 from encyclo_zarr.tree import Tree, read
 
@@ -99,9 +99,9 @@ def _document(tree: Tree, name: str) -> dict[str, Any]:
     if tree.sizes[name] > LARGEST_METADATA:
         raise ValueError(f"{name!r} is too large to be metadata")
     try:
-        document = json.loads(read(tree, name))
-    except RecursionError as error:
-        raise ValueError(f"{name!r} is nested too deeply") from error
+        document = parse_json(read(tree, name))
+    except ValueError as error:
+        raise ValueError(f"{name!r} can't be read: {error}") from error
     if not isinstance(document, dict) or document.get("zarr_format") != 3:
         raise ValueError(f"{name!r} is not metadata of Zarr format 3")
     return document

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import zipfile
 from pathlib import Path
 
+from encyclo.regular_files import open_file
 from encyclo.storage.checksums import list_files
 
 
@@ -29,10 +31,9 @@ class Zip:
         self.root = path
         self.sizes: dict[str, int] = {}
         self._starts: dict[str, int] = {}
-        size = path.stat().st_size
         try:
-            with zipfile.ZipFile(path) as archive:
-                infos = archive.infolist()
+            with open_file(path) as file, zipfile.ZipFile(file) as archive:
+                size, infos = os.fstat(file.fileno()).st_size, archive.infolist()
         except (zipfile.BadZipFile, NotImplementedError, EOFError) as error:
             raise ValueError(str(error)) from error
         for info in infos:
@@ -50,7 +51,7 @@ class Zip:
     def place(self, name: str) -> tuple[Path, int]:
         """Return where the bytes of `name` are: after the member's own header, whose length varies."""
         start = self._starts[name]
-        with self.root.open("rb") as file:
+        with open_file(self.root) as file:
             file.seek(start)
             header = file.read(30)
         if len(header) < 30 or header[:4] != b"PK\x03\x04":
@@ -71,7 +72,7 @@ def read(tree: Tree, name: str, start: int = 0, length: int | None = None) -> by
     if not 0 <= first <= first + count <= size:
         raise ValueError(f"the file {name} ends too early, after {size:,} bytes")
     path, offset = tree.place(name)
-    with path.open("rb") as file:
+    with open_file(path) as file:
         file.seek(offset + first)
         data = file.read(count)
     if len(data) != count:

@@ -65,15 +65,16 @@ def stopped(
     complete_plugin.install(site, "slow", f"slow_plugin:{name}")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(site), os.environ.get("PYTHONPATH", "")]))
     process = start("run", *complete_plugin.flags("slow"), "--out", tmp_path / "run")
-    assert process.stdout is not None
-    while process.poll() is None and "sampling" not in process.stdout.readline():
-        pass
+    assert process.stderr is not None
+    said = ""
+    while process.poll() is None and "sampling" not in said:
+        said += process.stderr.readline()
     time.sleep(0.1)
     for _ in range(presses):
         process.send_signal(signal.SIGINT)
         time.sleep(0.15)
     _, stderr = process.communicate(timeout=60)
-    return process.returncode, stderr
+    return process.returncode, said + stderr
 
 
 @pytest.mark.parametrize(("name", "presses"), [("SLOW", 2), ("SLOW", 5), ("LOSING", 1), ("LOSING", 2)])

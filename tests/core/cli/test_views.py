@@ -13,7 +13,7 @@ from rich.console import Console
 from encyclo.cli.views.heat_map import HEADING, HEAT, heat_map, print_readings
 from encyclo.query.suggestions import nearest_names
 from encyclo.query.text_reader import Candidate, TokenReading
-from encyclo.text import printable
+from encyclo.text import one_line, printable
 from tests.commands import one_sentence
 
 TEXT = "The animal drank water. Nobody saw the otter near the house!"
@@ -112,8 +112,9 @@ def test_tokens_that_share_a_character_show_it_once():
 
 
 def test_a_stranger_s_text_moves_no_cursor(tiny_run: Path):
-    assert printable(f"a{ESCAPE}\nb\tc\r") == "a\ufffd]0;taken\ufffd\nb\tc\ufffd"
-    assert printable("\ud800 é 🦊") == "\ufffd é 🦊"
+    assert printable(f"a{ESCAPE}\nb\tc\r") == r"a\x1b]0;taken\x07" + "\nb\tc" + r"\x0d"
+    assert printable("\ud800 é 🦊 \u202etxt\x9b") == r"\ud800 é 🦊 \u202etxt\x9b"
+    assert one_line("a\nb") == r"a\nb"
     text = f"{ESCAPE} a"
     printed = shown([reading(text, 0, 0.9, name=ESCAPE)], text, terminal=True)
     assert "\x1b]" not in printed and "\x07" not in printed

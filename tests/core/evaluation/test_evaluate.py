@@ -263,7 +263,7 @@ def test_another_concept_list_is_refused(encyclo, listed: tuple[Path, Path], tmp
 def test_another_models_weights_are_refused(encyclo, listed: tuple[Path, Path], tmp_path: Path):
     out = tmp_path / "run"
     shutil.copytree(listed[0], out)
-    record = checksums.read_sealed(out / "run.json")
+    record = checksums.read_sealed(out / "run.json", at_most=2**20, within=out)
     record["config"]["weights_sha256"] = "0" * 64
     (out / "run.json").write_text(json.dumps(checksums.sealed(record)))
     message = one_sentence(encyclo("evaluate", out).stderr)

@@ -239,7 +239,7 @@ def test_a_round_that_can_not_be_is_refused_although_its_checksum_is_right(
 ):
     shutil.copytree(staged_run / "rounds", tmp_path / "rounds")
     path = tmp_path / "rounds" / "1" / file
-    rounds, content = Rounds(tmp_path), checksums.read_sealed(path)
+    rounds, content = Rounds(tmp_path), checksums.read_sealed(path, at_most=2**20, within=tmp_path)
     read = rounds.plan if file == "plan.json" else rounds.result
     assert read(1) is not None
     *outer, key = where.split(".")

@@ -153,7 +153,9 @@ def test_the_interpreter_is_loaded_and_hashed_once(
     site.seen()
     hashed: list[str] = []
     sha256_of = files.sha256_of
-    monkeypatch.setattr(files, "sha256_of", lambda path: hashed.append(path.name) or sha256_of(path))
+    monkeypatch.setattr(
+        files, "sha256_of", lambda path, *more: hashed.append(path.name) or sha256_of(path, *more)
+    )
     with library.open(tmp_path / "run") as book:
         for _ in range(2):
             for entry in book:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -232,3 +233,44 @@ def test_the_options_of_a_list_that_is_also_a_sampler_count(tmp_path):
     begin(tmp_path, both)
     with pytest.raises(RunDirectoryError, match=r"options\.file\.path"):
         begin(tmp_path, {**both, "options": {"file": {"path": "new.csv"}, "raw": {"a": 1}}})
+
+
+@pytest.mark.parametrize("name", ["commits", "parts", "rounds", "plugins", "plugins/transformer"])
+def test_a_run_whose_folders_are_links_is_refused_and_what_they_lead_to_is_kept(tmp_path: Path, name: str):
+    out, mine = tmp_path / "run", tmp_path / "mine"
+    begin(out)
+    (out / "plugins").mkdir()
+    mine.mkdir()
+    (mine / "precious").write_text("kept")
+    if (out / name).is_dir():
+        (out / name).rmdir()
+    (out / name).symlink_to(mine)
+    with pytest.raises(
+        RunDirectoryError, match=rf"can't be used: .*{name} is a link; put the folder itself there"
+    ):
+        begin(out)
+    assert (mine / "precious").read_text() == "kept"
+
+
+def test_a_lock_that_is_a_link_changes_nothing_elsewhere(tmp_path: Path):
+    (tmp_path / "precious").write_text("kept")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / ".lock.pid").symlink_to(tmp_path / "precious")
+    with locked(tmp_path / "run"):
+        assert (tmp_path / "run" / ".lock.pid").read_text() == f"{os.getpid()}\n"
+    (tmp_path / "run" / ".lock").unlink(missing_ok=True)
+    (tmp_path / "run" / ".lock").symlink_to(tmp_path / "precious")
+    with pytest.raises(
+        RunDirectoryError, match=r"can't be locked: .*; delete .*run/\.lock, or choose another"
+    ):
+        with locked(tmp_path / "run"):
+            pass
+    assert (tmp_path / "precious").read_text() == "kept"
+
+
+def test_the_number_of_the_process_in_a_lock_is_read_safely(tmp_path: Path):
+    with locked(tmp_path):
+        (tmp_path / ".lock.pid").unlink()
+        os.mkfifo(tmp_path / ".lock.pid")
+        with pytest.raises(RunDirectoryError, match="in use by process unknown"), locked(tmp_path):
+            pass

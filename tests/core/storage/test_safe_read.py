@@ -64,7 +64,7 @@ def test_what_is_no_regular_file_is_refused_at_once(folder: Path):
             ".": "it is a folder, not a file",
             "loop": "Too many levels of symbolic links",
             "socket": "No such device or address",
-            "none": "there is no such file",
+            "none": "No such file or directory",
             "good.json/below": "Not a directory",
         }.items():
             with pytest.raises(DamagedError) as caught:
@@ -73,7 +73,7 @@ def test_what_is_no_regular_file_is_refused_at_once(folder: Path):
 
 
 def test_the_caller_gives_advice_and_the_kind_of_error(folder: Path):
-    with pytest.raises(UsageError, match=r"can't be read: there is no such file; name another\.$"):
+    with pytest.raises(UsageError, match=r"can't be read: No such file or directory; name another\.$"):
         read_text(folder / "none", at_most=1, advice="name another", error=UsageError)
 
 

@@ -6,11 +6,12 @@ import math
 from typing import Any
 
 from rich.console import Console
+from rich.text import Text
 
-from encyclo.cli.views.tables import escaped, labelled
+from encyclo.cli.views.tables import labelled
 from encyclo.query.encyclopedia import Encyclopedia
 from encyclo.query.entry import confidence_text, lengths_text
-from encyclo.text import printable
+from encyclo.text import one_line
 
 PROMPTS = 8
 
@@ -18,9 +19,9 @@ PROMPTS = 8
 def print_entry(book: Encyclopedia, name: str, console: Console) -> None:
     """Print one entry on one screen."""
     entry, part = book.entry(name), book.samples(name)
-    console.print(f"[bold]{escaped(entry.name)}[/bold]  {escaped(entry.category)}")
+    console.print(Text.assemble((one_line(entry.name), "bold"), f"  {one_line(entry.category)}"))
     if entry.definition:
-        console.print(printable(entry.definition), markup=False)
+        console.print(entry.definition)
     console.print()
     state = f"settled in stage {entry.stage}" if entry.settled else f"not settled after stage {entry.stage}"
     lines = [
@@ -34,7 +35,7 @@ def print_entry(book: Encyclopedia, name: str, console: Console) -> None:
     console.print()
     console.print("Prompts")
     for text, family in list(zip(part.prompt, part.family, strict=True))[:PROMPTS]:
-        console.print(f"  {printable(text)}  [{printable(family)}]", markup=False)
+        console.print(f"  {text}  [{family}]")
     if len(part) > PROMPTS:
         console.print(f"  and {len(part) - PROMPTS} more")
 

@@ -9,7 +9,8 @@ from rich.text import Text
 
 from encyclo.query.html import clip
 from encyclo.query.readings import Candidate, TokenReading, cut_at_tokens
-from encyclo.text import printable
+from encyclo.terminal import say
+from encyclo.text import one_line, printable
 
 HEAT = (
     "",
@@ -30,8 +31,8 @@ def print_readings(readings: Iterable[TokenReading], text: str | None, console: 
     if not console.is_terminal:
         for number, reading in enumerate(readings):
             if number == 0:
-                print(HEADING)
-            print(_line(reading))
+                say(HEADING)
+            say(_line(reading))
         return
     if text is not None:
         readings = list(readings)
@@ -68,10 +69,10 @@ def _heat(candidate: Candidate) -> str:
 
 def _line(reading: TokenReading) -> str:
     """Return one line: the token, its reading (a dash if the reader abstains), the likeliest concepts."""
-    likeliest = ", ".join(f"{printable(c.name)} {_share(c.confidence)}" for c in reading.concepts)
+    likeliest = ", ".join(f"{one_line(c.name)} {_share(c.confidence)}" for c in reading.concepts)
     sure = _share(reading.concepts[0].confidence) if reading.read else ""
-    read = clip(printable(reading.read or "-"), 20)
-    return f"{clip(printable(reading.token), 16):<16} {read:<20} {sure:>4}  {likeliest}"
+    read = clip(one_line(reading.read or "-"), 20)
+    return f"{clip(one_line(reading.token), 16):<16} {read:<20} {sure:>4}  {likeliest}"
 
 
 def _share(value: float | None) -> str:

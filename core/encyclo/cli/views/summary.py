@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from encyclo.cli.views.tables import columns, escaped, labelled
+from encyclo.cli.views.tables import columns, labelled
 from encyclo.pipeline.run import Outcome
 from encyclo.query.encyclopedia import Encyclopedia, open_run
 from encyclo.query.entry import confidence_text
@@ -24,7 +24,7 @@ def print_summary(outcome: Outcome, console: Console) -> None:
     metrics, config = outcome.metrics, outcome.record["config"]
     with open_run(outcome.out) as book:
         if outcome.was_finished:
-            console.print("This run was already finished; nothing was computed. Its results:", markup=False)
+            console.print("This run was already finished; nothing was computed. Its results:")
         console.print()
         console.print(labelled(_figures(metrics, config, book)))
         if len(metrics.stages) > 1:
@@ -65,7 +65,7 @@ def _stages(rows: Sequence[StageFigures]) -> Table:
     for row in rows:
         attacks = (row.attacks.before, row.attacks.after) if row.attacks else ()
         table.add_row(
-            f"{row.stage} {escaped(row.sampler or '')}",
+            f"{row.stage} {row.sampler or ''}",
             *(f"{count:,}" for count in (row.concepts, row.samples, row.settled)),
             *(_share(share) for share in (row.heldout_top1, row.natural_top1)),
             " → ".join(_share(1 - (found.top1 or 0)) for found in attacks if found),
@@ -104,7 +104,5 @@ def _examples(book: Encyclopedia) -> Table:
     step = max(1, len(names) // EXAMPLES)
     for name in names[::step][:EXAMPLES]:
         entry = book.entry(name, neighbours=4)
-        table.add_row(
-            escaped(entry.name), confidence_text(entry), escaped(", ".join(n.name for n in entry.nearest))
-        )
+        table.add_row(entry.name, confidence_text(entry), ", ".join(n.name for n in entry.nearest))
     return table

@@ -1,13 +1,10 @@
-"""Tables for all views: no lines, long values wrapped, foreign text escaped."""
+"""Tables for all views: no lines, long values wrapped. The console escapes foreign texts."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rich.markup import escape
 from rich.table import Table
-
-from encyclo.text import printable
 
 
 def columns(*headings: str, right: bool = False) -> Table:
@@ -24,10 +21,5 @@ def labelled(lines: Sequence[tuple[str, str]]) -> Table:
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
     for label, value in lines:
-        table.add_row(label, escaped(value))
+        table.add_row(label, value)
     return table
-
-
-def escaped(text: str) -> str:
-    """Return foreign text escaped for rich: no markup, no control characters."""
-    return escape(printable(text))

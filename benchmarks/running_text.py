@@ -12,6 +12,7 @@ groups don't count.
     reading     a word whose last token is read as an entry with a confidence of at least --at-least
     right       the entry is the tagged synset (by sense), or its name or alias is the word (by word)
     other       readings per thousand words where no entry's word stands: no noun that an entry is a sense of
+    error       the expected calibration error of the readings
 
 The list `wordnet` is judged by sense, any other list by word. The dictionary gives a word the first sense that
 WordNet's index has for its lemma; with an oracle only where SemCor says that the word is a noun, or has no tag.
@@ -96,7 +97,8 @@ class Entries:
 @cache
 def lemmas(form: str) -> tuple[str, ...]:
     """Return the form in lower case and the nouns that it may be an inflection of."""
-    return tuple({form.lower(), *getLemma(form.lower(), upos="NOUN")})
+    lower = form.lower()
+    return tuple(dict.fromkeys((lower, *getLemma(lower, upos="NOUN", lemmatize_oov=False))))
 
 
 def documents(path: Path, split: str, count: int) -> Iterator[tuple[str, list[Word]]]:
@@ -164,9 +166,9 @@ def print_row(
     )
     mentions = sum(map(entries.is_mention, words))
     stands = np.array([entries.stands(word) for word in words])
-    some = np.array([answer.entry is not None for answer in answers])
-    confidence = np.array([answer.confidence for answer in answers])[some]
-    error = expected_calibration_error(reliability_bins(confidence, right[some])) if some.any() else np.nan
+    confidence = np.array([answer.confidence for answer in answers])
+    bins = reliability_bins(confidence[given], right[given])
+    error = expected_calibration_error(bins) if given.any() else np.nan
     print(
         f"| {title} | {mentions:,} | {given.sum():,} | {(given & right).sum() / max(mentions, 1):.1%} "
         f"| {(given & right).sum() / max(given.sum(), 1):.1%} | {1000 * (given & ~stands).sum() / len(words):.1f} "

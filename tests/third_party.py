@@ -1,7 +1,7 @@
 """Third parties' packages, written on the spot as pip would leave them: any plugin, and a whole `engine` of hooks.
 
-The engine's model reads a word as numbers from its hash, so that a run with it costs next to nothing. Its hooks
-write down with which context they were called (`seen`).
+The engine has the model and interpreter of `encyclo.testing.fixtures.complete_plugin`, so that a run with it costs next to
+nothing. Its hooks write down with which context they were called (`seen`).
 """
 
 from __future__ import annotations
@@ -17,11 +17,10 @@ from typing import Any
 import pytest
 
 ENGINE = '''
-import hashlib
 import json
-import re
 import numpy as np
 from encyclo import hookimpl
+from encyclo.testing.fixtures.complete_plugin import HashModel, NearestMean, state
 from encyclo.types import Concept, Prompt, Samples, Scores, Split
 from pydantic import BaseModel
 
@@ -36,38 +35,22 @@ def note(hook, context):
     SEEN.append((hook, context.folder, context.device, context.options))
 
 
-def state(text, start, end):
-    own, all_ = (np.frombuffer(hashlib.sha256(t.encode()).digest(), np.uint8) for t in (text[start:end], text))
-    return (3.0 * own + all_).astype(np.float32).reshape(2, 16)
-
-
-class Model:
-    name, source, depth, hidden_size, dtype = "engine", "numbers from a hash", 1, 16, "float32"
-    weights_sha256 = "0" * 64
+class Model(HashModel):
+    name = "engine"
 
     def __init__(self, device):
         self.device = "chip" if device == "auto" else device
 
-    def tokens(self, text):
-        return [match.span() for match in re.finditer(r"\\S+", text)]
 
-    def forward(self, texts, layers):
-        return [np.stack([state(text, *span) for span in self.tokens(text)]) for text in texts]
-
-
-class Interpreter:
-    """The nearest mean; kept in a folder in its folder."""
+class Interpreter(NearestMean):
+    """The nearest mean, with a sharpness; kept in a folder in its folder."""
 
     def __init__(self, concepts, means, sharpness):
-        self.concepts, self.means, self.sharpness = concepts, means, sharpness
+        super().__init__(concepts, means)
+        self.sharpness = sharpness
 
     def read(self, activations):
-        difference = activations[:, None] - self.means
-        return -self.sharpness * (difference**2).mean(axis=(2, 3)).astype(np.float32) / 1000
-
-    def add_concepts(self, ids, signatures):
-        self.concepts = [*self.concepts, *ids]
-        self.means = np.concatenate([self.means, signatures])
+        return np.float32(self.sharpness) * super().read(activations)
 
     def save(self, folder):
         (folder / "config.json").write_text(json.dumps({"concepts": self.concepts}))
@@ -98,7 +81,7 @@ def load_model(name, context):
 @hookimpl
 def capture_layers(prompts, layers, context):
     note("capture_layers", context)
-    values = np.stack([state(p.text, *p.span) if p.span else state(p.text, 0, len(p.text)) for p in prompts])
+    values = np.stack([state(p.text, p.span or (0, len(p.text))) for p in prompts])
     yield Samples(np.arange(len(prompts)), values[:, list(layers)], tokens=len(prompts), tokens_computed=len(prompts))
 
 

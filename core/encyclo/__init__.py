@@ -6,12 +6,8 @@ Importing this package is cheap: no torch, h5py, zarr or transformers is loaded.
 import importlib
 from typing import TYPE_CHECKING, Any
 
-import pluggy
-
+from encyclo.hookspecs import hookimpl
 from encyclo.version import __version__
-
-hookimpl = pluggy.HookimplMarker("encyclo")
-"""Marks a function as an implementation of one of the hooks in `encyclo.hookspecs`."""
 
 if TYPE_CHECKING:
     from encyclo.query.encyclopedia import Encyclopedia

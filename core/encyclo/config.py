@@ -69,7 +69,7 @@ class RunConfig(BaseModel):
         if len(targets) != STAGES:
             raise ValueError(f"give {STAGES} numbers, one per stage")
         if not all(0 < target <= 1 for target in targets):
-            raise ValueError("a target must be above 0 and at most 1")
+            raise ValueError("each of --targets is a confidence, so it must be above 0 and at most 1")
         if list(targets) != sorted(targets):
             raise ValueError("targets must not fall from stage to stage")
         return targets

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     )
 
 hookspec = pluggy.HookspecMarker("encyclo")
+hookimpl = pluggy.HookimplMarker("encyclo")
+"""Marks a function as an implementation of one of the hooks below."""
 
 
 @hookspec(firstresult=True)

@@ -33,7 +33,7 @@ def finished(store: Hdf5Store) -> Hdf5Store:
 
 def test_the_plugin_gives_this_store(tmp_path):
     store = Plugins().call("store_activations", "hdf5", location=tmp_path, schema=SCHEMA)
-    assert isinstance(store, StoreHandle) and type(store._object) is Hdf5Store
+    assert isinstance(store, StoreHandle) and type(store.given_to("hdf5")) is Hdf5Store
     assert (store.location, store.schema) == (tmp_path, SCHEMA)
 
 

@@ -258,7 +258,7 @@ def test_zarr_files_are_what_the_metadata_justifies(zarr_run):
         (prompts, "number of texts", (2**32 - 1).to_bytes(4, "little") + prompts.read_bytes()[4:]),
         (shard, "index that points outside", index[:-20] + (2**63).to_bytes(8, "little") + index[-12:]),
         (shard, "is missing chunks", index[:-100] + b"\xff" * 96 + index[-4:]),
-        (shard, "too short", index[:10]),
+        (shard, "ends too early", index[:10]),
         (root / "zarr.json", "format 3", b"[]"),
         (root / "zarr.json", "nested", b"[" * 100_000),
         (root / "more", "does not belong there", b"x"),

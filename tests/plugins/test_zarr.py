@@ -38,7 +38,7 @@ def finished(store: ZarrStore) -> ZarrStore:
 
 def test_the_plugin_gives_this_store(tmp_path):
     store = Plugins().call("store_activations", "zarr", location=tmp_path, schema=SCHEMA)
-    assert isinstance(store, StoreHandle) and type(store._object) is ZarrStore
+    assert isinstance(store, StoreHandle) and type(store.given_to("zarr")) is ZarrStore
     assert (store.location, store.schema) == (tmp_path, SCHEMA)
 
 

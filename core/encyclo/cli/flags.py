@@ -27,7 +27,9 @@ Limit = Annotated[int | None, typer.Option(help="Take only the first LIMIT conce
 PerConcept = Annotated[int | None, typer.Option(help="Prompts for each concept in each stage. [default: 10]")]
 Budget = Annotated[
     int | None,
-    typer.Option(help="The largest number of samples in a stage. [default: --per-concept times concepts]"),
+    typer.Option(
+        help="The largest number of samples in one stage. [default: --per-concept x the number of concepts]"
+    ),
 ]
 Targets = Annotated[
     str | None,

@@ -118,14 +118,14 @@ def check_samples(arguments: Arguments, batch: Any) -> Samples:
     try:
         positions = np.asarray(batch.positions)
     except ValueError as error:
-        raise WrongAnswer("gave positions that are no list of indices") from error
+        raise WrongAnswer("gave positions that are not a list of indices") from error
     if positions.ndim != 1 or positions.dtype.kind not in "iu" or len(positions) == 0:
         raise WrongAnswer(
             f"gave positions of the shape {positions.shape} and the type {positions.dtype} instead of indices "
             f"of the {len(prompts)} prompts"
         )
     if not 0 <= positions.min() <= positions.max() < len(prompts):
-        raise WrongAnswer(f"gave positions that are no indices of the {len(prompts)} prompts it was handed")
+        raise WrongAnswer(f"gave positions that are not indices of its {len(prompts)} prompts")
     shape = (len(positions), len(layers), model.hidden_size)
     activations = check_array(batch.activations, "float32", shape, "gave a batch whose activations")
     if not is_finite(activations):

@@ -47,7 +47,7 @@ class Owner:
 
 
 class Handle:
-    """An object that a hook returned. Attributes that no check knows are the object's own."""
+    """An object that a hook returned. Attributes without a check are the object's own."""
 
     KIND: ClassVar[str]
     """What it is, with its article, for messages."""

@@ -180,7 +180,7 @@ def check_book(book: Any) -> Book:
     for name in ("layers", "layer_index"):
         numbers = getattr(about, name)
         if not isinstance(numbers, tuple) or not all(type(number) is int for number in numbers):
-            raise WrongAnswer(f"has an encyclopedia whose {name} are no tuple of whole numbers")
+            raise WrongAnswer(f"has an encyclopedia whose {name} are not a tuple of whole numbers")
     _check_table(book.concepts, HIERARCHY["concepts"], "has an encyclopedia whose concepts")
     _check_table(book.signatures, HIERARCHY["signatures"], "has an encyclopedia whose signatures")
     return book
@@ -197,7 +197,7 @@ def _check_table(table: Any, arrays: Mapping[str, Array], what: str) -> None:
             shapes[name] = (array, column.shape)
             continue
         if not isinstance(column, list) or not all(isinstance(text, str) for text in column):
-            raise WrongAnswer(f"{what} with the column {name} that is no list of texts")
+            raise WrongAnswer(f"{what} with the column {name} that is not a list of texts")
         shapes[name] = (array, (len(column),))
     try:
         check_shapes(shapes)

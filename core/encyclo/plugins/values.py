@@ -53,7 +53,7 @@ def check_text(value: object, what: str) -> str:
 
 
 def texts_fault(texts: Sequence[object], names: Sequence[str]) -> str | None:
-    """Return which of an object's texts is no text that stores can hold; None if all are.
+    """Return which of an object's texts can't be stored, as the end of a sentence; None if all can be.
 
     `names` are those of the first fields; the other texts are aliases and the like.
     """

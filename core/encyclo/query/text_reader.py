@@ -30,6 +30,7 @@ CONTEXT = 250
 MOST_TOKENS = 512
 CHUNK = 2**16
 WORD = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*")
+"""A word of a text, with the hyphens and apostrophes inside it."""
 
 
 @dataclass(frozen=True)

@@ -162,7 +162,9 @@ class Ledger:
             try:
                 listed = checksums.list_files(root)
             except ValueError as error:
-                raise DamagedError(f"Part {part} can't be trusted: {error}.") from error
+                raise DamagedError(
+                    f"The saved samples in {self.parts_folder / part} can't be used: {error}."
+                ) from error
             found |= {f"{root.name}/{name}" if name else root.name: size for name, size in listed.items()}
         return found
 

@@ -23,6 +23,8 @@ from encyclo_capture.tokenization import TokenisedPrompt, tokenise
 
 # Long prompts share a small part of their tokens; they run in padded batches with the model's own attention.
 LONGEST_IN_TREE = 192
+LARGEST = 1e12
+"""Sums of squares of larger activations would overflow float32 later. Intact models stay far below."""
 
 
 def capture(
@@ -159,10 +161,13 @@ def padded_batches(prompts: Sequence[TokenisedPrompt], batch_tokens: int) -> Ite
 def _samples(
     model: TransformersModel, prompts: Sequence[Prompt], layers: Sequence[int], batch: Captured
 ) -> Samples:
-    """Return a batch's samples. Raises CaptureError, naming the prompt and the layer, if a value is not finite."""
+    """Return a batch's samples.
+
+    Raises CaptureError, naming the prompt and the layer, if a value is not finite or beyond LARGEST.
+    """
     values = batch.ready()
-    if not np.isfinite(values).all():
-        raise _not_finite(model, prompts, layers, batch)
+    if not (values.max() <= LARGEST and values.min() >= -LARGEST):  # false for NaN
+        raise _out_of_range(model, prompts, layers, batch)
     return Samples(
         positions=np.array([t.position for t in batch.group], np.int64),
         activations=values,
@@ -171,7 +176,18 @@ def _samples(
     )
 
 
-def _not_finite(
+def out_of_range(values: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Return where values are not finite or beyond LARGEST."""
+    outside: NDArray[np.bool_] = ~(np.abs(values) <= LARGEST)
+    return outside
+
+
+def range_fault(value: float) -> str:
+    """Return what is wrong with a value that is out of range."""
+    return f"is implausibly large (more than {LARGEST:g})" if np.isfinite(value) else "is not finite"
+
+
+def _out_of_range(
     model: TransformersModel, prompts: Sequence[Prompt], layers: Sequence[int], batch: Captured
 ) -> CaptureError:
     """Return the error that names the prompt with the value.
@@ -182,12 +198,12 @@ def _not_finite(
     group, values = batch.group, batch.ready()
     for prompt in group:
         alone = run_padded(model.network, model.device, [prompt], layers).cpu().numpy()
-        if not np.isfinite(alone).all():
+        if out_of_range(alone).any():
             group, values = [prompt], alone
             break
-    row, layer, _ = np.argwhere(~np.isfinite(values))[0]
+    row, layer, place = np.argwhere(out_of_range(values))[0]
     hint = "" if model.dtype == "float32" else "; try -o transformers.dtype=float32"
     return CaptureError(
         f"The activation of the prompt {prompts[group[row].position].text!r} at layer {layers[layer]} of "
-        f"{model.depth} is not finite in {model.dtype}{hint}."
+        f"{model.depth} {range_fault(values[row, layer, place])} in {model.dtype}{hint}."
     )

@@ -13,6 +13,7 @@ from encyclo.types import Opening
 from encyclo_capture.cpu.workers import Replicas
 from encyclo_capture.generation.continuation import continue_texts
 from encyclo_capture.loading.loaded_model import LoadedModel
+from encyclo_capture.tokenization import encode
 
 
 class TransformersModel(LoadedModel):
@@ -27,7 +28,7 @@ class TransformersModel(LoadedModel):
         """Return each text's hidden states at every token, special ones included: float32 [tokens, L, H]."""
         states = []
         for text in texts:
-            ids = torch.tensor([self.tokenizer(text)["input_ids"]], device=self.device)
+            ids = torch.tensor(encode(self, [text])["input_ids"], device=self.device)
             with torch.inference_mode():
                 hidden = self.network(input_ids=ids, output_hidden_states=True, use_cache=False).hidden_states
             states.append(torch.stack([hidden[layer][0] for layer in layers], dim=1).float().cpu().numpy())
@@ -35,8 +36,8 @@ class TransformersModel(LoadedModel):
 
     def tokens(self, text: str) -> list[tuple[int, int]]:
         """Return the character range of each token of `forward`; (0, 0) for special tokens."""
-        encoded = self.tokenizer(text, return_offsets_mapping=True, return_special_tokens_mask=True)
-        columns = zip(encoded["offset_mapping"], encoded["special_tokens_mask"], strict=True)
+        encoded = encode(self, [text], return_offsets_mapping=True, return_special_tokens_mask=True)
+        columns = zip(encoded["offset_mapping"][0], encoded["special_tokens_mask"][0], strict=True)
         return [(0, 0) if special else (int(a), int(b)) for (a, b), special in columns]
 
     def generate(

@@ -19,9 +19,10 @@ from numpy.typing import NDArray
 
 from encyclo.errors import CaptureError
 from encyclo.types import Prompt
-from encyclo_capture.capture import capture
+from encyclo_capture.capture import capture, out_of_range, range_fault
 from encyclo_capture.cpu.workers import worker_count
 from encyclo_capture.forward.passes import run_padded
+from encyclo_capture.loading.refusals import refusing
 from encyclo_capture.model import TransformersModel
 from encyclo_capture.tokenization import TokenisedPrompt, tokenise
 
@@ -46,7 +47,7 @@ def check(
     """Return each check's worst value: {mentions, finite, layers, batch, padding}.
 
     mentions: number of prompts whose pooled tokens don't decode to the mention; always 0, since one is an error
-    finite:   the largest |activation|
+    finite:   the largest |activation|, at most LARGEST of capture.py
     layers:   each prompt captured alone against a plain forward pass with output_hidden_states
     batch:    all prompts captured together against each one alone
     padding:  all prompts in one padded batch against the plain pass
@@ -82,7 +83,7 @@ def choose(prompts: Sequence[Prompt]) -> list[Prompt]:
 def _plain(device: str, layers: Sequence[int], prompt: TokenisedPrompt, network: Any) -> Floats:
     """Pool one prompt's hidden states from transformers' own output: float32 [L, H]."""
     ids = torch.tensor([prompt.ids], device=device)
-    with torch.inference_mode():
+    with refusing("A plain forward pass of the model failed", CaptureError), torch.inference_mode():
         hidden = network(input_ids=ids, output_hidden_states=True, use_cache=False).hidden_states
         rows = [hidden[layer][0, list(prompt.pooled)].float().mean(dim=0) for layer in layers]
         pooled: Floats = torch.stack(rows).cpu().numpy()
@@ -132,14 +133,14 @@ class SelfTest:
         return float(error.max())
 
     def finite(self, values: Floats) -> float:
-        """Return the largest |activation|; all must be finite."""
-        bad = np.argwhere(~np.isfinite(values))
+        """Return the largest |activation|; all must be finite and plausible."""
+        bad = np.argwhere(out_of_range(values))
         if len(bad):
             row, layer, place = bad[0]
             raise CaptureError(
                 f"The self-test's check 'finite' failed: the activation of {self.prompts[row].text!r} at layer "
-                f"{self.layers[layer]} of {self.model.depth} is not finite: {values[row, layer, place]} in dimension "
-                f"{place}, computed in {self.model.dtype}."
+                f"{self.layers[layer]} of {self.model.depth} {range_fault(values[row, layer, place])}: "
+                f"{values[row, layer, place]} in dimension {place}, computed in {self.model.dtype}."
             )
         return float(np.abs(values).max())
 

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from encyclo.errors import CaptureError
 from encyclo.pooling import pooled_tokens
 from encyclo.types import Prompt
+from encyclo_capture.loading.refusals import refusing
 
 
 class TokenisingModel(Protocol):
     """The part of a model that tokenising needs."""
 
     name: str
+
+    vocab_size: int
+    """The number of tokens that the model has embeddings for."""
 
     @property
     def tokenizer(self) -> Any:
@@ -49,7 +53,8 @@ def tokenise(model: TokenisingModel, prompts: Sequence[Prompt], pooling: str) ->
     """
     if not prompts:  # transformers' tokenizers fail on an empty list
         return []
-    encoded = model.tokenizer(
+    encoded = encode(
+        model,
         [prompt.text for prompt in prompts],
         return_offsets_mapping=True,
         return_special_tokens_mask=True,
@@ -65,16 +70,36 @@ def tokenise(model: TokenisingModel, prompts: Sequence[Prompt], pooling: str) ->
     for position, (prompt, (ids, offsets, special)) in enumerate(zip(prompts, columns, strict=True)):
         if limit is not None and len(ids) > limit:
             raise CaptureError(
-                f"The prompt {_shown(prompt)} has {len(ids)} tokens, but {model.name} takes at most {limit}."
+                f"The prompt {_shown(prompt.text)} has {len(ids)} tokens, but {model.name} takes at most {limit}."
             )
         pooled = pooled_tokens(offsets, special, prompt.span, pooling)
         if not pooled:
             raise CaptureError(
-                f"The pooling {pooling} finds no token in the prompt {_shown(prompt)}: "
+                f"The pooling {pooling} finds no token in the prompt {_shown(prompt.text)}: "
                 f"{_lost(prompt, pooling)}."
             )
         result.append(TokenisedPrompt(position, tuple(ids), pooled))
     return result
+
+
+def encode(model: TokenisingModel, texts: list[str], **options: Any) -> Mapping[str, list[Any]]:
+    """Call the model's tokenizer; `options` are its own.
+
+    Raises CaptureError, naming a text, if it fails or gives a token that the model has no embedding for.
+    """
+    with refusing(f"The tokenizer of the model {model.name!r} fails on {_first(texts)}", CaptureError):
+        encoded: Mapping[str, list[Any]] = model.tokenizer(texts, **options)
+    for text, ids in zip(texts, encoded["input_ids"], strict=True):
+        if (highest := max(ids, default=0)) >= model.vocab_size:
+            raise CaptureError(
+                f"The tokenizer of the model {model.name!r} gives the token {highest} for {_shown(text)}, but the "
+                f"model's last token is {model.vocab_size - 1}; use the tokenizer that belongs to these weights."
+            )
+    return encoded
+
+
+def _first(texts: Sequence[str]) -> str:
+    return _shown(texts[0]) + (f" or one of {len(texts) - 1} other texts" if len(texts) > 1 else "")
 
 
 def _lost(prompt: Prompt, pooling: str) -> str:
@@ -83,5 +108,5 @@ def _lost(prompt: Prompt, pooling: str) -> str:
     return "it has no token of its own"
 
 
-def _shown(prompt: Prompt) -> str:
-    return repr(prompt.text if len(prompt.text) <= 80 else prompt.text[:77] + "...")
+def _shown(text: str) -> str:
+    return repr(text if len(text) <= 80 else text[:77] + "...")

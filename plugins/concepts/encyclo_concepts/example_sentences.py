@@ -51,8 +51,8 @@ def from_file(concepts: Sequence[Concept], path: Path, known: Collection[str]) -
     kind = FORMATS.get(path.suffix.lower(), "names")
     if kind == "names":
         raise UsageError(
-            f"The extension of {path} is not a known format; set -o {OPTION}= to a .csv, .tsv or .jsonl file with "
-            "the columns concept and sentence, or to wordnet."
+            f"{path} is not a .csv, .tsv or .jsonl file; give -o {OPTION}=FILE with such a file that has the columns "
+            f"concept and sentence, or -o {OPTION}=wordnet."
         )
     sentences: dict[str, dict[str, None]] = {concept.name: {} for concept in concepts}
     by_name = {concept.name: concept for concept in concepts}

@@ -141,8 +141,8 @@ def _check_attributes(file: h5py.File) -> None:
         raise ValueError(f"it has {len(file.attrs):,} attributes")
     for name in file.attrs:
         attribute = file.attrs.get_id(name)
-        if attribute.get_storage_size() > LARGEST_ATTRIBUTE:
-            raise ValueError(f"its attribute {name!r} is too large")
+        if (size := attribute.get_storage_size()) > LARGEST_ATTRIBUTE:
+            raise ValueError(f"its attribute {name!r} has {size:,} bytes, more than {LARGEST_ATTRIBUTE:,}")
         text = h5py.check_string_dtype(attribute.dtype)
         if not (text is not None and attribute.shape == ()) and attribute.dtype.kind not in "iu":
             raise ValueError(f"its attribute {name!r} is neither text nor whole numbers")

@@ -70,11 +70,11 @@ def read(tree: Tree, name: str, start: int = 0, length: int | None = None) -> by
     first = size + start if start < 0 else start
     count = size - first if length is None else length
     if not 0 <= first <= first + count <= size:
-        raise ValueError(f"{name} is too short")
+        raise ValueError(f"the file {name} ends too early, after {size:,} bytes")
     path, offset = tree.place(name)
     with open_file(path) as file:
         file.seek(offset + first)
         data = file.read(count)
     if len(data) != count:
-        raise ValueError(f"{name} is too short")
+        raise ValueError(f"the file {name} ends too early, after {len(data):,} of {count:,} bytes")
     return data

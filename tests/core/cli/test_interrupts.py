@@ -9,15 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from encyclo.testing.fixtures import engine
+from encyclo.testing.fixtures import complete_plugin
 from tests.commands import one_sentence, start
 
 SLOW = """
 import time
-from encyclo.testing.fixtures.engine import Engine
+from encyclo.testing.fixtures.complete_plugin import CompletePlugin
 
 
-class Slow(Engine):
+class Slow(CompletePlugin):
     def answer(self, hook, value):
         return self.slowly(value) if hook == "sample_prompts" else value
 
@@ -62,18 +62,19 @@ def stopped(
     site = tmp_path / "site-packages"
     site.mkdir()
     (site / "slow_plugin.py").write_text(SLOW.format(before=before, after=after))
-    engine.install(site, "slow", f"slow_plugin:{name}")
+    complete_plugin.install(site, "slow", f"slow_plugin:{name}")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(site), os.environ.get("PYTHONPATH", "")]))
-    process = start("run", *engine.flags("slow"), "--out", tmp_path / "run")
-    assert process.stdout is not None
-    while process.poll() is None and "sampling" not in process.stdout.readline():
-        pass
+    process = start("run", *complete_plugin.flags("slow"), "--out", tmp_path / "run")
+    assert process.stderr is not None
+    said = ""
+    while process.poll() is None and "sampling" not in said:
+        said += process.stderr.readline()
     time.sleep(0.1)
     for _ in range(presses):
         process.send_signal(signal.SIGINT)
         time.sleep(0.15)
     _, stderr = process.communicate(timeout=60)
-    return process.returncode, stderr
+    return process.returncode, said + stderr
 
 
 @pytest.mark.parametrize(("name", "presses"), [("SLOW", 2), ("SLOW", 5), ("LOSING", 1), ("LOSING", 2)])

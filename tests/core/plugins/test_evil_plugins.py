@@ -10,7 +10,7 @@ import pytest
 
 from encyclo.testing.faults.evil_plugins import EVIL, Mistake
 from encyclo.testing.faults.mistakes import MISTAKES
-from encyclo.testing.fixtures import engine
+from encyclo.testing.fixtures import complete_plugin
 from tests.conftest import Result
 
 NAME = "evil"
@@ -20,7 +20,7 @@ NAME = "evil"
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Install the evil plugin for these tests."""
     folder = tmp_path_factory.mktemp("site-packages")
-    engine.install(folder, NAME, "encyclo.testing.faults.evil_plugins:EVIL")
+    complete_plugin.install(folder, NAME, "encyclo.testing.faults.evil_plugins:EVIL")
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(folder))
         yield
@@ -31,7 +31,7 @@ def flags(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """The flags of a run in which the evil plugin does everything."""
     file = tmp_path_factory.mktemp("config") / "run.toml"
     file.write_text(f'baselines = []\nscorer = "{NAME}"\n')
-    return [*engine.flags(NAME), "--config", str(file)]
+    return [*complete_plugin.flags(NAME), "--config", str(file)]
 
 
 def fault_of(result: Result) -> str | None:

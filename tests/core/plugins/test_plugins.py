@@ -603,8 +603,8 @@ def test_the_list_of_plugins_says_which_are_broken_and_why(install, encyclo, mon
     [
         ([1, 2], "a list instead of Samples"),
         (Samples(np.array([0]), np.zeros((1, 2, 4), np.float32), 1, 1), "shape (1, 2, 4), not (1, 2, 3)"),
-        (Samples(np.array([5]), np.zeros((1, 2, 3), np.float32), 1, 1), "no indices of the 5 prompts"),
-        (Samples(np.array([-1]), np.zeros((1, 2, 3), np.float32), 1, 1), "no indices of the 5 prompts"),
+        (Samples(np.array([5]), np.zeros((1, 2, 3), np.float32), 1, 1), "not indices of its 5 prompts"),
+        (Samples(np.array([-1]), np.zeros((1, 2, 3), np.float32), 1, 1), "not indices of its 5 prompts"),
         (
             Samples(np.array([0.5]), np.zeros((1, 2, 3), np.float32), 1, 1),
             "instead of indices of the 5 prompts",

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from encyclo.testing.fixtures.engine import Engine
+from encyclo.testing.fixtures.complete_plugin import CompletePlugin
 
 Spoil = Callable[[Any], Any]
 """Makes a bad answer of a good one, or raises."""
@@ -33,8 +33,8 @@ class Mistake:
         return f"{self.hook}: {self.words} ({self.command})"
 
 
-class Evil(Engine):
-    """The engine, with at most one mistake."""
+class Evil(CompletePlugin):
+    """The complete plugin, with at most one mistake."""
 
     mistake: Mistake | None = None
 
@@ -204,12 +204,12 @@ def mistakes(hook: str, table: Mapping[str, Spoil], command: str = "run") -> lis
 
 
 def of_texts(name: str, change: Callable[..., Spoil] = first) -> dict[str, Spoil]:
-    """Return mistakes in which a field is no text that can be kept."""
+    """Return mistakes in which a field is not a text that can be stored."""
     return {f"{name} is {words}": change(**{name: value}) for words, value in TEXTS.items()}
 
 
 def of_numbers(name: str, change: Callable[..., Spoil]) -> dict[str, Spoil]:
-    """Return mistakes in which a field is no number that can be."""
+    """Return mistakes in which a field is not a valid number."""
     return {f"{name} is {words}": change(**{name: value}) for words, value in NUMBERS.items()}
 
 

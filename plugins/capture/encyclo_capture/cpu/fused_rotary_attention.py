@@ -80,7 +80,9 @@ def fuse_rotary_attention(
     structure, and any error of the module.
     """
     if {name for name, _ in module.named_children()} not in (PARTS, PARTS | NORMS):
-        raise TypeError(f"{type(module).__name__} doesn't have the parts of rotary attention.")
+        raise TypeError(
+            f"{type(module).__name__} can't be fused: its parts are not those of rotary attention."
+        )
     register()
     layout = lay_out(build_tree([TokenisedPrompt(0, tuple(range(rows)), (rows - 1,))]), "cpu")
     x = torch.randn(1, rows, module.q_proj.weight_packed.shape[1]).bfloat16()

@@ -16,6 +16,7 @@ from encyclo_capture.batch_sizes import even_size
 from encyclo_capture.generation.drawing import Batch
 from encyclo_capture.generation.vocabulary import Vocabulary, causal_network
 from encyclo_capture.loading.loaded_model import LoadedModel
+from encyclo_capture.tokenization import encode
 
 WAY_OUT = "switch generation off with -o diverse.generated=0"
 BATCH = 64
@@ -77,8 +78,8 @@ def _encoded(
             f"The model {model.name!r} can't generate: it is not causal, or transformers doesn't give access to its "
             f"attention; {WAY_OUT}."
         )
-    start = model.tokenizer(prefix)["input_ids"]
-    encoded = model.tokenizer([o.text for o in openings], add_special_tokens=False)["input_ids"]
+    start = encode(model, [prefix])["input_ids"][0]
+    encoded = encode(model, [o.text for o in openings], add_special_tokens=False)["input_ids"]
     if not start or not all(encoded):
         raise UsageError("Generation needs a prefix and openings of at least one token each.")
     longest = max(map(len, encoded))

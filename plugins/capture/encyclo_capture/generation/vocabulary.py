@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from encyclo_capture.cpu.workers import replica_of
 from encyclo_capture.loading.loaded_model import LoadedModel
 from encyclo_capture.loading.silence import quiet_transformers
+from encyclo_capture.tokenization import encode
 
 FREQUENT = 2**15
 """Token ids below this may be drawn: tokenizers number tokens by falling frequency."""
@@ -33,9 +34,11 @@ class Vocabulary:
     def __init__(self, model: LoadedModel, texts: Iterable[Sequence[int]], words: Iterable[str]) -> None:
         tokenizer = model.tokenizer
         pieces = pieces_of(tokenizer)[: len(model.head[0])]
-        firsts = {word: tokenizer(f" {word}", add_special_tokens=False)["input_ids"][:1] for word in words}
-        firsts["."] = tokenizer(".", add_special_tokens=False)["input_ids"][:1]
+        asked = {**{word: f" {word}" for word in words}, ".": "."}
+        encoded = encode(model, list(asked.values()), add_special_tokens=False)["input_ids"]
+        firsts = {word: ids[:1] for word, ids in zip(asked, encoded, strict=True)}
         end, special = tokenizer.eos_token_id, set(tokenizer.all_special_ids)
+        end = end if end is not None and end < len(pieces) else None
         # SentencePiece puts single characters last.
         text = {i for i, p in enumerate(pieces) if (i < FREQUENT or len(p) == 1) and TEXT.fullmatch(p)}
         known = sorted(text.union({end} - {None}, *firsts.values(), *texts))

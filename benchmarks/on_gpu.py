@@ -2,7 +2,7 @@
 
     python benchmarks/on_gpu.py                      every step, on CUDA
     python benchmarks/on_gpu.py capture memory       these steps
-    python benchmarks/on_gpu.py --dry-run            the same on a CPU, in small; gpu.json says so
+    python benchmarks/on_gpu.py --dry-run            the same on a CPU with less data; gpu.json says so
 
 Each step is a process of its own with a limit of its own: a step that hangs or fails leaves the others' figures.
 """
@@ -32,7 +32,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("steps", nargs="*", help=f"of {', '.join(STEPS)}; the default is all")
-    parser.add_argument("--dry-run", action="store_true", help="on a CPU, in small")
+    parser.add_argument("--dry-run", action="store_true", help="on a CPU with less data")
     parser.add_argument("--model", default=str(MODEL) if MODEL.exists() else "gemma-3-270m")
     parser.add_argument("--limit", type=int, default=240, help="seconds per step")
     parser.add_argument("--worker", help=argparse.SUPPRESS)

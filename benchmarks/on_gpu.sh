@@ -3,7 +3,7 @@
 #
 #   benchmarks/on_gpu.sh pack             where pip has a network: wheels and weights, in .gpu/
 #   benchmarks/on_gpu.sh run              on the machine with the GPU, with .gpu/ beside it
-#   benchmarks/on_gpu.sh run --dry-run    the same steps on a CPU, in small
+#   benchmarks/on_gpu.sh run --dry-run    the same steps on a CPU with less data
 #
 # `pack` writes .gpu/wheels (encyclo, and what the other machine lacks) and .gpu/weights (gemma-3-270m in pieces of at
 # most 50 MB, since a transfer may be limited). `run` writes gpu.json and gpu.md into $OUT, or into .gpu/out.

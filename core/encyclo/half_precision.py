@@ -20,7 +20,8 @@ def encode(values: NDArray[np.float32]) -> tuple[NDArray[np.float16], NDArray[np
     Raises ValueError if a value is not finite. A vector of zeros gets scale 1.
     """
     if not np.isfinite(values).all():
-        raise ValueError("a value is not finite")
+        row = tuple(int(place) for place in np.argwhere(~np.isfinite(values))[0])
+        raise ValueError(f"the activation at {row} is infinite or NaN, so it can't be stored")
     largest = np.abs(values).max(axis=-1)
     _, exponent = np.frexp(largest)  # largest = m * 2**exponent with 0.5 <= m < 1
     # float32's smallest normal number is 2**-126: below it a scale would lose bits.

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from encyclo.errors import DamagedError, EncycloError
 
-RESTORE = "restore it from a copy, or run the command again in a new --out"
+RESTORE = "restore it from a copy, or repeat `encyclo run` with a new --out"
 
 _KINDS = {
     stat.S_IFDIR: "a folder",

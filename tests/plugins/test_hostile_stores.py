@@ -165,7 +165,7 @@ def test_hdf5_objects_references_and_strangers_are_refused(hdf5):
     run, file = hdf5
     file["samples/more"] = [1]
     file.flush()
-    refused(run, "hdf5", "'more' that does not belong there")
+    refused(run, "hdf5", "'more', which is not part of encyclo's format")
     del file["samples/more"]
     file.attrs["ref"] = file["samples"].ref
     file.flush()

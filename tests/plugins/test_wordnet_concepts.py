@@ -135,7 +135,7 @@ def test_parts_of_speech_can_be_chosen(folder: Path, given):
 def test_rare_synsets_can_be_left_out(folder: Path):
     assert names(load(folder, min_frequency=30)) == ["dog", "animal", *names(load(folder))[2:4]]
     assert names(load(folder, min_frequency=31)) == ["dog", "animal"]
-    with pytest.raises(UsageError, match="contains no concept"):
+    with pytest.raises(UsageError, match="gave no concept"):
         from encyclo.config import load_config
         from encyclo.runs.session import prepare
         from encyclo.terminal import ConsoleProgress

@@ -161,7 +161,7 @@ def test_another_zarr_directory_is_no_encyclopedia(store):
 def test_another_format_is_named(finished):
     path = finished.location / "encyclopedia.zarr" / "zarr.json"
     path.write_text(path.read_text().replace(FORMAT, "encyclo/9"))
-    with pytest.raises(DamagedError, match=rf"is not an encyclopedia of the format {FORMAT}"):
+    with pytest.raises(DamagedError, match=rf"has the format 'encyclo/9', but this encyclo reads '{FORMAT}'"):
         finished.open()
 
 

@@ -67,7 +67,9 @@ class StoreHandle(Handle):
             try:
                 self._sizes = list_encyclopedia(self._location, path)
             except (OSError, ValueError) as error:
-                raise WrongAnswer(f"returned from finalise the path {path}, but {error}") from error
+                raise WrongAnswer(
+                    f"returned {path} from finalise, which is no encyclopedia of the run: {error}"
+                ) from error
             return path
 
     def open(self) -> ReaderHandle:
@@ -180,7 +182,7 @@ def check_book(book: Any) -> Book:
     for name in ("layers", "layer_index"):
         numbers = getattr(about, name)
         if not isinstance(numbers, tuple) or not all(type(number) is int for number in numbers):
-            raise WrongAnswer(f"has an encyclopedia whose {name} are not a tuple of whole numbers")
+            raise WrongAnswer(f"has a book whose attributes.{name} is not a tuple of Python ints")
     _check_table(book.concepts, HIERARCHY["concepts"], "has an encyclopedia whose concepts")
     _check_table(book.signatures, HIERARCHY["signatures"], "has an encyclopedia whose signatures")
     return book

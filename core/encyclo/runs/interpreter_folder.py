@@ -85,6 +85,6 @@ def check_sums(folder: Path, seal: Seal | None = None) -> list[Path]:
             or files.sha256_of(path, safe_read.LARGEST_FILE) != expected
         ):
             raise DamagedError(
-                f"{path} is not the file that the run wrote; run the command again in a new --out."
+                f"{path} is not the file that the run wrote; repeat `encyclo run` with a new --out."
             )
     return [folder / name for name in names]

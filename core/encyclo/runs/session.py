@@ -246,7 +246,9 @@ def load_concepts(config: RunConfig, plugins: Plugins, options: BaseModel | None
             seen.add(concept.id)
             concepts.append(concept)
     if not concepts:
-        raise UsageError(f"The concept list {name!r} (--concepts) contains no concept.")
+        raise UsageError(
+            f"The concept list {name!r} (--concepts) gave no concept; check its options (-o {name}.…) or its file."
+        )
     return concepts
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encyclo.errors import DamagedError, StoreError
+from encyclo.regular_files import RESTORE
 from encyclo.schema import (
     FORMAT,
     HIERARCHY,
@@ -144,7 +145,10 @@ class EncyclopediaReader(StoredSamples):
 def check_format(path: Path, attributes: Mapping[str, Any]) -> None:
     """Raise DamagedError if the file is not an encyclopedia, or is one of another version."""
     if attributes.get("format") != FORMAT:
-        raise DamagedError(f"{path} is not an encyclopedia of the format {FORMAT}.")
+        raise DamagedError(
+            f"{path} has the format {attributes.get('format')!r}, but this encyclo reads {FORMAT!r}; open it with the "
+            "version that wrote it."
+        )
 
 
 @contextmanager
@@ -163,7 +167,9 @@ def explained(verb: str, path: Path) -> Iterator[None]:
             raise
         # Also what a library raises about a file's content, such as text that is not UTF-8.
         reason = " ".join(str(error.args[0] if error.args else repr(error)).split())
-        raise DamagedError(f"{path} is damaged: {reason}.") from error
+        raise DamagedError(
+            f"{path} is damaged, or not written by this version of encyclo: {reason}; {RESTORE}."
+        ) from error
 
 
 def _require(path: Path, purpose: str) -> None:

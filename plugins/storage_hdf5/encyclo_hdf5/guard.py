@@ -72,7 +72,7 @@ def _check_members(group: h5py.Group, expected: set[str]) -> None:
         raise ValueError(f"{group.name} has {len(group):,} members, not {len(expected)}")
     names = set(group)
     for name in sorted(names - expected):
-        raise ValueError(f"{group.name} has a member {name[:80]!r} that does not belong there")
+        raise ValueError(f"{group.name} holds {name[:80]!r}, which is not part of encyclo's format")
     for name in sorted(expected - names):
         raise ValueError(f"{group.name} lacks {name!r}")
     for name in sorted(names):

@@ -126,7 +126,7 @@ def _check_group(document: dict[str, Any], path: str) -> None:
         raise ValueError(f"{path or 'its root'} is not a group")
     strangers = document.keys() - {"node_type", "attributes", "zarr_format", "consolidated_metadata"}
     if strangers:
-        raise ValueError(f"{path or 'its root'} has the unknown metadata {min(strangers)!r}")
+        raise ValueError(f"{path or 'its root'} has an unknown key {min(strangers)!r} in its zarr.json")
 
 
 def _check_array(document: dict[str, Any], path: str, array: Array, part: bool) -> tuple[int, ...]:

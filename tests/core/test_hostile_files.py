@@ -105,7 +105,7 @@ INPUTS = {
     "flags.toml": ["run", "--config", "{run}/flags.toml"],
     "list.csv": ["run", "--concepts", "file", "-o", "file.path={run}/list.csv"],
     "model/config.json": ["run", "--model", "{run}/model"],
-    "model/tokenizer.json": ["run", "--model", "{run}/model"],
+    "model/tokenizer.json": ["run", "--model", "{run}/model", "--layers", "1"],
     "model/model.safetensors": ["run", "--model", "{run}/model"],
 }
 """Files that a user names, and how."""

@@ -199,7 +199,7 @@ def test_a_missing_shard(tiny_gemma, tmp_path):
     first, *others = sorted(folder.glob("*.safetensors"))
     assert others
     first.unlink()
-    assert_refused(str(folder), str(first), "no such file")
+    assert_refused(str(folder), str(first), "No such file")
 
 
 @pytest.mark.parametrize("change", [{"num_hidden_layers": 6}, {"hidden_size": 64}])

@@ -89,8 +89,7 @@ def converge(path: Path, progress: Progress, device: str = "auto", older: bool =
     gives the same figures. Raises UsageError (or a subclass) if the older protocol needs concepts or weights
     that have changed since the run or if the run is in use, DamagedError for damaged samples.
     """
-    finished = (path / checksums.SEAL).exists()  # an unfinished run may go on meanwhile
-    with locked(path) if finished else nullcontext(), open_run(path) as book:
+    with open_run(path) as book:
         samples, seed = sample_set(book.source, book.layers), int(book.record["config"]["seed"])
         named = int(samples.named.sum())
         progress.stage(f"Comparing halves of {named:,} samples")
@@ -107,6 +106,8 @@ def converge(path: Path, progress: Progress, device: str = "auto", older: bool =
             curve=curve,
             older=older_protocol(book, samples, progress, device) if older and layers else None,
         )
+    # An unfinished run may go on meanwhile; only a seal needs the lock.
+    with locked(path) if (path / checksums.SEAL).exists() else nullcontext():
         run_files.write_json(path, FILE, found.as_json())
         run_files.settle(path)
     return found

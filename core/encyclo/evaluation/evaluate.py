@@ -19,7 +19,7 @@ from encyclo.pipeline.natural_sentences import NaturalSentences, RungSamples
 from encyclo.pipeline.reading_calibration import keep_calibrator
 from encyclo.pipeline.train import score
 from encyclo.report import report_run
-from encyclo.runs.directory import read_record
+from encyclo.runs.directory import check_record, read_record
 from encyclo.runs.metrics import Metrics, read_metrics, write_metrics
 from encyclo.runs.open_run import OpenRun
 from encyclo.runs.reopen import reopen_run, require_finished
@@ -41,7 +41,8 @@ def evaluate(path: Path, progress: Progress, device: str = "auto", limit: int = 
     require_finished(path)
     run = reopen_run(path, record, progress, device)
     with locked(path):
-        before = read_metrics(path)  # before the work: it may be refused
+        check_record(path)  # before the work: it may be refused
+        before = read_metrics(path)
         commits = run.ledger.ordered()
         samples = run.load_samples(commits)
         own = run.load_interpreter(path / "interpreter")

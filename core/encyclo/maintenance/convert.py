@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -83,8 +84,19 @@ def _check_free(out: Path) -> None:
     check_usable(out)
     if (out / "run.json").exists():
         raise RunDirectoryError(f"--out {out} holds a run; choose an empty or a new directory.")
+    if out.exists() and (out.resolve() == Path.cwd() or out.resolve().is_mount()):
+        kind = "the current folder" if out.resolve() == Path.cwd() else "a mount point"
+        raise RunDirectoryError(f"--out {out} is {kind}, which can't be replaced; choose a new folder in it.")
+    if not os.access(parent := _existing(out.absolute().parent), os.W_OK | os.X_OK):
+        raise RunDirectoryError(
+            f"--out {out} can't be made: {parent} can't be written; choose another --out."
+        )
     if out.exists() and any(out.iterdir()):
         raise RunDirectoryError(f"--out {out} is not empty; choose an empty or a new directory.")
+
+
+def _existing(folder: Path) -> Path:
+    return folder if folder.exists() else _existing(folder.parent)
 
 
 def _config_of(source: Path, book: Book) -> dict[str, Any]:

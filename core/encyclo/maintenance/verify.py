@@ -50,7 +50,7 @@ AGAIN = {
     "interpreter": "delete metrics.json and run the same command again to train it again from the samples",
     "metrics.json": "delete it and run the same command again to write it again",
     "calibration.json": "delete it and run `encyclo evaluate` to write it again",
-    "convergence.json": "delete it, or run `encyclo converge` to write it again",
+    "convergence.json": "run `encyclo converge` to write it again",
     "report.html": "run `encyclo report` to write it again",
 }
 """How to recover the files of a finished run."""
@@ -127,10 +127,9 @@ def _verify(run: Path, seal: bool) -> Report:
         for name, what in round_faults(run, record["run_id"]):
             report.findings.append(Problem(name, what, ROUNDS_AGAIN))
     report.findings += [Problem(name, LEFTOVER, SWEEP) for name in leftovers(run)]
-    if seal and all(problem.what == UNSEALED for problem in report.findings):
+    if seal and report.findings and all(problem.what == UNSEALED for problem in report.findings):
         with locked(run):
-            if report.findings:
-                run_files.seal_as_it_is(run, record["run_id"])
+            run_files.seal_as_it_is(run, record["run_id"])
         report.findings.clear()
     return report
 

@@ -106,6 +106,15 @@ class ModelHandle(Handle):
             return found
 
     @property
+    def model_sha256(self) -> str | None:
+        """A hash of weights, configuration and tokenizer, if the model has one."""
+        with self._blame():
+            if not hasattr(type(self._object), "model_sha256") and not hasattr(self._object, "model_sha256"):
+                return None
+            found = self._object.model_sha256
+            return None if found is None else check_text(found, "returned a model whose model_sha256")
+
+    @property
     def licence(self) -> str | None:
         """The terms of the weights, if the model has them."""
         with self._blame():

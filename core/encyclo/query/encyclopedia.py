@@ -372,6 +372,10 @@ def open_run(path: Path | str) -> Encyclopedia:
         if (path / checksums.SEAL).exists():
             reader, rows = open_finished(store, path)
             check_owners(path, rows, len(reader.book.concepts))
+            if reader.book.attributes.run_id != record["run_id"]:
+                raise DamagedError(
+                    f"The encyclopedia in {path} is another run's than run.json; run `encyclo verify` for details."
+                )
             if list(reader.book.attributes.layers) != record["config"].get("layers"):
                 raise DamagedError(
                     f"The layers in {path}/run.json are not the encyclopedia's; run `encyclo verify` for details."

@@ -122,7 +122,10 @@ def check_same(out: Path, resolved: Mapping[str, Any], defaults: Options = Mappi
         return
     there = read_record(out)["config"]
     here = json.loads(json.dumps(resolved))
-    if "model_sha256" not in there:  # a run of encyclo's first version
+    if (
+        there.get("model_sha256") is None
+    ):  # a run of encyclo's first version, or of a model that had no such hash
+        there.pop("model_sha256", None)
         here.pop("model_sha256", None)
     for name, recorded in there.get("options", {}).items():
         there["options"][name] = {**defaults.get(name, {}), **recorded}
@@ -189,6 +192,7 @@ def claimed(
         check_same(out, resolved, defaults)
         if (out / "run.json").exists():
             record = read_record(out)
+            check_record(out)
             if (name := _concept_source(record["config"], resolved)) is not None:
                 record["config"]["options"][name] = resolved["options"][name]
                 write_record(out, record)
@@ -200,6 +204,12 @@ def claimed(
         directory.ledger.create()
         directory.ledger.sweep()
         yield directory
+
+
+def check_record(out: Path) -> None:
+    """Compare run.json with the seal of a finished run. Raises DamagedError if it is another run's."""
+    if (out / run_files.METRICS).exists() and (out / checksums.SEAL).exists():
+        run_files.check_record(out, checksums.read_seal(out))
 
 
 def read_record(out: Path) -> dict[str, Any]:

@@ -171,6 +171,7 @@ def new_folder(target: Path) -> Iterator[Path]:
     Its name depends on `target` alone, so the next call removes what a killed process left. Raises StoreError if
     `target` is there and not an empty folder, if another process writes it, or if the disk refuses.
     """
+    target = target.absolute()
     make_folder(target.parent)
     temporary = target.with_name(f"{TEMPORARY}{target.name}")
     lock = FileLock(temporary.with_name(f"{temporary.name}.lock"))
@@ -179,6 +180,10 @@ def new_folder(target: Path) -> Iterator[Path]:
             lock.acquire(blocking=False)
         except Timeout as error:
             raise StoreError(f"Another process is writing {target}; wait for its end.") from error
+        except NotImplementedError as error:  # a file system without locks
+            raise StoreError(
+                f"Can't write {target}: its file system has no locks; choose another."
+            ) from error
         try:
             _disk.remove(temporary)
             with _removed(temporary):

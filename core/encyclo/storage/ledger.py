@@ -15,6 +15,7 @@ samples' checksums are checked.
 from __future__ import annotations
 
 import dataclasses
+import errno
 import os
 import shutil
 import uuid
@@ -261,6 +262,12 @@ def refuse_part(commit: Commit, what: str = "activations") -> DamagedError:
     return DamagedError(f"The {what} of part {commit.part} differ from what was committed; {_redo(commit)}")
 
 
+def _remedy(run: Path, error: OSError) -> str:
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS) and not os.access(run, os.W_OK):
+        return "give this user permission to write there, or copy the run"
+    return f"delete {run}/.lock, or choose another --out"
+
+
 def _process(owner: Path) -> str:
     """Return the process that wrote its number into `owner`."""
     try:
@@ -282,7 +289,7 @@ def locked(run: Path) -> Iterator[None]:
         ) from error
     except OSError as error:  # a link, say
         raise RunDirectoryError(
-            f"{run} can't be locked: {error.strerror or error}; delete {run}/.lock, or choose another --out."
+            f"{run} can't be locked: {error.strerror or error}; {_remedy(run, error)}."
         ) from error
     try:
         _remove(owner)  # were it a link, the number would be written to where it leads

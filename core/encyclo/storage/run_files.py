@@ -103,8 +103,16 @@ def check_record(run: Path, seal: Seal) -> None:
 def faults(run: Path, seal: Seal) -> Iterator[tuple[str, str]]:
     """Yield each file that is not as listed: its path in the run directory, and what is wrong.
 
-    metrics.json may be missing: the run is then not finished.
+    If metrics.json is missing, the run is not finished, and other files may be missing too.
     """
+    found = list(_faults(run, seal))
+    # A running command may have replaced file and seal meanwhile.
+    again = checksums.read_seal(run) if found else seal
+    yield from found if again.run_files == seal.run_files else _faults(run, again)
+
+
+def _faults(run: Path, seal: Seal) -> Iterator[tuple[str, str]]:
+    finished = (run / METRICS).exists()
     there: dict[str, str | None] = dict.fromkeys(seal.run_files or ())
     for root in LISTED:
         if not (run / root).is_symlink() and not (run / root).exists():
@@ -114,10 +122,9 @@ def faults(run: Path, seal: Seal) -> Iterator[tuple[str, str]]:
             there |= {name: files.sha256_of(run / name, safe_read.LARGEST_FILE) for name in names}
         except (OSError, ValueError, DamagedError) as error:
             there = {name: found for name, found in there.items() if not _is_in(name, root)}
-            yield root, f"it can't be read: {error}"
+            yield root, str(error).split("; ")[0].rstrip(".").removeprefix(f"{run}/")
     for name, found in sorted(there.items()):
-        unfinished = name == METRICS and found is None
-        if not unfinished and found not in (seal.run_files or {}).get(name, (None,)):
+        if (finished or found is not None) and found not in (seal.run_files or {}).get(name, (None,)):
             yield name, _fault(name, found, seal)
 
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from encyclo.errors import DamagedError, EncycloError
 from encyclo.regular_files import RESTORE, decode_utf8, open_file, read_bytes, read_text, refusal
+from encyclo.storage.files import TEMPORARY
 
 __all__ = [
     "RESTORE",
@@ -69,13 +70,18 @@ def read_json(
 
 
 def copy_tree(source: Path, target: Path, *, within: Path) -> None:
-    """Copy a file, or a folder (`target` may exist) with all files in it. Raises DamagedError, as `open_file` does."""
+    """Copy a file, or a folder (`target` may exist) with all its files but temporary ones.
+
+    Raises DamagedError, as `open_file` does.
+    """
     waiting = [(source, target)]
     while waiting:
         path, copy = waiting.pop()
         if path.is_dir() and not path.is_symlink():
             copy.mkdir(exist_ok=True)
-            waiting += [(entry, copy / entry.name) for entry in path.iterdir()]
+            waiting += [
+                (entry, copy / entry.name) for entry in path.iterdir() if not entry.name.startswith(TEMPORARY)
+            ]
             continue
         with open_file(path, within=within, at_most=LARGEST_FILE) as file, copy.open("xb") as written:
             shutil.copyfileobj(file, written, BLOCK)

@@ -168,3 +168,17 @@ def test_a_copy_is_sealed_as_a_run_of_its_own(run: Path, tmp_path: Path, encyclo
         assert after.run_files and after.run_files.keys() >= (before.run_files or {}).keys()
         assert verify(out).findings == []
         make_first_version(run)
+
+
+def test_the_current_folder_is_refused(run: Path, tmp_path: Path, encyclo, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    result = encyclo("convert", str(run), "--store", "zarr", "--out", ".")
+    assert result.returncode == 2 and "is the current folder" in one_sentence(result.stderr)
+
+
+def test_leftovers_are_not_copied(run: Path, tmp_path: Path, encyclo):
+    (run / "plugins").mkdir(exist_ok=True)
+    (run / "plugins" / ".tmp-left").write_text("x")
+    assert encyclo("convert", str(run), "--store", "zarr", "--out", str(tmp_path / "copy")).returncode == 0
+    assert not list((tmp_path / "copy").rglob(".tmp-*"))

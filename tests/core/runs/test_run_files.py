@@ -11,6 +11,7 @@ import pytest
 from encyclo.errors import DamagedError, EncycloWarning
 from encyclo.maintenance.verify import verify
 from encyclo.query.encyclopedia import open_run
+from encyclo.runs.directory import read_record
 from encyclo.runs.metrics import read_metrics
 from encyclo.storage import checksums, files, run_files
 from encyclo.testing.faults import disks
@@ -370,3 +371,44 @@ def test_nothing_is_listed_without_a_seal(tmp_path: Path):
     run_files.settle(tmp_path)
     run_files.check(tmp_path, "metrics.json", b"changed")
     assert [path.name for path in tmp_path.iterdir()] == ["metrics.json"]
+
+
+def test_a_raised_run_does_not_adopt_another_runs_record(run: Path, other_run: Path, encyclo, tiny_flags):
+    """The record of a run with the same configuration and another id."""
+    record = {**read_record(run), "run_id": "another"}
+    files.write_json(run / "run.json", checksums.sealed(record))
+    raised = [*flags_of(run, tiny_flags), "--targets", "0.5,0.8,0.9,0.99"]
+    for command in (raised, ["evaluate", str(run), "--device", "cpu"]):
+        result = encyclo(*command)
+        assert result.returncode == 1 and "run.json: it is not what the run wrote" in one_sentence(
+            result.stderr
+        )
+    assert (run / "metrics.json").exists()
+
+
+def test_a_model_that_gets_its_hash_later_goes_on(run: Path, encyclo, tiny_flags):
+    record = read_record(run)
+    record["config"]["model_sha256"] = None
+    run_files.write_json(run, "run.json", checksums.sealed(record))
+    assert encyclo(*flags_of(run, tiny_flags)).returncode == 0
+
+
+def test_a_run_killed_before_its_report_is_converted(run: Path, encyclo, tmp_path: Path):
+    (run / "report.html").unlink()
+    (run / "metrics.json").unlink()
+    result = encyclo("convert", str(run), "--store", "zarr", "--out", str(tmp_path / "copy"))
+    assert result.returncode == 0, result.stderr
+    assert not verify(tmp_path / "copy").findings
+
+
+def test_a_file_replaced_while_it_is_checked_is_no_finding(run: Path):
+    before = checksums.read_seal(run)
+    run_files.write_text(run, "report.html", "new")
+    run_files.settle(run)
+    assert not list(run_files.faults(run, before))
+
+
+def test_what_can_not_be_read_is_said_once(run: Path):
+    (run / "interpreter" / "link").symlink_to("nowhere")
+    (finding,) = (problem for problem in verify(run).findings if problem.where == "interpreter")
+    assert ".;" not in str(finding) and str(finding).count("restore it") == 0

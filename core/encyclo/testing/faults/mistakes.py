@@ -169,6 +169,9 @@ def _model() -> dict[str, Spoil]:
         **of_numbers("depth", attribute),
         **of_numbers("hidden_size", attribute),
         **of_texts("weights_sha256", attribute),
+        "model_sha256 is bytes": attribute(model_sha256=b"no text"),
+        "model_sha256 raises": broken_property("model_sha256", ValueError("no files")),
+        "model_sha256 lacks something": broken_property("model_sha256", AttributeError("no files")),
         **{
             f"{name} is a number": attribute(**{name: 5})
             for name in ("name", "source", "dtype", "device", "licence")

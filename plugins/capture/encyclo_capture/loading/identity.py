@@ -10,7 +10,7 @@ from encyclo.storage import files
 from encyclo_capture.loading.model_files import TOKENIZER_FILES
 
 RECORDS = (
-    "config.json", "adapter_config.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
+    "config.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
 )  # fmt: skip
 UNREAD = frozenset(
     {"_name_or_path", "name_or_path", "transformers_version", "dtype", "torch_dtype", "chat_template"}
@@ -28,7 +28,7 @@ def model_identity(folder: Path, weights_sha256: str) -> str:
         if (path := folder / name).is_file():
             digest.update(f"{name} {hashlib.sha256(_canonical(path)).hexdigest()}\n".encode())
     patterns = (*TOKENIZER_FILES, "merges.txt")
-    for path in sorted({path for pattern in patterns for path in folder.glob(pattern)}):
+    for path in sorted({path for pattern in patterns for path in folder.glob(pattern) if path.is_file()}):
         digest.update(f"{path.name} {files.sha256_of(path)}\n".encode())
     return digest.hexdigest()
 

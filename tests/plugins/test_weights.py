@@ -18,12 +18,14 @@ import pytest
 
 from encyclo.errors import ModelNotFoundError, UsageError
 from encyclo_capture.loading import weights
+from encyclo_capture.loading.identity import model_identity
 
 # A process that prepares argv[1]; its conversion writes half, reports it, then waits for the file argv[2].
 PREPARES = """
 import sys, time, uuid
 from pathlib import Path
 from encyclo_capture.loading import weights
+from encyclo_capture.loading.identity import model_identity
 
 def convert(gguf, target):
     target.mkdir()
@@ -176,7 +178,8 @@ def test_the_packaged_weights_are_looked_for_in_the_cache(cache, tiny_gemma, mon
         weights.find_weights("gemma-3-270m", None)
     ready = cache / "gemma-3-270m" / weights.folder_name(weights.PACKAGED_SHA256)
     shutil.copytree(tiny_gemma, ready)
-    (ready / "encyclo.json").write_text('{"sha256": "abc"}')
+    record = {"sha256": "abc", "gguf_sha256": "def", "prepared": model_identity(ready, "abc")}
+    (ready / "encyclo.json").write_text(json.dumps(record))
     found = weights.find_weights("gemma-3-270m", None)
     assert (found.folder, found.sha256) == (ready, "abc")
     assert "google/gemma-3-270m" in found.source and "4-bit" in found.source

@@ -34,7 +34,7 @@ from lemminflect import getLemma
 
 from encyclo.plugins.manager import Plugins
 from encyclo.query.encyclopedia import Encyclopedia, open_run
-from encyclo.query.text_reader import WORD
+from encyclo.query.word_readings import WORD
 from encyclo.runs.reopen import reopen_concepts
 from encyclo.statistics.calibration import expected_calibration_error, reliability_bins
 from encyclo.types import Concept

@@ -77,7 +77,7 @@ def find_mention(
         text may have a blank where the name has a hyphen. (It may always have a hyphen where the name has a blank.)
     drop_qualifier: ignore brackets at the end of the name: "bank" mentions "bank (slope)".
     """
-    name = _QUALIFIER.sub("", concept.name) if drop_qualifier else concept.name
+    name = without_qualifier(concept.name) if drop_qualifier else concept.name
     found = _mention(name, concept.part_of_speech, by_rule, any_case, hyphen_joins).search(text)
     return found.span() if found else None
 
@@ -132,6 +132,28 @@ def lemmas(word: str) -> frozenset[str]:
     from lemminflect import getAllLemmas
 
     return frozenset({word, *chain.from_iterable(getAllLemmas(word).values())})
+
+
+@lru_cache(maxsize=65536)
+def lemmas_by_part(word: str) -> tuple[tuple[str, str], ...]:
+    """Return the word itself, as ("", word), and its lemmas, each with its part of speech: ("noun", "dog")."""
+    from lemminflect import getLemma
+
+    lower = word.lower()
+    found = [("", lower)]
+    for part, tag in _TAGS.items():
+        found += [(part, lemma) for lemma in getLemma(lower, tag, lemmatize_oov=False) if lemma != lower]
+    return tuple(found)
+
+
+def is_function_word(word: str) -> bool:
+    """Return whether the word is an article, a pronoun, a preposition, an auxiliary verb or the like."""
+    return word.lower() in _FUNCTION_WORDS
+
+
+def without_qualifier(name: str) -> str:
+    """Return a name without brackets at its end: "bank (slope)" is mentioned as "bank"."""
+    return _QUALIFIER.sub("", name)
 
 
 @lru_cache(maxsize=4096)

@@ -49,6 +49,8 @@ class Concept:
     """Sentences by other authors that mention the concept, for evaluation only."""
     broader_name: str = ""
     """The broader concept's name, whether or not it has an entry in the same encyclopedia."""
+    word_shares: tuple[float, ...] = ()
+    """How much of the uses of the name, and of each alias in turn, mean this concept, from 0 to 1; empty if unknown."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -107,6 +107,7 @@ def test_a_concept_carries_what_the_synset_says(tmp_path: Path):
         aliases=("domestic dog",),
         examples=("the dog barked; it ran",),
         broader_name="animal",
+        word_shares=(42.5 / 47, 1.0),
     )
     assert by_name["Rex"].broader == by_name["dog"].id  # an instance
     assert by_name["quickly"].id.endswith("-r") and by_name["afloat"].id.endswith("-a")

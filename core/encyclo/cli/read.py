@@ -19,6 +19,10 @@ def read(
     file: Annotated[Path | None, typer.Option(help="Read a UTF-8 file instead, as a stream.")] = None,
     top: Annotated[int, typer.Option(min=1, help="Concepts shown at each token.")] = 3,
     at_least: Annotated[float, typer.Option(min=0, max=1, help="Abstain below this confidence.")] = 0.5,
+    any_word: Annotated[
+        bool,
+        typer.Option(help="Read every token, also where no entry's word stands; confidences may be wrong."),
+    ] = False,
     html: Annotated[Path | None, typer.Option(help="Write a page with a heat map to this file.")] = None,
     device: flags.Device = None,
     model: Annotated[
@@ -42,7 +46,7 @@ def read(
         if html is not None:
             # The page holds the whole text, so memory may as well.
             text, file = text if file is None else "".join(read_pieces(file)), None
-        readings = reader.read(read_pieces(file) if file else text or "", top, at_least)
+        readings = reader.read(read_pieces(file) if file else text or "", top, at_least, any_word)
         if html is not None:
             from encyclo.report import write_reading
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from encyclo.entry_words import EntryWords
 from encyclo.pipeline.judge import Judgement
 from encyclo.pipeline.natural_sentences import RungSamples
 from encyclo.pipeline.train import score
@@ -35,7 +36,7 @@ def keep_calibrator(
     """
     calibrator = scores.calibrator or default_calibrator(interpreter, samples, sentences)
     if calibrator is not None:
-        save_calibrator(run.path, calibrator)
+        save_calibrator(run.path, calibrator, EntryWords.of(run.session.concepts))
 
 
 def default_calibrator(

@@ -70,6 +70,7 @@ def check_concept(concept: Any) -> Concept:
         texts += (concept.broader,)
     if fault := texts_fault(texts, CONCEPT_TEXTS):
         raise WrongAnswer(f"gave the concept {shown(concept.id)} {fault}")
+    _check_shares(concept)
     if not concept.id or not concept.name.strip():
         raise WrongAnswer(
             f"gave the concept {shown(concept.id)} without {'a name' if concept.id else 'an id'}"
@@ -79,6 +80,18 @@ def check_concept(concept: Any) -> Concept:
             f"gave the concept {shown(concept.id)} whose countable is {shown(concept.countable)}, not a bool or None"
         )
     return concept
+
+
+def _check_shares(concept: Concept) -> None:
+    shares = concept.word_shares
+    if shares == ():
+        return
+    numbers = isinstance(shares, tuple) and all(type(share) is float and 0 <= share <= 1 for share in shares)
+    if not numbers or len(shares) != 1 + len(concept.aliases):
+        raise WrongAnswer(
+            f"gave the concept {shown(concept.id)} whose word_shares are {shown(shares)}, not a tuple of floats from "
+            "0 to 1, one for the name and one for each alias"
+        )
 
 
 def check_prompt(prompt: Any) -> Prompt:

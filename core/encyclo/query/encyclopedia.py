@@ -24,7 +24,7 @@ from encyclo.query.html import shown, table
 from encyclo.query.readings import Reading
 from encyclo.query.suggestions import nearest_names
 from encyclo.query.text_reader import TextReader, check_trained_for
-from encyclo.runs.calibration_file import load_calibrator
+from encyclo.runs.calibration_file import load_calibrator, load_words
 from encyclo.runs.directory import read_record
 from encyclo.runs.reopen import (
     check_identity,
@@ -230,13 +230,16 @@ class Encyclopedia:
         """Every signature's direction, computed on first use."""
         return Similarity.of(self.book.signatures)
 
-    def read(self, text: str, top: int = 3, at_least: float = 0.5, device: str = "auto") -> Reading:
+    def read(
+        self, text: str, top: int = 3, at_least: float = 0.5, device: str = "auto", any_word: bool = False
+    ) -> Reading:
         """Return a reading of each token of `text`; the first call loads the run's model.
 
-        A reading has the `top` likeliest concepts and abstains below the confidence `at_least`. Raises UsageError
+        A reading has the `top` likeliest concepts and abstains below the confidence `at_least`. An entry is read where
+        one of its words ends; with `any_word` at every token, as the interpreter reads it. Raises UsageError
         for a blank text, DamagedError if the files of the interpreter or the calibration were changed.
         """
-        return Reading(text, tuple(self.reader(device).read(text, top, at_least)))
+        return Reading(text, tuple(self.reader(device).read(text, top, at_least, any_word)))
 
     def reader(
         self, device: str = "auto", model: str | None = None, progress: Progress | None = None
@@ -261,6 +264,7 @@ class Encyclopedia:
                 about.layer_index,
                 about.pooling,
                 load_calibrator(self.path, self._seal),
+                load_words(self.path, len(names), self._seal),
             )
         return self._readers[device, model]
 

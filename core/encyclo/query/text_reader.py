@@ -9,7 +9,6 @@ sample; with `last`, its own state; with `mean` and `mean-all`, the mean over th
 from __future__ import annotations
 
 import codecs
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,9 +17,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from encyclo.entry_words import EntryWords
 from encyclo.errors import DamagedError, UsageError
 from encyclo.pooling import pooled_tokens
 from encyclo.query.readings import Candidate, TokenReading
+from encyclo.query.word_readings import WORD, entries_at, read_words
 from encyclo.statistics.confidence import Calibrator, best_scores
 from encyclo.storage import safe_read
 from encyclo.types import Interpreter, Model
@@ -29,8 +30,6 @@ FRESH = 1000
 CONTEXT = 250
 MOST_TOKENS = 512
 CHUNK = 2**16
-WORD = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*")
-"""A word of a text, with the hyphens and apostrophes inside it."""
 
 
 @dataclass(frozen=True)
@@ -44,17 +43,22 @@ class TextReader:
     pooling: str
     calibrator: Calibrator | None
     """None if the run could not calibrate."""
+    words: EntryWords | None = None
+    """None if the run did not record them: every token is then read as with `any_word`."""
 
-    def read(self, text: str | Iterable[str], top: int = 3, at_least: float = 0.5) -> Iterator[TokenReading]:
+    def read(
+        self, text: str | Iterable[str], top: int = 3, at_least: float = 0.5, any_word: bool = False
+    ) -> Iterator[TokenReading]:
         """Yield a reading of each token of `text` (a string or pieces of one), except blank tokens.
 
         A reading has the `top` likeliest candidates. The reader abstains below the confidence `at_least`, and always
-        if the run could not calibrate. Raises UsageError if the text is blank.
+        if the run could not calibrate. Unless `any_word`, only entries whose word ends with the token have a
+        confidence above 0 (see `encyclo.query.word_readings`). Raises UsageError if the text is blank.
         """
         something = False
         for start, context, fresh in windows([text] if isinstance(text, str) else text):
             for piece in self._fitting(start, context, fresh):
-                for reading in self._read_window(*piece, top, at_least):
+                for reading in self._read_window(*piece, top, at_least, any_word):
                     something = True
                     yield reading
         if not something:
@@ -74,7 +78,7 @@ class TextReader:
             yield from self._fitting(start + middle, kept, fresh[middle:])
 
     def _read_window(
-        self, start: int, context: str, fresh: str, top: int, at_least: float
+        self, start: int, context: str, fresh: str, top: int, at_least: float, any_word: bool
     ) -> Iterator[TokenReading]:
         text = context + fresh
         spans = self.model.tokens(text)
@@ -88,12 +92,17 @@ class TextReader:
         if not chosen:
             return
         values = _pooled(states, spans, text, self.pooling)[chosen]
-        best, columns = best_scores(self.interpreter.read(values))
+        scores = self.interpreter.read(values)
+        best, columns = best_scores(scores)
         sure = familiar = None
         if self.calibrator:
             distance = self.calibrator.distribution.distance(values)
             sure = self.calibrator.confidences(best, distance)
             familiar = self.calibrator.in_distribution(best, distance)
+            if self.words and not any_word:
+                ends = [spans[place][1] for place in chosen]
+                named = entries_at(text, ends, self.words)
+                columns, sure = read_words(scores, columns, named, self.calibrator.temperature)
         offset = start - len(context)
         for row, place in enumerate(chosen):
             a, b = spans[place]

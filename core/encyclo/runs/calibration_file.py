@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from encyclo.entry_words import EntryWords
 from encyclo.errors import DamagedError
 from encyclo.statistics.confidence import Calibrator, TrainingDistribution
 from encyclo.storage import checksums, run_files, safe_read
@@ -18,8 +19,8 @@ FILE = "calibration.json"
 ADVICE = "run `encyclo evaluate` on the run to write it again"
 
 
-def save_calibrator(run: Path, calibrator: Calibrator) -> None:
-    """Write the calibrator as JSON with its own sha256; the file is replaced atomically."""
+def save_calibrator(run: Path, calibrator: Calibrator, words: EntryWords | None = None) -> None:
+    """Write the calibrator and the entries' words as JSON with its own sha256; the file is replaced atomically."""
     figures = asdict(calibrator)
     del figures["fitted_on"], figures["distribution"]
     known = calibrator.distribution
@@ -29,6 +30,7 @@ def save_calibrator(run: Path, calibrator: Calibrator) -> None:
         "shape": list(known.mean.shape),
         "mean": _packed(known.mean),
         "std": _packed(known.std),
+        "words": None if words is None else words.as_json(),
     }
     run_files.write_json(run, FILE, checksums.sealed(content))
 
@@ -38,20 +40,35 @@ def load_calibrator(run: Path, seal: checksums.Seal | None = None) -> Calibrator
 
     `seal` is the run's if it was read. Raises DamagedError if the file was changed or is another run's.
     """
-    path = run / FILE
     try:
-        if not path.exists():
-            run_files.check(run, FILE, None, seal)
+        content = _read(run, seal)
+        if content is None:
             return None
-        known = run_files.read_json(run, FILE, at_most=safe_read.CALIBRATION_JSON, advice=ADVICE, seal=seal)
-        content = checksums.unsealed(known)
         values: dict[str, Any] = content["calibrator"]
         values["conformal"] = np.inf if values["conformal"] is None else values["conformal"]
         shape = tuple(content["shape"])
         known = TrainingDistribution(_unpacked(content["mean"], shape), _unpacked(content["std"], shape))
         return Calibrator(**values, fitted_on=content["fitted_on"], distribution=known)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise safe_read.refusal(path, str(error), ADVICE, DamagedError) from error
+        raise safe_read.refusal(run / FILE, str(error), ADVICE, DamagedError) from error
+
+
+def load_words(run: Path, entries: int, seal: checksums.Seal | None = None) -> EntryWords | None:
+    """Read the entries' words; None if the run, of `entries` entries, did not write any. Raises DamagedError."""
+    try:
+        content = _read(run, seal) or {}
+        words = content.get("words")
+        return None if words is None else EntryWords.from_json(words, entries)
+    except (ValueError, TypeError, AttributeError) as error:
+        raise safe_read.refusal(run / FILE, str(error), ADVICE, DamagedError) from error
+
+
+def _read(run: Path, seal: checksums.Seal | None) -> dict[str, Any] | None:
+    if not (run / FILE).exists():
+        run_files.check(run, FILE, None, seal)
+        return None
+    known = run_files.read_json(run, FILE, at_most=safe_read.CALIBRATION_JSON, advice=ADVICE, seal=seal)
+    return checksums.unsealed(known)
 
 
 def _finite(value: float) -> float | None:

@@ -281,4 +281,6 @@ def _files_named(options: BaseModel | None) -> dict[str, str | None]:
 def concepts_hash(concepts: list[Concept]) -> str:
     """Return the sha256 of a concept list's JSON."""
     listed = [dataclasses.asdict(concept) for concept in concepts]
+    for concept in listed:
+        del concept["word_shares"]  # they serve reading, not sampling: a run goes on with others
     return hashlib.sha256(json.dumps(listed, sort_keys=True).encode()).hexdigest()

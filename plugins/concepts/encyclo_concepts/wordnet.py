@@ -19,6 +19,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from encyclo import hookimpl
+from encyclo.english import without_qualifier
 from encyclo.errors import UsageError
 from encyclo.types import Concept
 from encyclo_concepts.gloss import split_gloss
@@ -31,6 +32,8 @@ from encyclo_concepts.wndb import (
     read_synsets,
 )
 
+UNSEEN = 0.5
+"""Occurrences added to each sense of a word."""
 LICENCE = "WordNet License, Princeton University, https://wordnet.princeton.edu/license-and-commercial-use"
 DEBIAN = Path("/usr/share/wordnet")
 PRINCETON = Path("/usr/local/WordNet-3.0/dict")
@@ -73,11 +76,16 @@ def load_concepts(options: Options) -> Iterator[Concept]:
     Raises UsageError if there is no database, or if a line is invalid (it names the file and the line).
     """
     with _no_garbage_collection():
-        version, synsets = read_synsets(find_database(options.path), options.part_of_speech)
+        # All parts of speech: a noun's share of a word depends on its verbs.
+        version, synsets = read_synsets(find_database(options.path), list(PARTS_OF_SPEECH))
         by_offset: Synsets = {part: {} for part in PARTS_OF_SPEECH}
         for synset in synsets:
             by_offset[synset.part_of_speech][synset.offset] = synset
-        chosen = [synset for synset in synsets if synset.frequency >= options.min_frequency]
+        chosen = [
+            synset
+            for synset in synsets
+            if synset.part_of_speech in options.part_of_speech and synset.frequency >= options.min_frequency
+        ]
         order = list(PARTS_OF_SPEECH)
         chosen.sort(key=lambda s: (-s.frequency, s.offset, order.index(s.part_of_speech)))
         entries = _named(chosen, by_offset, options.all_senses)
@@ -186,9 +194,11 @@ def _concepts(prefix: str, entries: list[_Entry], by_offset: Synsets) -> Iterato
     listed: dict[str, set[int]] = {part: set() for part in PARTS_OF_SPEECH}
     for entry in entries:
         listed[entry.synset.part_of_speech].add(entry.synset.offset)
+    uses = _uses(by_offset)
     for entry in entries:
         synset = entry.synset
         part = synset.part_of_speech
+        aliases = _aliases(synset, entry.name)
         above = next(iter(synset.hypernyms()), -1)
         broader = by_offset[part].get(above)
         definition, examples = split_gloss(synset.gloss)
@@ -201,10 +211,35 @@ def _concepts(prefix: str, entries: list[_Entry], by_offset: Synsets) -> Iterato
             category=LEXICOGRAPHER_FILES[synset.lexicographer_file],
             part_of_speech=part,
             broader=_id(prefix, part, above) if above in listed[part] else None,
-            aliases=_aliases(synset, entry.name),
+            aliases=aliases,
             examples=examples,
             broader_name=_best_name(broader) if broader is not None else "",
+            word_shares=tuple(_share(synset, word, uses) for word in (entry.name, *aliases)),
         )
+
+
+Uses = dict[str, float]
+
+
+def _uses(by_offset: Synsets) -> Uses:
+    """Return how often each lemma, in lower case, occurs in WordNet's tagged texts, each sense half an occurrence more.
+
+    Without the half, a sense that does not occur would be impossible.
+    """
+    uses: Uses = {}
+    for synset in chain.from_iterable(known.values() for known in by_offset.values()):
+        counts = synset.tag_counts or (0,) * len(synset.words)
+        for word, occurrences in zip(synset.words, counts, strict=True):
+            uses[word.lower()] = uses.get(word.lower(), 0.0) + occurrences + UNSEEN
+    return uses
+
+
+def _share(synset: Synset, name: str, uses: Uses) -> float:
+    """Return which share of the uses of one of a synset's words, or of its name, means the synset."""
+    lemma = without_qualifier(name).replace(" ", "_").lower()
+    counts = synset.tag_counts or (0,) * len(synset.words)
+    own = max((n for word, n in zip(synset.words, counts, strict=True) if word.lower() == lemma), default=0)
+    return min(1.0, (own + UNSEEN) / uses[lemma])
 
 
 def _best_name(synset: Synset) -> str:

@@ -197,7 +197,7 @@ def test_reading_a_text(book: Encyclopedia, monkeypatch: pytest.MonkeyPatch):
     assert book.read(TEXT, top=2, device="cpu") == found and opened == [1]
     sure = book.read(TEXT, at_least=0.0, device="cpu")
     assert len(sure.concepts) == len(set(sure.concepts)) > 0
-    assert book.read(TEXT, at_least=1.0, device="cpu").concepts == []
+    assert book.read(TEXT, at_least=1.0, device="cpu", any_word=True).concepts == []
     with pytest.raises(UsageError, match="nothing to read"):
         book.read(" ", device="cpu")
 
@@ -229,7 +229,7 @@ def test_reprs_say_what_matters(book: Encyclopedia):
     assert repr(entry).startswith("<Entry 'animal': confidence ")
     assert f"{entry.confidence:.0%}" in repr(entry) and entry.nearest[0].name in repr(entry)
     assert "40 concepts" in repr(book)
-    assert repr(book.read("The animal", at_least=1.0, device="cpu")).endswith(
+    assert repr(book.read("The green", at_least=0.5, device="cpu")).endswith(
         "nothing read with enough confidence>"
     )
     token = TokenReading("dog", 0, 3, [Candidate("d", "dog", 0.9)], 1.0, "dog")
@@ -317,3 +317,14 @@ def test_commits_without_samples_do_not_keep_a_run_from_opening(tmp_path: Path):
     Ledger(run).commit(Commit("nothing", 3, "nothing-none", 0, "", "", 0.0, 0, 0))
     with encyclo.open(run) as book:
         assert len(book.samples()) == 601
+
+
+def test_only_an_entrys_word_is_read(book: Encyclopedia):
+    """Unless asked for, nothing is read where none of an entry's words ends."""
+    text = "The two animals of the zoo and an animal."
+    found = book.read(text, at_least=0.0, device="cpu")
+    sure = [token for token in found if token.concepts[0].confidence]
+    assert [token.end for token in sure] == [text.index("animals") + 7, text.index("animal.") + 6]
+    assert {token.concepts[0].name for token in sure} == {"animal"}
+    anywhere = book.read(text, at_least=0.0, device="cpu", any_word=True)
+    assert sum(bool(token.concepts[0].confidence) for token in anywhere) > len(sure)

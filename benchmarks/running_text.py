@@ -11,7 +11,7 @@ groups don't count.
     mention     a word whose tag is an entry's synset (by sense), or an inflected name or alias of an entry (by word)
     reading     a word whose last token is read as an entry with a confidence of at least --at-least
     right       the entry is the tagged synset (by sense), or its name or alias is the word (by word)
-    other       readings per thousand words where no entry's word stands: no noun that an entry is a sense of
+    false alarm a reading, per thousand words, where no entry's word stands: no noun that an entry is a sense of
     error       the expected calibration error of the readings
 
 The list `wordnet` is judged by sense, any other list by word. The dictionary gives a word the first sense that
@@ -34,7 +34,7 @@ from lemminflect import getLemma
 
 from encyclo.plugins.manager import Plugins
 from encyclo.query.encyclopedia import Encyclopedia, open_run
-from encyclo.query.word_readings import WORD
+from encyclo.query.word_readings import WORD, entries_at
 from encyclo.runs.reopen import reopen_concepts
 from encyclo.statistics.calibration import expected_calibration_error, reliability_bins
 from encyclo.types import Concept
@@ -128,11 +128,24 @@ def _words(row: dict) -> Iterator[Word]:
             yield Word(tag[2], end, tag[3])
 
 
-def read(book: Encyclopedia, text: str, words: list[Word]) -> list[Answer]:
+def read(book: Encyclopedia, text: str, words: list[Word], any_word: bool) -> list[Answer]:
     """Return what the run reads at each word's last token."""
-    at_end = {token.end: token.concepts[0] for token in book.read(text, top=1, at_least=0)}
+    tokens = book.read(text, top=1, at_least=0, any_word=any_word)
+    at_end = {token.end: token.concepts[0] for token in tokens}
     found = (at_end.get(word.end) for word in words)
     return [Answer(c.id, c.confidence or 0.0) if c else Answer(None, 0.0) for c in found]
+
+
+def by_shares(book: Encyclopedia, text: str, words: list[Word]) -> list[Answer]:
+    """Return the likeliest entry of each word by the list's shares alone, without the interpreter."""
+    known, ids = book.reader().words, book.reader().interpreter.concepts
+    assert known is not None
+    answers = []
+    for entries in entries_at(text, [word.end for word in words], known):
+        row = max(entries, key=lambda row: entries[row] or 0.0, default=None)
+        share = 0.0 if row is None else entries[row]
+        answers.append(Answer(None if row is None else ids[row], 1.0 if share is None else share))
+    return answers
 
 
 def look_up(words: list[Word], first: dict[str, str], entries: Entries, oracle: bool) -> list[Answer]:
@@ -192,17 +205,23 @@ def main() -> None:
     entries = Entries(reopen_concepts(given.run, book.record, Plugins()))
     words: list[Word] = []
     answers: list[Answer] = []
+    anywhere: list[Answer] = []
+    shares: list[Answer] = []
     for text, of_text in documents(given.semcor, given.split, given.documents):
         words += of_text
-        answers += read(book, text, of_text)
+        answers += read(book, text, of_text, any_word=False)
+        anywhere += read(book, text, of_text, any_word=True)
+        shares += by_shares(book, text, of_text)
     print(
         f"{len(words):,} words, {'by sense' if entries.by_sense else 'by word'}, at {given.at_least:.0%} confidence\n"
     )
     print(
-        "| reader | mentions | readings | recall | precision | others per 1,000 words | calibration error |"
+        "| reader | mentions | readings | recall | precision | false alarms per 1,000 words | calibration error |"
     )
     print("|---|---|---|---|---|---|---|")
     print_row("the run", words, answers, entries, given.at_least)
+    print_row("the run, at any word", words, anywhere, entries, given.at_least)
+    print_row("the list's shares, no interpreter", words, shares, entries, given.at_least)
     if entries.by_sense:
         first = first_senses(given.index, next(iter(entries.ids)).partition(":")[0])
         for title, oracle in (("first sense", False), ("first sense, oracle for nouns", True)):

@@ -19,7 +19,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from encyclo import hookimpl
-from encyclo.english import without_qualifier
+from encyclo.english import lemmas, without_qualifier
 from encyclo.errors import UsageError
 from encyclo.types import Concept
 from encyclo_concepts.gloss import split_gloss
@@ -235,11 +235,14 @@ def _uses(by_offset: Synsets) -> Uses:
 
 
 def _share(synset: Synset, name: str, uses: Uses) -> float:
-    """Return which share of the uses of one of a synset's words, or of its name, means the synset."""
+    """Return which share of the uses of one of a synset's words, or of its name, means the synset.
+
+    A form of another lemma counts as a use of the word: "saw" is a noun, and the past of "see".
+    """
     lemma = without_qualifier(name).replace(" ", "_").lower()
     counts = synset.tag_counts or (0,) * len(synset.words)
     own = max((n for word, n in zip(synset.words, counts, strict=True) if word.lower() == lemma), default=0)
-    return min(1.0, (own + UNSEEN) / uses[lemma])
+    return min(1.0, (own + UNSEEN) / sum(uses.get(other, 0.0) for other in {lemma, *lemmas(lemma)}))
 
 
 def _best_name(synset: Synset) -> str:

@@ -209,9 +209,9 @@ class Plugins:
                 filled = model(**values)
             except ValidationError as error:
                 first = error.errors()[0]
-                where = ".".join(str(part) for part in first["loc"])
+                where = ".".join([name, *map(str, first["loc"])])
                 raise UsageError(
-                    f"Option {name}.{where} can't be {first.get('input')!r}: {_plain(first['msg'])}."
+                    f"Option {where} can't be {first.get('input')!r}: {_plain(first['msg'])}."
                 ) from error
             for key, value in filled.model_dump(mode="json").items():
                 if not _is_json(value):

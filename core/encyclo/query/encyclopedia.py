@@ -152,7 +152,11 @@ class Encyclopedia:
         if (row := self._find(name)) is not None:
             return row
         near = nearest_names(name, self.concepts)
-        hint = f"; did you mean {', '.join(near)}?" if near else "."
+        hint = (
+            f"; did you mean {', '.join(near)}?"
+            if near
+            else "; its names are in the list `concepts`, or in report.html."
+        )
         said = name if len(name) <= 60 else f"{name[:60]}…"
         raise UsageError(f"There is no concept named {said!r} in {self.path}{hint}")
 
@@ -219,7 +223,9 @@ class Encyclopedia:
         with np.errstate(over="ignore"):
             finite = np.isfinite(values.astype(np.float32)).all()
         if not finite or not values.any():
-            raise UsageError("search takes a vector of finite numbers that are not all 0.")
+            raise UsageError(
+                "search takes a vector of finite numbers that are not all 0; give another vector."
+            )
         return self._neighbours(likeliest(self.similarity.cosines(values, place, difference), count))
 
     def _neighbours(self, found: Sequence[tuple[int, float]]) -> list[Neighbour]:

@@ -55,7 +55,10 @@ def check_concepts(
 ) -> Interpreter:
     """Return an interpreter that knows `concepts`, ids in their order. Raises PluginError for another."""
     if interpreter.concepts != list(concepts):
-        raise plugins.fault(name, "returned an interpreter that doesn't know the run's concepts")
+        raise plugins.fault(
+            name,
+            "returned an interpreter whose concepts must be the ids of the run's, in their order, but are others",
+        )
     return interpreter
 
 

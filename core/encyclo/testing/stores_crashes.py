@@ -91,7 +91,8 @@ def check_refused_writes(make: MakeStore, folder: Path, every: bool) -> None:
                 )
             except Exception as error:
                 raise ContractError(
-                    f"{disk.calls[number - 1]} failed with {type(error).__name__}, not a StoreError: {error}"
+                    f"{disk.calls[number - 1]} failed, and the store raised {type(error).__name__} ({error}) where it "
+                    "must raise a StoreError."
                 ) from error
             try:
                 _go_on(make, run, place, promised[-1])

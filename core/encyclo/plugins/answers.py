@@ -64,7 +64,7 @@ def returned_none(hook: str) -> str:
 def check_concept(concept: Any) -> Concept:
     """Return a concept whose fields have their types."""
     if not isinstance(concept, Concept):
-        raise WrongAnswer(f"gave {with_article(concept)} instead of a Concept")
+        raise WrongAnswer(f"gave {with_article(concept)}, but must give a Concept")
     for name in ("aliases", "examples"):
         if not isinstance(several := getattr(concept, name), tuple):
             raise WrongAnswer(
@@ -92,7 +92,7 @@ def check_concept(concept: Any) -> Concept:
 def check_prompt(prompt: Any) -> Prompt:
     """Return a prompt whose fields have their types, and whose span covers a mention."""
     if not isinstance(prompt, Prompt):
-        raise WrongAnswer(f"gave {with_article(prompt)} instead of a Prompt")
+        raise WrongAnswer(f"gave {with_article(prompt)}, but must give a Prompt")
     text, family = prompt.text, prompt.family
     fault = texts_fault((text, prompt.concept, family), ("text", "concept", "family"))
     if fault is None and not text.strip():
@@ -130,7 +130,7 @@ def _span_fault(span: object, text: str) -> str | None:
 def check_samples(arguments: Arguments, batch: Any) -> Samples:
     """Return a batch of activations, float32, of prompts that were handed in."""
     if not isinstance(batch, Samples):
-        raise WrongAnswer(f"gave {with_article(batch)} instead of Samples")
+        raise WrongAnswer(f"gave {with_article(batch)}, but must give Samples")
     prompts, layers, model = arguments["prompts"], arguments["layers"], arguments["context"].model
     try:
         positions = np.asarray(batch.positions)

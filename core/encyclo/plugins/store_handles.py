@@ -190,10 +190,11 @@ def check_book(book: Any) -> Book:
         numbers = getattr(about, name)
         if not isinstance(numbers, tuple) or not all(type(number) is int for number in numbers):
             raise WrongAnswer(
-                f"has a book whose attributes.{name} must be a tuple of int, not of other numbers"
+                f"has a book whose attributes.{name} is {with_article(numbers)}, but must be "
+                "a tuple of int (not numpy's)"
             )
-    _check_table(book.concepts, HIERARCHY["concepts"], "has an encyclopedia whose concepts")
-    _check_table(book.signatures, HIERARCHY["signatures"], "has an encyclopedia whose signatures")
+    _check_table(book.concepts, HIERARCHY["concepts"], "has an encyclopedia with a table of concepts")
+    _check_table(book.signatures, HIERARCHY["signatures"], "has an encyclopedia with a table of signatures")
     return book
 
 
@@ -204,11 +205,17 @@ def _check_table(table: Any, arrays: Mapping[str, Array], what: str) -> None:
         column = getattr(table, name)
         if array.dtype != TEXT:
             shape = (None,) * len(array.shape)
-            check_array(column, array.dtype, shape, f"{what} with the column {name} that")
+            check_array(column, array.dtype, shape, f"{what} whose column {name}")
             shapes[name] = (array, column.shape)
             continue
-        if not isinstance(column, list) or not all(isinstance(text, str) for text in column):
-            raise WrongAnswer(f"{what} with the column {name} that must be a list of str, but is not")
+        if not isinstance(column, list):
+            raise WrongAnswer(
+                f"{what} whose column {name} is {with_article(column)}, but must be a list of str"
+            )
+        if others := [item for item in column if not isinstance(item, str)]:
+            raise WrongAnswer(
+                f"{what} whose column {name} has {shown(others[0])} in it, but must be a list of str"
+            )
         shapes[name] = (array, (len(column),))
     try:
         check_shapes(shapes)

@@ -152,11 +152,7 @@ class Encyclopedia:
         if (row := self._find(name)) is not None:
             return row
         near = nearest_names(name, self.concepts)
-        hint = (
-            f"; did you mean {', '.join(near)}?"
-            if near
-            else "; its names are in the list `concepts`, or in report.html."
-        )
+        hint = f"; did you mean {', '.join(near)}?" if near else "; try another name, or an id."
         said = name if len(name) <= 60 else f"{name[:60]}…"
         raise UsageError(f"There is no concept named {said!r} in {self.path}{hint}")
 
@@ -216,7 +212,7 @@ class Encyclopedia:
         hidden = self.similarity.centre.shape[1]
         expected = (len(self.layers), hidden) if place is None else (hidden,)
         if values.shape != expected or values.dtype.kind not in "fiu":
-            where = "at all layers; name one with layer=" if place is None else f"at layer {layer}"
+            where = "at all layers (or one, named with layer=)" if place is None else f"at layer {layer}"
             raise UsageError(
                 f"search takes a vector of shape {expected} {where}, not {values.dtype} of shape {values.shape}."
             )

@@ -205,7 +205,7 @@ def resolve_layer(layer: int, model: Model) -> int:
     if not -count <= layer < count:
         raise UsageError(
             f"Layer {layer} is outside the model {model.name}: it has layers 0 (the embedding) to "
-            f"{model.depth}, or -{count} to -1."
+            f"{model.depth}, or -{count} to -1; name some of these with --layers."
         )
     return layer % count
 

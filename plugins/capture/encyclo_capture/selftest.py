@@ -85,7 +85,10 @@ def choose(prompts: Sequence[Prompt]) -> list[Prompt]:
 def _plain(device: str, layers: Sequence[int], prompt: TokenisedPrompt, network: Any) -> Floats:
     """Pool one prompt's hidden states from transformers' own output: float32 [L, H]."""
     ids = torch.tensor([prompt.ids], device=device)
-    with refusing("A plain forward pass of the model failed", CaptureError), torch.inference_mode():
+    with (
+        refusing("A plain forward pass of the model failed", CaptureError, f"; {ADVICE}"),
+        torch.inference_mode(),
+    ):
         hidden = network(input_ids=ids, output_hidden_states=True, use_cache=False).hidden_states
         rows = [hidden[layer][0, list(prompt.pooled)].float().mean(dim=0) for layer in layers]
         pooled: Floats = torch.stack(rows).cpu().numpy()

@@ -601,7 +601,7 @@ def test_the_list_of_plugins_says_which_are_broken_and_why(install, encyclo, mon
 @pytest.mark.parametrize(
     ("batch", "named"),
     [
-        ([1, 2], "a list instead of Samples"),
+        ([1, 2], "gave a list, but must give Samples"),
         (
             Samples(np.array([0]), np.zeros((1, 2, 4), np.float32), 1, 1),
             "shape (1, 2, 4), but must have (1, 2, 3)",

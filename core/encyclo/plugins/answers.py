@@ -79,7 +79,7 @@ def check_concept(concept: Any) -> Concept:
     if not concept.id or not concept.name.strip():
         raise WrongAnswer(
             f"gave the concept {shown(concept.id)} without {'a name' if concept.id else 'an id'}; "
-            "give every concept both"
+            "give every concept an id and a name"
         )
     if concept.countable is not None and not isinstance(concept.countable, bool):
         raise WrongAnswer(
@@ -149,7 +149,7 @@ def check_samples(arguments: Arguments, batch: Any) -> Samples:
             f"{len(prompts) - 1}"
         )
     shape = (len(positions), len(layers), model.hidden_size)
-    activations = check_array(batch.activations, "float32", shape, "gave a batch whose activations")
+    activations = check_array(batch.activations, "float32", shape, "gave Samples whose field activations")
     if not is_finite(activations):
         row, place, _ = np.argwhere(~np.isfinite(activations))[0]
         raise WrongAnswer(
@@ -160,8 +160,8 @@ def check_samples(arguments: Arguments, batch: Any) -> Samples:
     return Samples(
         positions.astype(np.int64, copy=False),
         activations,
-        check_whole(batch.tokens, "gave a batch whose tokens"),
-        check_whole(batch.tokens_computed, "gave a batch whose tokens_computed"),
+        check_whole(batch.tokens, "gave Samples whose field tokens"),
+        check_whole(batch.tokens_computed, "gave Samples whose field tokens_computed"),
     )
 
 

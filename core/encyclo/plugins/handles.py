@@ -136,7 +136,7 @@ class ModelHandle(Handle):
         with self._blame():
             states = _listed(self._object.forward(texts, layers), len(texts), FORWARD)
             shape = (None, len(layers), self.hidden_size)
-            found = [check_array(item, "float32", shape, FORWARD) for item in states]
+            found = [check_array(item, "float32", shape, f"{FORWARD} has an item that") for item in states]
             if not all(map(is_finite, found)):
                 raise WrongAnswer(
                     f"{FORWARD} has a hidden state that is not finite (computed in {self.dtype}); use a device "
@@ -152,7 +152,7 @@ class ModelHandle(Handle):
                 ranges = np.array(found) if found else np.empty((0, 2), np.int64)
             except ValueError as error:
                 raise WrongAnswer(f"{TOKENS} must have two int, start and end, for every token") from error
-            ranges = check_array(ranges, "int64", (None, 2), TOKENS)
+            ranges = check_array(ranges, "int64", (None, 2), f"{TOKENS}, as an array,")
             if not ((ranges[:, 0] >= 0) & (ranges[:, 0] <= ranges[:, 1]) & (ranges[:, 1] <= len(text))).all():
                 raise WrongAnswer(
                     f"{TOKENS} has a range outside the text, but each token needs 0 <= start <= end <= {len(text)}"
@@ -223,7 +223,7 @@ class InterpreterHandle(Handle):
                 )
 
     def _known(self) -> list[str]:
-        concepts = _listed(self._object.concepts, None, "returned an interpreter whose concepts")
+        concepts = _listed(self._object.concepts, None, "returned an interpreter whose attribute concepts")
         for concept in concepts:
             check_text(concept, "returned an interpreter of which a concept's id")
         return concepts

@@ -160,7 +160,7 @@ def check_part(part: Any, length: int | None, method: str) -> Part:
     _check_table(part, SAMPLES, f"returned from {method} a Part")
     if length not in (None, len(part)):
         raise WrongAnswer(
-            f"returned {len(part):,} samples from {method}, but must return the {length:,} it was asked for"
+            f"returned a Part of length {len(part):,} from {method}, but must return the {length:,} samples asked for"
         )
     return part
 

@@ -33,7 +33,9 @@ class WrongAnswer(Exception):
 def with_article(value: object) -> str:
     """Return the value's type with its article: `a list`, `an int`."""
     kind = type(value).__name__
-    return f"{'an' if kind[:1] in 'aeiouAEIOU' else 'a'} {kind}"
+    if value is None or kind == "bytes":
+        return "None" if value is None else kind
+    return f"{'an' if kind[:1] in 'aeiouAEIOU' or kind == 'ndarray' else 'a'} {kind}"
 
 
 def shown(value: object) -> str:
@@ -41,6 +43,8 @@ def shown(value: object) -> str:
     if isinstance(value, str | bytes):
         return repr(value[:_SHOWN]) + "…" * (len(value) > _SHOWN)
     small = value is None or type(value) in (bool, float) or (type(value) is int and abs(value) < 10**18)
+    if type(value) is int and not small:
+        return "an int of more than 18 digits"
     return repr(value) if small else with_article(value)
 
 
@@ -76,7 +80,12 @@ def _text_fault(texts: Sequence[str]) -> str | None:
 def check_whole(value: object, what: str, least: int = 0, most: int = LARGEST_INT) -> int:
     """Return a whole number from `least` to `most`, numpy's too, as an int."""
     if not isinstance(value, Integral) or isinstance(value, bool) or not least <= int(value) <= most:
-        limits = f"of at least {least:,}" if most == LARGEST_INT else f"from {least:,} to {most:,}"
+        too_large = isinstance(value, Integral) and int(value) > most
+        limits = (
+            f"of at least {least:,}"
+            if most == LARGEST_INT and not too_large
+            else f"from {least:,} to {most:,}"
+        )
         raise WrongAnswer(f"{what} is {shown(value)}, but must be an int {limits}")
     return int(value)
 

@@ -57,7 +57,7 @@ def check_concepts(
     if interpreter.concepts != list(concepts):
         raise plugins.fault(
             name,
-            "returned an interpreter whose concepts must be the ids of the run's, in their order, but are others",
+            "returned an interpreter whose concepts are not the run's; list all ids that it was given, in their order",
         )
     return interpreter
 

@@ -315,7 +315,7 @@ def _segments(size: int, bulk: Ranges) -> Iterator[tuple[int, bool]]:
     at = 0
     for start, length in bulk:
         if start < at or length < 0 or start + length > size:
-            raise ValueError("its bulk ranges overlap or pass the file's end")
+            raise ValueError("the ranges of its activations overlap or pass the file's end")
         yield start - at, False
         yield length, True
         at = start + length

@@ -60,7 +60,7 @@ class RunConfig(BaseModel):
     @classmethod
     def _distinct(cls, layers: tuple[int, ...]) -> tuple[int, ...]:
         if len(set(layers)) != len(layers):
-            raise ValueError("a layer is named twice")
+            raise ValueError("a layer is named twice; name it once")
         return layers
 
     @field_validator("targets")
@@ -118,7 +118,7 @@ def load_config(flags: Mapping[str, Any], file: Path | None = None, options: Seq
     if strangers:
         raise UsageError(
             f"Options are given for {', '.join(map(repr, strangers))}, but this run uses "
-            f"{', '.join(config.plugin_names())}."
+            f"{', '.join(config.plugin_names())}; choose the plugin, or leave its options out."
         )
     return config
 
@@ -146,7 +146,9 @@ def _read_toml(file: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise UsageError(f"The configuration file {file} is not valid TOML: {error}.") from error
+        raise UsageError(
+            f"The configuration file {file} is not valid TOML: {error}; correct the file."
+        ) from error
 
 
 def _parse_option(text: str) -> tuple[str, str, Any]:

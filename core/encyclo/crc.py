@@ -31,7 +31,10 @@ def of_texts(texts: Sequence[str]) -> Sums:
 def differing(activations: NDArray[np.float16], expected: Sums) -> NDArray[np.int64]:
     """Return the rows, ascending, whose activations [n, L, H] do not match the checksums `expected` [n, L]."""
     if activations.shape[:-1] != expected.shape:
-        raise ValueError(f"activations {activations.shape} and sums {expected.shape} don't match")
+        raise ValueError(
+            f"activations of the shape {activations.shape} don't match checksums of the shape {expected.shape}; "
+            "`encyclo verify` says what is damaged"
+        )
     rows: NDArray[np.int64] = np.flatnonzero((of(activations) != expected).any(axis=1))
     return rows
 

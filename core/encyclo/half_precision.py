@@ -21,7 +21,9 @@ def encode(values: NDArray[np.float32]) -> tuple[NDArray[np.float16], NDArray[np
     """
     if not np.isfinite(values).all():
         row = tuple(int(place) for place in np.argwhere(~np.isfinite(values))[0])
-        raise ValueError(f"the activation at {row} is infinite or NaN, so it can't be stored")
+        raise ValueError(
+            f"the activation at {row} is infinite or NaN and can't be stored; use a compute type with a wider range"
+        )
     largest = np.abs(values).max(axis=-1)
     _, exponent = np.frexp(largest)  # largest = m * 2**exponent with 0.5 <= m < 1
     # float32's smallest normal number is 2**-126: below it a scale would lose bits.

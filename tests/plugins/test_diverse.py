@@ -526,7 +526,7 @@ def test_the_written_texts_are_part_of_what_determines_a_unit(monkeypatch):
     assert templates.fingerprint("a", "b") != templates.fingerprint("a", "c")
     assert templates.fingerprint(templates.packaged("templates.toml")) == templates.FINGERPRINT
     monkeypatch.setattr(diverse, "FINGERPRINT", 7)
-    with pytest.raises(Exception, match="FINGERPRINT must be a text, not 7"):
+    with pytest.raises(Exception, match=r"FINGERPRINT must be a str .*, not 7"):
         Plugins().traits("diverse")
 
 

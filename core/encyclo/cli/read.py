@@ -40,7 +40,9 @@ def read(
     if (text is None) == (file is None):
         raise UsageError("Give a text, or a file with --file: one of the two.")
     if text is not None and not text.strip():
-        raise UsageError("There is nothing to read: the text is empty or blank.")
+        raise UsageError(
+            "There is nothing to read: the text is empty or blank; give words, or a file with --file."
+        )
     with open_run(directory) as book:
         reader = book.reader(device or "auto", model, ConsoleProgress(quiet=as_json))
         if html is not None:

@@ -53,7 +53,9 @@ def find(book: Encyclopedia, name: str, centred: NDArray[np.float32]) -> Control
     """Return a concept's control vector from the centred signatures [C, L, H]. Raises UsageError."""
     entry = book[name]
     if not book.book.signatures.count[entry.row]:
-        raise UsageError(f"{name!r} has no control vector: no sample in {book.path} mentions it.")
+        raise UsageError(
+            f"{name!r} has no control vector: no sample in {book.path} mentions it; name another concept."
+        )
     attributes, depth = book.book.attributes, _depth(book)
     steered = [
         (place, layer, index)
@@ -63,7 +65,8 @@ def find(book: Encyclopedia, name: str, centred: NDArray[np.float32]) -> Control
     if not steered:
         raise UsageError(
             f"{book.path} has no layer that llama.cpp can shift: its layers are the hidden states "
-            f"{', '.join(map(str, attributes.layer_index))}, and llama.cpp can shift {FIRST} to {depth - 1}."
+            f"{', '.join(map(str, attributes.layer_index))}, and llama.cpp can shift {FIRST} to {depth - 1}; make a "
+            "run with such --layers."
         )
     slug = re.sub("[^a-z0-9]+", "-", entry.name.lower())[:40].strip("-")
     return ControlVector(

@@ -40,21 +40,19 @@ from encyclo.storage.sample_rows import FinishedRows, sample_set
 from encyclo.types import Signatures, Store
 
 BLOCK = 2048
-REDO = "delete {records} and run the same command again to capture only that unit again"
-JOIN_AGAIN = (
-    "the parts hold every sample: delete metrics.json and run the same command again to write it again"
-)
+REDO = "delete {records} and run the same `encyclo run` command again to capture only that unit again"
+JOIN_AGAIN = "the parts hold every sample: delete metrics.json and run the same `encyclo run` command to write it again"
 NOTHING = "restore it from a copy, or start a new run with another --out"
 AGAIN = {
     RECORD: NOTHING,
-    "interpreter": "delete metrics.json and run the same command again to train it again from the samples",
-    "metrics.json": "delete it and run the same command again to write it again",
+    "interpreter": "delete metrics.json and run the same `encyclo run` command to train it again from the samples",
+    "metrics.json": "delete it and run the same `encyclo run` command again to write it again",
     "calibration.json": "delete it and run `encyclo evaluate` to write it again",
     "convergence.json": "run `encyclo converge` to write it again",
     "report.html": "run `encyclo report` to write it again",
 }
 """How to recover the files of a finished run."""
-ROUNDS_AGAIN = "delete the folder rounds and run the same command again: samples are kept"
+ROUNDS_AGAIN = "delete the folder rounds and run the same `encyclo run` command again: samples are kept"
 UNSEALED = (
     "it is of encyclo's first version and doesn't list the run's files, so another run's would not be noticed"
 )

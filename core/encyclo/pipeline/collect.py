@@ -180,7 +180,8 @@ def ask_sampler(
         for prompt in prompts:
             if prompt.concept not in given:
                 raise plugins.fault(
-                    name, f"gave a prompt for {shown(prompt.concept)}, a concept it was not asked about"
+                    name,
+                    f"gave a prompt for {shown(prompt.concept)}, a concept it was not asked about; leave it out",
                 )
             given[prompt.concept] += 1
             if given[prompt.concept] > (wanted := whole.prompts_for(prompt.concept)) + SURPLUS:
@@ -192,7 +193,9 @@ def ask_sampler(
             yield prompt
     missing = [concept for concept, number in given.items() if number == 0]
     if missing and not session.looks(stage):
-        raise plugins.fault(name, f"gave no prompt for the concept {shown(min(missing))}")
+        raise plugins.fault(
+            name, f"gave no prompt for the concept {shown(min(missing))}; give at least one for each"
+        )
 
 
 def encode(session: Session, prompts: list[Prompt], activations: NDArray[np.float32], stage: int) -> Part:

@@ -80,7 +80,10 @@ class DiskEstimate:
                     part = _size(run)
                     finalise(store, run, [commit], self._book(concepts))
             except OSError as error:
-                raise StoreError(f"Can't write to the temporary folder {folder}: {error}.") from error
+                raise StoreError(
+                    f"Can't write to the temporary folder {folder}: {error}; free some space, or set TMPDIR to another "
+                    "folder."
+                ) from error
             return part, _size(run) - part
 
     def _part(self, rows: int) -> Part:

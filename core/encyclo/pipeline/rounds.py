@@ -152,7 +152,7 @@ class Rounds:
             return kind.validate_python(content)
         except ValidationError as error:
             advice = round_files.advice(self.run)
-            raise safe_read.refusal(path, error.errors()[0]["msg"], advice, DamagedError) from error
+            raise safe_read.refusal(path, safe_read.invalid(error), advice, DamagedError) from error
 
 
 def _nulls(values: NDArray[np.float32]) -> list[float | None]:

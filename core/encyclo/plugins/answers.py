@@ -43,7 +43,7 @@ _texts_of = attrgetter(*CONCEPT_TEXTS)
 def check_answer(hook: str, answer: Any, arguments: Arguments, owner: Owner) -> Any:
     """Return the answer of `hook` as the core uses it. Raises WrongAnswer."""
     if answer is None:
-        raise WrongAnswer(f"returned nothing from {hook}")
+        raise WrongAnswer(returned_none(hook))
     if hook in ITEMS:
         what, make_check = ITEMS[hook]
         if not isinstance(answer, Iterable) or isinstance(answer, str | bytes | Mapping):
@@ -56,14 +56,20 @@ def check_answer(hook: str, answer: Any, arguments: Arguments, owner: Owner) -> 
     return VALUES[hook](answer, arguments)
 
 
+def returned_none(hook: str) -> str:
+    """Return the end of a sentence that says what `hook` must return instead of None."""
+    return f"returned None from {hook}, but must return {WANTED[hook]}"
+
+
 def check_concept(concept: Any) -> Concept:
     """Return a concept whose fields have their types."""
     if not isinstance(concept, Concept):
-        raise WrongAnswer(f"gave {with_article(concept)} instead of a Concept")
+        raise WrongAnswer(f"gave {with_article(concept)}, but must give a Concept")
     for name in ("aliases", "examples"):
         if not isinstance(several := getattr(concept, name), tuple):
             raise WrongAnswer(
-                f"gave the concept {shown(concept.id)} whose {name} are {with_article(several)}, not a tuple of texts"
+                f"gave the concept {shown(concept.id)} with {with_article(several)} as its {name}, but must "
+                "give a tuple of str"
             )
     texts = _texts_of(concept) + concept.aliases + concept.examples
     if concept.broader is not None:
@@ -73,11 +79,13 @@ def check_concept(concept: Any) -> Concept:
     _check_shares(concept)
     if not concept.id or not concept.name.strip():
         raise WrongAnswer(
-            f"gave the concept {shown(concept.id)} without {'a name' if concept.id else 'an id'}"
+            f"gave the concept {shown(concept.id)} without {'a name' if concept.id else 'an id'}; "
+            "give every concept an id and a name"
         )
     if concept.countable is not None and not isinstance(concept.countable, bool):
         raise WrongAnswer(
-            f"gave the concept {shown(concept.id)} whose countable is {shown(concept.countable)}, not a bool or None"
+            f"gave the concept {shown(concept.id)} whose countable is {shown(concept.countable)}, but must be "
+            "True, False or None"
         )
     return concept
 
@@ -97,12 +105,18 @@ def _check_shares(concept: Concept) -> None:
 def check_prompt(prompt: Any) -> Prompt:
     """Return a prompt whose fields have their types, and whose span covers a mention."""
     if not isinstance(prompt, Prompt):
-        raise WrongAnswer(f"gave {with_article(prompt)} instead of a Prompt")
+        raise WrongAnswer(f"gave {with_article(prompt)}, but must give a Prompt")
     text, family = prompt.text, prompt.family
     fault = texts_fault((text, prompt.concept, family), ("text", "concept", "family"))
     if fault is None and not text.strip():
-        raise WrongAnswer(f"gave an empty prompt for {shown(prompt.concept)}")
-    fault = fault or ("without a family" if not family else _span_fault(prompt.span, text))
+        raise WrongAnswer(
+            f"gave an empty prompt for the concept {shown(prompt.concept)}; give a text or leave it out"
+        )
+    fault = fault or (
+        "without a family; name what it was made from, such as its template"
+        if not family
+        else _span_fault(prompt.span, text)
+    )
     if fault:
         raise WrongAnswer(f"gave the prompt {shown(text)} {fault}")
     return prompt
@@ -113,34 +127,42 @@ def _span_fault(span: object, text: str) -> str | None:
     if span is None:
         return None
     if not isinstance(span, tuple) or len(span) != 2:
-        return f"whose span is {shown(span)}, not two places in the text"
+        return f"whose span is {shown(span)}, but must be a tuple of two int, the mention's start and end, or None"
     start, end = span
     for place in span:
         if type(place) is not int:
             check_whole(place, f"gave the prompt {shown(text)} with a span of which a place")
     if not 0 <= start < end <= len(text) or not text[start:end].strip():
-        return f"with the span ({shown(int(start))}, {shown(int(end))}), which holds no mention"
+        return (
+            f"with the span ({shown(int(start))}, {shown(int(end))}), which holds no mention; give the mention's "
+            "start and end in the text"
+        )
     return None
 
 
 def check_samples(arguments: Arguments, batch: Any) -> Samples:
     """Return a batch of activations, float32, of prompts that were handed in."""
     if not isinstance(batch, Samples):
-        raise WrongAnswer(f"gave {with_article(batch)} instead of Samples")
+        raise WrongAnswer(f"gave {with_article(batch)}, but must give Samples")
     prompts, layers, model = arguments["prompts"], arguments["layers"], arguments["context"].model
     try:
         positions = np.asarray(batch.positions)
     except ValueError as error:
-        raise WrongAnswer("gave positions that are not a list of indices") from error
+        raise WrongAnswer(
+            "gave positions that are no list of int; give the index of each row's prompt"
+        ) from error
     if positions.ndim != 1 or positions.dtype.kind not in "iu" or len(positions) == 0:
         raise WrongAnswer(
-            f"gave positions of the shape {positions.shape} and the type {positions.dtype} instead of indices "
-            f"of the {len(prompts)} prompts"
+            f"gave positions of the shape {positions.shape} and the dtype {positions.dtype}, but must "
+            f"give int from 0 to {len(prompts) - 1} in one dimension, the indices of prompts"
         )
     if not 0 <= positions.min() <= positions.max() < len(prompts):
-        raise WrongAnswer(f"gave positions that are not indices of its {len(prompts)} prompts")
+        raise WrongAnswer(
+            f"gave positions from {positions.min()} to {positions.max()}, but must give indices of its prompts, 0 to "
+            f"{len(prompts) - 1}"
+        )
     shape = (len(positions), len(layers), model.hidden_size)
-    activations = check_array(batch.activations, "float32", shape, "gave a batch whose activations")
+    activations = check_array(batch.activations, "float32", shape, "gave Samples whose field activations")
     if not is_finite(activations):
         row, place, _ = np.argwhere(~np.isfinite(activations))[0]
         raise WrongAnswer(
@@ -151,8 +173,8 @@ def check_samples(arguments: Arguments, batch: Any) -> Samples:
     return Samples(
         positions.astype(np.int64, copy=False),
         activations,
-        check_whole(batch.tokens, "gave a batch whose tokens"),
-        check_whole(batch.tokens_computed, "gave a batch whose tokens_computed"),
+        check_whole(batch.tokens, "gave Samples whose field tokens"),
+        check_whole(batch.tokens_computed, "gave Samples whose field tokens_computed"),
     )
 
 
@@ -170,12 +192,12 @@ def check_scores(scores: Any, arguments: Arguments) -> Scores:
     if not (inside | (unknown & np.isnan(low) & np.isnan(high))).all():
         wrong = int(np.flatnonzero(~inside)[0])
         raise WrongAnswer(
-            f"returned Scores whose confidence {middle[wrong]} with the interval {low[wrong]} to {high[wrong]} is "
-            "neither a probability inside its interval nor NaN as a whole"
+            f"returned Scores with low {low[wrong]}, confidence {middle[wrong]} and high {high[wrong]} for a "
+            "concept, but must have 0 <= low <= confidence <= high <= 1, or NaN in all three"
         )
     if not isinstance(scores.calibration, Mapping):
         raise WrongAnswer(
-            f"returned Scores whose calibration is {with_article(scores.calibration)}, not a mapping"
+            f"returned Scores whose calibration is {with_article(scores.calibration)}, but must be a dict"
         )
     calibration = check_json(scores.calibration, "returned Scores with a calibration")
     for figures in (calibration, *(item for item in calibration.values() if isinstance(item, dict))):
@@ -183,7 +205,7 @@ def check_scores(scores: Any, arguments: Arguments) -> Scores:
             Calibration.model_validate(figures)
         except ValueError as error:
             raise WrongAnswer(
-                f"returned Scores whose calibration does not fit metrics.json: {_first(error)}"
+                f"returned Scores with a calibration that metrics.json can't hold: {_first(error)}"
             ) from error
     if scores.calibrator is not None:
         check_calibrator(scores.calibrator)
@@ -193,7 +215,9 @@ def check_scores(scores: Any, arguments: Arguments) -> Scores:
 def check_calibrator(calibrator: Any) -> None:
     """Check that a scorer's calibrator can be written and read with."""
     if not isinstance(calibrator, Calibrator):
-        raise WrongAnswer(f"returned Scores whose calibrator is {with_article(calibrator)}, not a Calibrator")
+        raise WrongAnswer(
+            f"returned Scores whose calibrator is {with_article(calibrator)}, but must be a Calibrator or None"
+        )
     for name in (
         "temperature",
         "score_strange",
@@ -208,21 +232,27 @@ def check_calibrator(calibrator: Any) -> None:
     check_whole(calibrator.n, "returned a calibrator whose n")
     check_text(calibrator.fitted_on, "returned a calibrator whose fitted_on")
     if not calibrator.temperature > 0:
-        raise WrongAnswer(f"returned a calibrator whose temperature is {calibrator.temperature}, not above 0")
+        raise WrongAnswer(
+            f"returned a calibrator whose temperature is {calibrator.temperature}, but must be above 0"
+        )
     known = calibrator.distribution
     if not isinstance(known, TrainingDistribution):
-        raise WrongAnswer(f"returned a calibrator whose distribution is {with_article(known)}")
+        raise WrongAnswer(
+            f"returned a calibrator whose distribution is {with_article(known)}, but must be a TrainingDistribution"
+        )
     mean = check_array(known.mean, "float32", (None, None), "returned a calibrator whose mean")
     std = check_array(known.std, "float32", mean.shape, "returned a calibrator whose std")
     if not (is_finite(mean) and is_finite(std) and (std > 0).all()):
-        raise WrongAnswer("returned a calibrator whose mean or std has an invalid number")
+        raise WrongAnswer(
+            "returned a calibrator whose mean is not finite, or whose std is not finite and above 0; correct both"
+        )
 
 
 def check_self_test(found: Any, arguments: Arguments) -> dict[str, float]:
     """Return each check's worst value."""
     if not isinstance(found, Mapping):
         raise WrongAnswer(
-            f"returned {with_article(found)} from check_capture, but must return each check's worst value"
+            f"returned {with_article(found)} from check_capture, but must return {WANTED['check_capture']}"
         )
     plain = check_json(found, "returned a self-test")
     return {key: check_finite(value, f"returned a self-test whose {key!r}") for key, value in plain.items()}
@@ -249,7 +279,13 @@ def _store(hook: str, answer: Any, arguments: Arguments, owner: Owner) -> StoreH
 def _first(error: ValueError) -> str:
     """Return the first of pydantic's problems as the end of a sentence."""
     first = error.errors()[0]  # type: ignore[attr-defined]
-    return f"{'.'.join(map(str, first['loc']))} is {shown(first.get('input'))}"
+    return f"{'.'.join(map(str, first['loc']))} is {shown(first.get('input'))}, but {_wanted(first['msg'])}"
+
+
+def _wanted(message: str) -> str:
+    """Return what pydantic says of a value as the end of a sentence: `should be …`."""
+    message = message.removeprefix("Value error, ").removeprefix("Input ").rstrip(".")
+    return message[:1].lower() + message[1:]
 
 
 ITEMS: dict[str, tuple[str, Callable[[Arguments], Callable[[Any], Any]]]] = {
@@ -270,3 +306,13 @@ VALUES: dict[str, Callable[[Any, Arguments], Any]] = {
     "score_confidence": check_scores,
     "end_run": check_remark,
 }
+WANTED = {hook: f"an iterable of {what}" for hook, (what, _) in ITEMS.items()} | {
+    "load_model": "a Model",
+    "store_activations": "a Store",
+    "train_interpreter": "an Interpreter",
+    "load_interpreter": "an Interpreter",
+    "check_capture": "a dict of each check's name and worst value",
+    "score_confidence": "Scores",
+    "end_run": "a str",
+}
+"""What each hook returns, for messages."""

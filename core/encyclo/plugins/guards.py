@@ -60,7 +60,7 @@ def guard_wrapper(
         with blame():
             steps = function(*arguments)
             if _ended(lambda: next(steps)):
-                raise RuntimeError("its hook wrapper did not yield")
+                raise RuntimeError("its hook wrapper did not yield, but must yield once")
             ended: tuple[Any] | None
             answer = None
             try:
@@ -71,7 +71,7 @@ def guard_wrapper(
             else:
                 ended = _ended(lambda: steps.send(answer))
             if ended is None:
-                raise RuntimeError("its hook wrapper has a second yield")
+                raise RuntimeError("its hook wrapper has a second yield, but must yield once")
             # A wrapper may pass on None, which pluggy takes for no answer.
             return None if ended[0] is None and answer is None else check(ended[0])
 

@@ -59,7 +59,8 @@ class Handle:
         lacking = [name for name in self.NEEDS if not _has(answer, name)]
         if lacking:
             raise WrongAnswer(
-                f"returned {with_article(answer)} from {hook}, which is not {self.KIND}: it has no {lacking[0]}"
+                f"returned {with_article(answer)} from {hook}, which is not {self.KIND}: it has no "
+                f"{lacking[0]}; add it"
             )
 
     def __getattr__(self, name: str) -> Any:
@@ -102,7 +103,9 @@ class ModelHandle(Handle):
         with self._blame():
             found = check_text(self._object.weights_sha256, "returned a model whose weights_sha256")
             if not found:
-                raise WrongAnswer("returned a model whose weights_sha256 is empty")
+                raise WrongAnswer(
+                    "returned a model whose weights_sha256 is empty, but must be a hash of its weight files"
+                )
             return found
 
     @property
@@ -133,10 +136,11 @@ class ModelHandle(Handle):
         with self._blame():
             states = _listed(self._object.forward(texts, layers), len(texts), FORWARD)
             shape = (None, len(layers), self.hidden_size)
-            found = [check_array(item, "float32", shape, FORWARD) for item in states]
+            found = [check_array(item, "float32", shape, f"{FORWARD} has an item that") for item in states]
             if not all(map(is_finite, found)):
                 raise WrongAnswer(
-                    f"{FORWARD} has a hidden state that is not finite (computed in {self.dtype})"
+                    f"{FORWARD} has a hidden state that is not finite (computed in {self.dtype}); use a device "
+                    "or compute type with a wider range"
                 )
             return found
 
@@ -147,10 +151,12 @@ class ModelHandle(Handle):
             try:
                 ranges = np.array(found) if found else np.empty((0, 2), np.int64)
             except ValueError as error:
-                raise WrongAnswer(f"{TOKENS} has ranges of different lengths") from error
-            ranges = check_array(ranges, "int64", (None, 2), TOKENS)
+                raise WrongAnswer(f"{TOKENS} must have two int, start and end, for every token") from error
+            ranges = check_array(ranges, "int64", (None, 2), f"{TOKENS}, as an array,")
             if not ((ranges[:, 0] >= 0) & (ranges[:, 0] <= ranges[:, 1]) & (ranges[:, 1] <= len(text))).all():
-                raise WrongAnswer(f"{TOKENS} has a range outside the text")
+                raise WrongAnswer(
+                    f"{TOKENS} has a range outside the text, but each token needs 0 <= start <= end <= {len(text)}"
+                )
             return [(start, end) for start, end in ranges.tolist()]
 
 
@@ -184,7 +190,10 @@ class InterpreterHandle(Handle):
             scores = check_array(self._object.read(activations), "float32", shape, READ)
             if not is_finite(scores):
                 wrong = scores[~np.isfinite(scores)]
-                raise WrongAnswer(f"{READ} has {len(wrong):,} scores that are not finite, such as {wrong[0]}")
+                raise WrongAnswer(
+                    f"{READ} has {wrong[0]} as a score ({len(wrong):,} of {scores.size:,} are not finite), but must "
+                    "have finite numbers"
+                )
             return scores
 
     def add_concepts(self, ids: Sequence[str], signatures: NDArray[np.float32]) -> None:
@@ -194,8 +203,8 @@ class InterpreterHandle(Handle):
             wanted, self.concepts = [*self.concepts, *ids], self._known()
             if self.concepts != wanted:
                 raise WrongAnswer(
-                    f"knows {len(self.concepts):,} concepts after add_concepts, not the {len(wanted):,} that it "
-                    "had and got, in that order"
+                    f"has an interpreter that lists {len(self.concepts):,} concepts after add_concepts, but must "
+                    f"list the {len(wanted):,} that it had and got, in that order"
                 )
 
     def save(self, folder: Path) -> None:
@@ -205,12 +214,16 @@ class InterpreterHandle(Handle):
             try:
                 saved = list_files(folder)
             except ValueError as error:
-                raise WrongAnswer(f"saved what no run may hold: {error}") from error
+                raise WrongAnswer(
+                    f"saved what no run may hold: {error}; save only plain files and folders"
+                ) from error
             if "config.json" not in saved:
-                raise WrongAnswer("saved no config.json")
+                raise WrongAnswer(
+                    "saved no config.json in the interpreter's folder; write one in the method save"
+                )
 
     def _known(self) -> list[str]:
-        concepts = _listed(self._object.concepts, None, "returned an interpreter whose concepts")
+        concepts = _listed(self._object.concepts, None, "returned an interpreter whose attribute concepts")
         for concept in concepts:
             check_text(concept, "returned an interpreter of which a concept's id")
         return concepts
@@ -219,9 +232,9 @@ class InterpreterHandle(Handle):
 def _listed(value: object, length: int | None, what: str) -> list[Any]:
     """Return a list (or a tuple as one), of `length` items if one is given."""
     if not isinstance(value, list | tuple):
-        raise WrongAnswer(f"{what} is {shown(value)}, not a list")
+        raise WrongAnswer(f"{what} is {shown(value)}, but must be a list")
     if length not in (None, len(value)):
-        raise WrongAnswer(f"{what} has {len(value):,} items, not {length:,}")
+        raise WrongAnswer(f"{what} has {len(value):,} items, but must have {length:,}")
     return list(value)
 
 

@@ -18,7 +18,7 @@ import pluggy
 
 from encyclo import hookspecs
 from encyclo.errors import EncycloError, MissingDependencyError, PluginError, UnknownPluginError, UsageError
-from encyclo.plugins.answers import check_answer
+from encyclo.plugins.answers import check_answer, returned_none
 from encyclo.plugins.guards import guard, guard_wrapper, marking, owner_of, through
 from encyclo.plugins.handles import Handle, Owner
 from encyclo.plugins.traits import Traits, read_traits
@@ -122,7 +122,9 @@ class Plugins:
                 self._manager.unregister(name=name)
             if isinstance(error, PluginError | KeyboardInterrupt):
                 raise
-            raise self.fault(name, f"does not fit encyclo's hooks: {_message(error)}") from error
+            raise self.fault(
+                name, f"does not fit encyclo's hooks, which docs/hooks.md lists: {_message(error)}"
+            ) from error
         return found
 
     def opt_in(self, names: Sequence[str]) -> None:
@@ -192,7 +194,9 @@ class Plugins:
         found, model = self.load(name), self.traits(name).options
         if model is None:
             if values:
-                raise UsageError(f"Plugin {name!r} ({found.origin}) takes no options, not {_listed(values)}.")
+                raise UsageError(
+                    f"Plugin {name!r} ({found.origin}) takes no options; leave out {_listed(values)}."
+                )
             return None
         unknown = [key for key in values if key not in model.model_fields]
         if unknown:
@@ -205,14 +209,15 @@ class Plugins:
                 filled = model(**values)
             except ValidationError as error:
                 first = error.errors()[0]
-                where = ".".join(str(part) for part in first["loc"])
+                where = ".".join([name, *map(str, first["loc"])])
                 raise UsageError(
-                    f"Option {name}.{where} can't be {first.get('input')!r}: {_plain(first['msg'])}."
+                    f"Option {where} can't be {first.get('input')!r}: {_plain(first['msg'])}."
                 ) from error
             for key, value in filled.model_dump(mode="json").items():
                 if not _is_json(value):
                     raise UsageError(
-                        f"Option {name}.{key} can't be {value!r:.80}: run.json holds finite numbers only."
+                        f"Option {name}.{key} can't be {value!r:.80}, since run.json can't hold it; "
+                        "give a finite number."
                     )
             return filled
 
@@ -232,7 +237,7 @@ class Plugins:
         finally:
             self._arguments.pop()
         if result is None:  # pluggy takes None for no result, from plugin or wrapper
-            raise self.fault(name, f"returned nothing from {hook}")
+            raise self.fault(name, returned_none(hook))
         return result
 
     def _guarded(self, name: str, plugin: object) -> object:
@@ -248,7 +253,9 @@ class Plugins:
                 continue
             function = getattr(plugin, hook)
             if options["wrapper"] and not inspect.isgeneratorfunction(function):
-                raise self.fault(name, f"wraps {hook} with a function that is not a generator function")
+                raise self.fault(
+                    name, f"wraps {hook} with a function that is not a generator function; let it yield once"
+                )
             around = guard_wrapper if options["wrapper"] else guard
             guarded = around(function, owner.mark, partial(check, hook))
             hooks[hook] = staticmethod(wraps(function)(guarded))

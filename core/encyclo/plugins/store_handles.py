@@ -63,12 +63,15 @@ class StoreHandle(Handle):
         with self._blame():
             path = self._object.finalise(parts, book)
             if not isinstance(path, Path):
-                raise WrongAnswer(f"returned from finalise {shown(path)}, not the encyclopedia's path")
+                raise WrongAnswer(
+                    f"returned {shown(path)} from finalise, but must return the encyclopedia's Path"
+                )
             try:
                 self._sizes = list_encyclopedia(self._location, path)
             except (OSError, ValueError) as error:
                 raise WrongAnswer(
-                    f"returned {path} from finalise, which is no encyclopedia of the run: {error}"
+                    f"returned {path} from finalise, which is no encyclopedia of the run: {error}; return the path "
+                    "of what it wrote in the run's directory"
                 ) from error
             return path
 
@@ -153,11 +156,11 @@ class RowReaderHandle(ReaderHandle, RowsHandle):
 def check_part(part: Any, length: int | None, method: str) -> Part:
     """Return whole samples whose columns have their types and fit each other."""
     if not isinstance(part, Part):
-        raise WrongAnswer(f"returned {with_article(part)} from {method} instead of a Part")
+        raise WrongAnswer(f"returned {with_article(part)} from {method}, but must return a Part")
     _check_table(part, SAMPLES, f"returned from {method} a Part")
     if length not in (None, len(part)):
         raise WrongAnswer(
-            f"returned from {method} {len(part):,} samples, not the {length:,} it was asked for"
+            f"returned a Part of length {len(part):,} from {method}, but must return the {length:,} samples asked for"
         )
     return part
 
@@ -165,7 +168,7 @@ def check_part(part: Any, length: int | None, method: str) -> Part:
 def check_columns(columns: Any) -> Columns:
     """Return small columns that have their types and fit each other."""
     if not isinstance(columns, Columns):
-        raise WrongAnswer(f"returned {with_article(columns)} from columns instead of Columns")
+        raise WrongAnswer(f"returned {with_article(columns)} from columns, but must return Columns")
     _check_table(columns, COLUMNS, "returned Columns")
     return columns
 
@@ -173,18 +176,25 @@ def check_columns(columns: Any) -> Columns:
 def check_book(book: Any) -> Book:
     """Return a book whose attributes and tables have their types."""
     if not isinstance(book, Book) or not isinstance(book.attributes, Attributes):
-        raise WrongAnswer(f"has {with_article(book)} as its encyclopedia's book instead of a Book")
+        raise WrongAnswer(
+            f"has {with_article(book)} as its encyclopedia's book, but must have a Book with Attributes"
+        )
     if not isinstance(book.concepts, ConceptTable) or not isinstance(book.signatures, SignatureTable):
-        raise WrongAnswer("has an encyclopedia whose book lacks the table of concepts or of signatures")
+        raise WrongAnswer(
+            "has an encyclopedia whose book lacks a table; give it a ConceptTable and a SignatureTable"
+        )
     about = book.attributes
     for name in ("model", "weights_sha256", "pooling", "run_id", "created", "encyclo_version", "config"):
         check_text(getattr(about, name), f"has an encyclopedia whose {name}")
     for name in ("layers", "layer_index"):
         numbers = getattr(about, name)
         if not isinstance(numbers, tuple) or not all(type(number) is int for number in numbers):
-            raise WrongAnswer(f"has a book whose attributes.{name} is not a tuple of Python ints")
-    _check_table(book.concepts, HIERARCHY["concepts"], "has an encyclopedia whose concepts")
-    _check_table(book.signatures, HIERARCHY["signatures"], "has an encyclopedia whose signatures")
+            raise WrongAnswer(
+                f"has a book whose attributes.{name} is {with_article(numbers)}, but must be "
+                "a tuple of int (not numpy's)"
+            )
+    _check_table(book.concepts, HIERARCHY["concepts"], "has an encyclopedia with a table of concepts")
+    _check_table(book.signatures, HIERARCHY["signatures"], "has an encyclopedia with a table of signatures")
     return book
 
 
@@ -195,36 +205,48 @@ def _check_table(table: Any, arrays: Mapping[str, Array], what: str) -> None:
         column = getattr(table, name)
         if array.dtype != TEXT:
             shape = (None,) * len(array.shape)
-            check_array(column, array.dtype, shape, f"{what} with the column {name} that")
+            check_array(column, array.dtype, shape, f"{what} whose column {name}")
             shapes[name] = (array, column.shape)
             continue
-        if not isinstance(column, list) or not all(isinstance(text, str) for text in column):
-            raise WrongAnswer(f"{what} with the column {name} that is not a list of texts")
+        if not isinstance(column, list):
+            raise WrongAnswer(
+                f"{what} whose column {name} is {with_article(column)}, but must be a list of str"
+            )
+        if others := [item for item in column if not isinstance(item, str)]:
+            raise WrongAnswer(
+                f"{what} whose column {name} has {shown(others[0])} in it, but must be a list of str"
+            )
         shapes[name] = (array, (len(column),))
     try:
         check_shapes(shapes)
     except ValueError as error:
-        raise WrongAnswer(f"{what} whose columns don't fit each other: {error}") from error
+        raise WrongAnswer(f"{what} whose columns don't fit each other: {error}; make them agree") from error
 
 
 def _check_bulk(bulk: Any, method: str, sizes: Mapping[str, int] | None) -> dict[str, list[tuple[int, int]]]:
     """Return byte ranges by the file's path: rising, not overlapping, inside files of these sizes if known."""
     if not isinstance(bulk, Mapping):
-        raise WrongAnswer(f"returned from {method} {shown(bulk)}, not byte ranges by the file's path")
+        raise WrongAnswer(
+            f"returned {shown(bulk)} from {method}, but must return a dict of each file's path and byte ranges"
+        )
     found: dict[str, list[tuple[int, int]]] = {}
     for path, ranges in bulk.items():
         check_text(path, f"returned from {method} a path that")
         if not isinstance(ranges, list | tuple):
             raise WrongAnswer(
-                f"returned from {method} for {shown(path)} {shown(ranges)}, not a list of byte ranges"
+                f"returned {shown(ranges)} from {method} for {shown(path)}, but must return a list of byte ranges"
             )
         found[path], end = [], 0
         for item in ranges:
             if not isinstance(item, list | tuple) or len(item) != 2:
-                raise WrongAnswer(f"returned from {method} {shown(item)}, instead of (offset, bytes)")
+                raise WrongAnswer(
+                    f"returned {shown(item)} from {method} as a byte range, but must return (offset, bytes)"
+                )
             start = check_whole(item[0], f"returned from {method} a range whose offset", end)
             end = start + check_whole(item[1], f"returned from {method} a range whose number of bytes")
             found[path].append((start, end - start))
         if sizes is not None and end > sizes.get(path, 0):
-            raise WrongAnswer(f"returned from {method} a range beyond the end of the file {shown(path)}")
+            raise WrongAnswer(
+                f"returned from {method} a range beyond the end of the file {shown(path)}; end it there"
+            )
     return found

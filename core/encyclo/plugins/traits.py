@@ -39,20 +39,20 @@ def read_traits(plugin: object) -> Traits:
 
     options = getattr(plugin, "Options", None)
     if options is not None and not (isinstance(options, type) and issubclass(options, BaseModel)):
-        raise ValueError("Options is not a pydantic model")
+        raise ValueError(f"Options must be a pydantic model (a class), not {options!r:.80}")
     stage = getattr(plugin, "STAGE", 1)
     if type(stage) is not int or not 0 <= stage <= 127:
-        raise ValueError(f"STAGE is {stage!r}, but must be a whole number from 0 to 127")
+        raise ValueError(f"STAGE must be an int from 0 to 127, not {stage!r:.80}")
     most = getattr(plugin, "MOST_CONCEPTS", None)
     if most is not None and (type(most) is not int or most < 1):
-        raise ValueError(f"MOST_CONCEPTS is {most!r}, but must be a whole number of at least 1")
+        raise ValueError(f"MOST_CONCEPTS must be an int of at least 1, not {most!r:.80}")
     fingerprint = getattr(plugin, "FINGERPRINT", "")
     if not isinstance(fingerprint, str) or unstorable((fingerprint,)):
-        raise ValueError(f"FINGERPRINT must be a text, not {fingerprint!r}")
+        raise ValueError(f"FINGERPRINT must be a str without NUL or half characters, not {fingerprint!r:.80}")
     licence = getattr(plugin, "LICENCE", None)
     if licence is not None and (not isinstance(licence, str) or unstorable((licence,))):
-        raise ValueError(f"LICENCE must be a text, not {licence!r}")
+        raise ValueError(f"LICENCE must be a str without NUL or half characters, not {licence!r:.80}")
     looks = getattr(plugin, "NEEDS_INTERPRETER", False)
     if not isinstance(looks, bool):
-        raise ValueError(f"NEEDS_INTERPRETER must be True or False, not {looks!r}")
+        raise ValueError(f"NEEDS_INTERPRETER must be True or False, not {looks!r:.80}")
     return Traits(options, stage, looks, most, fingerprint, licence)

@@ -152,7 +152,7 @@ class Encyclopedia:
         if (row := self._find(name)) is not None:
             return row
         near = nearest_names(name, self.concepts)
-        hint = f"; did you mean {', '.join(near)}?" if near else "."
+        hint = f"; did you mean {', '.join(near)}?" if near else "; try another name, or an id."
         said = name if len(name) <= 60 else f"{name[:60]}…"
         raise UsageError(f"There is no concept named {said!r} in {self.path}{hint}")
 
@@ -212,14 +212,16 @@ class Encyclopedia:
         hidden = self.similarity.centre.shape[1]
         expected = (len(self.layers), hidden) if place is None else (hidden,)
         if values.shape != expected or values.dtype.kind not in "fiu":
-            where = "at all layers; name one with layer=" if place is None else f"at layer {layer}"
+            where = "at all layers (or one, named with layer=)" if place is None else f"at layer {layer}"
             raise UsageError(
                 f"search takes a vector of shape {expected} {where}, not {values.dtype} of shape {values.shape}."
             )
         with np.errstate(over="ignore"):
             finite = np.isfinite(values.astype(np.float32)).all()
         if not finite or not values.any():
-            raise UsageError("search takes a vector of finite numbers that are not all 0.")
+            raise UsageError(
+                "search takes a vector of finite numbers that are not all 0; give another vector."
+            )
         return self._neighbours(likeliest(self.similarity.cosines(values, place, difference), count))
 
     def _neighbours(self, found: Sequence[tuple[int, float]]) -> list[Neighbour]:

@@ -62,7 +62,7 @@ class TextReader:
                     something = True
                     yield reading
         if not something:
-            raise UsageError("There is nothing to read: the text is empty or blank.")
+            raise UsageError("There is nothing to read: the text is empty or blank; give at least a word.")
 
     def _fitting(self, start: int, context: str, fresh: str) -> Iterator[tuple[int, str, str]]:
         """Yield the window, or pieces of it that fit the model."""
@@ -190,7 +190,9 @@ def read_pieces(path: Path) -> Iterator[str]:
     except UnicodeDecodeError as error:
         raise UsageError(f"{path} is not UTF-8 text ({error.reason}); convert it to UTF-8 first.") from error
     except OSError as error:
-        raise UsageError(f"{path} can't be read: {error.strerror or error}.") from error
+        raise UsageError(
+            f"{path} can't be read: {error.strerror or error}; name a text file that you may read."
+        ) from error
 
 
 def _cut(text: str, most: int) -> int:

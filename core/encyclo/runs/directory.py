@@ -216,7 +216,9 @@ def read_record(out: Path) -> dict[str, Any]:
     """Return run.json's content. Raises RunDirectoryError if there is none, DamagedError if unreadable."""
     path = out / "run.json"
     if not path.exists():
-        raise RunDirectoryError(f"{out} is not a run of encyclo: it has no run.json.")
+        raise RunDirectoryError(
+            f"{out} is not a run of encyclo: it has no run.json; name the --out of an `encyclo run`."
+        )
     record = checksums.read_sealed(path, at_most=safe_read.RUN_JSON, within=out)
     if not isinstance(record.get("config"), dict) or not isinstance(record.get("run_id"), str):
         raise safe_read.refusal(path, "it holds no configuration or no id", safe_read.RESTORE, DamagedError)

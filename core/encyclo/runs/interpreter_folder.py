@@ -55,7 +55,10 @@ def check_concepts(
 ) -> Interpreter:
     """Return an interpreter that knows `concepts`, ids in their order. Raises PluginError for another."""
     if interpreter.concepts != list(concepts):
-        raise plugins.fault(name, "returned an interpreter that doesn't know the run's concepts")
+        raise plugins.fault(
+            name,
+            "returned an interpreter whose concepts are not the run's; list all ids that it was given, in their order",
+        )
     return interpreter
 
 

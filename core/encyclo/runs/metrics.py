@@ -111,9 +111,9 @@ def write_metrics(run: Path, metrics: Metrics) -> None:
 def read_metrics(run: Path) -> Metrics:
     """Read metrics.json. Raises DamagedError, saying what to do, if it can't be read or isn't the run's."""
     path = run / FILE
-    advice = "delete it and run the same command again to write it again"
+    advice = "delete it and run the same `encyclo run` command again to write it again"
     content = run_files.read_json(run, FILE, at_most=safe_read.METRICS_JSON, advice=advice)
     try:
         return Metrics.model_validate(content)
     except ValidationError as error:
-        raise safe_read.refusal(path, error.errors()[0]["msg"], advice, DamagedError) from error
+        raise safe_read.refusal(path, safe_read.invalid(error), advice, DamagedError) from error

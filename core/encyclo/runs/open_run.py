@@ -86,14 +86,18 @@ class OpenRun:
                 activations[batch.positions] = batch.activations
                 filled[batch.positions] = True
                 if int(filled.sum()) < before + len(batch.positions):
-                    raise session.plugins.fault(name, "gave the activations of a prompt twice")
+                    raise session.plugins.fault(
+                        name, "gave the activations of a prompt twice; give each position once"
+                    )
                 tokens += batch.tokens
                 computed += batch.tokens_computed
                 if advance:
                     advance(len(batch.positions))
         if not filled.all():
             lost = prompts[int(np.flatnonzero(~filled)[0])]
-            raise session.plugins.fault(name, f"gave no activations for the prompt {shown(lost.text)}")
+            raise session.plugins.fault(
+                name, f"gave no activations for the prompt {shown(lost.text)}; give them for every prompt"
+            )
         return Captured(activations, tokens, computed)
 
     def train(self, name: str, samples: SampleSet) -> Interpreter:

@@ -69,6 +69,6 @@ def _read(run: Path, path: Path) -> dict[str, Any]:
 def advice(run: Path) -> str:
     """Return what to do about a round that can't be read, as the end of a sentence."""
     return (
-        f"delete the folder {run / 'rounds'} and run the same command again: samples are kept, and only the rounds "
-        "are decided anew"
+        f"delete the folder {run / 'rounds'} and run the same `encyclo run` command again: samples "
+        "are kept, and only the rounds are decided anew"
     )

@@ -153,7 +153,7 @@ def prepare(config: RunConfig, progress: Progress, out: Path = Path()) -> Sessio
     index = tuple(resolve_layer(layer, model) for layer in config.layers)
     if len(set(index)) != len(index):
         raise UsageError(
-            f"--layers names a layer twice: {list(config.layers)} are the indices {list(index)}."
+            f"--layers names a layer twice: {list(config.layers)} are the indices {list(index)}; name each once."
         )
     stages = tuple(Stage(plugins.traits(name).stage, name) for name in config.sampler)
     numbers = [stage.number for stage in stages]
@@ -205,7 +205,7 @@ def resolve_layer(layer: int, model: Model) -> int:
     if not -count <= layer < count:
         raise UsageError(
             f"Layer {layer} is outside the model {model.name}: it has layers 0 (the embedding) to "
-            f"{model.depth}, or -{count} to -1."
+            f"{model.depth}, or -{count} to -1; name some of these with --layers."
         )
     return layer % count
 
@@ -234,7 +234,9 @@ def load_concepts(config: RunConfig, plugins: Plugins, options: BaseModel | None
     with closing(plugins.iterate(name, loaded)) as given:
         for concept in islice(given, config.limit):
             if concept.id in seen:
-                raise plugins.fault(name, f"gave the concept id {shown(concept.id)} twice")
+                raise plugins.fault(
+                    name, f"gave the concept id {shown(concept.id)} twice; give each concept its own"
+                )
             if config.limit is None and len(concepts) == MOST_CONCEPTS:
                 raise plugins.fault(
                     name, f"gave more than {MOST_CONCEPTS:,} concepts; give the number wanted with --limit"
@@ -242,7 +244,10 @@ def load_concepts(config: RunConfig, plugins: Plugins, options: BaseModel | None
             texts = (concept.name, concept.definition, *concept.aliases, *concept.examples)
             characters += sum(map(len, texts))
             if characters > MOST_CHARACTERS:
-                raise plugins.fault(name, f"gave concepts with more than {MOST_CHARACTERS:,} characters")
+                raise plugins.fault(
+                    name,
+                    f"gave concepts with more than {MOST_CHARACTERS:,} characters; give fewer with --limit",
+                )
             seen.add(concept.id)
             concepts.append(concept)
     if not concepts:

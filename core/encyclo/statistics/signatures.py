@@ -58,7 +58,9 @@ def estimate(samples: SampleSet, concepts: int, block: int = 2048) -> tuple[Sign
     """
     rows = np.flatnonzero(samples.named)
     if len(rows) == 0:
-        raise ValueError("no sample mentions its concept")
+        raise ValueError(
+            "no sample mentions its concept, so there is no signature; use a --sampler whose prompts have spans"
+        )
     family = np.zeros(len(samples), np.int64)
     family[rows] = _common_families(samples.family[rows])
     owner, families = samples.concept[rows], int(family.max()) + 1

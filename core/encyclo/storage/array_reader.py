@@ -161,7 +161,7 @@ def explained(verb: str, path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         kind = DamagedError if verb == "read" and path.exists() else StoreError
-        raise kind(f"Can't {verb} {path}: {error}.") from error
+        raise kind(f"Can't {verb} {path}: {error}; check the disk and the permissions.") from error
     except (KeyError, ValueError, TypeError, RuntimeError, IndexError) as error:
         if verb == "write":
             raise

@@ -115,5 +115,6 @@ def _check_texts(path: Path, table: Part | ConceptTable) -> None:
         column = getattr(table, field.name)
         if isinstance(column, list) and (character := unstorable(column)):
             raise StoreError(
-                f"Can't write {path}: a {field.name} has the character {character}, which can't be stored."
+                f"Can't write {path}: a {field.name} has the character {character}, which can't be stored; "
+                "remove it."
             )

@@ -185,7 +185,8 @@ def write_seal(run: Path, run_id: str, path: Path, bulk: Mapping[str, Ranges], s
         }
     except (OSError, ValueError) as error:
         raise StoreError(
-            f"The encyclopedia that the store wrote, {path}, can't be sealed: {error}."
+            f"The encyclopedia that the store wrote, {path}, can't be sealed: {error}; correct that "
+            "plugin, or choose another --store."
         ) from error
     before: Mapping[str, Sums] | None = None
     with contextlib.suppress(StoreError):  # there is none, or it is damaged
@@ -261,7 +262,7 @@ def check_opening(run: Path) -> Seal:
         # A process that was killed while it replaced the encyclopedia leaves the seal of the old one.
         finished = (run / "metrics.json").exists()
         raise DamagedError(
-            f"{found}; {ADVICE if finished else 'run the same command again to finish the run'}."
+            f"{found}; {ADVICE if finished else 'run the same `encyclo run` command again to finish it'}."
         )
     return seal
 
@@ -314,7 +315,7 @@ def _segments(size: int, bulk: Ranges) -> Iterator[tuple[int, bool]]:
     at = 0
     for start, length in bulk:
         if start < at or length < 0 or start + length > size:
-            raise ValueError("its bulk ranges overlap or pass the file's end")
+            raise ValueError("the ranges of its activations overlap or pass the file's end")
         yield start - at, False
         yield length, True
         at = start + length

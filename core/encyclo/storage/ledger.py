@@ -164,7 +164,7 @@ class Ledger:
                 listed = checksums.list_files(root)
             except ValueError as error:
                 raise DamagedError(
-                    f"The saved samples in {self.parts_folder / part} can't be used: {error}."
+                    f"The saved samples in {self.parts_folder / part} can't be used: {error}; {safe_read.RESTORE}."
                 ) from error
             found |= {f"{root.name}/{name}" if name else root.name: size for name, size in listed.items()}
         return found
@@ -196,7 +196,7 @@ class Ledger:
 
 def read_record(path: Path) -> Commit:
     """Read one commit record. Raises DamagedError naming it."""
-    advice = "delete it and run the same command again to capture the unit again"
+    advice = "delete it and run the same `encyclo run` command again to capture the unit again"
     content = checksums.read_sealed(
         path, at_most=safe_read.COMMIT_JSON, within=path.parents[1], advice=advice
     )
@@ -205,7 +205,7 @@ def read_record(path: Path) -> Commit:
         if f"{commit.unit}.json" != path.name:
             raise ValueError("it belongs to another unit")
     except (ValueError, TypeError) as error:
-        reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
+        reason = safe_read.invalid(error) if isinstance(error, ValidationError) else str(error)
         raise safe_read.refusal(path, reason, advice, DamagedError) from error
     return commit
 
@@ -218,7 +218,7 @@ def _remove(path: Path) -> None:
 
 
 def _redo(commit: Commit) -> str:
-    return f"delete commits/{commit.unit}.json and run the same command again to capture the unit again."
+    return f"delete commits/{commit.unit}.json and run the same `encyclo run` command again to capture the unit again."
 
 
 def read_committed(store: Store, commit: Commit) -> Part:

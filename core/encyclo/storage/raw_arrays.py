@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encyclo.errors import DamagedError
-from encyclo.regular_files import open_raw
+from encyclo.regular_files import RESTORE, open_raw
 from encyclo.storage import checksums
 from encyclo.types import RowReader
 
@@ -112,7 +112,7 @@ def read_into(path: Path, offsets: NDArray[np.int64], pieces: NDArray[np.float16
             while target:
                 count = file.readinto(target)
                 if not count:
-                    raise DamagedError(f"{path} ends before its samples do.")
+                    raise DamagedError(f"{path} ends before its samples do; {RESTORE}.")
                 target = target[count:]
 
 

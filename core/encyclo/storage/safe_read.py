@@ -9,13 +9,16 @@ import json
 import re
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from encyclo.errors import DamagedError, EncycloError
 from encyclo.regular_files import RESTORE, decode_utf8, open_file, read_bytes, read_text, refusal
 from encyclo.storage.files import TEMPORARY
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
 
 __all__ = [
     "RESTORE",
@@ -101,6 +104,13 @@ def parse_json(data: bytes) -> Any:
     if _SURROGATE.search(data):  # a pair of them is one character, a single one is none
         _check_encodable(value)
     return value
+
+
+def invalid(error: ValidationError) -> str:
+    """Return the first of pydantic's problems with a file's content: where, and what."""
+    first = error.errors()[0]
+    what = first["msg"].removeprefix("Value error, ")
+    return f"its {'.'.join(map(str, first['loc']))} is invalid ({what[:1].lower()}{what[1:]})"
 
 
 def check_bounds(data: bytes) -> None:

@@ -89,7 +89,8 @@ class CommittedRows:
             if len(columns[-1]) != commit.rows:
                 raise DamagedError(
                     f"Part {commit.part} has {len(columns[-1])} rows, but its commit record says {commit.rows}; "
-                    f"delete commits/{commit.unit}.json and run the same command again to capture the unit again."
+                    f"delete commits/{commit.unit}.json and run the same `encyclo run` command again to capture "
+                    "the unit again."
                 )
             if commit.columns and columns[-1].checksum() != commit.columns:
                 raise refuse_part(commit, "columns")
@@ -165,7 +166,10 @@ class CommittedRows:
     def _split(self, rising: NDArray[np.int64]) -> Iterator[tuple[int, NDArray[np.int64], NDArray[np.int64]]]:
         """Yield (part, rows in it, places in `rising`)."""
         if len(rising) and not 0 <= rising[0] <= rising[-1] < self._starts[-1]:
-            raise IndexError(f"rows {rising[0]} to {rising[-1]} of {self._starts[-1]}")
+            raise IndexError(
+                f"rows {rising[0]} to {rising[-1]} are not all among the run's {self._starts[-1]} samples; ask for "
+                "rows from 0 on"
+            )
         edges = np.searchsorted(rising, self._starts)
         for index in np.flatnonzero(np.diff(edges)).tolist():
             places = np.arange(edges[index], edges[index + 1])

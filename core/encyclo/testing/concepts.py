@@ -42,20 +42,20 @@ class ConceptsContract(HookContract):
             require(isinstance(concept, Concept), f"It gave {concept!r:.80}, which is not a Concept.")
             for name in TEXTS:
                 text = getattr(concept, name)
-                require(isinstance(text, str), f"{concept.id!r}: {name} is {text!r:.80}, not a text.")
+                require(isinstance(text, str), f"{concept.id!r}: {name} is {text!r:.80}, but must be a str.")
             require(
                 concept.broader is None or isinstance(concept.broader, str),
-                f"{concept.id!r}: broader is not an id.",
+                f"{concept.id!r}: broader must be the id of a concept (a str) or None.",
             )
             require(
                 concept.countable in (None, True, False),
-                f"{concept.id!r}: countable is not a bool or None.",
+                f"{concept.id!r}: countable must be True, False or None.",
             )
             for name in ("aliases", "examples"):
                 texts = getattr(concept, name)
                 require(
                     isinstance(texts, tuple) and all(isinstance(t, str) for t in texts),
-                    f"{concept.id!r}: {name} is not a tuple of texts.",
+                    f"{concept.id!r}: {name} must be a tuple of str.",
                 )
 
     def check_ids_are_unique(self, folder: Path) -> None:

@@ -85,7 +85,8 @@ class Contract:
         strangers = sorted({*self.known_failures, *self.slow_checks} - set(self.checks()))
         if strangers:
             raise ContractError(
-                f"{type(self).__name__} names {', '.join(strangers)}; the checks are {', '.join(self.checks())}."
+                f"{type(self).__name__} names {', '.join(strangers)} in known_failures or slow_checks, but the checks "
+                f"are {', '.join(self.checks())}; correct the name."
             )
         if "check" in metafunc.fixturenames:
             slow = {name: pytest.mark.slow for name in self.slow_checks}

@@ -261,8 +261,13 @@ def _refuses(call: Callable[[], object], naming: str) -> None:
         require("\n" not in str(error), f"The error is not one sentence: {error}")
         return
     except Exception as error:
-        raise AssertionError(f"{type(error).__name__} ({error}) instead of a StoreError") from error
-    raise AssertionError(f"Nothing was raised where {naming or 'the encyclopedia'} is missing.")
+        raise AssertionError(
+            f"{type(error).__name__} ({error}) was raised where {naming or 'the encyclopedia'} is missing; "
+            "raise a StoreError."
+        ) from error
+    raise AssertionError(
+        f"Nothing was raised where {naming or 'the encyclopedia'} is missing; raise a StoreError."
+    )
 
 
 def _beside(folder: Path) -> set[str]:

@@ -38,7 +38,8 @@ def check_power_cuts(make: MakeStore, folder: Path, survivals: int, every: bool)
             except Exception as error:
                 raise ContractError(
                     f"A power cut after call {number} of {len(moments)} ({moment.call}; names {names}, data "
-                    f"{data}, {moment.promised} units promised): {type(error).__name__}: {error}"
+                    f"{data}, {moment.promised} units promised): the run can't go on "
+                    f"({type(error).__name__}: {error}); write and sync through encyclo.storage.files."
                 ) from error
 
 
@@ -91,14 +92,15 @@ def check_refused_writes(make: MakeStore, folder: Path, every: bool) -> None:
                 )
             except Exception as error:
                 raise ContractError(
-                    f"{disk.calls[number - 1]} failed with {type(error).__name__}, not a StoreError: {error}"
+                    f"{disk.calls[number - 1]} failed, and the store raised {type(error).__name__} ({error}) where it "
+                    "must raise a StoreError."
                 ) from error
             try:
                 _go_on(make, run, place, promised[-1])
             except Exception as error:
                 raise ContractError(
-                    f"After {errno.errorcode[code]} at call {number} ({disk.calls[number - 1]}): "
-                    f"{type(error).__name__}: {error}"
+                    f"After {errno.errorcode[code]} at call {number} ({disk.calls[number - 1]}) the run "
+                    f"can't go on ({type(error).__name__}: {error}); write and sync through encyclo.storage.files."
                 ) from error
 
 

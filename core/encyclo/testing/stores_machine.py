@@ -129,7 +129,9 @@ class StoreMachine(RuleBasedStateMachine):
         except Interrupted:
             pass
         else:
-            raise ContractError("The store finalises without renaming through encyclo.storage.files.")
+            raise ContractError(
+                "The store finalises without renaming through encyclo.storage.files; use its functions, which do."
+            )
         self.resume()
 
     @rule()
@@ -158,7 +160,9 @@ class StoreMachine(RuleBasedStateMachine):
                 self.store.open()
             except StoreError:
                 return
-            raise ContractError("An encyclopedia that was never finalised can be opened.") from None
+            raise ContractError(
+                "An encyclopedia that was never finalised can be opened; raise a StoreError in open."
+            ) from None
         wrong = differences(read_finished(self.store), expected)
         require(not wrong, f"The encyclopedia differs from the oracle's: {wrong}")
 

@@ -202,7 +202,9 @@ def _out_of_range(
             group, values = [prompt], alone
             break
     row, layer, place = np.argwhere(out_of_range(values))[0]
-    hint = "" if model.dtype == "float32" else "; try -o transformers.dtype=float32"
+    hint = (
+        "; check the model's weights" if model.dtype == "float32" else "; try -o transformers.dtype=float32"
+    )
     return CaptureError(
         f"The activation of the prompt {prompts[group[row].position].text!r} at layer {layers[layer]} of "
         f"{model.depth} {range_fault(values[row, layer, place])} in {model.dtype}{hint}."

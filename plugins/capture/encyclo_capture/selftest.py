@@ -34,6 +34,8 @@ PROMPTS = 8
 # bound on the mean finds a wrong layer, and the bound on one vector finds a prompt with another prompt's tokens.
 TOLERANCE = {"float32": (1e-3, 1e-4), "bfloat16": (0.10, 0.04)}
 
+ADVICE = "try another --device or -o transformers.dtype"
+
 Floats = NDArray[np.float32]
 
 
@@ -83,7 +85,10 @@ def choose(prompts: Sequence[Prompt]) -> list[Prompt]:
 def _plain(device: str, layers: Sequence[int], prompt: TokenisedPrompt, network: Any) -> Floats:
     """Pool one prompt's hidden states from transformers' own output: float32 [L, H]."""
     ids = torch.tensor([prompt.ids], device=device)
-    with refusing("A plain forward pass of the model failed", CaptureError), torch.inference_mode():
+    with (
+        refusing("A plain forward pass of the model failed", CaptureError, f"; {ADVICE}"),
+        torch.inference_mode(),
+    ):
         hidden = network(input_ids=ids, output_hidden_states=True, use_cache=False).hidden_states
         rows = [hidden[layer][0, list(prompt.pooled)].float().mean(dim=0) for layer in layers]
         pooled: Floats = torch.stack(rows).cpu().numpy()
@@ -118,7 +123,7 @@ class SelfTest:
                 f"The self-test's check {name!r} failed: the vector of {self.prompts[prompt].text!r} at layer "
                 f"{self.layers[layer]} of {self.model.depth} differs by {error[prompt, layer]:.2g} of its length "
                 f"{how} (lengths {np.linalg.norm(ours[prompt, layer]):.6g} and {lengths[prompt, layer]:.6g}), "
-                f"but {self.model.dtype} allows {bound:g}."
+                f"but {self.model.dtype} allows {bound:g}; {ADVICE}."
             )
         mean = error.mean(axis=0)
         layer = mean.argmax()
@@ -128,7 +133,7 @@ class SelfTest:
                 f"{self.model.depth} differ by {mean[layer]:.2g} of their length in the mean over "
                 f"{len(self.prompts)} prompts {how} (lengths "
                 f"{np.linalg.norm(ours[:, layer], axis=-1).mean():.6g} and {lengths[:, layer].mean():.6g}), "
-                f"but {self.model.dtype} allows {mean_bound:g}."
+                f"but {self.model.dtype} allows {mean_bound:g}; {ADVICE}."
             )
         return float(error.max())
 
@@ -140,7 +145,7 @@ class SelfTest:
             raise CaptureError(
                 f"The self-test's check 'finite' failed: the activation of {self.prompts[row].text!r} at layer "
                 f"{self.layers[layer]} of {self.model.depth} {range_fault(values[row, layer, place])}: "
-                f"{values[row, layer, place]} in dimension {place}, computed in {self.model.dtype}."
+                f"{values[row, layer, place]} in dimension {place}, computed in {self.model.dtype}; {ADVICE}."
             )
         return float(np.abs(values).max())
 
@@ -168,7 +173,8 @@ class SelfTest:
             if not holds:
                 raise CaptureError(
                     f"The self-test's check 'mentions' failed: the pooled tokens of the prompt {prompt.text!r} "
-                    f"decode to {decoded!r}, but {expected!r} is expected."
+                    f"decode to {decoded!r}, but {expected!r} is expected; use the "
+                    "tokenizer that belongs to this model."
                 )
         return 0.0
 

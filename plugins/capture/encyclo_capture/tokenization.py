@@ -70,13 +70,14 @@ def tokenise(model: TokenisingModel, prompts: Sequence[Prompt], pooling: str) ->
     for position, (prompt, (ids, offsets, special)) in enumerate(zip(prompts, columns, strict=True)):
         if limit is not None and len(ids) > limit:
             raise CaptureError(
-                f"The prompt {_shown(prompt.text)} has {len(ids)} tokens, but {model.name} takes at most {limit}."
+                f"The prompt {_shown(prompt.text)} has {len(ids)} tokens, but {model.name} takes at most {limit}; "
+                "shorten it."
             )
         pooled = pooled_tokens(offsets, special, prompt.span, pooling)
         if not pooled:
             raise CaptureError(
                 f"The pooling {pooling} finds no token in the prompt {_shown(prompt.text)}: "
-                f"{_lost(prompt, pooling)}."
+                f"{_lost(prompt, pooling)}; change the prompt, or leave it out."
             )
         result.append(TokenisedPrompt(position, tuple(ids), pooled))
     return result
@@ -87,7 +88,11 @@ def encode(model: TokenisingModel, texts: list[str], **options: Any) -> Mapping[
 
     Raises CaptureError, naming a text, if it fails or gives a token that the model has no embedding for.
     """
-    with refusing(f"The tokenizer of the model {model.name!r} fails on {_first(texts)}", CaptureError):
+    with refusing(
+        f"The tokenizer of the model {model.name!r} fails on {_first(texts)}",
+        CaptureError,
+        "; check its tokenizer.json",
+    ):
         encoded: Mapping[str, list[Any]] = model.tokenizer(texts, **options)
     for text, ids in zip(texts, encoded["input_ids"], strict=True):
         if (highest := max(ids, default=0)) >= model.vocab_size:

@@ -101,7 +101,7 @@ class Row(BaseModel):
     @classmethod
     def _several(cls, value: Any) -> Any:
         if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
-            raise ValueError("it must be a list of texts")
+            raise ValueError("it must be a list of strings")
         return tuple(text for text in map(_tidied, value) if text)
 
     @field_validator("countable", mode="before")

@@ -81,7 +81,7 @@ def decode(path: Path, content: bytes, encoding: str | None, encoding_option: st
         ) from None
     except UnicodeError as error:  # some encodings don't give the position
         reason = " ".join(str(error).split())
-        raise fault(path, 1, f"it is not in {chosen.upper()} ({reason})") from None
+        raise fault(path, 1, f"it is not in {chosen.upper()} ({reason}); save the file as UTF-8") from None
     text = text.removeprefix("\ufeff")
     if (place := text.find("\0")) >= 0:
         advice = (
@@ -182,12 +182,18 @@ def _objects(path: Path, text: str, columns: Sequence[str]) -> Iterator[Record]:
         try:
             value = json.loads(line, object_pairs_hook=_without_repeats)
         except RecursionError:
-            raise fault(path, number, "its JSON is nested too deeply for a concept") from None
+            raise fault(
+                path,
+                number,
+                'its JSON is nested too deeply for a concept; write an object such as {"name": "dog"}',
+            ) from None
         except ValueError as error:
             reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
-            raise fault(path, number, f"it is not a JSON object: {reason}") from None
+            raise fault(path, number, f"it is not a JSON object: {reason}; correct this line") from None
         if not isinstance(value, dict):
-            raise fault(path, number, 'it is not a JSON object, such as {"name": "dog"}')
+            raise fault(
+                path, number, 'it is not a JSON object, such as {"name": "dog"}; write one in each line'
+            )
         value = {key: entry for key, entry in value.items() if entry is not None}
         _check_columns(path, number, list(value), columns, "")
         yield number, value

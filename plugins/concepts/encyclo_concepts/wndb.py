@@ -127,7 +127,7 @@ def open_folder(path: Path) -> Folder:
         try:
             archive = zipfile.ZipFile(path)
         except (OSError, zipfile.BadZipFile) as error:
-            raise UsageError(f"The zip file {path} can't be read: {error}.") from error
+            raise UsageError(f"The zip file {path} can't be read: {error}; {_ADVICE}.") from error
         names = [name for name in archive.namelist() if Path(name).name == "data.noun"]
         folder = Folder(zipfile.Path(archive, min(names).removesuffix("data.noun") if names else ""))
     else:

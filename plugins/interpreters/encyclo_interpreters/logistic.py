@@ -97,7 +97,7 @@ def train_interpreter(
     if len(concepts) > MOST_CONCEPTS:
         raise UsageError(
             f"The interpreter 'logistic' takes at most {MOST_CONCEPTS:,} concepts and this run has "
-            f"{len(concepts):,}; remove it from `baselines`."
+            f"{len(concepts):,}; choose another --interpreter, or remove it from `baselines`."
         )
     rows = samples.named_rows(Split.TRAIN)
     mean, std = layer_statistics(samples, rows)

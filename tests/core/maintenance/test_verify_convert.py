@@ -88,7 +88,10 @@ def test_findings_are_lines_and_exit_codes(run, encyclo):
     assert result.returncode == 1
     lines = result.stdout.splitlines()
     assert len(lines) == 3 and lines[-1].startswith(f"{run}: 2 findings")
-    assert "delete metrics.json and commits/unit" in lines[0] and "run the same command again" in lines[0]
+    assert (
+        "delete metrics.json and commits/unit" in lines[0]
+        and "run the same `encyclo run` command again" in lines[0]
+    )
     assert "train it again" in lines[1]
     assert not json.loads(encyclo("verify", run, "--json").stdout)["ok"]
     assert encyclo("verify", run.parent).returncode == 2

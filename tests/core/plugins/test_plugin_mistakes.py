@@ -36,7 +36,7 @@ def sample_prompts(concepts, context):
             "return (prompt(concepts[0], n) for n in itertools.count())",
             "gave more than 1,016 prompts for the",
         ),
-        ("context.capture(['a dog'])", "gave a str instead of a Prompt"),
+        ("context.capture(['a dog'])", "gave a str, but must give a Prompt"),
         ("context.capture([Prompt('c0', 'a dog', ('a', 'b'), 'f')])", "with a span of which a place is 'a'"),
     ],
 )

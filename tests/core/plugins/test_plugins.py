@@ -191,7 +191,7 @@ def test_returning_nothing_is_an_error(install):
     assert_refused(
         PluginError,
         lambda: Plugins().call("load_concepts", "lazy", options=None),
-        "'lazy'", "lazy-package 1.0", "returned nothing from load_concepts",
+        "'lazy'", "lazy-package 1.0", "returned None from load_concepts, but must return an iterable",
     )  # fmt: skip
 
 
@@ -252,7 +252,7 @@ def test_a_prompt_with_a_text_that_no_store_holds_is_refused(text, family):
         check_prompt(Prompt("dog", text, (2, 5), family))
     assert "\0" not in str(refused.value)
     character = "U+0000" if family == "plain" else "U+DC80"
-    assert str(refused.value).endswith(f"has the character {character}, which can't be stored")
+    assert str(refused.value).endswith(f"has the character {character}, which can't be stored; remove it")
 
 
 def test_what_was_yielded_before_an_error_is_kept(install):
@@ -318,19 +318,19 @@ def test_a_samplers_stage(install):
 @pytest.mark.parametrize(
     ("trait", "named"),
     [
-        ("STAGE = 'three'", "STAGE is 'three'"),
-        ("STAGE = -1", "STAGE is -1"),
-        ("STAGE = 128", "STAGE is 128, but must be"),
-        ("STAGE = 1.0", "STAGE is 1.0"),
-        ("STAGE = None", "STAGE is None"),
-        ("FINGERPRINT = 3", "FINGERPRINT must be a text, not 3"),
-        ("FINGERPRINT = None", "FINGERPRINT must be a text, not None"),
-        ("LICENCE = ['MIT']", "LICENCE must be a text, not ['MIT']"),
-        ("MOST_CONCEPTS = 0", "MOST_CONCEPTS is 0"),
-        ("MOST_CONCEPTS = 'many'", "MOST_CONCEPTS is 'many'"),
-        ("MOST_CONCEPTS = 2.5", "MOST_CONCEPTS is 2.5"),
-        ("Options = {'size': 3}", "Options is not a pydantic model"),
-        ("class Size(BaseModel): ...\nOptions = Size()", "Options is not a pydantic model"),
+        ("STAGE = 'three'", "STAGE must be an int from 0 to 127, not 'three'"),
+        ("STAGE = -1", "STAGE must be an int from 0 to 127, not -1"),
+        ("STAGE = 128", "STAGE must be an int from 0 to 127, not 128"),
+        ("STAGE = 1.0", "STAGE must be an int from 0 to 127, not 1.0"),
+        ("STAGE = None", "STAGE must be an int from 0 to 127, not None"),
+        ("FINGERPRINT = 3", "FINGERPRINT must be a str without NUL or half characters, not 3"),
+        ("FINGERPRINT = None", "FINGERPRINT must be a str without NUL or half characters, not None"),
+        ("LICENCE = ['MIT']", "LICENCE must be a str without NUL or half characters, not ['MIT']"),
+        ("MOST_CONCEPTS = 0", "MOST_CONCEPTS must be an int of at least 1, not 0"),
+        ("MOST_CONCEPTS = 'many'", "MOST_CONCEPTS must be an int of at least 1, not 'many'"),
+        ("MOST_CONCEPTS = 2.5", "MOST_CONCEPTS must be an int of at least 1, not 2.5"),
+        ("Options = {'size': 3}", "Options must be a pydantic model (a class)"),
+        ("class Size(BaseModel): ...\nOptions = Size()", "Options must be a pydantic model (a class)"),
     ],
 )
 def test_a_trait_that_can_not_be_is_refused_naming_plugin_and_package(install, trait, named):
@@ -403,7 +403,7 @@ def test_the_chosen_plugins_error_stays_its_own_behind_wrappers(install, code):
     ("code", "named"),
     [
         ("yield\n    return 5", "returned an int from load_concepts"),
-        ("yield", "returned nothing from load_concepts"),
+        ("yield", "returned None from load_concepts, but must return an iterable"),
         ("if False:\n        yield", "did not yield"),
         ("yield\n    yield", "second yield"),
     ],
@@ -501,7 +501,7 @@ def test_scores_of_another_length_are_refused(install):
     assert_refused(
         PluginError,
         lambda: Plugins().call("score_confidence", "wrong", **arguments),
-        "high has the shape (3,), not (2,)",
+        "high has the shape (3,), but must have (2,)",
     )
 
 
@@ -601,15 +601,18 @@ def test_the_list_of_plugins_says_which_are_broken_and_why(install, encyclo, mon
 @pytest.mark.parametrize(
     ("batch", "named"),
     [
-        ([1, 2], "a list instead of Samples"),
-        (Samples(np.array([0]), np.zeros((1, 2, 4), np.float32), 1, 1), "shape (1, 2, 4), not (1, 2, 3)"),
-        (Samples(np.array([5]), np.zeros((1, 2, 3), np.float32), 1, 1), "not indices of its 5 prompts"),
-        (Samples(np.array([-1]), np.zeros((1, 2, 3), np.float32), 1, 1), "not indices of its 5 prompts"),
+        ([1, 2], "gave a list, but must give Samples"),
+        (
+            Samples(np.array([0]), np.zeros((1, 2, 4), np.float32), 1, 1),
+            "shape (1, 2, 4), but must have (1, 2, 3)",
+        ),
+        (Samples(np.array([5]), np.zeros((1, 2, 3), np.float32), 1, 1), "indices of its prompts, 0 to 4"),
+        (Samples(np.array([-1]), np.zeros((1, 2, 3), np.float32), 1, 1), "indices of its prompts, 0 to 4"),
         (
             Samples(np.array([0.5]), np.zeros((1, 2, 3), np.float32), 1, 1),
-            "instead of indices of the 5 prompts",
+            "must give int from 0 to 4 in one dimension",
         ),
-        (Samples(np.array([0]), [[[0.0] * 3] * 2], 1, 1), "activations is a list, not an array"),
+        (Samples(np.array([0]), [[[0.0] * 3] * 2], 1, 1), "activations is a list, but must be a numpy array"),
         (Samples(np.array([4, 0]), np.zeros((2, 2, 3), np.float32), 1, 1), None),
         (Samples([4, 0], np.zeros((2, 2, 3)), np.int64(1), 1), None),
     ],

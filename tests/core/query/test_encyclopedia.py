@@ -166,7 +166,7 @@ def test_samples_mostly_find_their_concept(book: Encyclopedia):
 @pytest.mark.parametrize(
     ("vector", "layer", "says"),
     [
-        (np.ones(32), None, "(3, 32) at all layers; name one"),
+        (np.ones(32), None, "(3, 32) at all layers (or one"),
         (np.ones((3, 32)), -1, "(32,) at layer -1"),
         (np.ones((3, 31)), None, "(3, 32)"),
         (np.ones((1, 3, 32)), None, "(3, 32)"),

@@ -89,7 +89,8 @@ def find_blocks(network: Any) -> nn.ModuleList:
         if isinstance(module, nn.ModuleList) and len(module) == depth:
             return module
     raise CaptureError(
-        f"{type(network).__name__} has no list of {depth} blocks, so its layers can't be captured."
+        f"{type(network).__name__} has no list of {depth} blocks, so its layers can't be captured; use "
+        "another --model."
     )
 
 

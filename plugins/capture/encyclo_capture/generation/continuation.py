@@ -81,7 +81,9 @@ def _encoded(
     start = encode(model, [prefix])["input_ids"][0]
     encoded = encode(model, [o.text for o in openings], add_special_tokens=False)["input_ids"]
     if not start or not all(encoded):
-        raise UsageError("Generation needs a prefix and openings of at least one token each.")
+        raise UsageError(
+            "Generation needs a prefix and openings of at least one token each; give texts that are not empty."
+        )
     longest = max(map(len, encoded))
     if model.max_tokens is not None and len(start) + longest + max_new_tokens > model.max_tokens:
         raise UsageError(

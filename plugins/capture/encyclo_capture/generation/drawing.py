@@ -61,7 +61,10 @@ class Batch:
         Raises CaptureError if a score is not finite.
         """
         if not scores.isfinite().all():
-            raise CaptureError("The model's scores for the next token are not finite; generation stops here.")
+            raise CaptureError(
+                "The model's scores for the next token are not finite, so it can't generate; switch generation off "
+                "with -o diverse.generated=0."
+            )
         scores = self._adjusted(scores)
         best, likeliest = scores.max(dim=1, keepdim=True)
         scores = scores.masked_fill(scores < best + math.log(MIN_P), -torch.inf)

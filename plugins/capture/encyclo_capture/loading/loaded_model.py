@@ -109,7 +109,8 @@ class LoadedModel:
             tokenizer = AutoTokenizer.from_pretrained(self.weights.folder, trust_remote_code=False)
         if not tokenizer.is_fast:
             raise UsageError(
-                f"The model {self.name!r} has no fast tokenizer (tokenizer.json), but finding mentions needs one."
+                f"The model {self.name!r} has no fast tokenizer (tokenizer.json), but finding mentions needs one; add "
+                "it, or use another --model."
             )
         return tokenizer
 

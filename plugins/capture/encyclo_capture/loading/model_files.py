@@ -39,14 +39,18 @@ def check_folder(folder: Path) -> None:
                 "that folder as --model."
             )
     if not (folder / "config.json").is_file():
-        raise ModelNotFoundError(f"The folder {folder} is not a model: it has no config.json.")
+        raise ModelNotFoundError(
+            f"The folder {folder} is not a model: it has no config.json; name the folder that has it."
+        )
     if not list(folder.glob("*.safetensors")):
         raise ModelNotFoundError(
             f"The folder {folder} has no .safetensors weights; convert pickled weights, which encyclo does not load."
         )
     if not any(file for pattern in TOKENIZER_FILES for file in folder.glob(pattern)):
         # Without a file, transformers would create an empty tokenizer.
-        raise ModelNotFoundError(f"The folder {folder} has no tokenizer.json or other tokenizer file.")
+        raise ModelNotFoundError(
+            f"The folder {folder} has no tokenizer.json or other tokenizer file; {ADVICE}."
+        )
     for file in _files(folder):
         check_file(file)
 

@@ -82,7 +82,7 @@ def check_settings(name: str, settings: Mapping[str, Any], tensors: Mapping[str,
         if key.endswith(("layer", "layers")) and number > max(stored, FEW_LAYERS):
             raise ModelNotFoundError(
                 f"The weights of the model {name!r} are incomplete: config.json has {key} = {number}, but the "
-                f".safetensors files have {stored} layers."
+                f".safetensors files have {stored} layers; {ADVICE}."
             )
         if number > (most if COUNTED.search(key) else 2**63 - 1):
             raise ModelNotFoundError(
@@ -126,13 +126,13 @@ def check_loaded(
         key, stored, required = mismatched[0]
         raise ModelNotFoundError(
             f"The weights of the model {name!r} don't fit its config.json: {key} has the shape {list(stored)} in the "
-            f".safetensors files, but config.json requires {list(required)}."
+            f".safetensors files, but config.json requires {list(required)}; {ADVICE}."
         )
     # Hidden layers never need the pooler.
     if missing := sorted(key for key in report["missing_keys"] if not key.startswith("pooler.")):
         raise ModelNotFoundError(
             f"The weights of the model {name!r} are incomplete: {len(missing)} weights that config.json "
-            f"requires are missing from the .safetensors files, such as {missing[0]}."
+            f"requires are missing from the .safetensors files, such as {missing[0]}; {ADVICE}."
         )
     if hasattr(network, "is_quantized"):  # transformers has unpacked the weights
         return
@@ -155,7 +155,8 @@ def _weight_files(folder: Path, named: object) -> list[Path]:
     """Return the files that transformers loads: the one that config.json names, model.safetensors, or the shards."""
     if named is not None and not (isinstance(named, str) and named.endswith((".safetensors", INDEX))):
         raise ModelNotFoundError(
-            f"The config.json in {folder} has transformers_weights = {named!r}, which names no .safetensors file."
+            f"The config.json in {folder} has transformers_weights = {named!r}, which names no "
+            f".safetensors file; {ADVICE}."
         )
     single = _inside(folder, named or "model.safetensors")
     if not single.name.endswith(INDEX) and (named or single.exists()):

@@ -115,7 +115,10 @@ class TransformerInterpreter:
             if tensors:
                 raise KeyError(next(iter(tensors)))
         except (KeyError, RuntimeError) as error:
-            raise DamagedError(f"{folder}/model.safetensors does not fit config.json: {error}.") from error
+            raise DamagedError(
+                f"{folder}/model.safetensors does not fit config.json: {error}; restore both from a copy, or repeat "
+                "`encyclo run` with a new --out."
+            ) from error
         return interpreter
 
 

@@ -54,7 +54,9 @@ class Options(BaseModel):
             if getattr(self, key) == 0:
                 setattr(self, key, value)
         if self.width % self.heads:
-            raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
+            raise ValueError(
+                f"width {self.width} is not a multiple of heads {self.heads}; choose one that is"
+            )
         return self
 
     def shape(self, shared_space: bool) -> dict[str, Any]:

@@ -32,6 +32,7 @@ from pathlib import Path
 import numpy as np
 from lemminflect import getLemma
 
+from encyclo import english
 from encyclo.plugins.manager import Plugins
 from encyclo.query.encyclopedia import Encyclopedia, open_run
 from encyclo.query.word_readings import WORD, entries_at
@@ -77,7 +78,10 @@ class Entries:
         """Return the entries that have the word, as a noun, among their names and aliases."""
         if self.by_sense and word.synset and not word.synset.endswith("-n"):
             return set()
-        return {entry for lemma in lemmas(word.form) for entry in self.by_word.get(lemma, ())}
+        forms = (
+            lemmas(word.form) if self.by_sense else (word.form.lower(), *english.lemmas(word.form.lower()))
+        )
+        return {entry for lemma in forms for entry in self.by_word.get(lemma, ())}
 
     def right(self, word: Word, entry: str) -> bool:
         """Return whether the entry is the word's tagged sense, or has the word."""

@@ -68,6 +68,10 @@ HIERARCHY: dict[str, dict[str, Array]] = {
 }
 
 
+LETTERS = {"n": "the samples", "L": "the layers", "H": "the hidden size", "C": "the concepts"}
+"""What a letter of a shape counts."""
+
+
 def check_shapes(found: Mapping[str, tuple[Array, tuple[int, ...]]]) -> None:
     """Check that each letter stands for one length in all arrays. Raises ValueError.
 
@@ -77,10 +81,13 @@ def check_shapes(found: Mapping[str, tuple[Array, tuple[int, ...]]]) -> None:
     for path, (array, shape) in found.items():
         if len(shape) != len(array.shape):
             raise ValueError(f"{path} has {len(shape)} dimensions, not {len(array.shape)}")
-        for letter, length in zip(array.shape, shape, strict=True):
+        for place, (letter, length) in enumerate(zip(array.shape, shape, strict=True), 1):
             expected = letter if isinstance(letter, int) else lengths.setdefault(letter, length)
             if length != expected:
-                raise ValueError(f"{path} has the shape {shape}, where {letter} is {expected} elsewhere")
+                why = "" if isinstance(letter, int) else f", as {LETTERS[letter]} in the other arrays"
+                raise ValueError(
+                    f"{path} has the shape {shape}, but its dimension {place} must be {expected}{why}"
+                )
     for letter, largest in (("L", LARGEST_LAYER_COUNT), ("H", LARGEST_HIDDEN)):
         if lengths.get(letter, 1) > largest:
             raise ValueError(f"it claims {lengths[letter]:,} for {letter}, more than any model has")

@@ -9,7 +9,7 @@ _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 _UNSAFE = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f"  # control characters, but not the tab and the line end
     "\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069"  # they change the direction or end the line
-    "\ud800-\udfff]"  # half characters, which UTF-8 has none of
+    "\ud800-\udfff]"  # lone surrogates, which UTF-8 has none of
 )
 
 

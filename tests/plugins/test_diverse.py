@@ -568,7 +568,7 @@ def test_a_model_with_too_little_room_says_the_way_out(
     short = [str(tiny_gemma) if flag.endswith("gemma") else flag for flag in run_flags[4:]]  # diverse alone
     result = encyclo("run", *short, "--out", tmp_path / "run")
     assert result.returncode == 2
-    assert "leaves no room for 32 more" in result.stderr and "-o diverse.generated=0" in result.stderr
+    assert "32 new tokens exceed its limit" in result.stderr and "-o diverse.generated=0" in result.stderr
 
 
 def test_a_resumed_run_generates_nothing_again(

@@ -71,8 +71,8 @@ def check_apart(training: SampleSet, judging: RungSamples, rung: str) -> None:
     read = {judging.samples.families[f] for f in np.unique(judging.samples.family[judging.rows])}
     if both := used & read:
         raise EncycloError(
-            f"The rung {rung} can't be measured: training read prompts of its family {min(both)!r}; "
-            "give the sampler's families other names."
+            f"The rung {rung!r} can't be measured: the training samples include the prompt family {min(both)!r}, "
+            "which this rung tests; rename that family in the sampler."
         )
 
 

@@ -190,8 +190,8 @@ def check_book(book: Any) -> Book:
         numbers = getattr(about, name)
         if not isinstance(numbers, tuple) or not all(type(number) is int for number in numbers):
             raise WrongAnswer(
-                f"has a book whose attributes.{name} is {with_article(numbers)}, but must be "
-                "a tuple of int (not numpy's)"
+                f"has an encyclopedia whose book.attributes.{name} is {shown(numbers)}, but must be a tuple of "
+                "Python's int; convert each number with int()"
             )
     _check_table(book.concepts, HIERARCHY["concepts"], "has an encyclopedia with a table of concepts")
     _check_table(book.signatures, HIERARCHY["signatures"], "has an encyclopedia with a table of signatures")

@@ -48,10 +48,10 @@ def read_traits(plugin: object) -> Traits:
         raise ValueError(f"MOST_CONCEPTS must be an int of at least 1, not {most!r:.80}")
     fingerprint = getattr(plugin, "FINGERPRINT", "")
     if not isinstance(fingerprint, str) or unstorable((fingerprint,)):
-        raise ValueError(f"FINGERPRINT must be a str without NUL or half characters, not {fingerprint!r:.80}")
+        raise ValueError(f"FINGERPRINT must be a str without NUL or lone surrogates, not {fingerprint!r:.80}")
     licence = getattr(plugin, "LICENCE", None)
     if licence is not None and (not isinstance(licence, str) or unstorable((licence,))):
-        raise ValueError(f"LICENCE must be a str without NUL or half characters, not {licence!r:.80}")
+        raise ValueError(f"LICENCE must be a str without NUL or lone surrogates, not {licence!r:.80}")
     looks = getattr(plugin, "NEEDS_INTERPRETER", False)
     if not isinstance(looks, bool):
         raise ValueError(f"NEEDS_INTERPRETER must be True or False, not {looks!r:.80}")

@@ -22,7 +22,7 @@ WORD = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*")
 """A word of a text, with the hyphens and apostrophes inside it."""
 EVIDENCE = 10.0
 """A score counts for a tenth of what it does among prompts: it was calibrated on other sentences than running text.
-Chosen, not fitted: from 5 to 20 the readings are nearly the same (docs/evaluation.md)."""
+Chosen, not fitted."""
 
 Named = Mapping[int, float | None]
 """The entries that a word mentions, by row, with their shares of its uses; None where these are unknown."""

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from encyclo.errors import UsageError
 from encyclo.statistics.similarity import centre_and_scale
 from encyclo.types import SampleSet, Signatures
 
@@ -45,7 +46,7 @@ class Contexts:
 def estimate_signatures(samples: SampleSet, concepts: int, block: int = 2048) -> Signatures:
     """Return each concept's signature, the (population) variance around it and its number of named samples.
 
-    Raises ValueError if no sample mentions its concept.
+    Raises UsageError if no sample mentions its concept.
     """
     return estimate(samples, concepts, block)[0]
 
@@ -54,12 +55,13 @@ def estimate(samples: SampleSet, concepts: int, block: int = 2048) -> tuple[Sign
     """Return the signatures and what contexts add to them, estimated together.
 
     Two passes over blocks of rows, summed in float64: memory does not grow with the number of samples.
-    Raises ValueError if no sample mentions its concept.
+    Raises UsageError if no sample mentions its concept.
     """
     rows = np.flatnonzero(samples.named)
     if len(rows) == 0:
-        raise ValueError(
-            "no sample mentions its concept, so there is no signature; use a --sampler whose prompts have spans"
+        raise UsageError(
+            "No sample mentions its concept, so no signature can be computed; use a --sampler whose prompts mention "
+            "their concept (their `span` is not None)."
         )
     family = np.zeros(len(samples), np.int64)
     family[rows] = _common_families(samples.family[rows])

@@ -87,7 +87,8 @@ def _encoded(
     longest = max(map(len, encoded))
     if model.max_tokens is not None and len(start) + longest + max_new_tokens > model.max_tokens:
         raise UsageError(
-            f"An opening of {longest} tokens after a prefix of {len(start)} leaves no room for {max_new_tokens} "
-            f"more: the model {model.name!r} takes {model.max_tokens}; {WAY_OUT}."
+            f"The model {model.name!r} can't generate sentences here: the text to continue "
+            f"({len(start) + longest} tokens) and {max_new_tokens} new tokens exceed its limit of "
+            f"{model.max_tokens} tokens; {WAY_OUT}."
         )
     return start, encoded

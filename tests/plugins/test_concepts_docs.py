@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from encyclo.errors import UsageError
+from encyclo.table_files import FORMATS
 from encyclo_concepts import file, wordnet
-from encyclo_concepts.table_files import FORMATS
 
 TEXT = (Path(__file__).parents[2] / "docs" / "concepts.md").read_text(encoding="utf-8")
 

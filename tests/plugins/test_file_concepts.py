@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from encyclo.errors import UsageError
 from encyclo.plugins.manager import Plugins
+from encyclo.table_files import LONGEST_LINE
 from encyclo.types import Concept
 from encyclo_concepts.file import Options, Row, load_concepts
-from encyclo_concepts.table_files import LONGEST_LINE
 from tests.commands import one_sentence
 
 TABLE = (
@@ -321,3 +321,17 @@ def test_a_mistake_in_the_last_line_shows_before_any_work(encyclo, tmp_path: Pat
         result.stderr
     )
     assert not (tmp_path / "run").exists()
+
+
+def test_shares_belong_to_the_name_and_the_aliases(tmp_path: Path):
+    path = write(tmp_path, "name,aliases,word_shares\nbank,slope|bank|side,0.2|1|0.5|0.25\nowl,,\n")
+    bank, owl = load(path)
+    assert (bank.aliases, bank.word_shares) == (("slope", "side"), (0.2, 1.0, 0.25)) and owl.word_shares == ()
+
+
+@pytest.mark.parametrize(
+    ("shares", "said"),
+    [("0.5|0.5", "2 numbers"), ("2", "from 0 to 1"), ("much", "from 0 to 1"), ("nan", "from 0 to 1")],
+)
+def test_wrong_shares_are_refused(tmp_path: Path, shares: str, said: str):
+    assert said in refusal(write(tmp_path, f"name,aliases,word_shares\nbank,,{shares}\n"))

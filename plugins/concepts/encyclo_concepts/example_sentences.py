@@ -12,9 +12,9 @@ from pathlib import Path
 
 from encyclo.english import find_mention
 from encyclo.errors import UsageError
+from encyclo.table_files import FORMATS, fault, read_records
 from encyclo.types import Concept
 from encyclo_concepts.gloss import split_gloss
-from encyclo_concepts.table_files import FORMATS, fault, read_records
 from encyclo_concepts.wndb import first_senses, read_synsets
 from encyclo_concepts.wordnet import find_database
 

@@ -20,8 +20,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from encyclo import hookimpl
 from encyclo.errors import UsageError
+from encyclo.table_files import FORMATS, Record, fault, read_records, shown
 from encyclo.types import Concept
-from encyclo_concepts.table_files import FORMATS, Record, fault, read_records, shown
 
 PARTS_OF_SPEECH = ("noun", "verb", "adjective", "adverb")
 UNPRINTABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff]")
@@ -90,6 +90,8 @@ class Row(BaseModel):
     examples: tuple[str, ...] = ()
     countable: bool | None = None
     """For nouns: whether they take `a` and a plural (yes or no); empty if unknown."""
+    word_shares: tuple[float, ...] = ()
+    """Which part of the uses of the name, and of each alias, means the concept."""
 
     @field_validator("*", mode="before")
     @classmethod
@@ -103,6 +105,17 @@ class Row(BaseModel):
         if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
             raise ValueError("it must be a list of strings")
         return tuple(text for text in map(_tidied, value) if text)
+
+    @field_validator("word_shares", mode="before")
+    @classmethod
+    def _shares(cls, value: Any) -> Any:
+        try:
+            shares = tuple(float(share) for share in value if share != "")
+        except (TypeError, ValueError):
+            shares = (-1.0,)
+        if not all(0 <= share <= 1 for share in shares):
+            raise ValueError("it must be numbers from 0 to 1")
+        return shares
 
     @field_validator("countable", mode="before")
     @classmethod
@@ -127,6 +140,11 @@ class Row(BaseModel):
         if _bare(self.name) and _bare(self.definition) == _bare(self.name):
             raise ValueError(
                 f"the definition of {shown(self.name)} is only its name; say what it means or leave it empty"
+            )
+        if self.word_shares and len(self.word_shares) != 1 + len(self.aliases):
+            raise ValueError(
+                f"word_shares has {len(self.word_shares)} numbers, but the name and {len(self.aliases)} aliases need "
+                f"{1 + len(self.aliases)}"
             )
         self.id = self.id or self.name
         return self
@@ -165,7 +183,7 @@ def parse_row(path: Path, record: Record, separator: str) -> Row:
                 raise fault(path, line, what)
     values = {
         column: value.split(separator)
-        if column in ("aliases", "examples") and isinstance(value, str)
+        if column in ("aliases", "examples", "word_shares") and isinstance(value, str)
         else value
         for column, value in values.items()
     }
@@ -199,6 +217,8 @@ def _concepts(path: Path, rows: list[tuple[int, Row]]) -> Iterator[Concept]:
 
 
 def _concept(row: Row, broader: Row | None) -> Concept:
+    aliases = tuple(dict.fromkeys(alias for alias in row.aliases if alias != row.name))
+    places = [0, *(1 + row.aliases.index(alias) for alias in aliases)]
     return Concept(
         id=row.id,
         name=row.name,
@@ -206,7 +226,8 @@ def _concept(row: Row, broader: Row | None) -> Concept:
         category=row.category,
         part_of_speech=row.part_of_speech,
         broader=broader.id if broader else None,
-        aliases=tuple(dict.fromkeys(alias for alias in row.aliases if alias != row.name)),
+        aliases=aliases,
+        word_shares=tuple(row.word_shares[place] for place in places) if row.word_shares else (),
         countable=row.countable,
         examples=tuple(dict.fromkeys(row.examples)),
         broader_name=broader.name if broader else row.broader,

@@ -35,7 +35,7 @@ from lemminflect import getLemma
 from encyclo import english
 from encyclo.plugins.manager import Plugins
 from encyclo.query.encyclopedia import Encyclopedia, open_run
-from encyclo.query.word_readings import WORD, entries_at
+from encyclo.query.word_readings import entries_at, word_spans
 from encyclo.runs.reopen import reopen_concepts
 from encyclo.statistics.calibration import expected_calibration_error, reliability_bins
 from encyclo.types import Concept
@@ -123,11 +123,10 @@ def documents(path: Path, split: str, count: int) -> Iterator[tuple[str, list[Wo
 
 def _words(row: dict) -> Iterator[Word]:
     """Yield a sentence's words without names. A tagged phrase counts as one word, which ends with its last."""
-    for match in WORD.finditer(row["text"]):
-        start, end = match.span()
+    for start, end in word_spans(row["text"]):
         tag = next((t for t in row["senses"] if t[0] < end and start < t[1]), None)
         if tag is None:
-            yield Word(match.group(), end, "")
+            yield Word(row["text"][start:end], end, "")
         elif tag[2] not in NAMES and tag[1] <= end:
             yield Word(tag[2], end, tag[3])
 

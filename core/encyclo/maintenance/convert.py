@@ -125,6 +125,7 @@ def _ordered(source: Path, commits: list[Commit]) -> list[Commit]:
                 break
         else:
             raise DamagedError(
-                f"The encyclopedia in {source} does not hold the committed samples; run `encyclo verify` for details."
+                f"The samples in the encyclopedia of {source} are not those recorded in {source / 'commits'}, so it "
+                "can't be copied; run `encyclo verify` for details."
             )
     return ordered

@@ -175,10 +175,11 @@ def check_columns(columns: Any) -> Columns:
 
 def check_book(book: Any) -> Book:
     """Return a book whose attributes and tables have their types."""
-    if not isinstance(book, Book) or not isinstance(book.attributes, Attributes):
-        raise WrongAnswer(
-            f"has {with_article(book)} as its encyclopedia's book, but must have a Book with Attributes"
-        )
+    if not isinstance(book, Book):
+        raise WrongAnswer(f"has an encyclopedia whose book is {with_article(book)}, but must be a Book")
+    if not isinstance(book.attributes, Attributes):
+        what = with_article(book.attributes)
+        raise WrongAnswer(f"has an encyclopedia whose book.attributes is {what}, but must be an Attributes")
     if not isinstance(book.concepts, ConceptTable) or not isinstance(book.signatures, SignatureTable):
         raise WrongAnswer(
             "has an encyclopedia whose book lacks a table; give it a ConceptTable and a SignatureTable"

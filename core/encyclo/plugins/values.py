@@ -42,6 +42,8 @@ def shown(value: object) -> str:
     """Return a short text or number as it is written, of anything else its type: it may have no end."""
     if isinstance(value, str | bytes):
         return repr(value[:_SHOWN]) + "…" * (len(value) > _SHOWN)
+    if isinstance(value, np.generic):
+        value = value.item()
     small = value is None or type(value) in (bool, float) or (type(value) is int and abs(value) < 10**18)
     if type(value) is int and not small:
         return "an int of more than 18 digits"

@@ -87,5 +87,5 @@ def cut_at_tokens(
 
 
 def confidence_suffix(confidence: float | None) -> str:
-    """Return ` 98%`, or an empty text if the run could not calibrate."""
-    return "" if confidence is None else f" {confidence:.0%}"
+    """Return ` 98%`; nothing for 0, where no word of an entry stands, and if the run could not calibrate."""
+    return f" {confidence:.0%}" if confidence else ""

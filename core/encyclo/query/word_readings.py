@@ -11,7 +11,7 @@ Where no word of an entry ends, every confidence is 0.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,7 @@ from encyclo.entry_words import EntryWords
 
 WORD = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*")
 """A word of a text, with the hyphens and apostrophes inside it."""
+POSSESSIVE = re.compile("(?:['’]s)?$")
 EVIDENCE = 10.0
 """A score counts for a tenth of what it does among prompts: it was calibrated on other sentences than running text.
 Chosen, not fitted."""
@@ -30,7 +31,7 @@ Named = Mapping[int, float | None]
 
 def entries_at(text: str, ends: Sequence[int], words: EntryWords) -> list[Named]:
     """Return the entries whose word ends at each of the places `ends`; none within a word."""
-    found = [match.span() for match in WORD.finditer(text)]
+    found = list(word_spans(text))
     place_of = {end: place for place, (_, end) in enumerate(found)}
     named: list[Named] = []
     for end in ends:
@@ -39,8 +40,14 @@ def entries_at(text: str, ends: Sequence[int], words: EntryWords) -> list[Named]
             named.append({})
             continue
         last = [text[a:b] for a, b in found[max(0, place + 1 - words.longest) : place + 1]]
-        named.append(words.at_end_of(last) or words.at_end_of([*last[:-1], re.sub("['’]s$", "", last[-1])]))
+        named.append(words.at_end_of(last))
     return named
+
+
+def word_spans(text: str) -> Iterator[tuple[int, int]]:
+    """Yield each word's characters `[start, end)`, without the ending of a possessive: "dog's" ends after "dog"."""
+    for match in WORD.finditer(text):
+        yield match.start(), match.end() - len(POSSESSIVE.search(match.group())[0])  # type: ignore[index]
 
 
 def read_words(

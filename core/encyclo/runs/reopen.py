@@ -6,9 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from encyclo.config import RunConfig
 from encyclo.errors import RunDirectoryError, UsageError
 from encyclo.plugins.manager import Plugins
+from encyclo.plugins.values import shown
 from encyclo.runs import interpreter_folder
 from encyclo.runs.directory import RunDirectory, another_model
 from encyclo.runs.metrics import FILE as METRICS
@@ -33,10 +36,13 @@ def recorded_config(record: dict[str, Any], device: str = "auto") -> RunConfig:
     values = {key: value for key, value in record["config"].items() if key in known}
     try:
         return RunConfig(**{**values, "device": device})
-    except ValueError as error:  # pydantic's ValidationError is one
+    except ValidationError as error:
+        first = error.errors()[0]
+        setting, reason = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
+        version = record.get("versions", {}).get("encyclo", "that wrote it")
         raise RunDirectoryError(
-            f"run.json holds a configuration that this version of encyclo can't read ({type(error).__name__}); "
-            "use the version that wrote it."
+            f"The run's run.json has the setting {setting} = {shown(first['input'])}, which this version of encyclo "
+            f"can't read: {reason}; use encyclo {version}."
         ) from error
 
 

@@ -26,7 +26,9 @@ def check_file(file: h5py.File, hierarchy: Mapping[str, Mapping[str, Array]]) ->
     """Raise ValueError for anything that `hierarchy` (group, "" for the root: arrays) does not have."""
     size = Path(file.filename).stat().st_size
     if file.userblock_size:
-        raise ValueError("it has a user block")
+        raise ValueError(
+            "it begins with a user block (bytes before the HDF5 data), which encyclo does not write"
+        )
     _check_attributes(file)
     found = {}
     _check_members(file, set(hierarchy) if "" not in hierarchy else set(hierarchy[""]))
@@ -87,7 +89,7 @@ def _check_dataset(dataset: object, array: Array, size: int) -> None:
     name, layout = dataset.name, dataset.id.get_create_plist()
     if len(dataset.attrs):
         raise ValueError(
-            f"{name} has attributes (of texts escaped by an earlier version, which can't be read)"
+            f"{name} has the attribute {min(dataset.attrs)!r}, which this version does not write"
         )
     if layout.get_external_count():
         raise ValueError(f"{name} is stored in another file")

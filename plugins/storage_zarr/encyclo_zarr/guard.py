@@ -150,7 +150,7 @@ def _check_array(document: dict[str, Any], path: str, array: Array, part: bool) 
         raise ValueError(f"{path} has a fill value that encyclo does not write, or has dimension names")
     if document.get("attributes", {}) != {}:
         raise ValueError(
-            f"{path} has attributes (of texts escaped by an earlier version, which can't be read)"
+            f"{path} has the attributes {document['attributes']!r:.80}, which this version does not write"
         )
     _check_codecs(document.get("codecs"), path, array, chunks if shards else None)
     return tuple(shape)

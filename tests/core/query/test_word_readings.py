@@ -20,7 +20,7 @@ def ends(text: str, *tokens: str) -> list[int]:
 def test_an_entry_stands_where_its_word_ends():
     text = "The dogs' ice cream, the bank's."
     found = entries_at(text, ends(text, "The", "dog", "dogs", "ice", "cream", ",", "bank's", "bank"), WORDS)
-    assert [list(entries) for entries in found] == [[], [], [0], [], [1], [], [2], []]
+    assert [list(entries) for entries in found] == [[], [], [0], [], [1], [], [], [2]]
 
 
 def confidences(scores: list[float], named: dict[int, float | None], temperature: float = 1.0):

@@ -69,11 +69,12 @@ def _heat(candidate: Candidate) -> str:
 
 def _line(reading: TokenReading) -> str:
     """Return one line: the token, its reading (a dash if the reader abstains), the likeliest concepts."""
-    likeliest = ", ".join(f"{one_line(c.name)} {_share(c.confidence)}" for c in reading.concepts)
+    likeliest = ", ".join(f"{one_line(c.name)} {_share(c.confidence)}".rstrip() for c in reading.concepts)
     sure = _share(reading.concepts[0].confidence) if reading.read else ""
     read = clip(one_line(reading.read or "-"), 20)
     return f"{clip(one_line(reading.token), 16):<16} {read:<20} {sure:>4}  {likeliest}"
 
 
 def _share(value: float | None) -> str:
-    return "not measured" if value is None else f"{value:.0%}"
+    """Return the confidence; nothing for 0, where no word of an entry stands."""
+    return "not measured" if value is None else f"{value:.0%}" if value else ""

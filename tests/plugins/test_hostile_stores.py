@@ -232,7 +232,7 @@ def test_parts_are_checked_as_well(finished, tmp_path, store):
         ("the shape", lambda d: d.update(shape=[2**50])),
         ("chunk grid", lambda d: d.update(shape=[2**39])),
         ("dimensions", lambda d: d.update(shape=[2, 2])),
-        ("has attributes", lambda d: d.update(attributes={"x": 1})),
+        ("has the attributes", lambda d: d.update(attributes={"x": 1})),
         ("unknown metadata", lambda d: d.update(more=1)),
         ("fill value", lambda d: d.update(fill_value=2**100)),
         ("dimension names", lambda d: d.update(dimension_names=["n"])),

@@ -40,7 +40,9 @@ def reading(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     from encyclo.cli import run_command
 
     path = tmp_path_factory.mktemp("reading") / "read.html"
-    assert run_command(["read", str(tiny_run), TEXT, "--html", str(path), "--device", "cpu"]) == 0
+    assert (
+        run_command(["read", str(tiny_run), TEXT, "--any-word", "--html", str(path), "--device", "cpu"]) == 0
+    )
     return path
 
 

@@ -207,7 +207,7 @@ def test_nothing_asked_nothing_said(tiny):
 
 @pytest.mark.parametrize(
     ("prefix", "opening", "said"),
-    [(PREFIX, "", "openings of at least one token"), (PREFIX, "dog " * 300, "leaves no room")],
+    [(PREFIX, "", "openings of at least one token"), (PREFIX, "dog " * 300, "new tokens exceed its limit")],
 )
 def test_bad_openings_are_refused(tiny, prefix, opening, said):
     with pytest.raises((UsageError, CaptureError), match=said):

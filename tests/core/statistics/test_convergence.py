@@ -7,6 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 
+from encyclo.errors import UsageError
 from encyclo.statistics import convergence
 from encyclo.statistics.signatures import Contexts, estimate, estimate_signatures, relative_standard_error
 from encyclo.types import SampleSet, Signatures
@@ -73,7 +74,7 @@ def test_variance_is_not_lost_beside_a_huge_mean():
 
 def test_a_run_without_any_mention_is_refused():
     samples, _ = planted(same_counts(4), named_share=0.0)
-    with pytest.raises(ValueError, match="no sample mentions"):
+    with pytest.raises(UsageError, match="No sample mentions"):
         estimate_signatures(samples, CONCEPTS)
 
 

@@ -104,7 +104,7 @@ def test_several_shards_of_texts_and_chunks_of_signatures(store, monkeypatch):
     assert len(list((root / "samples/prompt").glob("c.*"))) == 3
     np.testing.assert_array_equal(group["signatures/mean"][...], values)
     with pytest.raises(
-        DamagedError, match="dimension 1 must be .* in the other arrays"
+        DamagedError, match=r"dimension 1 must be .* in the other arrays"
     ):  # more signatures than concepts
         store.open()
     store.finalise(["a"], make_book())

@@ -12,6 +12,7 @@ from __future__ import annotations
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -46,11 +47,11 @@ def cut(target: Path) -> None:
         shutil.copy(model.weights.folder / name, target)
 
 
-def used_tokens(model: object) -> set[int]:
+def used_tokens(model: Any) -> set[int]:
     """Return the tokens of the benchmark's prompts, and those with which encyclo tries a model out."""
     import capture as bench
 
-    from encyclo_capture.forward import support
+    from encyclo_capture.forward.support import probes
 
     texts = [
         prompt["text"]
@@ -58,11 +59,8 @@ def used_tokens(model: object) -> set[int]:
         for _, prompts in bench.make_prompts(workload, 1000, None)
         for prompt in prompts
     ]
-    vocabulary = model.config.vocab_size  # type: ignore[attr-defined]
-    step = vocabulary // (2 * support.LENGTH + 1)
-    tried = set(range(0, vocabulary, step))
-    read = {token for ids in model.tokenizer(texts)["input_ids"] for token in ids}  # type: ignore[attr-defined]
-    return set(range(FIRST_WORDS)) | tried | read
+    read = {token for ids in model.tokenizer(texts)["input_ids"] for token in ids}
+    return set(range(FIRST_WORDS)).union(read, *probes(model.config.vocab_size))
 
 
 def join(pieces: Path, folder: Path) -> None:

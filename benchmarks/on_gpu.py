@@ -24,6 +24,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 MODEL = ROOT / ".gpu" / "model"
 LAYERS = (7, 10, 13, 16, 18)
+UNIT = 2000
 Figures = dict[str, Any]
 
 
@@ -159,12 +160,24 @@ def selftest(model: str, dry: bool) -> Figures:
     return found
 
 
+def states(model: Any, prompts: list[Any], batch_tokens: int = 4096) -> Any:
+    """Return the prompts' activations, float32 [n, L, H], captured in slices as `encyclo run` hands prompts over."""
+    import numpy as np
+
+    from encyclo_capture.capture import capture as captured
+
+    found = np.full((len(prompts), len(LAYERS), model.hidden_size), np.nan, np.float32)
+    for start in range(0, len(prompts), UNIT):
+        for batch in captured(model, prompts[start : start + UNIT], LAYERS, "span", batch_tokens):
+            found[start + batch.positions] = batch.activations
+    return found
+
+
 def values(model: str, dry: bool) -> Figures:
     """Compare each sample on the device, in both compute types, with the same sample on the CPU in float32."""
     import capture as bench
     import numpy as np
 
-    from encyclo_capture.capture import capture as captured
     from encyclo_capture.model import TransformersModel
 
     count = 5 if dry else 50
@@ -175,16 +188,10 @@ def values(model: str, dry: bool) -> Figures:
         for prompt in bench.as_prompts(prompts)
     ]
 
-    def states(device: str, dtype: str) -> Any:
-        loaded = TransformersModel(model, device, dtype)
-        found = np.full((len(own), len(LAYERS), loaded.hidden_size), np.nan, np.float32)
-        for batch in captured(loaded, own, LAYERS, "span", 4096):
-            found[batch.positions] = batch.activations
-        return found
-
-    expected, found = states("cpu", "float32"), {"prompts": len(own)}
+    expected, found = states(TransformersModel(model, "cpu", "float32"), own), {"prompts": len(own)}
     for dtype in ("float32", "bfloat16"):
-        error = np.linalg.norm(states(device_of(dry), dtype) - expected, axis=-1)
+        loaded = TransformersModel(model, device_of(dry), dtype)
+        error = np.linalg.norm(states(loaded, own) - expected, axis=-1)
         error /= np.linalg.norm(expected, axis=-1)
         found[f"{dtype}: largest error of a vector"] = f"{error.max():.1e}"
         found[f"{dtype}: mean error"] = f"{error.mean():.1e}"
@@ -196,21 +203,11 @@ def capture(model: str, dry: bool) -> Figures:
     import capture as bench
     import torch
 
-    from encyclo_capture.capture import capture as captured
     from encyclo_capture.model import TransformersModel
 
     loaded = TransformersModel(model, device_of(dry))
     found: Figures = {"dtype": loaded.dtype}
     wait = (lambda: None) if dry else torch.cuda.synchronize
-
-    def ours(prompts: list[Any], batch_tokens: int) -> Any:
-        import numpy as np
-
-        states = np.empty((len(prompts), len(LAYERS), loaded.hidden_size), np.float32)
-        for start in range(0, len(prompts), 2000):
-            for batch in captured(loaded, prompts[start : start + 2000], LAYERS, "span", batch_tokens):
-                states[start + batch.positions] = batch.activations
-        return states
 
     def rate(run: Callable[[], Any], count: int) -> float:
         run()
@@ -227,7 +224,7 @@ def capture(model: str, dry: bool) -> Figures:
             own = bench.as_prompts(prompts)
             for size in (4096, 16384, 65536):
                 found[f"{workload} encyclo {size}"] = rate(
-                    lambda own=own, size=size: ours(own, size), len(own)
+                    lambda own=own, size=size: states(loaded, own, size), len(own)
                 )
             for size in (128, 1024):
                 bench.BATCH = size
@@ -236,10 +233,10 @@ def capture(model: str, dry: bool) -> Figures:
                     lambda peer=peer, prompts=prompts: peer(prompts), len(own)
                 )
             found[f"{workload} largest difference of a layer's mean length"] = difference(
-                ours(own, 4096), peer(prompts)[1]
+                states(loaded, own), peer(prompts)[1]
             )
     if not dry:
-        found.update(profile(lambda: ours(own, 16384)))
+        found.update(profile(lambda: states(loaded, own, 16384)))
         found["peak_memory_mb"] = round(torch.cuda.max_memory_allocated() / 1e6)
     return found
 
@@ -293,18 +290,12 @@ def memory(model: str, dry: bool) -> Figures:
         sizes.append(len(tree.counts))
         return run_tree(network, device, tree, layers)
 
-    def states(batch_tokens: int) -> Any:
-        found = np.full((len(own), len(LAYERS), loaded.hidden_size), np.nan, np.float32)
-        for batch in module.capture(loaded, own, LAYERS, "span", batch_tokens):
-            found[batch.positions] = batch.activations
-        return found
-
-    expected = states(4096)
+    expected = states(loaded, own)
     used, total = torch.cuda.memory_allocated(), torch.cuda.get_device_properties(0).total_memory
     torch.cuda.empty_cache()
     torch.cuda.set_per_process_memory_fraction((used + 300e6) / total)
     module.run_tree = counted
-    limited = states(65536)
+    limited = states(loaded, own, 65536)
     error = np.linalg.norm(limited - expected, axis=-1) / np.linalg.norm(expected, axis=-1)
     if not error.max() < 1e-3:
         sys.exit(f"the values differ by {error.max():.2g} once the device ran out of memory")

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from encyclo.english import is_function_word, lemmas_by_part, without_qualifier
@@ -24,8 +25,11 @@ class EntryWords:
 
     meanings: Mapping[str, tuple[Meaning, ...]]
     """By word or phrase, in lower case, not inflected."""
-    longest: int
-    """The most words of a phrase."""
+
+    @cached_property
+    def longest(self) -> int:
+        """The most words of a phrase."""
+        return max((word.count(" ") + 1 for word in self.meanings), default=1)
 
     @classmethod
     def of(cls, concepts: Iterable[Concept]) -> EntryWords:
@@ -36,10 +40,7 @@ class EntryWords:
             for name, share in zip((concept.name, *concept.aliases), shares, strict=True):
                 key = " ".join(without_qualifier(name).lower().split())
                 meanings[key].setdefault(row, (row, concept.part_of_speech, share))
-        return cls(
-            {key: tuple(found.values()) for key, found in meanings.items()},
-            max((key.count(" ") + 1 for key in meanings), default=1),
-        )
+        return cls({key: tuple(found.values()) for key, found in meanings.items()})
 
     def at_end_of(self, words: Sequence[str]) -> dict[int, float | None]:
         """Return the entries that the last of a text's `words` mentions, by row, with their shares of the word.
@@ -64,14 +65,14 @@ class EntryWords:
         return {word: [list(meaning) for meaning in found] for word, found in self.meanings.items()}
 
     @classmethod
-    def from_json(cls, content: Mapping[str, Any], entries: int) -> EntryWords:
-        """Return what `as_json` gave, of a list of so many entries. Raises ValueError or TypeError."""
+    def from_json(cls, content: Mapping[str, Any], entries: int | None = None) -> EntryWords:
+        """Return what `as_json` gave, of a list of so many entries if it is known. Raises ValueError or TypeError."""
         meanings = {}
         for word, found in content.items():
             rows = [
                 (int(row), str(part), None if share is None else float(share)) for row, part, share in found
             ]
-            if any(not 0 <= row < entries for row, _, _ in rows):
+            if any(row < 0 or (entries is not None and row >= entries) for row, _, _ in rows):
                 raise ValueError(f"the word {word!r} belongs to an entry that is not in the run")
             meanings[word] = tuple(rows)
-        return cls(meanings, max((word.count(" ") + 1 for word in meanings), default=1))
+        return cls(meanings)

@@ -69,3 +69,8 @@ class DamagedError(StoreError):
 
 class EncycloWarning(UserWarning):
     """Something can be read but not checked, such as a run of an earlier version."""
+
+
+def without_advice(error: Exception) -> str:
+    """Return an error's message without what to do."""
+    return str(error).split("; ")[0].rstrip(".")

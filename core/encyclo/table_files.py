@@ -46,10 +46,10 @@ def read_records(
     path: Path,
     kind: str,
     columns: Sequence[str],
+    option: str,
     delimiter: str | None = None,
     encoding: str | None = None,
-    option: str = "file.path",
-    encoding_option: str = "file.encoding",
+    encoding_option: str = "",
 ) -> Iterator[Record]:
     """Yield a list's records. Each has some of `columns`, always the first one.
 
@@ -65,7 +65,7 @@ def read_records(
     return _rows(path, text, columns, delimiter or ("\t" if kind == "tsv" else ","))
 
 
-def decode(path: Path, content: bytes, encoding: str | None, encoding_option: str = "file.encoding") -> str:
+def decode(path: Path, content: bytes, encoding: str | None, encoding_option: str = "") -> str:
     """Decode with `encoding`, else as a byte-order mark says, else as UTF-8. Raises UsageError if that fails."""
     marked = next((name for mark, name in _MARKS if content.startswith(mark)), None)
     chosen = encoding or marked or "utf-8"
@@ -111,7 +111,7 @@ def _lines(path: Path, text: str) -> Iterator[tuple[int, str]]:
             raise fault(
                 path,
                 number,
-                f"it has {len(line):,} characters, but at most {LONGEST_LINE:,} are allowed; put each concept on "
+                f"it has {len(line):,} characters, but at most {LONGEST_LINE:,} are allowed; put each entry on "
                 "its own line",
             )
         yield number, line
@@ -185,7 +185,7 @@ def _objects(path: Path, text: str, columns: Sequence[str]) -> Iterator[Record]:
             raise fault(
                 path,
                 number,
-                'its JSON is nested too deeply for a concept; write an object such as {"name": "dog"}',
+                'its JSON is nested too deeply; write an object such as {"name": "dog"}',
             ) from None
         except ValueError as error:
             reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error)

@@ -76,9 +76,32 @@ def test_as_many_as_wanted_by_the_seed(tmp_path: Path):
 
 def test_an_id_chooses_among_equal_names(tmp_path: Path):
     file = write(tmp_path, "concept,sentence\nslope,The bank was steep.\nlender,The bank was closed.\n")
-    assert [p.text for p in sample(file, CONCEPTS)] == ["The bank was steep.", "The bank was closed."]
+    assert [p.text for p in sample(file, CONCEPTS[1:])] == ["The bank was steep.", "The bank was closed."]
     ambiguous = write(tmp_path, "concept,sentence\nbank,The bank was steep.\n", "other.csv")
-    assert "line 2" in (said := refused(ambiguous, concepts=CONCEPTS)) and "lender, slope" in said
+    assert "line 2" in (said := refused(ambiguous, concepts=CONCEPTS[1:])) and "lender, slope" in said
+
+
+def test_an_id_is_no_other_concepts_alias(tmp_path: Path):
+    """In a list without ids a concept's id is its name, which may be an alias of another concept."""
+    lender, slope = Concept("bank", "bank"), Concept("slope", "slope", aliases=("bank",))
+    file = write(tmp_path, "concept,sentence\nbank,The bank was closed.\nslope,The slope was steep.\n")
+    context = Context(0, "cpu", sentences.Options(path=file), Path(), all_concepts=[lender, slope])
+    found = list(sentences.sample_prompts([lender, slope], 2, context))
+    assert [(p.concept, p.text) for p in found] == [
+        ("bank", "The bank was closed."),
+        ("slope", "The slope was steep."),
+    ]
+
+
+def test_a_concept_without_a_sentence_is_named(tmp_path: Path):
+    assert "no sentence for the concept 'dog'" in refused(
+        write(tmp_path, "concept,sentence\ncat,A cat sat.\n")
+    )
+
+
+def test_a_changed_file_is_read_again(tmp_path: Path):
+    first = sample(write(tmp_path, "concept,sentence\ndog,A dog sat.\n"))
+    assert sample(write(tmp_path, "concept,sentence\ndog,A dog ran.\n")) != first
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from encyclo.pipeline.natural_sentences import NaturalSentences, RungSamples
 from encyclo.pipeline.reading_calibration import keep_calibrator
 from encyclo.pipeline.train import score
 from encyclo.report import report_run
-from encyclo.runs.directory import check_record, read_record
+from encyclo.runs.directory import read_record
 from encyclo.runs.metrics import Metrics, read_metrics, write_metrics
 from encyclo.runs.open_run import OpenRun
 from encyclo.runs.reopen import reopen_run, require_finished
@@ -27,6 +27,7 @@ from encyclo.statistics import confidence
 from encyclo.statistics.confidence import TrainingDistribution
 from encyclo.statistics.figures import Accuracy
 from encyclo.statistics.signatures import estimate_signatures
+from encyclo.storage import run_files
 from encyclo.storage.ledger import Commit, locked
 from encyclo.types import Interpreter, Progress, SampleSet, Split
 
@@ -41,7 +42,7 @@ def evaluate(path: Path, progress: Progress, device: str = "auto", limit: int = 
     require_finished(path)
     run = reopen_run(path, record, progress, device)
     with locked(path):
-        check_record(path)  # before the work: it may be refused
+        run_files.check_finished_record(path)  # before the work: it may be refused
         before = read_metrics(path)
         commits = run.ledger.ordered()
         samples = run.load_samples(commits)

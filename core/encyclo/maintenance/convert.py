@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ import numpy as np
 from encyclo.errors import DamagedError, RunDirectoryError
 from encyclo.maintenance.file_checks import round_faults, run_file_faults
 from encyclo.plugins.manager import Plugins
-from encyclo.runs.directory import check_usable, read_record
+from encyclo.runs.directory import check_parent, check_usable, read_record
 from encyclo.runs.reopen import reopen_store
 from encyclo.schema import Book
 from encyclo.storage import checksums, files, run_files, safe_read
@@ -87,16 +86,9 @@ def _check_free(out: Path) -> None:
     if out.exists() and (out.resolve() == Path.cwd() or out.resolve().is_mount()):
         kind = "the current folder" if out.resolve() == Path.cwd() else "a mount point"
         raise RunDirectoryError(f"--out {out} is {kind}, which can't be replaced; choose a new folder in it.")
-    if not os.access(parent := _existing(out.absolute().parent), os.W_OK | os.X_OK):
-        raise RunDirectoryError(
-            f"--out {out} can't be made: {parent} can't be written; choose another --out."
-        )
+    check_parent(out)  # the copy is written beside it
     if out.exists() and any(out.iterdir()):
         raise RunDirectoryError(f"--out {out} is not empty; choose an empty or a new directory.")
-
-
-def _existing(folder: Path) -> Path:
-    return folder if folder.exists() else _existing(folder.parent)
 
 
 def _config_of(source: Path, book: Book) -> dict[str, Any]:

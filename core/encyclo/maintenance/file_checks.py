@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from encyclo.errors import EncycloError
+from encyclo.errors import EncycloError, without_advice
 from encyclo.runs import calibration_file, metrics, round_files
 from encyclo.runs.interpreter_folder import FOLDER, check_sums
 from encyclo.storage import checksums, files, run_files
@@ -48,10 +48,5 @@ def leftovers(run: Path) -> list[str]:
 
 
 def _without_path(error: EncycloError, path: Path) -> str:
-    text, start = message(error), f"{path} "
+    text, start = without_advice(error), f"{path} "
     return f"it {text.removeprefix(start)}" if text.startswith(start) else text
-
-
-def message(error: EncycloError) -> str:
-    """Return the error's message without its advice."""
-    return str(error).split("; ")[0].rstrip(".")

@@ -23,8 +23,8 @@ from typing import Any
 import numpy as np
 
 from encyclo import crc
-from encyclo.errors import EncycloError, EncycloWarning
-from encyclo.maintenance.file_checks import leftovers, message, round_faults, run_file_faults
+from encyclo.errors import EncycloError, EncycloWarning, without_advice
+from encyclo.maintenance.file_checks import leftovers, round_faults, run_file_faults
 from encyclo.plugins.manager import Plugins
 from encyclo.runs.directory import read_record as read_run
 from encyclo.runs.metrics import FILE as METRICS
@@ -105,7 +105,7 @@ def _verify(run: Path, seal: bool) -> Report:
     except EncycloError as error:
         if not (run / "run.json").exists():
             raise
-        report.findings.append(Problem("run.json", message(error), NOTHING))
+        report.findings.append(Problem("run.json", without_advice(error), NOTHING))
         return report
     commits = _check_commits(run, report)
     records_whole = not report.findings
@@ -146,7 +146,9 @@ def _check_commits(run: Path, report: Report) -> list[Commit]:
         try:
             commits.append(read_record(path))
         except EncycloError as error:
-            report.findings.append(Problem(f"commits/{path.name}", message(error), _redo(report, path.stem)))
+            report.findings.append(
+                Problem(f"commits/{path.name}", without_advice(error), _redo(report, path.stem))
+            )
     return commits
 
 
@@ -161,7 +163,7 @@ def _part_problem(store: Store, ledger: Ledger, commit: Commit) -> str | None:
         if len(crc.differing(part.activations, sums_of(commit, part.activations.shape[1]))):
             return "its activations differ from the checksums of their rows"
     except EncycloError as error:
-        return message(error)
+        return without_advice(error)
     if (part.stage != commit.stage).any():
         return f"it has samples of a stage other than {commit.stage}"
     return sample_problem(part)
@@ -197,13 +199,13 @@ def _encyclopedia_problems(
             return  # its content can't be trusted, and a library might hang on it
         reader, rows = open_finished(store, run)
     except EncycloError as error:
-        yield message(error)
+        yield without_advice(error)
         return
     try:
         yield from _book_problems(reader.book, record)
         yield from _rows_problems(rows, reader.book, seal, commits)
     except EncycloError as error:
-        yield message(error)
+        yield without_advice(error)
     finally:
         reader.close()
 

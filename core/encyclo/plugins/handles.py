@@ -97,6 +97,11 @@ class ModelHandle(Handle):
             answer.hidden_size, "returned a model whose hidden_size", 1, LARGEST_HIDDEN
         )
 
+    def _optional(self, name: str) -> Any:
+        """Return an attribute that a model may lack; an AttributeError inside a property is an error."""
+        there = hasattr(type(self._object), name) or hasattr(self._object, name)
+        return getattr(self._object, name) if there else None
+
     @property
     def weights_sha256(self) -> str:
         """A hash of the weight files."""
@@ -112,23 +117,21 @@ class ModelHandle(Handle):
     def model_sha256(self) -> str | None:
         """A hash of weights, configuration and tokenizer, if the model has one."""
         with self._blame():
-            if not hasattr(type(self._object), "model_sha256") and not hasattr(self._object, "model_sha256"):
-                return None
-            found = self._object.model_sha256
+            found = self._optional("model_sha256")
             return None if found is None else check_text(found, "returned a model whose model_sha256")
 
     @property
     def licence(self) -> str | None:
         """The terms of the weights, if the model has them."""
         with self._blame():
-            found = getattr(self._object, "licence", None)
+            found = self._optional("licence")
             return None if found is None else check_text(found, "returned a model whose licence")
 
     @property
     def max_tokens(self) -> int | None:
         """The most tokens of a text, if the model says so."""
         with self._blame():
-            found = getattr(self._object, "max_tokens", None)
+            found = self._optional("max_tokens")
             return None if found is None else check_whole(found, "returned a model whose max_tokens", 1)
 
     def forward(self, texts: Sequence[str], layers: Sequence[int]) -> list[NDArray[np.float32]]:

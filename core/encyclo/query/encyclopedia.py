@@ -24,7 +24,7 @@ from encyclo.query.html import shown, table
 from encyclo.query.readings import Reading
 from encyclo.query.suggestions import nearest_names
 from encyclo.query.text_reader import TextReader, check_trained_for
-from encyclo.runs.calibration_file import load_calibrator, load_words
+from encyclo.runs.calibration_file import load_calibrator
 from encyclo.runs.directory import read_record
 from encyclo.runs.reopen import (
     check_identity,
@@ -258,6 +258,7 @@ class Encyclopedia:
             about = self.book.attributes
             check_trained_for(self.path, found, about.layers, about.pooling, about.weights_sha256)
             check_identity(self.path, self.record, found)
+            calibrator, words = load_calibrator(self.path, self._seal, len(self.book.concepts))
             names = dict(zip(self.book.concepts.id, self.book.concepts.name, strict=True))
             self._readers[device, model] = TextReader(
                 interpreter,
@@ -265,8 +266,8 @@ class Encyclopedia:
                 found,
                 about.layer_index,
                 about.pooling,
-                load_calibrator(self.path, self._seal),
-                load_words(self.path, len(names), self._seal),
+                calibrator,
+                words,
             )
         return self._readers[device, model]
 

@@ -20,7 +20,6 @@ from encyclo.entry_words import EntryWords
 
 WORD = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*")
 """A word of a text, with the hyphens and apostrophes inside it."""
-POSSESSIVE = re.compile("(?:['’]s)?$")
 EVIDENCE = 10.0
 """A score counts for a tenth of what it does among prompts: it was calibrated on other sentences than running text.
 Chosen, not fitted."""
@@ -47,7 +46,8 @@ def entries_at(text: str, ends: Sequence[int], words: EntryWords) -> list[Named]
 def word_spans(text: str) -> Iterator[tuple[int, int]]:
     """Yield each word's characters `[start, end)`, without the ending of a possessive: "dog's" ends after "dog"."""
     for match in WORD.finditer(text):
-        yield match.start(), match.end() - len(POSSESSIVE.search(match.group())[0])  # type: ignore[index]
+        word = match.group().removesuffix("'s").removesuffix("’s")
+        yield match.start(), match.start() + len(word)
 
 
 def read_words(

@@ -1,4 +1,4 @@
-"""calibration.json: the calibrator, which turns the interpreter's scores into confidences."""
+"""calibration.json: the calibrator, which turns the interpreter's scores into confidences, and the entries' words."""
 
 from __future__ import annotations
 
@@ -35,40 +35,31 @@ def save_calibrator(run: Path, calibrator: Calibrator, words: EntryWords | None 
     run_files.write_json(run, FILE, checksums.sealed(content))
 
 
-def load_calibrator(run: Path, seal: checksums.Seal | None = None) -> Calibrator | None:
-    """Read the calibrator that `save_calibrator` wrote; None if the run could not calibrate.
+def load_calibrator(
+    run: Path, seal: checksums.Seal | None = None, entries: int | None = None
+) -> tuple[Calibrator | None, EntryWords | None]:
+    """Read what `save_calibrator` wrote: no calibrator if the run could not calibrate, no words if it has none.
 
-    `seal` is the run's if it was read. Raises DamagedError if the file was changed or is another run's.
+    `seal` and `entries`, the number of entries, are the run's if they are known. Raises DamagedError if the file was
+    changed or is another run's.
     """
     try:
-        content = _read(run, seal)
-        if content is None:
-            return None
+        if not (run / FILE).exists():
+            run_files.check(run, FILE, None, seal)
+            return None, None
+        known = run_files.read_json(run, FILE, at_most=safe_read.CALIBRATION_JSON, advice=ADVICE, seal=seal)
+        content = checksums.unsealed(known)
+        words = content.get("words")
         values: dict[str, Any] = content["calibrator"]
         values["conformal"] = np.inf if values["conformal"] is None else values["conformal"]
         shape = tuple(content["shape"])
-        known = TrainingDistribution(_unpacked(content["mean"], shape), _unpacked(content["std"], shape))
-        return Calibrator(**values, fitted_on=content["fitted_on"], distribution=known)
+        distribution = TrainingDistribution(
+            _unpacked(content["mean"], shape), _unpacked(content["std"], shape)
+        )
+        calibrator = Calibrator(**values, fitted_on=content["fitted_on"], distribution=distribution)
+        return calibrator, None if words is None else EntryWords.from_json(words, entries)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise safe_read.refusal(run / FILE, str(error), ADVICE, DamagedError) from error
-
-
-def load_words(run: Path, entries: int, seal: checksums.Seal | None = None) -> EntryWords | None:
-    """Read the entries' words; None if the run, of `entries` entries, did not write any. Raises DamagedError."""
-    try:
-        content = _read(run, seal) or {}
-        words = content.get("words")
-        return None if words is None else EntryWords.from_json(words, entries)
-    except (ValueError, TypeError, AttributeError) as error:
-        raise safe_read.refusal(run / FILE, str(error), ADVICE, DamagedError) from error
-
-
-def _read(run: Path, seal: checksums.Seal | None) -> dict[str, Any] | None:
-    if not (run / FILE).exists():
-        run_files.check(run, FILE, None, seal)
-        return None
-    known = run_files.read_json(run, FILE, at_most=safe_read.CALIBRATION_JSON, advice=ADVICE, seal=seal)
-    return checksums.unsealed(known)
 
 
 def _finite(value: float) -> float | None:

@@ -87,6 +87,11 @@ def check_usable(out: Path) -> None:
             )
         _refuse_links(out)
         return
+    check_parent(out)
+
+
+def check_parent(out: Path) -> None:
+    """Raise RunDirectoryError if the folder that `out` is to be made in can't be written."""
     parent = out.absolute().parent
     while not parent.exists():
         parent = parent.parent
@@ -192,7 +197,7 @@ def claimed(
         check_same(out, resolved, defaults)
         if (out / "run.json").exists():
             record = read_record(out)
-            check_record(out)
+            run_files.check_finished_record(out)
             if (name := _concept_source(record["config"], resolved)) is not None:
                 record["config"]["options"][name] = resolved["options"][name]
                 write_record(out, record)
@@ -204,12 +209,6 @@ def claimed(
         directory.ledger.create()
         directory.ledger.sweep()
         yield directory
-
-
-def check_record(out: Path) -> None:
-    """Compare run.json with the seal of a finished run. Raises DamagedError if it is another run's."""
-    if (out / run_files.METRICS).exists() and (out / checksums.SEAL).exists():
-        run_files.check_record(out, checksums.read_seal(out))
 
 
 def read_record(out: Path) -> dict[str, Any]:

@@ -11,7 +11,6 @@ from pydantic import ValidationError
 from encyclo.config import RunConfig
 from encyclo.errors import RunDirectoryError, UsageError
 from encyclo.plugins.manager import Plugins
-from encyclo.plugins.values import shown
 from encyclo.runs import interpreter_folder
 from encyclo.runs.directory import RunDirectory, another_model
 from encyclo.runs.metrics import FILE as METRICS
@@ -25,7 +24,7 @@ from encyclo.runs.session import (
     prepare,
 )
 from encyclo.schema import Schema
-from encyclo.storage import run_files
+from encyclo.storage import run_files, safe_read
 from encyclo.storage.checksums import Seal
 from encyclo.types import Concept, Context, Interpreter, Model, Progress, Store
 
@@ -37,12 +36,10 @@ def recorded_config(record: dict[str, Any], device: str = "auto") -> RunConfig:
     try:
         return RunConfig(**{**values, "device": device})
     except ValidationError as error:
-        first = error.errors()[0]
-        setting, reason = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
         version = record.get("versions", {}).get("encyclo", "that wrote it")
         raise RunDirectoryError(
-            f"The run's run.json has the setting {setting} = {shown(first['input'])}, which this version of encyclo "
-            f"can't read: {reason}; use encyclo {version}."
+            f"The configuration in run.json can't be read by this version of encyclo: {safe_read.invalid(error)}; "
+            f"use encyclo {version}."
         ) from error
 
 

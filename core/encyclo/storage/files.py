@@ -303,15 +303,20 @@ _REMEDIES = {
 }
 
 
+def remedy(error: OSError, otherwise: str) -> str:
+    """Return what to do about the system's refusal to write; `otherwise` for an error of another kind."""
+    return _REMEDIES.get(error.errno or 0, otherwise)
+
+
 @contextmanager
 def _explained(path: Path) -> Iterator[None]:
     """Turn an OSError into a StoreError: one sentence that names the file and the remedy."""
     try:
         yield
     except OSError as error:
-        remedy = _REMEDIES.get(error.errno or 0, "check the disk")
+        advice = remedy(error, "check the disk")
         # A library's own text may have many lines and addresses; the system's is short.
         reason = os.strerror(error.errno) if error.errno else " ".join(str(error).split()).rstrip(".")
         raise StoreError(
-            f"Can't write {path}: {reason}; {remedy} and run the same command again to continue."
+            f"Can't write {path}: {reason}; {advice} and run the same command again to continue."
         ) from error

@@ -15,7 +15,6 @@ samples' checksums are checked.
 from __future__ import annotations
 
 import dataclasses
-import errno
 import os
 import shutil
 import uuid
@@ -262,12 +261,6 @@ def refuse_part(commit: Commit, what: str = "activations") -> DamagedError:
     return DamagedError(f"The {what} of part {commit.part} differ from what was committed; {_redo(commit)}")
 
 
-def _remedy(run: Path, error: OSError) -> str:
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS) and not os.access(run, os.W_OK):
-        return "give this user permission to write there, or copy the run"
-    return f"delete {run}/.lock, or choose another --out"
-
-
 def _process(owner: Path) -> str:
     """Return the process that wrote its number into `owner`."""
     try:
@@ -287,9 +280,10 @@ def locked(run: Path) -> Iterator[None]:
         raise RunDirectoryError(
             f"{run} is in use by process {_process(owner)}; wait for it to end, or choose another --out."
         ) from error
-    except OSError as error:  # a link, say
+    except OSError as error:
+        link = f"delete {run}/.lock, or choose another --out"
         raise RunDirectoryError(
-            f"{run} can't be locked: {error.strerror or error}; {_remedy(run, error)}."
+            f"{run} can't be locked: {error.strerror or error}; {files.remedy(error, link)}."
         ) from error
     try:
         _remove(owner)  # were it a link, the number would be written to where it leads

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from encyclo.errors import DamagedError, EncycloWarning, StoreError
+from encyclo.errors import DamagedError, EncycloWarning, StoreError, without_advice
 from encyclo.storage import checksums, files, safe_read
 from encyclo.storage.checksums import LISTED, SEAL, Seal, Sums
 
@@ -100,6 +100,12 @@ def check_record(run: Path, seal: Seal) -> None:
     check(run, RECORD, content, seal)
 
 
+def check_finished_record(run: Path) -> None:
+    """Compare run.json with the seal if the run is finished. Raises DamagedError if it is another run's."""
+    if (run / METRICS).exists() and (run / SEAL).exists():
+        check_record(run, checksums.read_seal(run))
+
+
 def faults(run: Path, seal: Seal) -> Iterator[tuple[str, str]]:
     """Yield each file that is not as listed: its path in the run directory, and what is wrong.
 
@@ -122,7 +128,7 @@ def _faults(run: Path, seal: Seal) -> Iterator[tuple[str, str]]:
             there |= {name: files.sha256_of(run / name, safe_read.LARGEST_FILE) for name in names}
         except (OSError, ValueError, DamagedError) as error:
             there = {name: found for name, found in there.items() if not _is_in(name, root)}
-            yield root, str(error).split("; ")[0].rstrip(".").removeprefix(f"{run}/")
+            yield root, without_advice(error).removeprefix(f"{run}/")
     for name, found in sorted(there.items()):
         if (finished or found is not None) and found not in (seal.run_files or {}).get(name, (None,)):
             yield name, _fault(name, found, seal)

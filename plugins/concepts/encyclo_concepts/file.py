@@ -166,7 +166,15 @@ def load_concepts(options: Options) -> Iterator[Concept]:
         )
     rows = [
         (record[0], parse_row(path, record, options.separator))
-        for record in read_records(path, kind, tuple(Row.model_fields), options.delimiter, options.encoding)
+        for record in read_records(
+            path,
+            kind,
+            tuple(Row.model_fields),
+            "file.path",
+            options.delimiter,
+            options.encoding,
+            "file.encoding",
+        )
     ]
     if not rows:
         raise UsageError(f"{path} contains no concept; add at least one name.")

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from hashlib import sha256
@@ -76,22 +76,29 @@ class Sentence:
 def sample_prompts(concepts: Sequence[Concept], stage: int, context: Context) -> Iterator[Prompt]:
     """Yield the requested number of prompts per concept, or all if the file has fewer.
 
-    Raises UsageError, naming file and line, for a line that can't be used.
+    Raises UsageError, naming file and line, for a line that can't be used, and for a concept without a sentence.
     """
     options = context.options
     assert isinstance(options, Options)
     if options.path is None:
         raise UsageError(f"The sampler sentences needs a file; {ADVICE}.")
-    by_name = read_sentences(Path(os.path.expanduser(options.path)))
-    owners = _owners(context.all_concepts or concepts)
+    by_name = read_sentences(Path(os.path.expanduser(options.path)), options.sha256)
+    owners = _owners(context.all_concepts or concepts, by_name)
     for concept in concepts:
-        own = [s for name in _names(concept) for s in by_name.get(name, ())]
-        for sentence in own:
-            if len(owners[sentence.concept]) > 1 and sentence.concept != concept.id:
-                raise fault(
-                    options.path, sentence.line, f"{shown(sentence.concept)} names several concepts; give an id: "
-                    f"{', '.join(sorted(owners[sentence.concept]))}"
-                )  # fmt: skip
+        own: list[Sentence] = []
+        for name in _names(concept):
+            if concept.id in owners.get(name, ()):
+                if len(owners[name]) > 1:
+                    line, ids = by_name[name][0].line, ", ".join(sorted(owners[name]))
+                    raise fault(
+                        options.path, line, f"{shown(name)} names several concepts; give an id: {ids}"
+                    )
+                own += by_name[name]
+        if not own:
+            raise UsageError(
+                f"{options.path} has no sentence for the concept {concept.name!r}; add one, or leave the concept out "
+                "of the list."
+            )
         wanted = min(context.prompts_for(concept.id), len(own))
         chosen = sorted(context.random(stage, concept.id).sample(range(len(own)), wanted))
         for place in chosen:
@@ -99,13 +106,16 @@ def sample_prompts(concepts: Sequence[Concept], stage: int, context: Context) ->
 
 
 @lru_cache(maxsize=2)
-def read_sentences(path: Path) -> dict[str, list[Sentence]]:
-    """Return the file's sentences by what its column `concept` has. Raises UsageError naming file and line."""
+def read_sentences(path: Path, sha256: str) -> dict[str, list[Sentence]]:
+    """Return the file's sentences by what its column `concept` has; `sha256` is the file's, so a change is read.
+
+    Raises UsageError naming file and line.
+    """
     kind = FORMATS.get(path.suffix.lower(), "names")
     if kind == "names":
         raise UsageError(f"{path} is not a .csv, .tsv or .jsonl file; {ADVICE}.")
     found: dict[str, dict[str, Sentence]] = defaultdict(dict)
-    for line, record in read_records(path, kind, COLUMNS, option=OPTION, encoding_option=""):
+    for line, record in read_records(path, kind, COLUMNS, OPTION):
         for column in REQUIRED:
             if not str(record.get(column, "")).strip():
                 raise fault(path, line, f"its column {column} is empty; fill it in or delete the line")
@@ -142,13 +152,14 @@ def _names(concept: Concept) -> dict[str, None]:
     return dict.fromkeys((concept.id, concept.name, *concept.aliases))
 
 
-def _owners(concepts: Sequence[Concept]) -> dict[str, set[str]]:
-    """Return the ids of the concepts that have a name."""
+def _owners(concepts: Sequence[Concept], names: Collection[str]) -> dict[str, set[str]]:
+    """Return the ids of the concepts that each of `names` means. An id means its concept alone."""
     owners: dict[str, set[str]] = defaultdict(set)
     for concept in concepts:
         for name in _names(concept):
-            owners[name].add(concept.id)
-    return owners
+            if name in names:
+                owners[name].add(concept.id)
+    return {name: {name} if name in ids else ids for name, ids in owners.items()}
 
 
 def _prompt(path: Path, sentence: Sentence, place: int, concept: Concept) -> Prompt:

@@ -176,7 +176,7 @@ def written(tmp_path: Path) -> Path:
 
 
 def test_what_is_saved_comes_back(written: Path):
-    calibrator = load_calibrator(written.parent)
+    calibrator, _ = load_calibrator(written.parent)
     assert dataclasses.replace(calibrator, distribution=KNOWN) == confidence.fit(
         planted(300)[0], KNOWN, "natural"
     )
@@ -187,7 +187,7 @@ def test_sets_that_can_promise_nothing_survive_saving(tmp_path: Path):
     calibrator = fit(planted(5)[0])
     assert calibrator.conformal == np.inf
     save_calibrator(tmp_path, calibrator)
-    loaded = load_calibrator(tmp_path)
+    loaded, _ = load_calibrator(tmp_path)
     assert loaded is not None and dataclasses.replace(loaded, distribution=KNOWN) == calibrator
 
 

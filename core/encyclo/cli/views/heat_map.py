@@ -77,4 +77,6 @@ def _line(reading: TokenReading) -> str:
 
 def _share(value: float | None) -> str:
     """Return the confidence; nothing for 0, where no word of an entry stands."""
-    return "not measured" if value is None else f"{value:.0%}" if value else ""
+    if value is None:
+        return "not measured"
+    return f"{value:.0%}" if value else ""

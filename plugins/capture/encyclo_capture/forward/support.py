@@ -22,10 +22,15 @@ def follows_trees(network: Any, device: str, vocabulary: int) -> bool:
     if not getattr(type(network), "_supports_attention_backend", False):
         return False
     register()
+    first, other = probes(vocabulary)
+    return is_causal(network, device, first, other) and _agrees(network, device, [first, other])
+
+
+def probes(vocabulary: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return two texts, as token ids of a vocabulary of this size, that differ in the last token only."""
     step = max(1, vocabulary // (2 * LENGTH + 1))
     first = tuple(range(step, step * (LENGTH + 1), step))[:LENGTH]
-    other = (*first[:-1], first[-1] + step)
-    return is_causal(network, device, first, other) and _agrees(network, device, [first, other])
+    return first, (*first[:-1], first[-1] + step)
 
 
 def is_causal(network: Any, device: str, first: tuple[int, ...], other: tuple[int, ...]) -> bool:

@@ -56,4 +56,6 @@ def explained() -> Iterator[None]:
     try:
         yield
     except CaptureError as error:
-        raise CaptureError(f"{str(error).removesuffix('.')}; with --echo the model gets each text twice.") from error
+        raise CaptureError(
+            f"{str(error).removesuffix('.')}; with --echo the model gets each text twice."
+        ) from error

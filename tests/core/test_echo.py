@@ -18,7 +18,7 @@ from encyclo.pipeline.collect import ask_sampler, self_test
 from encyclo.pipeline.natural_sentences import capture_rung
 from encyclo.pipeline.units import recipe
 from encyclo.query.encyclopedia import open_run
-from encyclo.query.text_reader import TextReader, check_trained_for
+from encyclo.query.text_reader import FRESH, TextReader, check_trained_for, windows
 from encyclo.runs.directory import read_record, write_record
 from encyclo.runs.open_run import OpenRun
 from encyclo.runs.reopen import reopen_run
@@ -294,6 +294,14 @@ def test_a_long_text_is_read_whole_in_windows_that_fit_twice(reader: TextReader,
     kept = "".join(dict((r.start, text[r.start : r.end]) for r in found).values())
     assert kept == "".join(text.split())
     assert all(text[r.start : r.end] == r.token for r in found)
+
+
+def test_windows_end_with_sentences():
+    text = "".join(f"The animal {number} drank water (it was cold.) " for number in range(100))
+    found = list(windows([text[:700], text[700:]], sentences=True))
+    assert "".join(fresh for *_, fresh in found) == text and len(found) > 4
+    assert all(fresh.endswith("cold.) ") and len(fresh) <= FRESH for *_, fresh in found)
+    assert list(windows(["x" * 3000], sentences=True)) == list(windows(["x" * 3000]))
 
 
 def test_other_poolings_read_the_second_copy(reader: TextReader, echo_run: Path):

@@ -4,12 +4,14 @@ The model gets a long text in windows: at most 1,000 new characters, after at mo
 which are not read again; both are cut at a blank if there is one. A token is read as a mention is captured: with
 the pooling `span`, the mean over its word's tokens up to it, so that a word's last token is read exactly like a
 sample; with `last`, its own state; with `mean` and `mean-all`, the mean over the window up to it. In a run with --echo
-the model gets the window twice, and tokens are read in the second copy.
+the model gets the window twice, and tokens are read in the second copy; windows are cut at the end of a sentence if
+there is one, so that a word has seen its whole sentence.
 """
 
 from __future__ import annotations
 
 import codecs
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +34,7 @@ FRESH = 1000
 CONTEXT = 250
 MOST_TOKENS = 512
 CHUNK = 2**16
+SENTENCE_END = re.compile(r"""[.!?]["')\]”’]*\s+|\n""")
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,7 @@ class TextReader:
         confidence above 0 (see `encyclo.query.word_readings`). Raises UsageError if the text is blank.
         """
         something = False
-        for start, context, fresh in windows([text] if isinstance(text, str) else text):
+        for start, context, fresh in windows([text] if isinstance(text, str) else text, self.echo):
             for piece in self._fitting(start, context, fresh):
                 for reading in self._read_window(*piece, top, at_least, any_word):
                     something = True
@@ -76,7 +79,7 @@ class TextReader:
         elif len(context) > len(fresh) // 4:
             yield from self._fitting(start, context[len(context) // 2 + 1 :], fresh)
         else:
-            middle = _cut(fresh, len(fresh) // 2)
+            middle = _cut(fresh, len(fresh) // 2, self.echo)
             yield from self._fitting(start, context, fresh[:middle])
             kept = (context + fresh[:middle])[-CONTEXT:]
             yield from self._fitting(start + middle, kept, fresh[middle:])
@@ -176,13 +179,16 @@ def check_trained_for(
         )
 
 
-def windows(pieces: Iterable[str]) -> Iterator[tuple[int, str, str]]:
-    """Cut a text that comes in pieces into windows: (start of the new part, context before it, new part)."""
+def windows(pieces: Iterable[str], sentences: bool = False) -> Iterator[tuple[int, str, str]]:
+    """Cut a text that comes in pieces into windows: (start of the new part, context before it, new part).
+
+    With `sentences` a new part ends with a sentence if one ends in its second half.
+    """
     context, buffer, start = "", "", 0
     for piece in pieces:
         buffer += piece
         while len(buffer) > FRESH:
-            end = _cut(buffer, FRESH)
+            end = _cut(buffer, FRESH, sentences)
             yield start, context, buffer[:end]
             context, start = _context(context + buffer[:end]), start + end
             buffer = buffer[end:]
@@ -208,8 +214,13 @@ def read_pieces(path: Path) -> Iterator[str]:
         ) from error
 
 
-def _cut(text: str, most: int) -> int:
-    """Return where to cut within the first `most` characters: after the last blank, else after `most`."""
+def _cut(text: str, most: int, sentences: bool) -> int:
+    """Return where to cut within the first `most` characters: after the last blank, else after `most`.
+
+    With `sentences`, after the last sentence if one ends in the second half.
+    """
+    if sentences and (ends := [match.end() for match in SENTENCE_END.finditer(text, most // 2, most)]):
+        return ends[-1]
     for place in range(most, most // 2, -1):
         if text[place - 1].isspace():
             return place

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from encyclo.errors import UsageError
 from encyclo.regular_files import read_text
@@ -48,6 +48,8 @@ class RunConfig(BaseModel):
     """Each stage's target, stage 0 first: the lower end of a concept's confidence must reach it."""
     layers: tuple[int, ...] = Field((-12, -9, -6, -3, -1), min_length=1)
     pooling: Literal["span", "last", "mean", "mean-all"] = "span"
+    echo: bool = False
+    """Give the model each text twice and read the second copy (`encyclo.echo`)."""
     model: str = "gemma-3-270m"
     device: str = "auto"
     converged_below: float = Field(0.25, gt=0, allow_inf_nan=False)
@@ -73,6 +75,15 @@ class RunConfig(BaseModel):
         if list(targets) != sorted(targets):
             raise ValueError("targets must not fall from stage to stage")
         return targets
+
+    @field_validator("echo")
+    @classmethod
+    def _readable(cls, echo: bool, others: ValidationInfo) -> bool:
+        if echo and others.data.get("pooling") == "mean-all":
+            raise ValueError(
+                "the pooling mean-all averages the first copy of a text too; choose span, last or mean"
+            )
+        return echo
 
     def plugin_names(self) -> list[str]:
         """Return the plugins of this run, without repeats, in a fixed order."""

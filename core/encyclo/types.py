@@ -346,6 +346,8 @@ class Context:
     """A folder in the run for the plugin's own files; the plugin creates it."""
     model: Model | None = None
     pooling: str = "span"
+    echo: bool = False
+    """Whether states are read in the second copy of each text; `capture_layers` then gets texts that are doubled."""
     prompts_wanted: int = 10
     """The usual number of prompts per concept in a stage."""
     wanted: Mapping[str, int] | None = None

@@ -44,6 +44,13 @@ Layers = Annotated[
 Pooling = Annotated[
     str | None, typer.Option(help="The tokens to average: span, last, mean or mean-all. [default: span]")
 ]
+Echo = Annotated[
+    bool | None,
+    typer.Option(
+        "--echo",
+        help="Give the model each text twice and read the second copy; capture takes at least twice as long.",
+    ),
+]
 ModelName = Annotated[
     str | None,
     typer.Option("--model", help="gemma-3-270m, a hub id, a folder or a .gguf file. [default: gemma-3-270m]"),

@@ -23,6 +23,7 @@ def plan(
     **given: Any,
 ) -> None:
     """Estimate the prompts, tokens, time, memory and disk of a run; write nothing."""
+    from encyclo.echo import REMARK
     from encyclo.pipeline.cost_estimate import estimate_cost
     from encyclo.runs.directory import check_same, check_usable
     from encyclo.terminal import say, say_json
@@ -36,8 +37,9 @@ def plan(
     if as_json:
         say_json(costs)
         return
+    twice = f", {REMARK}" if session.config.echo else ""
     say(f"Concepts  {costs['concepts']:,}")
-    say(f"Prompts   {costs['prompts']:,} ({costs['tokens']:,} tokens)")
+    say(f"Prompts   {costs['prompts']:,} ({costs['tokens']:,} tokens{twice})")
     say(f"Time      about {costs['seconds']:,.0f} s on this machine")
     say(f"Memory    about {costs['memory_bytes'] / 2**30:.1f} GB")
     say(f"Disk      {costs['disk_bytes'] / 2**20:,.0f} MB")

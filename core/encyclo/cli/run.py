@@ -24,6 +24,7 @@ def run(
     targets: flags.Targets = None,
     layers: flags.Layers = None,
     pooling: flags.Pooling = None,
+    echo: flags.Echo = None,
     model: flags.ModelName = None,
     device: flags.Device = None,
     out: Annotated[Path, typer.Option(help="The run's directory.")] = Path("encyclopedia"),

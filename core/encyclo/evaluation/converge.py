@@ -128,13 +128,16 @@ def measure_by_layer(
 def older_protocol(
     book: Encyclopedia, samples: SampleSet, progress: Progress, device: str
 ) -> OlderProtocol | None:
-    """Capture the run's prompts by the older protocol and compare; None if no two concepts have enough samples."""
+    """Capture the run's prompts by the older protocol and compare; None if no two concepts have enough samples.
+
+    The older protocol gives the model each text once, also in a run with --echo.
+    """
     seed = int(book.record["config"]["seed"])
     rows = older_rows(samples, book.concepts, seed)
     if len(rows) == 0:
         return None
     here = chosen_rows(samples, rows)
-    config = {**book.record["config"], "pooling": OLDER_POOLING, "layers": [OLDER_LAYER]}
+    config = {**book.record["config"], "pooling": OLDER_POOLING, "layers": [OLDER_LAYER], "echo": False}
     run = reopen_run(book.path, {**book.record, "config": config}, progress, device)
     ids = [run.session.concepts[concept].id for concept in here.concept]
     there = capture_rung(run, _prompts(book, rows, ids), f"as {OLDER_POOLING} at layer {OLDER_LAYER}")

@@ -5,7 +5,7 @@
     entries.csv           a row for each entry, with the columns of `to_pandas`; see `csv_cell`
     entries.parquet       the same
     control/*.gguf        a llama.cpp control vector for each chosen concept; see `encyclo.export.control_vectors`
-    metadata.json         model, layers, pooling, hashes, licences, and every file's sha256
+    metadata.json         model, layers, pooling, echo, hashes, licences, and every file's sha256
 
 docs/export.md shows how to read each of them.
 """
@@ -107,6 +107,7 @@ def describe(book: Encyclopedia) -> dict[str, Any]:
         "layers": list(attributes.layers),
         "layer_index": list(attributes.layer_index),
         "pooling": attributes.pooling,
+        "echo": book.echo,
         "hidden_size": attributes.hidden_size,
         "interpreter": config["interpreter"],
         "concept_list": config["concepts"],
@@ -177,6 +178,7 @@ def _write_vectors(path: Path, vectors: dict[str, NDArray[Any]], metadata: dict[
         "layers",
         "layer_index",
         "pooling",
+        "echo",
         "run_id",
         "encyclo_version",
     )

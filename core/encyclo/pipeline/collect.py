@@ -82,14 +82,15 @@ def self_test(run: OpenRun, prompts: list[Prompt]) -> dict[str, float] | None:
     session, name = run.session, run.session.config.capture
     if not session.plugins.implements(name, "check_capture"):
         return None
-    found: dict[str, float] = session.plugins.call(
-        "check_capture",
-        name,
-        prompts=prompts,
-        layers=session.schema.layer_index,
-        pooling=session.config.pooling,
-        context=run.capture_context(),
-    )
+    with run.handed(prompts) as (given, pooling):
+        found: dict[str, float] = session.plugins.call(
+            "check_capture",
+            name,
+            prompts=given,
+            layers=session.schema.layer_index,
+            pooling=pooling,
+            context=run.capture_context(),
+        )
     return found
 
 

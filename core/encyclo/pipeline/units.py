@@ -62,6 +62,7 @@ def recipe(session: Session, stage: Stage, earlier: Sequence[Commit]) -> dict[st
             for name in used
         ],
         "options": {n: o.model_dump(mode="json") for n, o in options.items() if o},
+        **({"echo": True} if config.echo else {}),  # without it, units keep the ids that they had before
     }
 
 

@@ -143,6 +143,11 @@ class Encyclopedia:
         """The run's layers, as named in its configuration (-1 is the last)."""
         return tuple(self.record["config"]["layers"])
 
+    @property
+    def echo(self) -> bool:
+        """Whether the model got each text twice (--echo)."""
+        return bool(self.record["config"].get("echo"))
+
     def close(self) -> None:
         """Close the file."""
         self.source.close()
@@ -248,15 +253,15 @@ class Encyclopedia:
     ) -> TextReader:
         """Return a reader of texts with the run's interpreter and model (or the one named `model`); it is cached.
 
-        Raises UsageError, naming both, if the interpreter was trained for another model, other layers or another
-        pooling, and DamagedError if the files of the interpreter or the calibration were changed.
+        Raises UsageError, naming both, if the interpreter was trained for another model, other layers, another
+        pooling or another --echo, and DamagedError if the files of the interpreter or the calibration were changed.
         """
         if (device, model) not in self._readers:
             interpreter = self.interpreter()
             quiet = ConsoleProgress(quiet=True)
             found = reopen_model(self.path, self.record, progress or quiet, device, model)
             about = self.book.attributes
-            check_trained_for(self.path, found, about.layers, about.pooling, about.weights_sha256)
+            check_trained_for(self.path, found, about.layers, about.pooling, self.echo, about.weights_sha256)
             check_identity(self.path, self.record, found)
             calibrator, words = load_calibrator(self.path, self._seal, len(self.book.concepts))
             names = dict(zip(self.book.concepts.id, self.book.concepts.name, strict=True))
@@ -268,6 +273,7 @@ class Encyclopedia:
                 about.pooling,
                 calibrator,
                 words,
+                self.echo,
             )
         return self._readers[device, model]
 

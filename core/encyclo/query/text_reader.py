@@ -3,12 +3,15 @@
 The model gets a long text in windows: at most 1,000 new characters, after at most 250 earlier ones for context,
 which are not read again; both are cut at a blank if there is one. A token is read as a mention is captured: with
 the pooling `span`, the mean over its word's tokens up to it, so that a word's last token is read exactly like a
-sample; with `last`, its own state; with `mean` and `mean-all`, the mean over the window up to it.
+sample; with `last`, its own state; with `mean` and `mean-all`, the mean over the window up to it. In a run with --echo
+the model gets the window twice, and tokens are read in the second copy; windows are cut at the end of a sentence if
+there is one, so that a word has seen its whole sentence.
 """
 
 from __future__ import annotations
 
 import codecs
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from encyclo.echo import doubled, second_copy
 from encyclo.entry_words import EntryWords
 from encyclo.errors import DamagedError, UsageError
 from encyclo.pooling import pooled_tokens
@@ -30,6 +34,7 @@ FRESH = 1000
 CONTEXT = 250
 MOST_TOKENS = 512
 CHUNK = 2**16
+SENTENCE_END = re.compile(r"""[.!?]["')\]”’]*\s+|\n""")
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,8 @@ class TextReader:
     """None if the run could not calibrate."""
     words: EntryWords | None = None
     """None if the run did not record them: every token is then read as with `any_word`."""
+    echo: bool = False
+    """Whether the model gets each window twice and is read in the second copy, as in a run with --echo."""
 
     def read(
         self, text: str | Iterable[str], top: int = 3, at_least: float = 0.5, any_word: bool = False
@@ -56,7 +63,7 @@ class TextReader:
         confidence above 0 (see `encyclo.query.word_readings`). Raises UsageError if the text is blank.
         """
         something = False
-        for start, context, fresh in windows([text] if isinstance(text, str) else text):
+        for start, context, fresh in windows([text] if isinstance(text, str) else text, self.echo):
             for piece in self._fitting(start, context, fresh):
                 for reading in self._read_window(*piece, top, at_least, any_word):
                     something = True
@@ -67,27 +74,32 @@ class TextReader:
     def _fitting(self, start: int, context: str, fresh: str) -> Iterator[tuple[int, str, str]]:
         """Yield the window, or pieces of it that fit the model."""
         most = min(getattr(self.model, "max_tokens", None) or MOST_TOKENS, MOST_TOKENS)
-        if len(self.model.tokens(context + fresh)) <= most or (not context and len(fresh) < 2):
+        if len(self.model.tokens(self._given(context + fresh))) <= most or (not context and len(fresh) < 2):
             yield start, context, fresh
         elif len(context) > len(fresh) // 4:
             yield from self._fitting(start, context[len(context) // 2 + 1 :], fresh)
         else:
-            middle = _cut(fresh, len(fresh) // 2)
+            middle = _cut(fresh, len(fresh) // 2, self.echo)
             yield from self._fitting(start, context, fresh[:middle])
             kept = (context + fresh[:middle])[-CONTEXT:]
             yield from self._fitting(start + middle, kept, fresh[middle:])
+
+    def _given(self, text: str) -> str:
+        return doubled(text) if self.echo else text
 
     def _read_window(
         self, start: int, context: str, fresh: str, top: int, at_least: float, any_word: bool
     ) -> Iterator[TokenReading]:
         text = context + fresh
-        spans = self.model.tokens(text)
-        states = self.model.forward([text], self.layer_index)[0]
+        spans = self.model.tokens(self._given(text))
+        states = self.model.forward([self._given(text)], self.layer_index)[0]
         if len(states) != len(spans):
             raise DamagedError(
                 f"The model {self.model.name} gives {len(states)} states for {len(spans)} tokens; use the tokenizer "
                 "that belongs to its network."
             )
+        if self.echo:
+            spans, states = second_copy(text, spans, states)
         chosen = [i for i, (a, b) in enumerate(spans) if b > len(context) and text[a:b].strip()]
         if not chosen:
             return
@@ -128,9 +140,11 @@ class TextReader:
 
 
 def check_trained_for(
-    path: Path, model: Model, layers: Sequence[int], pooling: str, weights_sha256: str
+    path: Path, model: Model, layers: Sequence[int], pooling: str, echo: bool, weights_sha256: str
 ) -> None:
-    """Check that the interpreter was trained for this model, layers and pooling. Raises UsageError naming both.
+    """Check that the interpreter was trained for this model, layers, pooling and --echo.
+
+    Raises UsageError naming both.
 
     If the interpreter's config.json has no `trained_on`, the run's record is used.
     """
@@ -139,6 +153,7 @@ def check_trained_for(
         "weights_sha256": weights_sha256,
         "layers": list(layers),
         "pooling": pooling,
+        "echo": echo,
     }
     file = path / "interpreter" / "config.json"
     try:
@@ -149,6 +164,7 @@ def check_trained_for(
     for what, trained, given in (
         ("the layers", there["layers"], list(layers)),
         ("the pooling", there["pooling"], pooling),
+        ("texts given", *("twice (--echo)" if twice else "once" for twice in (there["echo"], echo))),
     ):
         if trained != given:
             raise UsageError(
@@ -163,13 +179,16 @@ def check_trained_for(
         )
 
 
-def windows(pieces: Iterable[str]) -> Iterator[tuple[int, str, str]]:
-    """Cut a text that comes in pieces into windows: (start of the new part, context before it, new part)."""
+def windows(pieces: Iterable[str], sentences: bool = False) -> Iterator[tuple[int, str, str]]:
+    """Cut a text that comes in pieces into windows: (start of the new part, context before it, new part).
+
+    With `sentences` a new part ends with a sentence if one ends in its second half.
+    """
     context, buffer, start = "", "", 0
     for piece in pieces:
         buffer += piece
         while len(buffer) > FRESH:
-            end = _cut(buffer, FRESH)
+            end = _cut(buffer, FRESH, sentences)
             yield start, context, buffer[:end]
             context, start = _context(context + buffer[:end]), start + end
             buffer = buffer[end:]
@@ -195,8 +214,13 @@ def read_pieces(path: Path) -> Iterator[str]:
         ) from error
 
 
-def _cut(text: str, most: int) -> int:
-    """Return where to cut within the first `most` characters: after the last blank, else after `most`."""
+def _cut(text: str, most: int, sentences: bool) -> int:
+    """Return where to cut within the first `most` characters: after the last blank, else after `most`.
+
+    With `sentences`, after the last sentence if one ends in the second half.
+    """
+    if sentences and (ends := [match.end() for match in SENTENCE_END.finditer(text, most // 2, most)]):
+        return ends[-1]
     for place in range(most, most // 2, -1):
         if text[place - 1].isspace():
             return place

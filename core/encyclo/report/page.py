@@ -7,6 +7,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+from encyclo.echo import REMARK
 from encyclo.report.details import Details
 from encyclo.report.rendering import render
 from encyclo.report.wording import clip, moment
@@ -78,6 +79,7 @@ def _context(
 def _run(record: dict[str, Any], attributes: Attributes) -> list[tuple[str, str]]:
     """Return the run's model, weights, layers, id and time, with labels."""
     source = (record.get("provenance") or {}).get("model_source")
+    echo = (record.get("config") or {}).get("echo")
     layers = ", ".join(
         f"{layer} ({index})" for layer, index in zip(attributes.layers, attributes.layer_index, strict=True)
     )
@@ -86,7 +88,7 @@ def _run(record: dict[str, Any], attributes: Attributes) -> list[tuple[str, str]
         ("Weights", str(source or "the run did not record where they come from")),
         ("Weights' sha256", f"{attributes.weights_sha256[:12]}…"),
         ("Layers", f"{layers.replace('-', '−')}; in brackets the same counted from the embedding, 0"),
-        ("Pooling", attributes.pooling),
+        ("Pooling", f"{attributes.pooling}, {REMARK}" if echo else attributes.pooling),
         ("Begun", moment(record.get("created") or attributes.created)),
         ("Run", f"{attributes.run_id}, encyclo {attributes.encyclo_version}"),
     ]

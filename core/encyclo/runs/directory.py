@@ -136,6 +136,8 @@ def check_same(out: Path, resolved: Mapping[str, Any], defaults: Options = Mappi
         there["options"][name] = {**defaults.get(name, {}), **recorded}
     if (name := _concept_source(there, here)) is not None:
         there["options"][name] = here["options"][name]
+    for config in (there, here):  # an older version did not record it
+        config.setdefault("echo", False)
     fixed = [{k: v for k, v in c.items() if k not in GROWS} for c in (there, here)]
     differences = list(_differences(fixed[0], fixed[1]))
     lowered = [key for key in GROWS if _lower(there.get(key), here.get(key))]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from encyclo.echo import doubled_prompts, explained
 from encyclo.plugins.values import shown
 from encyclo.runs import interpreter_folder
 from encyclo.runs.directory import RunDirectory
@@ -61,19 +62,39 @@ class OpenRun:
         """Return the context that the capture plugin gets: on the model's own device."""
         return self.context(self.session.config.capture, device=self.session.model.device)
 
+    @contextmanager
+    def handed(self, prompts: Sequence[Prompt]) -> Iterator[tuple[list[Prompt], str]]:
+        """Give the prompts and the pooling that the capture plugin gets: with --echo, each text twice.
+
+        An error of the capture in the block then says so.
+        """
+        config = self.session.config
+        if config.echo:
+            with explained():
+                yield doubled_prompts(prompts, config.pooling)
+        else:
+            yield list(prompts), config.pooling
+
     def capture(self, prompts: Sequence[Prompt], advance: Callable[[int], None] | None = None) -> Captured:
         """Capture prompts with the run's capture plugin; call `advance` with the size of each batch.
 
-        Raises PluginError if the plugin gives a faulty batch, or no activations for a prompt.
+        With --echo the model gets each text twice, and the second copy is captured. Raises PluginError if the
+        plugin gives a faulty batch, or no activations for a prompt.
         """
+        with self.handed(prompts) as (given, pooling):
+            return self._capture(given, pooling, advance)
+
+    def _capture(
+        self, prompts: list[Prompt], pooling: str, advance: Callable[[int], None] | None
+    ) -> Captured:
         session, name = self.session, self.session.config.capture
         schema = session.schema
         batches = session.plugins.call(
             "capture_layers",
             name,
-            prompts=list(prompts),
+            prompts=prompts,
             layers=schema.layer_index,
-            pooling=session.config.pooling,
+            pooling=pooling,
             context=self.capture_context(),
         )
         shape = (len(prompts), len(schema.layers), schema.hidden_size)

@@ -81,6 +81,7 @@ class Session:
             folder=plugin_folder(out, plugin),
             model=self.model,
             pooling=self.config.pooling,
+            echo=self.config.echo,
             prompts_wanted=self.config.per_concept,
             progress=self.progress,
             **more,

@@ -11,13 +11,14 @@ from encyclo.types import Context, SampleSet
 
 
 def trained_on(samples: SampleSet, context: Context) -> dict[str, Any]:
-    """Return the model, its weights' hash, the layers and the pooling, for an interpreter's config.json."""
+    """Return the model, its weights' hash, the layers, the pooling and --echo, for an interpreter's config.json."""
     model = context.model
     return {
         "model": model.name if model else None,
         "weights_sha256": model.weights_sha256 if model else None,
         "layers": list(samples.layers),
         "pooling": context.pooling,
+        "echo": context.echo,
     }
 
 

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from encyclo.cli.views.tables import columns, labelled
+from encyclo.echo import REMARK
 from encyclo.pipeline.run import Outcome
 from encyclo.query.encyclopedia import Encyclopedia, open_run
 from encyclo.query.entry import confidence_text
@@ -44,10 +45,11 @@ def print_summary(outcome: Outcome, console: Console) -> None:
 
 def _figures(metrics: Metrics, config: dict[str, Any], book: Encyclopedia) -> list[tuple[str, str]]:
     capture, table = metrics.capture, book.book.concepts
+    twice = f", {REMARK}" if book.echo else ""
     return [
         ("Model", f"{config['model']} ({book.record['provenance']['model_source']})"),
         ("Concepts", f"{len(book):,}, settled {int(table.settled.sum()):,}"),
-        ("Samples", f"{capture.prompts:,} at layers {', '.join(map(str, config['layers']))}"),
+        ("Samples", f"{capture.prompts:,} at layers {', '.join(map(str, config['layers']))}{twice}"),
         (
             "Capture",
             f"{capture.prompts_per_second or 0:,.0f} prompts/s in {capture.dtype} on {capture.device}",

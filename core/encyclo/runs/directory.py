@@ -35,7 +35,7 @@ GROWS = ("targets", "budget")
 
 @dataclass(frozen=True)
 class Goals:
-    """A run's goals: each stage's target, and the most samples per stage (None: the default)."""
+    """A run's goals: each stage's target, and the most samples of each sampler (None: the default)."""
 
     targets: tuple[float, ...]
     budget: int | None

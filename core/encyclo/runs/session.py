@@ -13,7 +13,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from encyclo.config import RunConfig
+from encyclo.config import MOST_SAMPLES, RunConfig
 from encyclo.errors import UsageError
 from encyclo.plugins.manager import Plugins
 from encyclo.plugins.values import shown
@@ -26,16 +26,26 @@ if TYPE_CHECKING:
 
 MOST_CONCEPTS = 2_000_000
 """The most concepts of a list without --limit."""
+LAST_STAGE = 127
+"""The samples' column for the stage has 8 bits."""
 MOST_CHARACTERS = 2_000_000_000
 """The most characters of a list's names, definitions, aliases and examples together."""
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage of a run: its number and its sampler."""
+    """A sampler of a run and its stage; several samplers may share one."""
 
     number: int
     sampler: str
+    usual: int
+    """How many samples of a concept the sampler usually gives."""
+    shared: bool = False
+
+    @property
+    def key(self) -> str:
+        """The sampler's name as plans and commits record it: empty unless another sampler has the same stage."""
+        return self.sampler if self.shared else ""
 
 
 @dataclass(frozen=True)
@@ -65,6 +75,10 @@ class Session:
         """Return whether a stage's sampler needs an interpreter."""
         return self.plugins.traits(stage.sampler).needs_interpreter
 
+    def may_skip(self, stage: Stage) -> bool:
+        """Return whether a stage's sampler may give no prompt for a concept."""
+        return self.looks(stage) or self.plugins.traits(stage.sampler).partial
+
     def open_store(self, out: Path) -> Store:
         """Return the store of the run directory `out`."""
         return open_store(self.plugins, self.config.store, out, self.schema)
@@ -81,7 +95,7 @@ class Session:
             folder=plugin_folder(out, plugin),
             model=self.model,
             pooling=self.config.pooling,
-            prompts_wanted=self.config.per_concept,
+            prompts_wanted=more.pop("prompts_wanted", self.config.per_concept),
             progress=self.progress,
             **more,
         )
@@ -155,28 +169,57 @@ def prepare(config: RunConfig, progress: Progress, out: Path = Path()) -> Sessio
         raise UsageError(
             f"--layers names a layer twice: {list(config.layers)} are the indices {list(index)}; name each once."
         )
-    stages = tuple(Stage(plugins.traits(name).stage, name) for name in config.sampler)
-    numbers = [stage.number for stage in stages]
-    if numbers != sorted(set(numbers)):
-        raise UsageError(
-            "Give one --sampler per stage, in ascending order; "
-            f"{', '.join(config.sampler)} have the stages {', '.join(map(str, numbers))}."
-        )
-    if plugins.traits(config.sampler[0]).needs_interpreter:
-        raise UsageError(
-            f"The sampler {config.sampler[0]} needs an interpreter, and a run's first stage has none yet; "
-            "name an earlier stage's sampler before it, such as --sampler templates."
-        )
     return Session(
         config,
         plugins,
         options,
         concepts,
-        stages,
+        read_stages(config, plugins, options),
         model,
         Schema(config.layers, index, model.hidden_size),
         progress,
     )
+
+
+def read_stages(
+    config: RunConfig, plugins: Plugins, options: dict[str, BaseModel | None]
+) -> tuple[Stage, ...]:
+    """Return the samplers with their stages. Raises UsageError for an order that a run can't have."""
+    stages = [_stage(name, config, plugins, options[name]) for name in config.sampler]
+    numbers = [stage.number for stage in stages]
+    if repeated := [name for name in config.sampler if config.sampler.count(name) > 1]:
+        raise UsageError(f"--sampler names {repeated[0]} twice; name each sampler once.")
+    if numbers != sorted(numbers):
+        raise UsageError(
+            f"{', '.join(config.sampler)} have the stages {', '.join(map(str, numbers))}; give each --sampler in "
+            "ascending order of the stages."
+        )
+    first = stages[0]
+    if plugins.traits(first.sampler).needs_interpreter:
+        raise UsageError(
+            f"The sampler {first.sampler} needs an interpreter, and a run's first sampler has none yet; "
+            "name a sampler of the same or an earlier stage before it, such as --sampler templates."
+        )
+    others = [s.sampler for s in stages if s.number == first.number and not plugins.traits(s.sampler).partial]
+    if others and plugins.traits(first.sampler).partial:
+        raise UsageError(
+            f"The sampler {first.sampler} may have no prompt for a concept, so it can't be a run's first; "
+            f"name --sampler {others[0]} before it."
+        )
+    return tuple(dataclasses.replace(s, shared=numbers.count(s.number) > 1) for s in stages)
+
+
+def _stage(name: str, config: RunConfig, plugins: Plugins, options: BaseModel | None) -> Stage:
+    """Return a sampler's stage and usual number: its options' `stage` and `per_concept`, if it has these options."""
+    number, usual = getattr(options, "stage", None), getattr(options, "per_concept", None)
+    for key, value, least, most in (("stage", number, 0, LAST_STAGE), ("per_concept", usual, 1, MOST_SAMPLES)):
+        if value is not None and (type(value) is not int or not least <= value <= most):
+            raise UsageError(
+                f"Option {name}.{key} can't be {value!r:.80}: it must be a whole number from {least} to {most:,}."
+            )
+    number = plugins.traits(name).stage if number is None else number
+    # Stage 0 has the name alone, so only one prompt.
+    return Stage(number, name, usual or (config.per_concept if number else 1))
 
 
 def load_model(

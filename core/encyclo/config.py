@@ -41,6 +41,8 @@ class RunConfig(BaseModel):
     scorer: str = "calibrated"
     baselines: tuple[str, ...] = ("centroid", "logistic")
     """Interpreters that are trained for comparison with the chosen one."""
+    examples: Path | None = None
+    """A file with sentences by other authors, which only test the interpreter."""
     limit: int | None = Field(None, ge=1)
     per_concept: int = Field(10, ge=1, le=MOST_SAMPLES)
     """Samples per concept and sampler: exact in the first stage, the usual number later."""

@@ -116,8 +116,8 @@ class Refinement:
         )
         given = allocate(needed[chosen], stage.usual, left)
         chosen, given = chosen[given > 0], given[given > 0]
-        columns = (tuple(column.tolist()) for column in (chosen, given, self.spent[chosen, place]))
-        return Plan(stage.number, number, *columns, stage.key)
+        concepts, wanted, done = (tuple(c.tolist()) for c in (chosen, given, self.spent[chosen, place]))
+        return Plan(stage.number, number, concepts, wanted, done, stage.key)
 
     def visit(self, stage: Stage, plan: Plan, effort: Goals, start: Start) -> None:
         """Do one round, or read its result if an earlier process did it."""

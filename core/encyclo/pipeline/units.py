@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from encyclo.pipeline.rounds import Plan
-from encyclo.runs.session import Session, Stage
+from encyclo.runs.session import Session, Stage, fields_of
 from encyclo.storage.ledger import Commit, Unit
 from encyclo.types import Concept
 
@@ -27,7 +26,7 @@ def plan_units(concepts: Sequence[Concept], plan: Plan, recipe: Mapping[str, Any
         content = {
             "recipe": recipe,
             "stage": plan.stage,
-            "concepts": [dataclasses.asdict(concepts[i]) for i in chosen],
+            "concepts": [fields_of(concepts[i]) for i in chosen],
             "wanted": wanted,
             "done": done,
         }

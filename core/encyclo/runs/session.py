@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from encyclo.config import MOST_SAMPLES, RunConfig
 from encyclo.errors import UsageError
+from encyclo.labelled_sentences import with_examples
 from encyclo.plugins.manager import Plugins
 from encyclo.plugins.values import shown
 from encyclo.schema import Schema
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
 MOST_CONCEPTS = 2_000_000
 """The most concepts of a list without --limit."""
+EXAMPLES = "--examples FILE"
 LAST_STAGE = 127
 """The samples' column for the stage has 8 bits."""
 MOST_CHARACTERS = 2_000_000_000
@@ -64,7 +67,7 @@ class Session:
     @cached_property
     def trainable(self) -> list[Concept]:
         """The concepts as samplers get them: without their examples, which are for evaluation only."""
-        return [dataclasses.replace(concept, examples=()) for concept in self.concepts]
+        return [dataclasses.replace(c, examples=(), example_spans=()) for c in self.concepts]
 
     @cached_property
     def place_of(self) -> dict[str, int]:
@@ -130,7 +133,7 @@ class Session:
         """Return where model, concepts and plugins come from, as run.json records it."""
         return {
             "model_source": self.model.source,
-            "concept_files": _files_named(self.options[self.config.concepts]),
+            "concept_files": _files_named(self.config.examples, self.options[self.config.concepts]),
             "licences": {
                 "model": getattr(self.model, "licence", None),
                 "concepts": self.plugins.traits(self.config.concepts).licence,
@@ -212,7 +215,10 @@ def read_stages(
 def _stage(name: str, config: RunConfig, plugins: Plugins, options: BaseModel | None) -> Stage:
     """Return a sampler's stage and usual number: its options' `stage` and `per_concept`, if it has these options."""
     number, usual = getattr(options, "stage", None), getattr(options, "per_concept", None)
-    for key, value, least, most in (("stage", number, 0, LAST_STAGE), ("per_concept", usual, 1, MOST_SAMPLES)):
+    for key, value, least, most in (
+        ("stage", number, 0, LAST_STAGE),
+        ("per_concept", usual, 1, MOST_SAMPLES),
+    ):
         if value is not None and (type(value) is not int or not least <= value <= most):
             raise UsageError(
                 f"Option {name}.{key} can't be {value!r:.80}: it must be a whole number from {least} to {most:,}."
@@ -266,9 +272,10 @@ def _hooks_used(config: RunConfig) -> Iterator[tuple[str, str]]:
 
 
 def load_concepts(config: RunConfig, plugins: Plugins, options: BaseModel | None) -> list[Concept]:
-    """Return the concepts of `--concepts` and `--limit`, checked. Raises PluginError or UsageError.
+    """Return the concepts of `--concepts` and `--limit`, checked, with the sentences of `--examples`.
 
-    A list that never ends is read until MOST_CONCEPTS or MOST_CHARACTERS, so that it can't fill the memory.
+    Raises PluginError or UsageError. A list that never ends is read until MOST_CONCEPTS or MOST_CHARACTERS, so that it
+    can't fill the memory.
     """
     name, loaded = config.concepts, plugins.call("load_concepts", config.concepts, options=options)
     concepts: list[Concept] = []
@@ -297,6 +304,8 @@ def load_concepts(config: RunConfig, plugins: Plugins, options: BaseModel | None
         raise UsageError(
             f"The concept list {name!r} (--concepts) gave no concept; check its options (-o {name}.…) or its file."
         )
+    if config.examples:
+        return with_examples(concepts, Path(os.path.expanduser(config.examples)), EXAMPLES)
     return concepts
 
 
@@ -319,16 +328,24 @@ def _with_fitting_baselines(config: RunConfig, plugins: Plugins, count: int, pro
     return config.model_copy(update={"baselines": tuple(kept)})
 
 
-def _files_named(options: BaseModel | None) -> dict[str, str | None]:
-    """Return the paths in a concept list's options: a file with its sha256, a directory with None."""
-    values = dict(options).values() if options else ()
+def _files_named(examples: Path | None, options: BaseModel | None) -> dict[str, str | None]:
+    """Return the files of --examples and of a concept list's options with their sha256; of a directory it is None."""
+    values = [*(dict(options).values() if options else ()), examples]
     paths = [value.expanduser().absolute() for value in values if isinstance(value, Path)]
     return {str(path): files.sha256_of(path) if path.is_file() else None for path in paths}
 
 
+def fields_of(concept: Concept) -> dict[str, Any]:
+    """Return a concept's fields as hashes cover them: without `example_spans` if it has none, as in older runs."""
+    fields = dataclasses.asdict(concept)
+    if not concept.example_spans:
+        del fields["example_spans"]
+    return fields
+
+
 def concepts_hash(concepts: list[Concept]) -> str:
     """Return the sha256 of a concept list's JSON."""
-    listed = [dataclasses.asdict(concept) for concept in concepts]
+    listed = [fields_of(concept) for concept in concepts]
     for concept in listed:
         del concept["word_shares"]  # they serve reading, not sampling: a run goes on with others
     return hashlib.sha256(json.dumps(listed, sort_keys=True).encode()).hexdigest()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
+from itertools import takewhile
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -165,28 +166,33 @@ class UnitSampler:
 
 
 def require_prompts(session: Session) -> None:
-    """Raise UsageError if no sampler of the first stage has a prompt for some concept.
+    """Raise UsageError if the first stage leaves a concept without a prompt, or its first sampler has none at all.
 
-    Only partial samplers are asked, each for one prompt: any other has prompts for all concepts.
+    Only samplers that may skip a concept are asked, each for one prompt of a concept.
     """
     first = [stage for stage in session.stages if stage.number == session.stages[0].number]
-    if not all(session.may_skip(stage) for stage in first):
-        return
     missing = {concept.id: concept for concept in session.trainable}
     with TemporaryDirectory() as folder:  # the samplers' own files are deleted with it
-        run = OpenRun.of(session, RunDirectory(Path(folder), {}))
-        for stage in first:
-            if not session.looks(stage):
-                asked = list(missing.values())
-                for prompt in ask_sampler(run, asked, stage, wanted=dict.fromkeys(missing, 1)):
-                    missing.pop(prompt.concept, None)
-    if missing:
-        name = next(iter(missing.values())).name
-        raise UsageError(
-            f"The first stage ({', '.join(stage.sampler for stage in first)}) has no prompt for {len(missing):,} of "
-            f"{len(session.concepts):,} concepts, such as {shown(name)}; name a sampler before it that has prompts for "
-            "all of them, such as --sampler templates, or leave these concepts out of the list."
-        )
+        for stage in takewhile(session.may_skip, first):
+            if session.looks(stage):
+                continue
+            run = OpenRun.of(session, RunDirectory(Path(folder), {}))
+            wanted = dict.fromkeys(missing, 1)
+            given = {
+                prompt.concept for prompt in ask_sampler(run, list(missing.values()), stage, wanted=wanted)
+            }
+            missing = {key: concept for key, concept in missing.items() if key not in given}
+            if not given and stage is first[0]:
+                break
+        else:
+            if not missing or not all(map(session.may_skip, first)):
+                return
+    names = ", ".join(stage.sampler for stage in first if session.may_skip(stage))
+    raise UsageError(
+        f"The first stage ({names}) has no prompt for {len(missing):,} of {len(session.concepts):,} concepts, such as "
+        f"{shown(next(iter(missing.values())).name)}; name a sampler before it that has prompts for all of them, such "
+        "as --sampler templates, or leave these concepts out of the list."
+    )
 
 
 def ask_sampler(

@@ -203,12 +203,6 @@ def read_stages(
             f"The sampler {first.sampler} needs an interpreter, and a run's first sampler has none yet; "
             "name a sampler of the same or an earlier stage before it, such as --sampler templates."
         )
-    others = [s.sampler for s in stages if s.number == first.number and not plugins.traits(s.sampler).partial]
-    if others and plugins.traits(first.sampler).partial:
-        raise UsageError(
-            f"The sampler {first.sampler} may have no prompt for a concept, so it can't be a run's first; "
-            f"name --sampler {others[0]} before it."
-        )
     return tuple(dataclasses.replace(s, shared=numbers.count(s.number) > 1) for s in stages)
 
 

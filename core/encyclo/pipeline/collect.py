@@ -168,31 +168,33 @@ class UnitSampler:
 def require_prompts(session: Session) -> None:
     """Raise UsageError if the first stage leaves a concept without a prompt, or its first sampler has none at all.
 
-    Only samplers that may skip a concept are asked, each for one prompt of a concept.
+    Only samplers that may skip a concept are asked, each for one prompt of a concept; any other has one for each.
     """
     first = [stage for stage in session.stages if stage.number == session.stages[0].number]
-    missing = {concept.id: concept for concept in session.trainable}
-    with TemporaryDirectory() as folder:  # the samplers' own files are deleted with it
-        for stage in takewhile(session.may_skip, first):
-            if session.looks(stage):
-                continue
-            run = OpenRun.of(session, RunDirectory(Path(folder), {}))
-            wanted = dict.fromkeys(missing, 1)
-            given = {
-                prompt.concept for prompt in ask_sampler(run, list(missing.values()), stage, wanted=wanted)
-            }
-            missing = {key: concept for key, concept in missing.items() if key not in given}
-            if not given and stage is first[0]:
-                break
-        else:
-            if not missing or not all(map(session.may_skip, first)):
-                return
-    names = ", ".join(stage.sampler for stage in first if session.may_skip(stage))
+    skipping = list(takewhile(session.may_skip, first))
+    missing = session.trainable
+    for stage in skipping:
+        left = missing if session.looks(stage) else _without_prompt(session, stage, missing)
+        if stage is first[0] and len(left) == len(missing):
+            break
+        missing = left
+    else:
+        if not missing or len(skipping) < len(first):
+            return
     raise UsageError(
-        f"The first stage ({names}) has no prompt for {len(missing):,} of {len(session.concepts):,} concepts, such as "
-        f"{shown(next(iter(missing.values())).name)}; name a sampler before it that has prompts for all of them, such "
-        "as --sampler templates, or leave these concepts out of the list."
+        f"The first stage ({', '.join(stage.sampler for stage in skipping)}) has no prompt for {len(missing):,} of "
+        f"{len(session.concepts):,} concepts, such as {shown(missing[0].name)}; name a sampler before it that has "
+        "prompts for all of them, such as --sampler templates, or leave these concepts out of the list."
     )
+
+
+def _without_prompt(session: Session, stage: Stage, concepts: list[Concept]) -> list[Concept]:
+    """Return the concepts for which a sampler has no prompt."""
+    with TemporaryDirectory() as folder:  # the sampler's own files are deleted with it
+        run = OpenRun.of(session, RunDirectory(Path(folder), {}))
+        wanted = {concept.id: 1 for concept in concepts}
+        given = {prompt.concept for prompt in ask_sampler(run, concepts, stage, wanted=wanted)}
+    return [concept for concept in concepts if concept.id not in given]
 
 
 def ask_sampler(

@@ -20,6 +20,8 @@ DEFAULT_SAMPLERS = ("raw", "templates", "diverse", "adversarial")
 """The samplers of a run without --sampler, one per stage."""
 
 STAGES = 4
+MOST_SAMPLES = 100_000
+"""The largest usual number of samples of a concept."""
 
 FILE_ONLY = frozenset({"baselines", "converged_below", "scorer"})
 """Keys of the configuration file that no flag sets."""
@@ -39,11 +41,13 @@ class RunConfig(BaseModel):
     scorer: str = "calibrated"
     baselines: tuple[str, ...] = ("centroid", "logistic")
     """Interpreters that are trained for comparison with the chosen one."""
+    examples: Path | None = None
+    """A file with sentences by other authors, which only test the interpreter."""
     limit: int | None = Field(None, ge=1)
-    per_concept: int = Field(10, ge=1, le=100_000)
-    """Samples per concept and stage: exact in the first round, the usual number later."""
+    per_concept: int = Field(10, ge=1, le=MOST_SAMPLES)
+    """Samples per concept and sampler: exact in the first stage, the usual number later."""
     budget: int | None = Field(None, ge=1)
-    """The most samples of a stage; None means `per_concept` times the number of concepts."""
+    """The most samples of a sampler; None means its usual number times the number of concepts."""
     targets: tuple[float, ...] = (0.40, 0.70, 0.85, 0.95)
     """Each stage's target, stage 0 first: the lower end of a concept's confidence must reach it."""
     layers: tuple[int, ...] = Field((-12, -9, -6, -3, -1), min_length=1)

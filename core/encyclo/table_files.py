@@ -46,18 +46,18 @@ def read_records(
     path: Path,
     kind: str,
     columns: Sequence[str],
-    option: str,
+    flag: str,
     delimiter: str | None = None,
     encoding: str | None = None,
     encoding_option: str = "",
 ) -> Iterator[Record]:
     """Yield a list's records. Each has some of `columns`, always the first one.
 
-    `delimiter` separates cells; the default is a comma, in a tsv file a tab. Error messages suggest `option` for the
-    file and `encoding_option`, unless empty, for its encoding. Raises UsageError, naming the file and the line, if the
-    list can't be read.
+    `delimiter` separates cells; the default is a comma, in a tsv file a tab. Error messages suggest `flag` (such as
+    `-o file.path=FILE`) for the file and `encoding_option`, unless empty, for its encoding. Raises UsageError, naming
+    the file and the line, if the list can't be read.
     """
-    text = decode(path, _content(path, option), encoding, encoding_option)
+    text = decode(path, _content(path, flag), encoding, encoding_option)
     if kind == "names":
         return ((line, {"name": name}) for line, name in _lines(path, text) if name.strip())
     if kind == "jsonl":
@@ -93,8 +93,8 @@ def decode(path: Path, content: bytes, encoding: str | None, encoding_option: st
     return text
 
 
-def _content(path: Path, option: str) -> bytes:
-    advice = f"name a file of at most 1 GB with -o {option}=FILE"
+def _content(path: Path, flag: str) -> bytes:
+    advice = f"name a file of at most 1 GB with {flag}"
     return read_bytes(path, at_most=_LARGEST, advice=advice, error=UsageError)
 
 

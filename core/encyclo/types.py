@@ -47,6 +47,8 @@ class Concept:
     """For nouns: whether it takes `a` and a plural. None if the source doesn't say."""
     examples: tuple[str, ...] = ()
     """Sentences by other authors that mention the concept, for evaluation only."""
+    example_spans: tuple[tuple[int, int] | None, ...] = ()
+    """The characters of the mention in each example; None, or no spans at all: where the name is found."""
     broader_name: str = ""
     """The broader concept's name, whether or not it has an entry in the same encyclopedia."""
     word_shares: tuple[float, ...] = ()

@@ -93,10 +93,9 @@ def test_an_id_is_no_other_concepts_alias(tmp_path: Path):
     ]
 
 
-def test_a_concept_without_a_sentence_is_named(tmp_path: Path):
-    assert "no sentence for the concept 'dog'" in refused(
-        write(tmp_path, "concept,sentence\ncat,A cat sat.\n")
-    )
+def test_concepts_without_a_sentence_and_background_are_left_out(tmp_path: Path):
+    file = write(tmp_path, "concept,sentence,start,end\ndog,A dog sat.,,\n,A cat sat.,2,5\n")
+    assert [p.concept for p in sample(file, [CONCEPTS[2], CONCEPTS[0]])] == ["dog"]
 
 
 def test_a_changed_file_is_read_again(tmp_path: Path):
@@ -109,7 +108,7 @@ def test_a_changed_file_is_read_again(tmp_path: Path):
     [
         ("dog,A cat sat.,,", "doesn't mention 'dog'"),
         ("dog,,,", "column sentence is empty"),
-        (",A dog sat.,,", "column concept is empty"),
+        (",,2,5", "column sentence is empty"),
         ("dog,A dog sat.,two,5", "not two whole numbers"),
         ("dog,A dog sat.,2,", "not two whole numbers"),
         ("dog,A dog sat.,5,2", "no mention"),

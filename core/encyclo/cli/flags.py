@@ -13,7 +13,7 @@ Sampler = Annotated[
     list[str] | None,
     typer.Option(
         "--sampler",
-        help="A sampler; repeat for several stages. [default: all stages: raw, templates, diverse, adversarial]",
+        help="A sampler; repeat for several, by stage. [default: all stages: raw, templates, diverse, adversarial]",
     ),
 ]
 Store = Annotated[str | None, typer.Option(help="The store for the samples. [default: hdf5]")]
@@ -23,12 +23,21 @@ ConceptSource = Annotated[
     str | None,
     typer.Option("--concepts", help="The concept list: core, wordnet, file or a plugin. [default: core]"),
 ]
+Examples = Annotated[
+    Path | None,
+    typer.Option(
+        help="A file with the columns concept and sentence; its sentences only test the interpreter.",
+        metavar="FILE",
+    ),
+]
 Limit = Annotated[int | None, typer.Option(help="Take only the first LIMIT concepts of the list.")]
-PerConcept = Annotated[int | None, typer.Option(help="Prompts for each concept in each stage. [default: 10]")]
+PerConcept = Annotated[
+    int | None, typer.Option(help="Prompts for each concept from each sampler. [default: 10]")
+]
 Budget = Annotated[
     int | None,
     typer.Option(
-        help="The largest number of samples in one stage. [default: --per-concept x the number of concepts]"
+        help="The largest number of samples of one sampler. [default: --per-concept x the number of concepts]"
     ),
 ]
 Targets = Annotated[

@@ -18,6 +18,7 @@ def run(
     interpreter: flags.Interpreter = None,
     capture: flags.Capture = None,
     concepts: flags.ConceptSource = None,
+    examples: flags.Examples = None,
     limit: flags.Limit = None,
     per_concept: flags.PerConcept = None,
     budget: flags.Budget = None,

@@ -63,7 +63,7 @@ def _write(source: Path, out: Path, record: dict[str, Any], plugins: Plugins) ->
         if commit.files:
             there.check_files(commit)
         part = read_committed(before, commit)
-        unit = Unit(commit.unit, commit.stage, ())
+        unit = Unit(commit.unit, commit.stage, (), sampler=commit.sampler)
         copied.append(ledger.store(after, unit, part, commit.seconds, commit.tokens, commit.tokens_computed))
     if not (source / checksums.SEAL).exists():
         return

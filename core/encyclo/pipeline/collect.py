@@ -10,16 +10,21 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
+from itertools import takewhile
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from encyclo import half_precision
+from encyclo.errors import UsageError
 from encyclo.pipeline.rounds import Plan
 from encyclo.pipeline.units import plan_units, recipe
 from encyclo.plugins.answers import check_prompt
 from encyclo.plugins.values import shown
+from encyclo.runs.directory import RunDirectory
 from encyclo.runs.open_run import OpenRun
 from encyclo.runs.session import Session, Stage
 from encyclo.schema import NO_SPAN, Part
@@ -52,10 +57,12 @@ def collect_stage(
     if todo:
         sampler = UnitSampler(run, stage, earlier, known())
         with session.progress.track("Capturing", sum(sum(u.wanted) for u in todo), "prompts") as advance:
+            tested = False
             for unit in todo:
                 prompts = sampler.sample(unit)
-                if unit is todo[0] and prompts:
+                if prompts and not tested:
                     run.directory.note("self_test", self_test(run, prompts))
+                    tested = True
                 done[unit.id] = collect_unit(run, unit, prompts, advance)
     return [done[unit.id] for unit in units]
 
@@ -95,7 +102,7 @@ def self_test(run: OpenRun, prompts: list[Prompt]) -> dict[str, float] | None:
 
 
 class UnitSampler:
-    """Asks one stage's sampler for prompts, unit by unit.
+    """Asks one sampler for prompts, unit by unit.
 
     `earlier` are the commits of the earlier rounds, `known` their interpreter, scores and signatures.
     """
@@ -110,7 +117,7 @@ class UnitSampler:
         """Return the unit's new prompts, concept by concept, at most the wanted number for each.
 
         The sampler is asked for the whole unit in one call, and the same call gives the same prompts. So a
-        resumed run samples a unit as an uninterrupted one does. A concept that already has samples of this stage
+        resumed run samples a unit as an uninterrupted one does. A concept that already has samples of the sampler
         is asked for those too, and the prompts that it already has are skipped; sentences that a model writes
         may differ from the earlier ones, since other concepts are asked for with it.
         """
@@ -145,11 +152,11 @@ class UnitSampler:
             self._reported = True
 
     def _committed(self, unit: Unit) -> set[tuple[str, str]]:
-        """Return (concept id, text) of this stage's committed samples of the unit's concepts."""
+        """Return (concept id, text) of the sampler's committed samples of the unit's concepts."""
         own = {index: self.run.session.concepts[index].id for index in unit.concepts}
         found = set()
         for commit in self.earlier:
-            if commit.stage == self.stage.number and commit.rows:
+            if (commit.stage, commit.sampler) == (unit.stage, unit.sampler) and commit.rows:
                 part = read_committed(self.run.store, commit)
                 found |= {
                     (own[index], text)
@@ -159,13 +166,45 @@ class UnitSampler:
         return found
 
 
+def require_prompts(session: Session) -> None:
+    """Raise UsageError if the first stage leaves a concept without a prompt, or its first sampler has none at all.
+
+    Only samplers that may skip a concept are asked, each for one prompt of a concept; any other has one for each.
+    """
+    first = [stage for stage in session.stages if stage.number == session.stages[0].number]
+    skipping = list(takewhile(session.may_skip, first))
+    missing = session.trainable
+    for stage in skipping:
+        left = missing if session.looks(stage) else _without_prompt(session, stage, missing)
+        if stage is first[0] and len(left) == len(missing):
+            break
+        missing = left
+    else:
+        if not missing or len(skipping) < len(first):
+            return
+    raise UsageError(
+        f"The first stage ({', '.join(stage.sampler for stage in skipping)}) has no prompt for {len(missing):,} of "
+        f"{len(session.concepts):,} concepts, such as {shown(missing[0].name)}; name a sampler before it that has "
+        "prompts for all of them, such as --sampler templates, or leave these concepts out of the list."
+    )
+
+
+def _without_prompt(session: Session, stage: Stage, concepts: list[Concept]) -> list[Concept]:
+    """Return the concepts for which a sampler has no prompt."""
+    with TemporaryDirectory() as folder:  # the sampler's own files are deleted with it
+        run = OpenRun.of(session, RunDirectory(Path(folder), {}))
+        wanted = {concept.id: 1 for concept in concepts}
+        given = {prompt.concept for prompt in ask_sampler(run, concepts, stage, wanted=wanted)}
+    return [concept for concept in concepts if concept.id not in given]
+
+
 def ask_sampler(
     run: OpenRun, concepts: Sequence[Concept], stage: Stage, **context: Any
 ) -> Generator[Prompt, None, None]:
     """Yield the prompts of the stage's sampler for `concepts`, checked. Raises PluginError for a faulty one.
 
-    `context` is added to the session's context. Only a sampler that needs an interpreter may give no prompt
-    for a concept. One that gives more than SURPLUS prompts too many for a concept would perhaps never end.
+    `context` is added to the session's context. Only a sampler that needs an interpreter or is partial may give no
+    prompt for a concept. One that gives more than SURPLUS prompts too many for a concept would perhaps never end.
     """
 
     session, plugins, name = run.session, run.session.plugins, stage.sampler
@@ -174,7 +213,9 @@ def ask_sampler(
     def capture(prompts: Sequence[Prompt]) -> NDArray[np.float32]:
         return read([check_prompt(prompt) for prompt in prompts])
 
-    whole = run.context(name, all_concepts=session.trainable, capture=capture, **context)
+    whole = run.context(
+        name, all_concepts=session.trainable, capture=capture, prompts_wanted=stage.usual, **context
+    )
     answer = plugins.call("sample_prompts", name, concepts=concepts, stage=stage.number, context=whole)
     given = {concept.id: 0 for concept in concepts}
     with closing(plugins.iterate(name, answer)) as prompts:
@@ -193,7 +234,7 @@ def ask_sampler(
                 )
             yield prompt
     missing = [concept for concept, number in given.items() if number == 0]
-    if missing and not session.looks(stage):
+    if missing and not session.may_skip(stage):
         raise plugins.fault(
             name, f"gave no prompt for the concept {shown(min(missing))}; give at least one for each"
         )

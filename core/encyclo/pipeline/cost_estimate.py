@@ -14,9 +14,8 @@ from pathlib import Path
 import numpy as np
 import psutil
 
-from encyclo.pipeline.collect import UnitSampler
+from encyclo.pipeline.collect import UnitSampler, require_prompts
 from encyclo.pipeline.disk_estimate import DiskEstimate
-from encyclo.pipeline.units import usual_samples
 from encyclo.runs.directory import RunDirectory
 from encyclo.runs.open_run import OpenRun
 from encyclo.runs.session import Session, Stage
@@ -50,8 +49,8 @@ class CostEstimate:
 
 def estimate_cost(session: Session) -> CostEstimate:
     """Estimate the run from a sample of its own prompts; no concept is assumed to settle at any stage."""
-    concepts, per_concept = len(session.concepts), session.config.per_concept
-    most = session.config.budget or per_concept * concepts  # in a stage
+    concepts = len(session.concepts)
+    require_prompts(session)
     prompts = tokens = 0
     seconds = 0.0
     tokens_each = seconds_each = 0.0
@@ -60,14 +59,16 @@ def estimate_cost(session: Session) -> CostEstimate:
     with tempfile.TemporaryDirectory() as folder:
         run = OpenRun.of(session, RunDirectory(Path(folder), {}))
         for stage in session.stages:
+            most = session.config.budget or stage.usual * concepts
             if session.looks(stage):  # there is no interpreter yet: assume the stage before
-                count = min(per_concept * concepts, most)
+                count = min(stage.usual * concepts, most)
                 seconds += seconds_each * (count + ATTEMPTS * concepts)
             else:
                 sampled, asked, sampling = _sample_some(run, stage)
                 count = min(round(len(sampled) * concepts / asked), most)
-                tokens_each, seconds_each = _capture_some(run, sampled)
-                disk.add(sampled, count)
+                if sampled:
+                    tokens_each, seconds_each = _capture_some(run, sampled)
+                disk.add(sampled, count, stage.usual)
                 seconds += seconds_each * count + sampling * concepts / asked
             prompts += count
             tokens += round(tokens_each * count)
@@ -90,11 +91,11 @@ def _sample_some(run: OpenRun, stage: Stage) -> tuple[list[Prompt], int, float]:
     """Return a stage's prompts for a few concepts, the number of concepts, and the seconds it took."""
     step = max(1, len(run.session.concepts) // SAMPLED_CONCEPTS)
     concepts = tuple(range(0, len(run.session.concepts), step))[:SAMPLED_CONCEPTS]
-    usual = usual_samples(run.session, stage)
     sampler = UnitSampler(run, stage, (), {})
 
     def sample(chosen: tuple[int, ...]) -> list[Prompt]:
-        return sampler.sample(Unit("plan", stage.number, chosen, (usual,) * len(chosen), (0,) * len(chosen)))
+        wanted, done = (stage.usual,) * len(chosen), (0,) * len(chosen)
+        return sampler.sample(Unit("plan", stage.number, chosen, wanted, done, stage.key))
 
     sample(concepts[:1])  # warms up: a sampler may load a model
     begun = time.perf_counter()

@@ -34,11 +34,10 @@ class DiskEstimate:
         self._some: list[Prompt] = []
         self._units = 0
 
-    def add(self, sampled: Sequence[Prompt], count: int) -> None:
-        """Add a stage of `count` prompts, of which `sampled` are examples."""
+    def add(self, sampled: Sequence[Prompt], count: int, wanted: int) -> None:
+        """Add a sampler's `count` prompts, `wanted` of each concept, of which `sampled` are examples."""
         step = max(1, len(sampled) // SAMPLES_TRIED)
         self._some += sampled[::step][:SAMPLES_TRIED]
-        wanted = self._session.config.per_concept
         unit = max(1, SAMPLES_PER_UNIT // wanted) * wanted
         self._units += math.ceil(count / unit)
 

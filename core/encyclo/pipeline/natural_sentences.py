@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import repeat
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,8 +51,9 @@ def natural_prompts(concepts: Sequence[Concept], seed: int, limit: int) -> list[
 
 
 def _sentences(concept: Concept) -> Iterator[Prompt]:
-    for example in dict.fromkeys(concept.examples):
-        if span := find_mention(example, concept):
+    spans = dict(zip(concept.examples, concept.example_spans or repeat(None), strict=False))
+    for example, known in spans.items():
+        if span := known or find_mention(example, concept):
             yield Prompt(concept.id, example, span, "natural")
 
 

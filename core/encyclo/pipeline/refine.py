@@ -1,6 +1,7 @@
 """The loop over stages: only concepts that are not settled enter the next stage.
 
-Refinement.refine ── plan    unsettled concepts → new samples of each
+Refinement.refine ── begin   unsettled concepts, for all samplers of the stage
+                  ├─ plan    a sampler's new samples of each
                   └─ visit   collect_stage: prompts → activations → parts
                              judge: samples → interpreter → figures, settled concepts
 """
@@ -8,6 +9,8 @@ Refinement.refine ── plan    unsettled concepts → new samples of each
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
+from itertools import groupby
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,24 +22,34 @@ from encyclo.pipeline.judge import Judgement, judge, recall
 from encyclo.pipeline.metrics import stage_figures
 from encyclo.pipeline.natural_sentences import NaturalSentences
 from encyclo.pipeline.rounds import Plan, Result, Rounds
-from encyclo.pipeline.units import usual_samples
 from encyclo.runs.directory import Goals
 from encyclo.runs.metrics import Attacks
 from encyclo.runs.open_run import OpenRun
 from encyclo.runs.session import Stage
-from encyclo.statistics.signatures import relative_standard_error
+from encyclo.statistics.signatures import estimate, relative_standard_error
 from encyclo.storage.ledger import Commit
 
 NOWHERE = -1
 """The value of `reached` before a concept's first stage."""
 
 
+@dataclass(frozen=True)
+class Start:
+    """What a stage's samplers share: the run as it was before the first of them. due, settled: bool [C]."""
+
+    due: NDArray[np.bool_]
+    """The concepts that the stage visits."""
+    settled: NDArray[np.bool_]
+    rounds: int
+    commits: int
+
+
 class Refinement:
-    """Takes a run through its stages in rounds; a round is one visit to one stage. C concepts.
+    """Takes a run through its stages in rounds; a round is one sampler's visit to its stage. C concepts.
 
     reached: int64 [C], the last stage that visited each concept
     settled: bool [C]
-    spent:   int64 [C, stages], samples by concept and stage
+    spent:   int64 [C, samplers], samples by concept and sampler
     """
 
     def __init__(self, run: OpenRun) -> None:
@@ -49,7 +62,7 @@ class Refinement:
         count = len(self.session.concepts)
         self.reached = np.full(count, NOWHERE)
         self.settled = np.zeros(count, bool)
-        self.spent = np.zeros((count, max(self.numbers) + 1), np.int64)
+        self.spent = np.zeros((count, len(self.numbers)), np.int64)
         self._judged: Judgement | None = None
 
     def refine(self) -> None:
@@ -61,40 +74,52 @@ class Refinement:
         for number, effort in enumerate(self.run.directory.goals):
             if number:
                 self._unsettle(effort)
-            for stage in self.session.stages:
-                plan = self.rounds.plan(len(self.results)) or self.plan(stage, number, effort)
-                if plan is not None and (plan.stage, plan.effort) == (stage.number, number):
-                    self.visit(stage, plan, effort)
-                elif not number:
-                    self.session.progress.stage(
-                        f"Stage {stage.number} ({stage.sampler}): nothing is unsettled"
-                    )
+            for _, samplers in groupby(self.session.stages, key=lambda stage: stage.number):
+                start: Start | None = None
+                for stage in samplers:
+                    start = start or self.begin(stage, number)
+                    plan = self.rounds.plan(len(self.results)) or self.plan(stage, number, effort, start)
+                    visit = (stage.number, number, stage.key)
+                    if plan is not None and (plan.stage, plan.effort, plan.sampler) == visit:
+                        self.visit(stage, plan, effort, start)
+                    elif not number:
+                        self.session.progress.stage(
+                            f"Stage {stage.number} ({stage.sampler}): nothing is unsettled"
+                        )
 
-    def plan(self, stage: Stage, number: int, effort: Goals) -> Plan | None:
-        """Return the concepts that the stage visits and their new samples; None if there are none.
+    def begin(self, stage: Stage, number: int) -> Start:
+        """Return which concepts all samplers of a stage visit: the unsettled ones that the stage before visited.
 
-        In the first round every concept gets the same number. Later stages visit the unsettled concepts that
-        the stage before visited; in a further effort, also those that the last stage left unsettled.
+        In a further effort (`number`) these are also the concepts that the last stage left unsettled.
         """
-        usual = usual_samples(self.session, stage)
-        budget = effort.budget or usual * len(self.reached)
-        left = budget - int(self.spent[:, stage.number].sum())
         before = max((n for n in self.numbers if n < stage.number), default=NOWHERE)
         due = ~self.settled & (self.reached == before)
         if number and stage.number == self.numbers[-1]:
             due |= ~self.settled & (self.reached == stage.number)
-        chosen = np.flatnonzero(due)
+        return Start(due, self.settled, len(self.results), len(self.commits))
+
+    def plan(self, stage: Stage, number: int, effort: Goals, start: Start) -> Plan | None:
+        """Return the concepts that a sampler visits and their new samples; None if there are none.
+
+        In the first stage every concept gets the same number.
+        """
+        place = self.session.stages.index(stage)
+        budget = effort.budget or stage.usual * len(self.reached)
+        left = budget - int(self.spent[:, place].sum())
+        chosen = np.flatnonzero(start.due)
         if len(chosen) == 0 or left <= 0:
             return None
         needed = (
-            self._needed(effort.target(stage.number)) if self.results else np.full(len(due), float(usual))
+            self._needed(effort.target(stage.number), start)
+            if start.rounds
+            else np.full(len(start.due), float(stage.usual))
         )
-        given = allocate(needed[chosen], usual, left)
+        given = allocate(needed[chosen], stage.usual, left)
         chosen, given = chosen[given > 0], given[given > 0]
-        done = self.spent[chosen, stage.number]
-        return Plan(stage.number, number, tuple(chosen.tolist()), tuple(given.tolist()), tuple(done.tolist()))
+        concepts, wanted, done = (tuple(c.tolist()) for c in (chosen, given, self.spent[chosen, place]))
+        return Plan(stage.number, number, concepts, wanted, done, stage.key)
 
-    def visit(self, stage: Stage, plan: Plan, effort: Goals) -> None:
+    def visit(self, stage: Stage, plan: Plan, effort: Goals, start: Start) -> None:
         """Do one round, or read its result if an earlier process did it."""
         begun, index = time.perf_counter(), len(self.results)
         self.rounds.begin(index, plan)
@@ -107,13 +132,14 @@ class Refinement:
         self.commits += fresh
         chosen = np.array(plan.concepts)
         self.reached[chosen] = stage.number
-        self.spent[chosen, stage.number] += np.array(plan.wanted)
+        self.spent[chosen, self.session.stages.index(stage)] += np.array(plan.wanted)
         self._judged = None
         if result is None:
             judged = judge(self.run, self.commits, self.natural)
             # A confidence that could not be measured (NaN) clears no target.
             clears = (judged.scores.low >= effort.target(stage.number)) & judged.converged
-            settled = self.settled | clears
+            # The stage's last sampler decides.
+            settled = start.settled | clears
             after = fresh_attacks(self.run, capture, stage, plan.concepts, judged) if attacks else None
             row = stage_figures(self.session, stage, len(chosen), fresh, int(settled.sum()), judged, begun)
             if attacks:
@@ -134,11 +160,15 @@ class Refinement:
             )
         return self._judged
 
-    def _needed(self, target: float) -> NDArray[np.float64]:
-        """Return float64 [C]: new samples until a concept has converged and clears `target`."""
-        judged = self.judged()
-        count, scores = judged.signatures.count, judged.scores
-        error = relative_standard_error(judged.signatures)
+    def _needed(self, target: float, start: Start) -> NDArray[np.float64]:
+        """Return float64 [C]: new samples until a concept has converged and clears `target`, as known at `start`."""
+        if start.rounds == len(self.results):
+            signatures = self.judged().signatures
+        else:
+            samples = self.run.load_samples(self.commits[: start.commits])
+            signatures, _ = estimate(samples, len(self.session.concepts))
+        count, scores = signatures.count, self.results[start.rounds - 1].scores
+        error = relative_standard_error(signatures)
         converge = samples_to_converge(count, error, self.session.config.converged_below)
         result: NDArray[np.float64] = np.fmax(
             converge, samples_to_clear(count, scores.confidence, scores.low, target)

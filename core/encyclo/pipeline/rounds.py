@@ -4,7 +4,7 @@
     rounds/0/interpreter/     the interpreter after the round
     rounds/0/result.json      the round's figures: written last
 
-A round is one visit to one stage. A resumed run reads its decisions back; it never repeats them, since
+A round is one sampler's visit to its stage. A resumed run reads its decisions back; it never repeats them, since
 another machine might round the figures differently.
 """
 
@@ -31,7 +31,7 @@ T = TypeVar("T")
 
 @pydantic.dataclasses.dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class Plan:
-    """One visit to a stage, as in plan.json: concepts (indices) and how many new samples each gets."""
+    """One sampler's visit to its stage, as in plan.json: concepts (indices) and how many new samples each gets."""
 
     stage: int
     effort: int
@@ -39,7 +39,9 @@ class Plan:
     concepts: tuple[int, ...]
     wanted: tuple[int, ...]
     done: tuple[int, ...]
-    """Samples of this stage that each concept has already."""
+    """Samples of this sampler that each concept has already."""
+    sampler: str = ""
+    """The sampler, if several share the stage."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +125,10 @@ class Rounds:
         """Record a plan."""
         folder = self.folder / str(index)
         files.make_folder(folder)
-        round_files.write(folder / "plan.json", self.run_id, asdict(plan))
+        content = asdict(plan)
+        if not plan.sampler:
+            del content["sampler"]
+        round_files.write(folder / "plan.json", self.run_id, content)
 
     def interpreter(self, index: int) -> Path:
         """Return the folder of the round's interpreter."""

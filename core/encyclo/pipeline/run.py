@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from encyclo.pipeline.collect import require_prompts
 from encyclo.pipeline.finish import finish
 from encyclo.pipeline.refine import Refinement
 from encyclo.runs.directory import check_usable, claimed
@@ -19,6 +20,7 @@ from encyclo.runs.open_run import OpenRun
 from encyclo.runs.reopen import check_model
 from encyclo.runs.session import Session
 from encyclo.storage.checksums import SEAL
+from encyclo.storage.run_files import RECORD
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,8 @@ class Outcome:
 def run(session: Session, out: Path) -> Outcome:
     """Write the encyclopedia into `out`; resume if an earlier process stopped."""
     check_usable(out)
+    if not (out / RECORD).exists():
+        require_prompts(session)
     with claimed(out, session.resolved(), session.provenance(), session.default_options()) as directory:
         check_model(out, directory.record, session.model)
         if (out / FILE).exists() and (out / SEAL).exists():

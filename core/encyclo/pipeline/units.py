@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from encyclo.pipeline.rounds import Plan
-from encyclo.runs.session import Session, Stage
+from encyclo.runs.session import Session, Stage, fields_of
 from encyclo.storage.ledger import Commit, Unit
 from encyclo.types import Concept
 
 SAMPLES_PER_UNIT = 2_000
-
-
-def usual_samples(session: Session, stage: Stage) -> int:
-    """Return how many samples of a concept a stage usually has; stage 0, the name alone, has only one."""
-    return session.config.per_concept if stage.number else 1
 
 
 def plan_units(concepts: Sequence[Concept], plan: Plan, recipe: Mapping[str, Any]) -> list[Unit]:
@@ -32,13 +26,13 @@ def plan_units(concepts: Sequence[Concept], plan: Plan, recipe: Mapping[str, Any
         content = {
             "recipe": recipe,
             "stage": plan.stage,
-            "concepts": [dataclasses.asdict(concepts[i]) for i in chosen],
+            "concepts": [fields_of(concepts[i]) for i in chosen],
             "wanted": wanted,
             "done": done,
         }
         text = json.dumps(content, sort_keys=True, ensure_ascii=True)
         identity = hashlib.sha256(text.encode()).hexdigest()[:32]
-        units.append(Unit(identity, plan.stage, chosen, wanted, done))
+        units.append(Unit(identity, plan.stage, chosen, wanted, done, plan.sampler))
     return units
 
 
@@ -61,7 +55,10 @@ def recipe(session: Session, stage: Stage, earlier: Sequence[Commit]) -> dict[st
             [name, session.plugins.load(name).version, session.plugins.traits(name).fingerprint]
             for name in used
         ],
-        "options": {n: o.model_dump(mode="json") for n, o in options.items() if o},
+        # The unit itself has its stage and the numbers wanted.
+        "options": {
+            n: o.model_dump(mode="json", exclude={"stage", "per_concept"}) for n, o in options.items() if o
+        },
         **({"echo": True} if config.echo else {}),  # without it, units keep the ids that they had before
     }
 

@@ -77,6 +77,7 @@ def check_concept(concept: Any) -> Concept:
     if fault := texts_fault(texts, CONCEPT_TEXTS):
         raise WrongAnswer(f"gave the concept {shown(concept.id)} {fault}")
     _check_shares(concept)
+    _check_spans(concept)
     if not concept.id or not concept.name.strip():
         raise WrongAnswer(
             f"gave the concept {shown(concept.id)} without {'a name' if concept.id else 'an id'}; "
@@ -100,6 +101,18 @@ def _check_shares(concept: Concept) -> None:
             f"gave the concept {shown(concept.id)} whose word_shares are {shown(shares)}, not a tuple of floats from "
             "0 to 1, one for the name and one for each alias"
         )
+
+
+def _check_spans(concept: Concept) -> None:
+    spans = concept.example_spans
+    if not isinstance(spans, tuple) or len(spans) not in (0, len(concept.examples)):
+        raise WrongAnswer(
+            f"gave the concept {shown(concept.id)} whose example_spans are {shown(spans)}, not a tuple of one span for "
+            "each example"
+        )
+    for span, example in zip(spans, concept.examples, strict=False):
+        if fault := _span_fault(span, example):
+            raise WrongAnswer(f"gave the concept {shown(concept.id)} an example {fault}")
 
 
 def check_prompt(prompt: Any) -> Prompt:

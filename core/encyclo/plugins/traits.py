@@ -3,6 +3,7 @@
     Options             a pydantic model of the plugin's options
     STAGE               a sampler's stage, 0 to 127 (default 1, templates)
     NEEDS_INTERPRETER   the sampler looks for prompts that the interpreter misreads; they are only used for training
+    PARTIAL             the sampler may give no prompt for a concept
     MOST_CONCEPTS       the largest number of concepts that an interpreter can train on
     FINGERPRINT         a hash of data that the plugin's results depend on, such as its templates
     LICENCE             the terms of the plugin's data, such as a concept list
@@ -31,6 +32,7 @@ class Traits:
     most_concepts: int | None = None
     fingerprint: str = ""
     licence: str | None = None
+    partial: bool = False
 
 
 def read_traits(plugin: object) -> Traits:
@@ -52,7 +54,19 @@ def read_traits(plugin: object) -> Traits:
     licence = getattr(plugin, "LICENCE", None)
     if licence is not None and (not isinstance(licence, str) or unstorable((licence,))):
         raise ValueError(f"LICENCE must be a str without NUL or lone surrogates, not {licence!r:.80}")
-    looks = getattr(plugin, "NEEDS_INTERPRETER", False)
-    if not isinstance(looks, bool):
-        raise ValueError(f"NEEDS_INTERPRETER must be True or False, not {looks!r:.80}")
-    return Traits(options, stage, looks, most, fingerprint, licence)
+    return Traits(
+        options,
+        stage,
+        _switch(plugin, "NEEDS_INTERPRETER"),
+        most,
+        fingerprint,
+        licence,
+        _switch(plugin, "PARTIAL"),
+    )
+
+
+def _switch(plugin: object, name: str) -> bool:
+    value = getattr(plugin, name, False)
+    if not isinstance(value, bool):
+        raise ValueError(f"{name} must be True or False, not {value!r:.80}")
+    return value

@@ -136,7 +136,7 @@ def _settled(metrics: Metrics, book: Book) -> dict[str, Any]:
         if middle is None
         else f"median confidence {percent(middle)}; {int(table.converged.sum()):,} signatures converged"
     )
-    first = f"Baseline: {number(stages[0].settled)} after the first stage" if stages else ""
+    first = f"Baseline: {number(stages[0].settled)} after the first round" if stages else ""
     return {
         "label": "Concepts settled",
         "value": f"{int(table.settled.sum()):,} of {len(table):,}",

@@ -35,7 +35,7 @@ GROWS = ("targets", "budget")
 
 @dataclass(frozen=True)
 class Goals:
-    """A run's goals: each stage's target, and the most samples per stage (None: the default)."""
+    """A run's goals: each stage's target, and the most samples of each sampler (None: the default)."""
 
     targets: tuple[float, ...]
     budget: int | None
@@ -138,6 +138,8 @@ def check_same(out: Path, resolved: Mapping[str, Any], defaults: Options = Mappi
         there["options"][name] = here["options"][name]
     for config in (there, here):  # an older version did not record it
         config.setdefault("echo", False)
+    if _same_concepts(there, here):
+        there["examples"] = here.get("examples")
     fixed = [{k: v for k, v in c.items() if k not in GROWS} for c in (there, here)]
     differences = list(_differences(fixed[0], fixed[1]))
     lowered = [key for key in GROWS if _lower(there.get(key), here.get(key))]
@@ -171,12 +173,17 @@ def _concept_source(there: Mapping[str, Any], here: Mapping[str, Any]) -> str | 
     """
     name = str(here.get("concepts"))
     both = [config.get("options", {}).get(name) for config in (there, here)]
-    same = all(there.get(key) == here.get(key) for key in ("concepts", "concepts_sha256"))
+    same = _same_concepts(there, here)
     others = [here.get(role) for role in ("capture", "store", "interpreter", "scorer")]
     others += [*here.get("sampler", ()), *here.get("baselines", ()), *here.get("with", ())]
     if same and all(both) and both[0] != both[1] and name not in others:
         return name
     return None
+
+
+def _same_concepts(there: Mapping[str, Any], here: Mapping[str, Any]) -> bool:
+    """Return whether both lists gave the same concepts, with the same examples, wherever their files are."""
+    return all(there.get(key) == here.get(key) for key in ("concepts", "concepts_sha256"))
 
 
 @contextmanager
@@ -202,6 +209,9 @@ def claimed(
             run_files.check_finished_record(out)
             if (name := _concept_source(record["config"], resolved)) is not None:
                 record["config"]["options"][name] = resolved["options"][name]
+                write_record(out, record)
+            if record["config"].get("examples") != resolved.get("examples"):  # moved
+                record["config"]["examples"] = resolved.get("examples")
                 write_record(out, record)
             _raise_effort(out, record, resolved)
         else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from encyclo.plugins.values import shown
 from encyclo.runs import interpreter_folder
 from encyclo.runs.directory import RunDirectory
 from encyclo.runs.session import Session
-from encyclo.statistics.splits import split_families
+from encyclo.statistics.splits import Group, split_families
 from encyclo.storage.ledger import Commit, Ledger
 from encyclo.storage.sample_rows import CommittedRows, sample_set
 from encyclo.types import Context, Interpreter, Prompt, SampleSet, Store
@@ -155,12 +156,17 @@ class OpenRun:
         with session.plugins.blame(session.config.store):
             source = CommittedRows(self.store, self.ledger, [commit for commit in commits if commit.rows])
         columns = source.columns
-        families: dict[int, set[str]] = {}
-        for stage, family in zip(columns.stage.tolist(), columns.family, strict=True):
-            families.setdefault(stage, set()).add(family)
-        chosen = {stage.number for stage in session.stages if session.looks(stage)}
+        samplers = chain.from_iterable(repeat(commit.sampler, commit.rows) for commit in commits)
+        families: dict[Group, set[str]] = {}
+        for stage, sampler, family in zip(columns.stage.tolist(), samplers, columns.family, strict=True):
+            families.setdefault((stage, sampler) if sampler else stage, set()).add(family)
+        chosen = {
+            (stage.number, stage.key) if stage.shared else stage.number
+            for stage in session.stages
+            if session.looks(stage)
+        }
         assigned = split_families(
-            {stage: sorted(names) for stage, names in families.items()}, session.config.seed, chosen
+            {group: sorted(names) for group, names in families.items()}, session.config.seed, chosen
         )
         split = np.array([assigned[family] for family in columns.family], np.int8)
         return sample_set(source, session.schema.layers, split)

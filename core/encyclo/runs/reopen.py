@@ -129,6 +129,12 @@ def _options(plugins: Plugins, config: RunConfig, name: str) -> Any:
 
 def _check_concepts(path: Path, record: dict[str, Any], concepts: list[Concept]) -> None:
     if concepts_hash(concepts) != record["config"]["concepts_sha256"]:
+        if examples := record["config"].get("examples"):
+            raise RunDirectoryError(
+                f"The concept list {record['config']['concepts']!r} with the sentences of {examples} (--examples) no "
+                f"longer gives the concepts of the run in {path}; restore both files, or start a new run with another "
+                "--out."
+            )
         raise RunDirectoryError(
             f"The concept list {record['config']['concepts']!r} no longer gives the concepts of the run in {path}; "
             "restore it, or start a new run with another --out."

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -13,8 +14,9 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from encyclo.config import RunConfig
+from encyclo.config import MOST_SAMPLES, RunConfig
 from encyclo.errors import UsageError
+from encyclo.labelled_sentences import with_examples
 from encyclo.plugins.manager import Plugins
 from encyclo.plugins.values import shown
 from encyclo.schema import Schema
@@ -26,16 +28,27 @@ if TYPE_CHECKING:
 
 MOST_CONCEPTS = 2_000_000
 """The most concepts of a list without --limit."""
+EXAMPLES = "--examples FILE"
+LAST_STAGE = 127
+"""The samples' column for the stage has 8 bits."""
 MOST_CHARACTERS = 2_000_000_000
 """The most characters of a list's names, definitions, aliases and examples together."""
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage of a run: its number and its sampler."""
+    """A sampler of a run and its stage; several samplers may share one."""
 
     number: int
     sampler: str
+    usual: int
+    """How many samples of a concept the sampler usually gives."""
+    shared: bool = False
+
+    @property
+    def key(self) -> str:
+        """The sampler's name as plans and commits record it: empty unless another sampler has the same stage."""
+        return self.sampler if self.shared else ""
 
 
 @dataclass(frozen=True)
@@ -54,7 +67,7 @@ class Session:
     @cached_property
     def trainable(self) -> list[Concept]:
         """The concepts as samplers get them: without their examples, which are for evaluation only."""
-        return [dataclasses.replace(concept, examples=()) for concept in self.concepts]
+        return [dataclasses.replace(c, examples=(), example_spans=()) for c in self.concepts]
 
     @cached_property
     def place_of(self) -> dict[str, int]:
@@ -64,6 +77,10 @@ class Session:
     def looks(self, stage: Stage) -> bool:
         """Return whether a stage's sampler needs an interpreter."""
         return self.plugins.traits(stage.sampler).needs_interpreter
+
+    def may_skip(self, stage: Stage) -> bool:
+        """Return whether a stage's sampler may give no prompt for a concept."""
+        return self.looks(stage) or self.plugins.traits(stage.sampler).partial
 
     def open_store(self, out: Path) -> Store:
         """Return the store of the run directory `out`."""
@@ -82,7 +99,7 @@ class Session:
             model=self.model,
             pooling=self.config.pooling,
             echo=self.config.echo,
-            prompts_wanted=self.config.per_concept,
+            prompts_wanted=more.pop("prompts_wanted", self.config.per_concept),
             progress=self.progress,
             **more,
         )
@@ -117,7 +134,7 @@ class Session:
         """Return where model, concepts and plugins come from, as run.json records it."""
         return {
             "model_source": self.model.source,
-            "concept_files": _files_named(self.options[self.config.concepts]),
+            "concept_files": _files_named(self.config.examples, self.options[self.config.concepts]),
             "licences": {
                 "model": getattr(self.model, "licence", None),
                 "concepts": self.plugins.traits(self.config.concepts).licence,
@@ -156,28 +173,54 @@ def prepare(config: RunConfig, progress: Progress, out: Path = Path()) -> Sessio
         raise UsageError(
             f"--layers names a layer twice: {list(config.layers)} are the indices {list(index)}; name each once."
         )
-    stages = tuple(Stage(plugins.traits(name).stage, name) for name in config.sampler)
-    numbers = [stage.number for stage in stages]
-    if numbers != sorted(set(numbers)):
-        raise UsageError(
-            "Give one --sampler per stage, in ascending order; "
-            f"{', '.join(config.sampler)} have the stages {', '.join(map(str, numbers))}."
-        )
-    if plugins.traits(config.sampler[0]).needs_interpreter:
-        raise UsageError(
-            f"The sampler {config.sampler[0]} needs an interpreter, and a run's first stage has none yet; "
-            "name an earlier stage's sampler before it, such as --sampler templates."
-        )
     return Session(
         config,
         plugins,
         options,
         concepts,
-        stages,
+        read_stages(config, plugins, options),
         model,
         Schema(config.layers, index, model.hidden_size),
         progress,
     )
+
+
+def read_stages(
+    config: RunConfig, plugins: Plugins, options: dict[str, BaseModel | None]
+) -> tuple[Stage, ...]:
+    """Return the samplers with their stages. Raises UsageError for an order that a run can't have."""
+    stages = [_stage(name, config, plugins, options[name]) for name in config.sampler]
+    numbers = [stage.number for stage in stages]
+    if repeated := [name for name in config.sampler if config.sampler.count(name) > 1]:
+        raise UsageError(f"--sampler names {repeated[0]} twice; name each sampler once.")
+    if numbers != sorted(numbers):
+        raise UsageError(
+            f"{', '.join(config.sampler)} have the stages {', '.join(map(str, numbers))}; give each --sampler in "
+            "ascending order of the stages."
+        )
+    first = stages[0]
+    if plugins.traits(first.sampler).needs_interpreter:
+        raise UsageError(
+            f"The sampler {first.sampler} needs an interpreter, and a run's first sampler has none yet; "
+            "name a sampler of the same or an earlier stage before it, such as --sampler templates."
+        )
+    return tuple(dataclasses.replace(s, shared=numbers.count(s.number) > 1) for s in stages)
+
+
+def _stage(name: str, config: RunConfig, plugins: Plugins, options: BaseModel | None) -> Stage:
+    """Return a sampler's stage and usual number: its options' `stage` and `per_concept`, if it has these options."""
+    number, usual = getattr(options, "stage", None), getattr(options, "per_concept", None)
+    for key, value, least, most in (
+        ("stage", number, 0, LAST_STAGE),
+        ("per_concept", usual, 1, MOST_SAMPLES),
+    ):
+        if value is not None and (type(value) is not int or not least <= value <= most):
+            raise UsageError(
+                f"Option {name}.{key} can't be {value!r:.80}: it must be a whole number from {least} to {most:,}."
+            )
+    number = plugins.traits(name).stage if number is None else number
+    # Stage 0 has the name alone, so only one prompt.
+    return Stage(number, name, usual or (config.per_concept if number else 1))
 
 
 def load_model(
@@ -224,9 +267,10 @@ def _hooks_used(config: RunConfig) -> Iterator[tuple[str, str]]:
 
 
 def load_concepts(config: RunConfig, plugins: Plugins, options: BaseModel | None) -> list[Concept]:
-    """Return the concepts of `--concepts` and `--limit`, checked. Raises PluginError or UsageError.
+    """Return the concepts of `--concepts` and `--limit`, checked, with the sentences of `--examples`.
 
-    A list that never ends is read until MOST_CONCEPTS or MOST_CHARACTERS, so that it can't fill the memory.
+    Raises PluginError or UsageError. A list that never ends is read until MOST_CONCEPTS or MOST_CHARACTERS, so that it
+    can't fill the memory.
     """
     name, loaded = config.concepts, plugins.call("load_concepts", config.concepts, options=options)
     concepts: list[Concept] = []
@@ -255,6 +299,8 @@ def load_concepts(config: RunConfig, plugins: Plugins, options: BaseModel | None
         raise UsageError(
             f"The concept list {name!r} (--concepts) gave no concept; check its options (-o {name}.…) or its file."
         )
+    if config.examples:
+        return with_examples(concepts, Path(os.path.expanduser(config.examples)), EXAMPLES)
     return concepts
 
 
@@ -277,16 +323,24 @@ def _with_fitting_baselines(config: RunConfig, plugins: Plugins, count: int, pro
     return config.model_copy(update={"baselines": tuple(kept)})
 
 
-def _files_named(options: BaseModel | None) -> dict[str, str | None]:
-    """Return the paths in a concept list's options: a file with its sha256, a directory with None."""
-    values = dict(options).values() if options else ()
+def _files_named(examples: Path | None, options: BaseModel | None) -> dict[str, str | None]:
+    """Return the files of --examples and of a concept list's options with their sha256; of a directory it is None."""
+    values = [*(dict(options).values() if options else ()), examples]
     paths = [value.expanduser().absolute() for value in values if isinstance(value, Path)]
     return {str(path): files.sha256_of(path) if path.is_file() else None for path in paths}
 
 
+def fields_of(concept: Concept) -> dict[str, Any]:
+    """Return a concept's fields as hashes cover them: without `example_spans` if it has none, as in older runs."""
+    fields = dataclasses.asdict(concept)
+    if not concept.example_spans:
+        del fields["example_spans"]
+    return fields
+
+
 def concepts_hash(concepts: list[Concept]) -> str:
     """Return the sha256 of a concept list's JSON."""
-    listed = [dataclasses.asdict(concept) for concept in concepts]
+    listed = [fields_of(concept) for concept in concepts]
     for concept in listed:
         del concept["word_shares"]  # they serve reading, not sampling: a run goes on with others
     return hashlib.sha256(json.dumps(listed, sort_keys=True).encode()).hexdigest()

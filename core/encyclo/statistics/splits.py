@@ -19,20 +19,25 @@ UNSEEN_SHARE = 0.2
 """The share of concepts that the rung `unseen` keeps from training."""
 
 
-def split_families(
-    families: Mapping[int, Sequence[str]], seed: int, chosen: Collection[int] = ()
-) -> dict[str, Split]:
-    """Assign every family to one split, whichever stages it occurs in.
+Group = int | tuple[int, str]
+"""A stage, or a stage and one of the samplers that share it."""
 
-    `families` lists each stage's families; a family is assigned in its first stage. A stage with one new family
+
+def split_families(
+    families: Mapping[Group, Sequence[str]], seed: int, chosen: Collection[Group] = ()
+) -> dict[str, Split]:
+    """Assign every family to one split, whichever groups it occurs in.
+
+    `families` lists each group's families; a family is assigned in its first group. A group with one new family
     only trains; with two, one tests; with three, one also calibrates; from four on, every split has at least one.
-    All families of the stages in `chosen` only train: their prompts were chosen because they are misread, so they
+    All families of the groups in `chosen` only train: their prompts were chosen because they are misread, so they
     would make every interpreter look worse than it is.
     """
-    assigned = {name: Split.TRAIN for stage in chosen for name in families.get(stage, ())}
-    for stage, names in sorted(families.items()):
+    assigned = {name: Split.TRAIN for group in chosen for name in families.get(group, ())}
+    keyed = {group if isinstance(group, tuple) else (group,): names for group, names in families.items()}
+    for key, names in sorted(keyed.items()):
         shuffled = sorted(set(names) - assigned.keys())
-        Random(derive_seed(seed, "families", stage)).shuffle(shuffled)
+        Random(derive_seed(seed, "families", *key)).shuffle(shuffled)
         each = max(1, round(HELD_OUT_SHARE * len(shuffled)))
         held_out = [Split.TEST] * each + [Split.CALIBRATION] * each + [Split.VALIDATION] * each
         spare = len(shuffled) - 1

@@ -48,7 +48,9 @@ class Unit:
     wanted: tuple[int, ...] = ()
     """How many new samples are wanted of each concept."""
     done: tuple[int, ...] = ()
-    """Samples of this stage that each concept already has."""
+    """Samples of the unit's sampler that each concept already has."""
+    sampler: str = ""
+    """The sampler, if several share the stage."""
 
 
 @pydantic.dataclasses.dataclass(frozen=True, config=ConfigDict(extra="forbid"))
@@ -72,11 +74,13 @@ class Commit:
     """The part's `Columns.checksum`; like `prompts` empty in a record of encyclo's first version."""
     prompts: str = ""
     """The crc32 of each row's prompt, as text from `crc.pack`."""
+    sampler: str = ""
+    """The unit's sampler, if several share the stage."""
 
     @classmethod
     def of_nothing(cls, unit: Unit) -> Commit:
         """Return the commit of a unit without new samples: it has no part."""
-        return cls(unit.id, unit.stage, f"{unit.id}-none", 0, "", "", 0.0, 0, 0)
+        return cls(unit.id, unit.stage, f"{unit.id}-none", 0, "", "", 0.0, 0, 0, sampler=unit.sampler)
 
 
 class Ledger:
@@ -123,14 +127,16 @@ class Ledger:
         commit = Commit(
             unit.id, unit.stage, name, len(part), part.checksum(sums), attempt, seconds, tokens, computed,
             self.describe_part(name, bulk), crc.pack(sums), part.columns().checksum(),
-            crc.pack(crc.of_texts(part.prompt)),
+            crc.pack(crc.of_texts(part.prompt)), unit.sampler,
         )  # fmt: skip
         return commit if self.commit(commit) else self.commits()[unit.id]
 
     def commit(self, record: Commit) -> bool:
         """Record a unit whose part is durable; return False if another attempt was first."""
-        content = checksums.sealed(dataclasses.asdict(record))
-        return files.create_json(self.commits_folder / f"{record.unit}.json", content)
+        content = dataclasses.asdict(record)
+        if not record.sampler:
+            del content["sampler"]
+        return files.create_json(self.commits_folder / f"{record.unit}.json", checksums.sealed(content))
 
     def describe_part(self, part: str, bulk: Mapping[str, checksums.Ranges]) -> dict[str, dict[str, Any]]:
         """Return the records of a part's files; `bulk` has the byte ranges of the activations, by the files' paths.

@@ -56,7 +56,7 @@ def from_file(concepts: Sequence[Concept], path: Path, known: Collection[str]) -
         )
     sentences: dict[str, dict[str, None]] = {concept.name: {} for concept in concepts}
     by_name = {concept.name: concept for concept in concepts}
-    for line, record in read_records(path, kind, COLUMNS, OPTION):
+    for line, record in read_records(path, kind, COLUMNS, f"-o {OPTION}=FILE"):
         name, sentence = (" ".join(str(record.get(column, "")).split()) for column in COLUMNS)
         if name not in known:
             raise fault(

@@ -170,7 +170,7 @@ def load_concepts(options: Options) -> Iterator[Concept]:
             path,
             kind,
             tuple(Row.model_fields),
-            "file.path",
+            "-o file.path=FILE",
             options.delimiter,
             options.encoding,
             "file.encoding",

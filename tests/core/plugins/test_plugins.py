@@ -326,6 +326,7 @@ def test_a_samplers_stage(install):
         ("FINGERPRINT = 3", "FINGERPRINT must be a str without NUL or lone surrogates, not 3"),
         ("FINGERPRINT = None", "FINGERPRINT must be a str without NUL or lone surrogates, not None"),
         ("LICENCE = ['MIT']", "LICENCE must be a str without NUL or lone surrogates, not ['MIT']"),
+        ("PARTIAL = 1", "PARTIAL must be True or False, not 1"),
         ("MOST_CONCEPTS = 0", "MOST_CONCEPTS must be an int of at least 1, not 0"),
         ("MOST_CONCEPTS = 'many'", "MOST_CONCEPTS must be an int of at least 1, not 'many'"),
         ("MOST_CONCEPTS = 2.5", "MOST_CONCEPTS must be an int of at least 1, not 2.5"),

@@ -16,12 +16,15 @@ the active-set method for non-negative least squares (Lawson and Hanson, 1974), 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from encyclo.statistics.figures import Coverage, KindCoverage, LayerCoverage
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
 SIZES = (1, 4, 16, 64)
 """The numbers of directions that are measured."""
@@ -33,6 +36,8 @@ FEWEST_OF_KIND = 10
 """The fewest measured tokens of a kind that has a figure."""
 BLOCK = 128
 """Tokens that are pursued at once, so that memory does not grow with the text."""
+KEPT = 5000
+"""The most directions whose products with each other are kept: their memory grows with the square of the number."""
 TINY = 1e-4
 """A direction whose product with the residual is smaller adds nothing."""
 
@@ -90,15 +95,16 @@ def pursue(values: Floats, directions: Floats, most: int) -> Floats:
     smaller. A direction only counts with a coefficient above 0.
     """
     lengths = np.linalg.norm(directions, axis=1, keepdims=True)
-    units = (directions / np.where(lengths > 0, lengths, 1))[lengths[:, 0] > 0]
-    block = partial(_pursue_block, units=units, gram=units @ units.T, most=min(most, len(units)))
+    units = _Units((directions / np.where(lengths > 0, lengths, 1))[lengths[:, 0] > 0])
     starts = range(0, len(values), BLOCK)
-    return np.concatenate([block(values[start : start + BLOCK]) for start in starts], axis=1)
+    found = [_pursue_block(values[start : start + BLOCK], units, most) for start in starts]
+    return np.concatenate(found, axis=1)
 
 
-def _pursue_block(values: Floats, units: Floats, gram: Floats, most: int) -> Floats:
+def _pursue_block(values: Floats, units: _Units, most: int) -> Floats:
+    most = min(most, len(units.vectors))
     total, tokens = (values**2).sum(axis=1), np.arange(len(values))
-    fit = _Fit(values @ units.T, gram, most)
+    fit = _Fit(values @ units.vectors.T, units, most)
     left = np.tile(total, (most + 1, 1))
     for _ in range(3 * most):  # a direction that was dropped leaves a place, so it may take more than `most`
         gradient = fit.gradient()
@@ -112,6 +118,34 @@ def _pursue_block(values: Floats, units: Floats, gram: Floats, most: int) -> Flo
     return np.minimum.accumulate(left, axis=0)
 
 
+class _Units:
+    """Directions of length 1 and their products with each other, which are kept if there are at most KEPT."""
+
+    def __init__(self, vectors: Floats) -> None:
+        self.vectors, self.rough = vectors, vectors.astype(np.float32)
+        self.gram = vectors @ vectors.T if len(vectors) <= KEPT else None
+        self.rough_gram = None if self.gram is None else self.gram.astype(np.float32)
+
+    def products(self, chosen: NDArray[np.int64], other: NDArray[np.int64]) -> Floats:
+        """Return the products of the directions `chosen` [n, k] with `other` [n]: [n, k]."""
+        if self.gram is not None:
+            return self.gram[chosen, other[:, None]]
+        result: Floats = np.einsum("nkh,nh->nk", self.vectors[chosen], self.vectors[other])
+        return result
+
+    def all_products(self, coefficients: csr_array) -> NDArray[np.float32]:
+        """Return the products of all directions with sums of them, whose `coefficients` are sparse [n, C]: [n, C].
+
+        float32, which is faster: it decides only which direction joins.
+        """
+        result: NDArray[np.float32]
+        if self.rough_gram is not None:
+            result = coefficients @ self.rough_gram
+        else:
+            result = (coefficients @ self.rough) @ self.rough.T
+        return result
+
+
 class _Fit:
     """The directions that T tokens have chosen, K places each, and their least-squares coefficients.
 
@@ -119,8 +153,8 @@ class _Fit:
     with zeros at free places; a direction joins or leaves by a change of rank 1.
     """
 
-    def __init__(self, product: Floats, gram: Floats, most: int) -> None:
-        self.product, self.gram = product, gram
+    def __init__(self, product: Floats, units: _Units, most: int) -> None:
+        self.product, self.rough, self.units = product, product.astype(np.float32), units
         self.chosen = np.zeros((len(product), most), np.int64)
         self.coefficient = np.zeros((len(product), most))
         self.inverse = np.zeros((len(product), most, most))
@@ -130,17 +164,19 @@ class _Fit:
     @property
     def count(self) -> NDArray[np.int64]:
         """The number of directions of each token."""
-        return np.count_nonzero(self.coefficient, axis=1)
+        result: NDArray[np.int64] = (self.coefficient > 0).sum(axis=1)
+        return result
 
-    def gradient(self) -> Floats:
+    def gradient(self) -> NDArray[np.float32]:
         """Return the products of all directions with the residuals, [T, C]; -inf for those that are chosen."""
         from scipy.sparse import csr_array
 
         rows, places = np.nonzero(self.coefficient)
         chosen = self.chosen[rows, places]
-        shape = self.product.shape
-        fitted = csr_array((self.coefficient[rows, places], (rows, chosen)), shape=shape)
-        result: Floats = self.product - fitted @ self.gram
+        coefficient = self.coefficient[rows, places].astype(np.float32)
+        ends = np.concatenate([[0], self.count.cumsum()])
+        fitted = csr_array((coefficient, chosen, ends), shape=self.product.shape)
+        result: NDArray[np.float32] = self.rough - self.units.all_products(fitted)
         result[rows, chosen] = -np.inf
         return result
 
@@ -156,7 +192,7 @@ class _Fit:
         self.used = top = max(self.used, int(place.max()) + 1)
         inverse = self.inverse[rows, :top, :top]
         # At free places the inverse is 0, so that these products don't count.
-        inner = self.gram[self.chosen[rows, :top], joining[:, None]]
+        inner = self.units.products(self.chosen[rows, :top], joining)
         change = np.einsum("tij,tj->ti", inverse, inner)
         rest = 1 - (change * inner).sum(axis=1)
         change[np.arange(len(rows)), place] = -1

@@ -9,19 +9,22 @@ from rich.table import Table
 
 from encyclo.cli.views.tables import columns
 from encyclo.runs.metrics import LadderFigures, Metrics
-from encyclo.statistics.figures import Sureness
+from encyclo.statistics.coverage import FEWEST, SHOWN
+from encyclo.statistics.figures import Coverage, Sureness
 
 NOT_MEASURED = "not measured"
 
 
 def print_ladder(metrics: Metrics, console: Console) -> None:
-    """Print a table of accuracies, one of calibration and one of unfamiliar activations."""
+    """Print a table of accuracies, one of calibration, one of unfamiliar activations, and a line about coverage."""
     console.print(_accuracies(metrics.accuracy))
     console.print()
     console.print(_calibrations(metrics.accuracy))
     if metrics.unfamiliar:
         console.print()
         console.print(_unfamiliar(metrics.unfamiliar))
+    console.print()
+    console.print(f"Coverage: {_coverage(metrics.coverage)}", highlight=False, markup=False)
 
 
 def _accuracies(ladder: LadderFigures) -> Table:
@@ -63,3 +66,18 @@ def _unfamiliar(readers: Mapping[str, Mapping[str, Sureness] | None]) -> Table:
         for kind, row in (kinds or {}).items():
             table.add_row(kind, name, f"{row.median:.1%}", f"{row.above_half:.1%}", f"{row.n:,}")
     return table
+
+
+def _coverage(found: Coverage | None) -> str:
+    if found is None:
+        return f"{NOT_MEASURED}; give evaluate a text with --text"
+    if found.tokens < FEWEST:
+        return f"{NOT_MEASURED}; {found.source} has {found.tokens} tokens, give a text of at least {FEWEST}"
+    shares = {name: found.mean(name, SHOWN) for name in ("entries", "shuffled", "random", "principal")}
+    entries, shuffled, random, principal = (
+        NOT_MEASURED if share is None else f"{share:.0%}" for share in shares.values()
+    )
+    return (
+        f"{SHOWN} entries rebuild {entries} of a token's activation in {found.source}, mean over layers (shuffled "
+        f"{shuffled}, random {random}, principal components {principal})"
+    )

@@ -11,6 +11,7 @@ from encyclo.query.text_coverage import TOKENS, read_coverage
 from encyclo.query.text_reader import TextReader, read_pieces
 from encyclo.runs.open_run import OpenRun
 from encyclo.statistics.figures import Coverage
+from encyclo.text import utf8
 from encyclo.types import Interpreter, Signatures
 
 SENTENCES = TOKENS // 8
@@ -25,7 +26,7 @@ def coverage(run: OpenRun, own: Interpreter, signatures: Signatures, text: Path 
     session, seed = run.session, run.session.config.seed
     texts: list[str | Iterable[str]]
     if text is not None:
-        texts, source = [read_pieces(text)], text.name
+        texts, source = [read_pieces(text)], utf8(text.name)
     else:
         sentences = natural_prompts(session.concepts, seed, SENTENCES)
         texts, source = [prompt.text for prompt in sentences], "natural sentences"

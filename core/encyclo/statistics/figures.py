@@ -135,7 +135,7 @@ class Coverage(Figures):
     def mean(self, directions: str, k: int) -> Figure:
         """Return the share that `k` of `directions` ("entries", "random", ...) rebuild, mean over layers."""
         rows = list((self.layers or {}).values())
-        shares = [dict(zip(row.k, getattr(row, directions), strict=True)).get(k) for row in rows]
+        shares = [dict(zip(row.k, getattr(row, directions), strict=False)).get(k) for row in rows]
         known = [share for share in shares if share is not None]
         return sum(known) / len(known) if known and len(known) == len(shares) else None
 

@@ -11,6 +11,7 @@ from encyclo.cli.views.tables import columns
 from encyclo.runs.metrics import LadderFigures, Metrics
 from encyclo.statistics.coverage import FEWEST, SHOWN
 from encyclo.statistics.figures import Coverage, Sureness
+from encyclo.text import one_line
 
 NOT_MEASURED = "not measured"
 
@@ -24,7 +25,7 @@ def print_ladder(metrics: Metrics, console: Console) -> None:
         console.print()
         console.print(_unfamiliar(metrics.unfamiliar))
     console.print()
-    console.print(f"Coverage: {_coverage(metrics.coverage)}", highlight=False, markup=False)
+    console.print(f"Coverage: {one_line(_coverage(metrics.coverage))}", highlight=False, markup=False)
 
 
 def _accuracies(ladder: LadderFigures) -> Table:
@@ -71,8 +72,11 @@ def _unfamiliar(readers: Mapping[str, Mapping[str, Sureness] | None]) -> Table:
 def _coverage(found: Coverage | None) -> str:
     if found is None:
         return f"{NOT_MEASURED}; give evaluate a text with --text"
-    if found.tokens < FEWEST:
-        return f"{NOT_MEASURED}; {found.source} has {found.tokens} tokens, give a text of at least {FEWEST}"
+    if not found.layers:
+        return (
+            f"{NOT_MEASURED}; it takes at least {FEWEST} tokens and 2 entries, and {found.source} has "
+            f"{found.tokens} tokens and the run {found.candidates:,} entries"
+        )
     shares = {name: found.mean(name, SHOWN) for name in ("entries", "shuffled", "random", "principal")}
     entries, shuffled, random, principal = (
         NOT_MEASURED if share is None else f"{share:.0%}" for share in shares.values()

@@ -71,7 +71,7 @@ def measure_coverage(
         own = signatures[:, place].astype(np.float64)
         rest = _residuals(known, new, own - own.mean(axis=0), np.random.default_rng([seed, place]))
         by_layer[str(layer)] = LayerCoverage(k=list(SIZES), **{name: _shares(rest[name]) for name in rest})
-        left += rest["entries"][min(SHOWN, len(rest["entries"]) - 1)] / len(layers)
+        left += (rest["entries"][SHOWN] if SHOWN < len(rest["entries"]) else np.nan) / len(layers)
     update = {"measured": len(left), "layers": by_layer, "kinds": _by_kind(1 - left, kinds[half:])}
     return found.model_copy(update=update)
 
@@ -82,7 +82,7 @@ def _residuals(known: Floats, new: Floats, own: Floats, generator: np.random.Gen
     return {
         "entries": pursue(new, own, most),
         "random": pursue(new, generator.standard_normal(own.shape), most),
-        # Each dimension is shuffled over the entries: it keeps its size, which a few dimensions owe much to.
+        # Each dimension is shuffled over the entries: one that is large in signatures stays large.
         "shuffled": pursue(new, generator.permuted(own, axis=0), most),
         "principal": principal_residuals(known, new, most),
     }
@@ -245,11 +245,11 @@ def _shares(rest: Floats) -> list[float | None]:
 
 
 def _by_kind(explained: Floats, kinds: Sequence[str]) -> list[KindCoverage]:
-    """Return the explained share of each kind of token, the least first; None for a kind with few tokens."""
+    """Return the explained share of each kind of token, the least first; None for few tokens or few entries."""
     found = []
     for kind in sorted(set(kinds)):
         own = explained[[other == kind for other in kinds]]
-        share = float(own.mean()) if len(own) >= FEWEST_OF_KIND else None
+        share = float(own.mean()) if len(own) >= FEWEST_OF_KIND and np.isfinite(own).all() else None
         found.append(KindCoverage(kind=kind, tokens=len(own), explained=share))
     return sorted(found, key=lambda row: (row.explained is None, row.explained or 0.0))
 

@@ -113,3 +113,13 @@ def test_what_cannot_be_measured_is_none():
     assert [(row.kind, row.explained is None) for row in found.kinds] == [("word", False), ("number", True)]
     alone = measure_coverage(text_of(signatures, 60), kinds, signatures[:1], LAYERS, 0, "a text")
     assert alone.layers is None
+
+
+def test_signatures_that_do_not_differ_explain_nothing():
+    signatures = np.random.default_rng(1).standard_normal((30, 1, 128)).astype(np.float32)
+    values = text_of(signatures, 60)
+    found = measure_coverage(values, ["word"] * 60, np.ones_like(signatures), (3,), 0, "a text")
+    assert found.layers["3"].entries == [None] * 4 and found.kinds[0].explained is None
+    few = measure_coverage(values, ["word"] * 60, signatures[:10], (3,), 0, "a text")
+    assert few.layers["3"].entries[1] > 0 and few.layers["3"].entries[2] is None
+    assert few.kinds[0].explained is None, "10 entries are not 16"

@@ -71,7 +71,7 @@ def measure_coverage(
         own = signatures[:, place].astype(np.float64)
         rest = _residuals(known, new, own - own.mean(axis=0), np.random.default_rng([seed, place]))
         by_layer[str(layer)] = LayerCoverage(k=list(SIZES), **{name: _shares(rest[name]) for name in rest})
-        left += (rest["entries"][SHOWN] if SHOWN < len(rest["entries"]) else np.nan) / len(layers)
+        left += (rest["entries"][SHOWN] if len(rest["entries"]) > SHOWN else np.nan) / len(layers)
     update = {"measured": len(left), "layers": by_layer, "kinds": _by_kind(1 - left, kinds[half:])}
     return found.model_copy(update=update)
 

@@ -43,6 +43,7 @@ def test_every_method_that_a_user_has_is_described():
     for name in (
         "read",
         "reader",
+        "coverage",
         "search",
         "to_pandas",
         "samples",

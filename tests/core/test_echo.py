@@ -149,7 +149,7 @@ def test_a_sampler_captures_as_the_run_does(echo_run: Path, tmp_path: Path, monk
         site.install("peeking", code)
         run = opened(echo_run, sampler=["templates", "peeking"])
         run = dataclasses.replace(run, directory=dataclasses.replace(run.directory, path=tmp_path / "run"))
-        prompts = list(ask_sampler(run, run.session.trainable[:1], Stage(2, "peeking")))
+        prompts = list(ask_sampler(run, run.session.trainable[:1], Stage(2, "peeking", usual=10)))
         seen = np.load(tmp_path / "run" / "plugins" / "peeking" / "seen.npy")
         assert np.array_equal(seen, run.capture(prompts).activations)
 

@@ -1,6 +1,7 @@
 """`encyclo evaluate`: measure every rung of the ladder on a finished run and write the figures into it.
 
 evaluate ── reopen_run                check that configuration, concepts and model are the run's
+         ├─ coverage                  how much of a text's activations the entries explain
          ├─ read_heldout, _natural    the run's own interpreter, and its baselines trained again
          ├─ unseen_concepts           the rungs described and unseen
          ├─ keep_calibrator           calibration.json, replaced atomically
@@ -13,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from encyclo.evaluation.coverage import coverage
 from encyclo.evaluation.rungs import LIMIT, capture_definitions, check_apart, measure
 from encyclo.evaluation.unseen_concepts import measure_unseen, take_out_concepts
 from encyclo.pipeline.natural_sentences import NaturalSentences, RungSamples
@@ -29,14 +31,17 @@ from encyclo.statistics.figures import Accuracy
 from encyclo.statistics.signatures import estimate_signatures
 from encyclo.storage import run_files
 from encyclo.storage.ledger import Commit, locked
-from encyclo.types import Interpreter, Progress, SampleSet, Split
+from encyclo.types import Interpreter, Progress, SampleSet, Signatures, Split
 
 
-def evaluate(path: Path, progress: Progress, device: str = "auto", limit: int = LIMIT) -> Metrics:
+def evaluate(
+    path: Path, progress: Progress, device: str = "auto", limit: int = LIMIT, text: Path | None = None
+) -> Metrics:
     """Measure every rung on the finished run in `path`, write the results there, return all figures.
 
-    At most `limit` sentences and at most `limit` definitions are captured. The same run gives the same figures.
-    Raises UsageError (or a subclass) if the run is not finished or can't be reopened.
+    At most `limit` sentences and at most `limit` definitions are captured. `text` is a UTF-8 file with ordinary text
+    for `coverage`. The same run gives the same figures. Raises UsageError (or a subclass) if the run is not finished or
+    can't be reopened, or if the text can't be read.
     """
     record = read_record(path)
     require_finished(path)
@@ -47,16 +52,28 @@ def evaluate(path: Path, progress: Progress, device: str = "auto", limit: int = 
         commits = run.ledger.ordered()
         samples = run.load_samples(commits)
         own = run.load_interpreter(path / "interpreter")
-        rungs, unfamiliar = climb(run, commits, samples, own, limit)
+        signatures = estimate_signatures(samples, len(run.session.concepts))
+        explained = coverage(run, own, signatures, text)  # before the work: the text may be refused
+        rungs, unfamiliar = climb(run, commits, samples, signatures, own, limit)
         metrics = before.model_copy(
-            update={"accuracy": before.accuracy.model_copy(update=rungs), "unfamiliar": unfamiliar}
+            update={
+                "accuracy": before.accuracy.model_copy(update=rungs),
+                "unfamiliar": unfamiliar,
+                # The figures of an earlier text still hold: the run is the same.
+                "coverage": explained or before.coverage,
+            }
         )
         write(path, metrics, own)
         return metrics
 
 
 def climb(
-    run: OpenRun, commits: Sequence[Commit], samples: SampleSet, own: Interpreter, limit: int
+    run: OpenRun,
+    commits: Sequence[Commit],
+    samples: SampleSet,
+    signatures: Signatures,
+    own: Interpreter,
+    limit: int,
 ) -> tuple[dict[str, Any], dict[str, Any] | None]:
     """Return ({rung: {interpreter: figures}}, {interpreter: `unfamiliar` figures}); write calibration.json."""
     config, distribution = run.session.config, confidence.training_distribution(samples)
@@ -73,7 +90,6 @@ def climb(
         rungs["heldout_prompts"][name] = read_heldout(run, interpreter, samples, distribution)
         if natural:
             rungs["natural"][name] = read_natural(run, interpreter, natural, distribution)
-    signatures = estimate_signatures(samples, len(run.session.concepts))
     keep_calibrator(run, score(run, own, samples, signatures, natural), own, samples, natural)
     taken = take_out_concepts(run.session, samples, capture_definitions(run, limit))
     if taken is None:

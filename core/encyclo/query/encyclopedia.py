@@ -7,7 +7,7 @@ run commits later, open it again.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import fields
 from functools import cached_property
 from pathlib import Path
@@ -23,6 +23,7 @@ from encyclo.query.entry import Entry, Neighbour
 from encyclo.query.html import shown, table
 from encyclo.query.readings import Reading
 from encyclo.query.suggestions import nearest_names
+from encyclo.query.text_coverage import TOKENS, read_coverage
 from encyclo.query.text_reader import TextReader, check_trained_for
 from encyclo.runs.calibration_file import load_calibrator
 from encyclo.runs.directory import read_record
@@ -34,6 +35,7 @@ from encyclo.runs.reopen import (
     reopen_store,
 )
 from encyclo.schema import Book, ConceptTable, Part
+from encyclo.statistics.figures import Coverage
 from encyclo.statistics.similarity import Similarity, likeliest
 from encyclo.storage import checksums
 from encyclo.storage.finalise import open_finished
@@ -247,6 +249,15 @@ class Encyclopedia:
         for a blank text, DamagedError if the files of the interpreter or the calibration were changed.
         """
         return Reading(text, tuple(self.reader(device).read(text, top, at_least, any_word)))
+
+    def coverage(self, text: str | Iterable[str], tokens: int = TOKENS, device: str = "auto") -> Coverage:
+        """Return how much of the activations of a text's first `tokens` tokens the entries explain.
+
+        `text` is a string or pieces of one. Of fewer than 50 tokens, the figures are None. Raises UsageError for a
+        blank text, and what `reader` raises.
+        """
+        reader, seed = self.reader(device), int(self.record["config"]["seed"])
+        return read_coverage(reader, [text], self.book.signatures, self.layers, seed, tokens=tokens)
 
     def reader(
         self, device: str = "auto", model: str | None = None, progress: Progress | None = None

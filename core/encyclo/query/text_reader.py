@@ -38,6 +38,20 @@ SENTENCE_END = re.compile(r"""[.!?]["')\]”’]*\s+|\n""")
 
 
 @dataclass(frozen=True)
+class Window:
+    """The tokens of a window that are read: `spans`, their characters in `text`, and what is read of them."""
+
+    text: str
+    start: int
+    """Where `text` starts in the whole text."""
+    spans: list[tuple[int, int]]
+    values: NDArray[np.float32]
+    """Their pooled activations, [tokens, L, H]."""
+    first: bool
+    """Whether the first of them is the first token that the model got, after special ones."""
+
+
+@dataclass(frozen=True)
 class TextReader:
     """Reads texts with a run's interpreter; made by `Encyclopedia.reader`."""
 
@@ -63,13 +77,18 @@ class TextReader:
         confidence above 0 (see `encyclo.query.word_readings`). Raises UsageError if the text is blank.
         """
         something = False
-        for start, context, fresh in windows([text] if isinstance(text, str) else text, self.echo):
-            for piece in self._fitting(start, context, fresh):
-                for reading in self._read_window(*piece, top, at_least, any_word):
-                    something = True
-                    yield reading
+        for window in self.windows_of(text):
+            something = True
+            yield from self._read_window(window, top, at_least, any_word)
         if not something:
             raise UsageError("There is nothing to read: the text is empty or blank; give at least a word.")
+
+    def windows_of(self, text: str | Iterable[str]) -> Iterator[Window]:
+        """Yield the windows of `text` (a string or pieces of one) that have a token that is not blank."""
+        for start, context, fresh in windows([text] if isinstance(text, str) else text, self.echo):
+            for piece in self._fitting(start, context, fresh):
+                if window := self._window(*piece):
+                    yield window
 
     def _fitting(self, start: int, context: str, fresh: str) -> Iterator[tuple[int, str, str]]:
         """Yield the window, or pieces of it that fit the model."""
@@ -87,9 +106,7 @@ class TextReader:
     def _given(self, text: str) -> str:
         return doubled(text) if self.echo else text
 
-    def _read_window(
-        self, start: int, context: str, fresh: str, top: int, at_least: float, any_word: bool
-    ) -> Iterator[TokenReading]:
+    def _window(self, start: int, context: str, fresh: str) -> Window | None:
         text = context + fresh
         spans = self.model.tokens(self._given(text))
         states = self.model.forward([self._given(text)], self.layer_index)[0]
@@ -102,8 +119,15 @@ class TextReader:
             spans, states = second_copy(text, spans, states)
         chosen = [i for i, (a, b) in enumerate(spans) if b > len(context) and text[a:b].strip()]
         if not chosen:
-            return
+            return None
         values = _pooled(states, spans, text, self.pooling)[chosen]
+        first = not self.echo and all(a == b for a, b in spans[: chosen[0]])
+        return Window(text, start - len(context), [spans[i] for i in chosen], values, first)
+
+    def _read_window(
+        self, window: Window, top: int, at_least: float, any_word: bool
+    ) -> Iterator[TokenReading]:
+        text, values = window.text, window.values
         scores = self.interpreter.read(values)
         best, columns = best_scores(scores)
         sure = familiar = None
@@ -112,12 +136,9 @@ class TextReader:
             sure = self.calibrator.confidences(best, distance)
             familiar = self.calibrator.in_distribution(best, distance)
             if self.words and not any_word:
-                ends = [spans[place][1] for place in chosen]
-                named = entries_at(text, ends, self.words)
+                named = entries_at(text, [end for _, end in window.spans], self.words)
                 columns, sure = read_words(scores, columns, named, self.calibrator.temperature)
-        offset = start - len(context)
-        for row, place in enumerate(chosen):
-            a, b = spans[place]
+        for row, (a, b) in enumerate(window.spans):
             a += len(text[a:b]) - len(text[a:b].lstrip())
             found = [
                 Candidate(
@@ -131,8 +152,8 @@ class TextReader:
             answered = first.confidence is not None and first.confidence >= at_least
             yield TokenReading(
                 text[a:b].rstrip(),
-                offset + a,
-                offset + a + len(text[a:b].rstrip()),
+                window.start + a,
+                window.start + a + len(text[a:b].rstrip()),
                 found,
                 None if familiar is None else float(familiar[row]),
                 first.name if answered else None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -137,6 +137,22 @@ def coverage_plot(series: Sequence[tuple[str, str, bool, Sequence[Sequence[float
         axes.set_ylim(top=1.02)
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_formatter(lambda value, _: f"{value:.0%}")
+        return _svg(figure, axes)
+
+
+def explained_plot(sizes: Sequence[int], series: Mapping[str, Sequence[float | None]]) -> str:
+    """Return the share of activations that so many directions rebuild; `series` holds at most four names."""
+    looks = (*_LOOKS, (INK, "^", (0, (1, 1.5))), (INK, "x", (0, (4, 1.5, 1, 1.5))))
+    with _figure("explained") as figure:
+        axes = figure.subplots()
+        for (name, shares), (colour, marker, style) in zip(series.items(), looks, strict=False):
+            values = [float("nan") if share is None else share for share in shares]
+            axes.plot(sizes, values, color=colour, marker=marker, linestyle=style, label=name)
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(sizes, [str(size) for size in sizes])
+        axes.minorticks_off()
+        axes.set(ylim=(0, 1.02), xlabel="directions for a token", ylabel="share rebuilt")
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
         return _svg(figure, axes)
 
 

@@ -12,7 +12,15 @@ from typing import Any
 from pydantic import ConfigDict, Field, ValidationError
 
 from encyclo.errors import DamagedError
-from encyclo.statistics.figures import Accuracy, Calibration, Figure, Figures, LayerConvergence, Sureness
+from encyclo.statistics.figures import (
+    Accuracy,
+    Calibration,
+    Coverage,
+    Figure,
+    Figures,
+    LayerConvergence,
+    Sureness,
+)
 from encyclo.storage import run_files, safe_read
 
 FILE = "metrics.json"
@@ -100,6 +108,8 @@ class Metrics(Figures):
     """Prompt families by their use: train, validation, calibration, test."""
     unfamiliar: dict[str, dict[str, Sureness] | None] | None = None
     """How sure each interpreter is of activations without a right answer; measured by `encyclo evaluate`."""
+    coverage: Coverage | None = None
+    """How much of a text's activations the entries explain; measured by `encyclo evaluate`."""
 
 
 def write_metrics(run: Path, metrics: Metrics) -> None:

@@ -102,6 +102,44 @@ class LayerCurve(Figures):
     exponent: Figure = None
 
 
+class LayerCoverage(Figures):
+    """The share of activations that k directions rebuild, for each of `k`: see `encyclo.statistics.coverage`."""
+
+    k: list[int]
+    entries: list[Figure]
+    random: list[Figure]
+    shuffled: list[Figure]
+    principal: list[Figure]
+
+
+class KindCoverage(Figures):
+    """The share that 16 entries rebuild of one kind of token, mean over layers; number of tokens."""
+
+    kind: str
+    tokens: int
+    explained: Figure = None
+
+
+class Coverage(Figures):
+    """How much of a text's activations the entries explain; `layers` and `kinds` are None for too short a text."""
+
+    tokens: int
+    measured: int
+    """The tokens that the figures are about: the text's second half."""
+    candidates: int
+    """The entries with a signature."""
+    source: str
+    layers: dict[str, LayerCoverage] | None = None
+    kinds: list[KindCoverage] | None = None
+
+    def mean(self, directions: str, k: int) -> Figure:
+        """Return the share that `k` of `directions` ("entries", "random", ...) rebuild, mean over layers."""
+        rows = list((self.layers or {}).values())
+        shares = [dict(zip(row.k, getattr(row, directions), strict=False)).get(k) for row in rows]
+        known = [share for share in shares if share is not None]
+        return sum(known) / len(known) if known and len(known) == len(shares) else None
+
+
 class Sureness(Figures):
     """How sure an interpreter is of one kind of reading: median confidence, share above 50%, number of readings."""
 

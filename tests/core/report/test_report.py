@@ -269,6 +269,52 @@ def test_full_metrics_show_every_figure_beside_the_baselines(render: Any) -> Non
     assert "2 trained the readers, 1 decided when training stops, 1 calibrated them, 2 tested them" in text
 
 
+def coverage() -> dict[str, Any]:
+    """Figures of two layers; 64 principal components could not be measured."""
+    row = {
+        "k": [1, 4, 16, 64], "entries": [0.1, 0.2, 0.4, 0.7], "random": [0.01, 0.05, 0.15, 0.38],
+        "shuffled": [0.05, 0.15, 0.3, 0.6], "principal": [0.1, 0.15, 0.25, None],
+    }  # fmt: skip
+    kinds = [
+        {"kind": "function word", "tokens": 1430, "explained": 0.281},
+        {"kind": "number", "tokens": 3, "explained": None},
+    ]
+    layers = {"-6": row, "-1": {**row, "entries": [0.2, 0.3, 0.5, 0.8]}}
+    return {
+        "tokens": 2999,
+        "measured": 1500,
+        "candidates": 7,
+        "source": SCRIPT,
+        "layers": layers,
+        "kinds": kinds,
+    }
+
+
+def test_coverage_has_a_curve_and_tables_by_layer_and_by_kind(render: Any) -> None:
+    html = render(NAMES, {**full_metrics(), "coverage": coverage()})
+    page = Page(html)
+    assert page.count("svg") - 2 == page.count("figure") == 5
+    section = page.text.split("How much do the entries explain?")[1].split("The map of concepts")[0]
+    words = " ".join(section.split())
+    assert f"each of 1,500 tokens of {SCRIPT}" in words
+    for row in (
+        "entries 15.0% 25.0% 45.0% 75.0%",
+        "principal components 10.0% 15.0% 25.0% not measured",
+        "−6 40.0% 30.0% 15.0% 25.0%",
+        "−1 50.0%",
+        "function word 1,430 28.1%",
+        "number 3 not measured",
+    ):
+        assert row in words
+    assert words.index("function word") < words.index("number 3")
+    short = {**coverage(), "layers": None, "kinds": None}
+    assert (
+        "it takes at least 50 tokens of text"
+        in Page(render(NAMES, {**full_metrics(), "coverage": short})).text
+    )
+    assert "give evaluate a text with --text" in Page(render(NAMES, full_metrics())).text
+
+
 def test_figures_are_labelled_and_share_no_id(render: Any) -> None:
     html = render(NAMES, full_metrics())
     page = Page(html)
@@ -287,7 +333,7 @@ def test_figures_are_labelled_and_share_no_id(render: Any) -> None:
 def test_tables_have_captions_and_headings_descend(render: Any) -> None:
     page = Page(render(NAMES, full_metrics()))
     assert page.count("table") == page.count("caption") > 6
-    assert page.count("h1") == 1 and page.count("h2") == 11
+    assert page.count("h1") == 1 and page.count("h2") == 12
     assert page.count("details") >= 4
 
 

@@ -9,19 +9,23 @@ from rich.table import Table
 
 from encyclo.cli.views.tables import columns
 from encyclo.runs.metrics import LadderFigures, Metrics
-from encyclo.statistics.figures import Sureness
+from encyclo.statistics.coverage import FEWEST, SHOWN
+from encyclo.statistics.figures import Coverage, Sureness
+from encyclo.text import one_line
 
 NOT_MEASURED = "not measured"
 
 
 def print_ladder(metrics: Metrics, console: Console) -> None:
-    """Print a table of accuracies, one of calibration and one of unfamiliar activations."""
+    """Print a table of accuracies, one of calibration, one of unfamiliar activations, and a line about coverage."""
     console.print(_accuracies(metrics.accuracy))
     console.print()
     console.print(_calibrations(metrics.accuracy))
     if metrics.unfamiliar:
         console.print()
         console.print(_unfamiliar(metrics.unfamiliar))
+    console.print()
+    console.print(f"Coverage: {one_line(_coverage(metrics.coverage))}", highlight=False, markup=False)
 
 
 def _accuracies(ladder: LadderFigures) -> Table:
@@ -63,3 +67,21 @@ def _unfamiliar(readers: Mapping[str, Mapping[str, Sureness] | None]) -> Table:
         for kind, row in (kinds or {}).items():
             table.add_row(kind, name, f"{row.median:.1%}", f"{row.above_half:.1%}", f"{row.n:,}")
     return table
+
+
+def _coverage(found: Coverage | None) -> str:
+    if found is None:
+        return f"{NOT_MEASURED}; give evaluate a text with --text"
+    if not found.layers:
+        return (
+            f"{NOT_MEASURED}; it takes at least {FEWEST} tokens and 2 entries, and {found.source} has "
+            f"{found.tokens} tokens and the run {found.candidates:,} entries"
+        )
+    shares = {name: found.mean(name, SHOWN) for name in ("entries", "shuffled", "random", "principal")}
+    entries, shuffled, random, principal = (
+        NOT_MEASURED if share is None else f"{share:.0%}" for share in shares.values()
+    )
+    return (
+        f"{SHOWN} entries rebuild {entries} of a token's activation in {found.source}, mean over layers (shuffled "
+        f"{shuffled}, random {random}, principal components {principal})"
+    )

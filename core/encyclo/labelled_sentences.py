@@ -103,7 +103,7 @@ def mention(path: Path, sentence: Sentence, concept: Concept) -> tuple[int, int]
     """Return the characters of the concept's mention. Raises UsageError if the sentence has none."""
     if sentence.span:
         return sentence.span
-    for name in (concept.name, *concept.aliases):
+    for name in (concept.name, *concept.aliases, *concept.held_out_aliases):
         if span := find_mention(sentence.text, dataclasses.replace(concept, name=name)):
             return span
     raise fault(
@@ -152,7 +152,7 @@ def _span(path: Path, line: int, record: dict[str, Any]) -> tuple[int, int] | No
 
 
 def _names(concept: Concept) -> dict[str, None]:
-    return dict.fromkeys((concept.id, concept.name, *concept.aliases))
+    return dict.fromkeys((concept.id, concept.name, *concept.aliases, *concept.held_out_aliases))
 
 
 def _owners(concepts: Sequence[Concept], names: Collection[str]) -> dict[str, set[str]]:

@@ -2,6 +2,7 @@
 
 evaluate ── reopen_run                check that configuration, concepts and model are the run's
          ├─ coverage                  how much of a text's activations the entries explain
+         ├─ capture_aliases           the rung aliases
          ├─ read_heldout, _natural    the run's own interpreter, and its baselines trained again
          ├─ unseen_concepts           the rungs described and unseen
          ├─ keep_calibrator           calibration.json, replaced atomically
@@ -16,6 +17,7 @@ from typing import Any
 
 from encyclo.evaluation.coverage import coverage
 from encyclo.evaluation.rungs import LIMIT, capture_definitions, check_apart, measure
+from encyclo.evaluation.unseen_aliases import capture_aliases
 from encyclo.evaluation.unseen_concepts import measure_unseen, take_out_concepts
 from encyclo.pipeline.natural_sentences import NaturalSentences, RungSamples
 from encyclo.pipeline.reading_calibration import keep_calibrator
@@ -80,7 +82,14 @@ def climb(
     natural = NaturalSentences(run, limit).rung(commits)
     if natural:
         check_apart(samples, natural, "natural")
-    rungs: dict[str, Any] = {"heldout_prompts": {}, "natural": {} if natural else None}
+    aliases = capture_aliases(run, samples, commits, limit)
+    if aliases:
+        check_apart(samples, aliases, "aliases")
+    rungs: dict[str, Any] = {
+        "heldout_prompts": {},
+        "natural": {} if natural else None,
+        "aliases": {} if aliases else None,
+    }
     for name in dict.fromkeys((config.interpreter, *config.baselines)):
         interpreter = own
         if name != config.interpreter:
@@ -90,6 +99,8 @@ def climb(
         rungs["heldout_prompts"][name] = read_heldout(run, interpreter, samples, distribution)
         if natural:
             rungs["natural"][name] = read_natural(run, interpreter, natural, distribution)
+        if aliases:
+            rungs["aliases"][name] = read_natural(run, interpreter, aliases, distribution)
     keep_calibrator(run, score(run, own, samples, signatures, natural), own, samples, natural)
     taken = take_out_concepts(run.session, samples, capture_definitions(run, limit))
     if taken is None:
@@ -118,7 +129,7 @@ def read_heldout(
 def read_natural(
     run: OpenRun, interpreter: Interpreter, natural: RungSamples, distribution: TrainingDistribution
 ) -> Accuracy | None:
-    """Read the natural sentences; measure calibration on concepts that it was not fitted on."""
+    """Read natural sentences or mentions by aliases; measure calibration on concepts that it was not fitted on."""
     seed = run.session.config.seed
     found, readings = measure(interpreter, natural, run.session.concepts, distribution, seed)
     if found is None:

@@ -24,7 +24,7 @@ from encyclo.statistics.figures import (
 from encyclo.storage import run_files, safe_read
 
 FILE = "metrics.json"
-RUNGS = ("heldout_prompts", "natural", "described", "unseen", "adversarial")
+RUNGS = ("heldout_prompts", "natural", "aliases", "described", "unseen", "adversarial")
 """The evaluation ladder; each rung gives the interpreter less help than the one before."""
 Rung = dict[str, Accuracy | None] | None
 """Figures by interpreter; None if the rung was not measured."""
@@ -48,6 +48,7 @@ class LadderFigures(Figures):
 
     heldout_prompts: Rung = None
     natural: Rung = None
+    aliases: Rung = None
     described: Rung = None
     unseen: Rung = None
     adversarial: Rung = None

@@ -88,7 +88,7 @@ class AttackSearch:
 
     def _vocabulary(self, concept: Concept, others: Sequence[Concept]) -> tuple[str, ...]:
         """Return the words of the others' names and definitions, without the words of the concept's names."""
-        excluded = {word.lower() for name in (concept.name, *concept.aliases) for word in WORD.findall(name)}
+        excluded = {word.lower() for name in _all_names(concept) for word in WORD.findall(name)}
         names = [other.name for other in others]
         meanings = [word for other in others for word in WORD.findall(other.definition)]
         words = dict.fromkeys(word for word in (*names, *meanings) if word.lower() not in excluded)
@@ -153,8 +153,8 @@ class AttackSearch:
 
 def related(concept: Concept, other: Concept) -> bool:
     """Return whether confusing the two is hardly wrong: they share a name, or one is the broader concept."""
-    names = {name.casefold() for name in (concept.name, *concept.aliases)}
-    shared = names & {name.casefold() for name in (other.name, *other.aliases)}
+    names = {name.casefold() for name in _all_names(concept)}
+    shared = names & {name.casefold() for name in _all_names(other)}
     return bool(shared) or concept.broader == other.id or other.broader == concept.id
 
 
@@ -167,8 +167,12 @@ def truly_about(prompt: Prompt, concept: Concept, other: Concept) -> bool:
         return True
     assert prompt.span is not None
     start, end = prompt.span
-    for name in (other.name, *other.aliases):
+    for name in _all_names(other):
         for match in re.finditer(re.escape(name), prompt.text, re.IGNORECASE):
             if match.start() <= start and end <= match.end():
                 return True
     return False
+
+
+def _all_names(concept: Concept) -> tuple[str, ...]:
+    return (concept.name, *concept.aliases, *concept.held_out_aliases)

@@ -1,7 +1,7 @@
 """Stage 1: the concept in written templates, grouped by its position in the sentence.
 
 The templates are in templates.toml. A concept's prompts are drawn evenly from the groups, each template at most once.
-A prompt's family is its template, such as `noun.subject.3`.
+A prompt's family is its template, such as `noun.subject.3`. Some prompts mention the concept by an alias.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from pydantic import BaseModel, ConfigDict, field_validator
 from encyclo import hookimpl
 from encyclo.english import is_proper
 from encyclo.types import Concept, Context, Prompt
+from encyclo_samplers import alias_mentions
+from encyclo_samplers.alias_mentions import alias_or_name
 from encyclo_samplers.inflection import (
     compare,
     countable,
@@ -76,9 +78,8 @@ def sample_prompts(concepts: Sequence[Concept], stage: int, context: Context) ->
     for given in concepts:
         concept = dataclasses.replace(given, name=" ".join(given.name.split()))
         wanted = context.prompts_for(concept.id)
-        chosen = draw(grouped_templates(concept, options), wanted, context.random(stage, concept.id))
-        for template in chosen:
-            yield fill(template, concept)
+        random = context.random(stage, concept.id)
+        yield from fill_all(draw(grouped_templates(concept, options), wanted, random), concept, random)
 
 
 def grouped_templates(concept: Concept, options: Options) -> list[list[Template]]:
@@ -133,6 +134,14 @@ def draw(groups: list[list[Template]], wanted: int, random: Random) -> list[Temp
     turns = max(len(group) for group in shuffled)
     flat = [group[turn] for turn in range(turns) for group in shuffled if turn < len(group)]
     return flat[:wanted]
+
+
+def fill_all(templates: Sequence[Template], concept: Concept, random: Random) -> Iterator[Prompt]:
+    """Put the concept into each template, some times under an alias, if the alias has the form for the slot."""
+    for template in templates:
+        word = alias_or_name(concept, random)
+        fits = kind_of(word) == kind_of(concept) and fitting_templates([template], word)
+        yield fill(template, word if fits else concept)
 
 
 def fill(template: Template, concept: Concept) -> Prompt:
@@ -203,4 +212,4 @@ def capital(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-FINGERPRINT = fingerprint(packaged(FILE))
+FINGERPRINT = fingerprint(packaged(FILE), alias_mentions.FINGERPRINT)

@@ -46,7 +46,7 @@ def capture_aliases(
     """
     session = run.session
     aliases, left_out = unseen_aliases(run, commits)
-    frames = frame_prompts(run, [alias for alias in aliases if alias.clear], test_families(samples))
+    frames = frame_prompts(run, [alias for alias in aliases if alias.clear], families_that_test(samples))
     prompts: list[Prompt] = []
     for alias in aliases:
         prompts += [*frames[alias], *sentences(session, alias)]
@@ -79,7 +79,7 @@ def unseen_aliases(run: OpenRun, commits: Sequence[Commit]) -> tuple[list[Alias]
     return found, left_out
 
 
-def test_families(samples: SampleSet) -> set[str]:
+def families_that_test(samples: SampleSet) -> set[str]:
     """Return the prompt families that test."""
     return {samples.families[family] for family in np.unique(samples.family[samples.rows(Split.TEST)])}
 

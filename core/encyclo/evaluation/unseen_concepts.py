@@ -111,7 +111,9 @@ def measure_unseen(
         for rung, chosen in (("described", taken.described), ("unseen", taken.unseen)):
             found, readings = measure(interpreter, chosen, taken.candidates, distribution, seed)
             if found is not None:
-                calibration = confidence.cross_fit(readings, readings.truth, distribution, seed=seed)
+                calibration = confidence.cross_fit(
+                    readings, readings.truth, distribution, seed=seed, by_kind=rung == "described"
+                )
                 found = found.model_copy(update={"calibration": calibration})
             rungs[rung][name] = found
     return rungs, unfamiliar

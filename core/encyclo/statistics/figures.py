@@ -38,6 +38,8 @@ class Calibration(Figures):
     """Calibration. bins: [confidence, accuracy, count] each; coverage: [share, accuracy, confidence] each."""
 
     ece: Figure = None
+    ece_by_chance: Figure = None
+    """What `ece` would be on average if every confidence were exact: it rests on `n` readings."""
     brier: Figure = None
     temperature: Figure = None
     n: int | None = None

@@ -46,7 +46,7 @@ def _accuracies(ladder: LadderFigures) -> Table:
 
 
 def _calibrations(ladder: LadderFigures) -> Table:
-    headings = ("Rung", "Reader", "ECE", "Brier", "n", "Set level", "Coverage", "Set size")
+    headings = ("Rung", "Reader", "ECE", "By chance", "Brier", "n", "Set level", "Coverage", "Set size")
     table = columns(*headings, "Accuracy, most confident half")
     for rung, readers in ladder.rungs().items():
         for name, row in (readers or {}).items():
@@ -54,8 +54,9 @@ def _calibrations(ladder: LadderFigures) -> Table:
             if not found or not found.conformal or not found.coverage:
                 continue
             sets, half = found.conformal, found.coverage[4]
+            chance = "" if found.ece_by_chance is None else f"{found.ece_by_chance:.3f}"
             table.add_row(
-                rung, name, f"{found.ece:.3f}", f"{found.brier:.3f}", f"{found.n:,}", f"{sets.level:.0%}",
+                rung, name, f"{found.ece:.3f}", chance, f"{found.brier:.3f}", f"{found.n:,}", f"{sets.level:.0%}",
                 f"{sets.coverage:.1%}", f"{sets.size:.2f}", f"{half[1]:.1%}",
             )  # fmt: skip
     return table

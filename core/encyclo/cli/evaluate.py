@@ -38,7 +38,7 @@ def evaluate(
     metrics = measure(directory, progress, device or "auto", LIMIT if limit is None else limit, text)
     if as_json:
         written = metrics.as_json()
-        figures = {key: written[key] for key in ("accuracy", "unfamiliar", "coverage")}
+        figures = {key: written[key] for key in ("accuracy", "unfamiliar", "absent", "coverage")}
         say_json({"out": str(directory), **figures})
         return
     from encyclo.cli.views.ladder import print_ladder

@@ -56,11 +56,11 @@ def evaluate(
         own = run.load_interpreter(path / "interpreter")
         signatures = estimate_signatures(samples, len(run.session.concepts))
         explained = coverage(run, own, signatures, text)  # before the work: the text may be refused
-        rungs, unfamiliar = climb(run, commits, samples, signatures, own, limit)
+        rungs, sureness = climb(run, commits, samples, signatures, own, limit)
         metrics = before.model_copy(
             update={
                 "accuracy": before.accuracy.model_copy(update=rungs),
-                "unfamiliar": unfamiliar,
+                **sureness,
                 # The figures of an earlier text still hold: the run is the same.
                 "coverage": explained or before.coverage,
             }
@@ -76,8 +76,8 @@ def climb(
     signatures: Signatures,
     own: Interpreter,
     limit: int,
-) -> tuple[dict[str, Any], dict[str, Any] | None]:
-    """Return ({rung: {interpreter: figures}}, {interpreter: `unfamiliar` figures}); write calibration.json."""
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return {rung: {interpreter: figures}} and {`unfamiliar` and `absent`: ...}; write calibration.json."""
     config, distribution = run.session.config, confidence.training_distribution(samples)
     natural = NaturalSentences(run, limit).rung(commits)
     if natural:
@@ -104,9 +104,9 @@ def climb(
     keep_calibrator(run, score(run, own, samples, signatures, natural), own, samples, natural)
     taken = take_out_concepts(run.session, samples, capture_definitions(run, limit))
     if taken is None:
-        return {**rungs, "described": None, "unseen": None}, None
-    more, unfamiliar = measure_unseen(run, taken)
-    return {**rungs, **more}, unfamiliar
+        return {**rungs, "described": None, "unseen": None}, {"unfamiliar": None, "absent": None}
+    more, sureness = measure_unseen(run, taken, commits)
+    return {**rungs, **more}, sureness
 
 
 def read_heldout(

@@ -13,6 +13,7 @@ from pydantic import ConfigDict, Field, ValidationError
 
 from encyclo.errors import DamagedError
 from encyclo.statistics.figures import (
+    Absent,
     Accuracy,
     Calibration,
     Coverage,
@@ -109,6 +110,8 @@ class Metrics(Figures):
     """Prompt families by their use: train, validation, calibration, test."""
     unfamiliar: dict[str, dict[str, Sureness] | None] | None = None
     """How sure each interpreter is of activations without a right answer; measured by `encyclo evaluate`."""
+    absent: dict[str, Absent | None] | None = None
+    """How sure `encyclo read` is of concepts without an entry; measured by `encyclo evaluate`."""
     coverage: Coverage | None = None
     """How much of a text's activations the entries explain; measured by `encyclo evaluate`."""
 

@@ -148,3 +148,16 @@ class Sureness(Figures):
     median: Figure = None
     above_half: Figure = None
     n: int | None = None
+
+
+class Absent(Figures):
+    """How sure `encyclo read` and the interpreter alone are of concepts without an entry, by their samples.
+
+    known_lost: the share of `known` samples of entries that the interpreter alone reads rightly, with a confidence
+    above 50%, and `encyclo read` does not.
+    """
+
+    read: Sureness
+    interpreter_alone: Sureness
+    known_lost: Figure = None
+    known: int | None = None

@@ -11,7 +11,7 @@ import pytest
 
 from encyclo.english import find_mention
 from encyclo.evaluation.evaluate import evaluate
-from encyclo.evaluation.unseen_aliases import capture_aliases, sentences, families_that_test, unseen_aliases
+from encyclo.evaluation.unseen_aliases import capture_aliases, families_that_test, sentences, unseen_aliases
 from encyclo.held_out_aliases import held_out, named
 from encyclo.pipeline.natural_sentences import prompts_of
 from encyclo.runs.directory import read_record

@@ -10,7 +10,7 @@ from rich.table import Table
 from encyclo.cli.views.tables import columns
 from encyclo.runs.metrics import LadderFigures, Metrics
 from encyclo.statistics.coverage import FEWEST, SHOWN
-from encyclo.statistics.figures import Coverage, Sureness
+from encyclo.statistics.figures import Absent, Coverage, Sureness
 from encyclo.text import one_line
 
 NOT_MEASURED = "not measured"
@@ -24,6 +24,9 @@ def print_ladder(metrics: Metrics, console: Console) -> None:
     if metrics.unfamiliar:
         console.print()
         console.print(_unfamiliar(metrics.unfamiliar))
+    if metrics.absent:
+        console.print()
+        console.print(_absent(metrics.absent))
     console.print()
     console.print(f"Coverage: {one_line(_coverage(metrics.coverage))}", highlight=False, markup=False)
 
@@ -67,6 +70,18 @@ def _unfamiliar(readers: Mapping[str, Mapping[str, Sureness] | None]) -> Table:
     for name, kinds in readers.items():
         for kind, row in (kinds or {}).items():
             table.add_row(kind, name, f"{row.median:.1%}", f"{row.above_half:.1%}", f"{row.n:,}")
+    return table
+
+
+def _absent(readers: Mapping[str, Absent | None]) -> Table:
+    headings = ("Absent concepts", "Read above 50%", "By the interpreter alone", "n", "Known samples lost")
+    table = columns(*headings, "Of known")
+    for name, row in readers.items():
+        if row:
+            table.add_row(
+                name, f"{row.read.above_half:.1%}", f"{row.interpreter_alone.above_half:.1%}",
+                f"{row.read.n:,}", f"{row.known_lost:.1%}", f"{row.known:,}",
+            )  # fmt: skip
     return table
 
 

@@ -52,7 +52,7 @@ def mentions(
 def read_absent(
     interpreter: Interpreter, calibrator: Calibrator, words: EntryWords, absent: Mentions, known: Mentions
 ) -> Absent | None:
-    """Return the figures of samples of `absent` concepts, which `words` lacks too, and of `known` ones; None without any."""
+    """Return the figures of samples of `absent` concepts, which `words` lacks too, and of `known` ones, or None."""
     if not (absent.upto and known.upto):
         return None
     alone, by_word, _ = _read(interpreter, calibrator, words, absent)

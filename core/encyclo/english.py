@@ -77,7 +77,9 @@ def find_mention(
     hyphen_joins: a word inside a hyphenated word is not a mention ("time-consuming" does not mention "time"), and the
         text may have a blank where the name has a hyphen. (It may always have a hyphen where the name has a blank.)
     """
-    found = _mention(without_qualifier(concept.name), concept.part_of_speech, by_rule, any_case, hyphen_joins).search(text)
+    found = _mention(
+        without_qualifier(concept.name), concept.part_of_speech, by_rule, any_case, hyphen_joins
+    ).search(text)
     return found.span() if found else None
 
 

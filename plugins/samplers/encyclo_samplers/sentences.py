@@ -3,8 +3,8 @@
     concept,sentence,start,end,source
     dog,The hound slept.,4,9,novel
 
-`concept` is an id, a name or an alias that only one concept has. `start` and `end` are the mention's characters;
-without them the name or an alias is looked for, inflected or not. `source` becomes the prompts' family, so that whole
+`concept` is an id, a name (with or without its qualifier) or an alias that only one concept has. `start` and `end` are
+the mention's characters; without them the name or an alias is looked for, inflected or not. `source` becomes the prompts' family, so that whole
 sources are held out; without it each concept's sentences are dealt over FAMILIES families.
 """
 
@@ -22,7 +22,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
 
 from encyclo import hookimpl
-from encyclo.english import find_mention
+from encyclo.english import as_word, find_mention
 from encyclo.errors import EncycloError, UsageError
 from encyclo.regular_files import read_bytes
 from encyclo.table_files import FORMATS, fault, read_records, shown
@@ -149,7 +149,7 @@ def _span(path: Path, line: int, record: dict[str, Any]) -> tuple[int, int] | No
 
 
 def _names(concept: Concept) -> dict[str, None]:
-    return dict.fromkeys((concept.id, concept.name, *concept.aliases))
+    return dict.fromkeys((concept.id, concept.name, as_word(concept).name, *concept.aliases))
 
 
 def _owners(concepts: Sequence[Concept], names: Collection[str]) -> dict[str, set[str]]:

@@ -157,7 +157,7 @@ def without_qualifier(name: str) -> str:
 
     "f(x)" and "(slope)" have no qualifier.
     """
-    return _QUALIFIER.sub("", name)
+    return _QUALIFIER.sub("", name) if ")" in name else name
 
 
 def qualifier(name: str) -> str:

@@ -4,8 +4,9 @@
     dog,The hound slept.,4,9,novel
 
 `concept` is an id, a name (with or without its qualifier) or an alias that only one concept has. `start` and `end` are
-the mention's characters; without them the name or an alias is looked for, inflected or not. `source` becomes the prompts' family, so that whole
-sources are held out; without it each concept's sentences are dealt over FAMILIES families.
+the mention's characters; without them the name or an alias is looked for, inflected or not. `source` becomes the
+prompts' family, so that whole sources are held out; without it each concept's sentences are dealt over FAMILIES
+families.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ def nearest_names(name: str, names: Sequence[str], count: int = 5) -> list[str]:
 def _likeness(one: str, other: str) -> float:
     """Return how like two texts are: by their common parts, by their letters in any order, and by the first letter.
 
-    Letters that changed places ("aminal") break the common parts but are no other letters, and the first is rarely wrong.
+    Letters that changed places ("aminal") break the common parts but are no other letters; the first is rarely wrong.
     """
     matcher = difflib.SequenceMatcher(None, one, other)
     return matcher.ratio() + matcher.quick_ratio() + (one[:1] == other[:1]) / 4

@@ -29,7 +29,12 @@ def run(tmp_path_factory: pytest.TempPathFactory, tiny_flags: list[str]) -> Path
 
     folder = tmp_path_factory.mktemp("senses")
     (folder / "list.csv").write_text(LIST)
-    listed = ["--concepts", "file", "-o", f"file.path={folder / 'list.csv'}",]
+    listed = [
+        "--concepts",
+        "file",
+        "-o",
+        f"file.path={folder / 'list.csv'}",
+    ]
     flags = [
         *listed,
         "--sampler",
@@ -127,7 +132,9 @@ def test_a_word_is_read_as_its_best_sense_and_the_others_follow(book: Encycloped
     assert {first.name, second.name} == set(SENSES) and first.confidence >= second.confidence > 0
     printed = encyclo("read", run, text, "--device", "cpu").stdout
     (line,) = (line for line in printed.splitlines() if "%" in line)
-    folded = f", ({second.name.partition('(')[2]} {second.confidence:.0%}" if second.confidence >= 0.05 else ""
+    folded = (
+        f", ({second.name.partition('(')[2]} {second.confidence:.0%}" if second.confidence >= 0.05 else ""
+    )
     assert f"{first.name} {first.confidence:.0%}{folded}" in line
 
 

@@ -162,8 +162,9 @@ class Encyclopedia:
             ids, definitions = [c.id for c in self._listed], [c.definition for c in self._listed]
         else:
             ids, definitions = self._book.concepts.id, self._book.concepts.definition
-        return EntryLookup(ids, self.concepts, definitions, self._words)
+        return EntryLookup(ids, self.concepts, definitions, lambda: self._words)
 
+    @cached_property
     def _words(self) -> EntryWords | None:
         """Return the entries' words; None if a finished run did not record them."""
         if self._book is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 
 from encyclo.english import without_qualifier
@@ -32,10 +32,11 @@ class EntryLookup:
     ) -> None:
         """`words` returns the entries' words, aliases too; it is called for what is no id, name or word."""
         self._ids, self._names, self._definitions, self._words = ids, names, definitions, words
+        self._made: dict[tuple[str, bool], dict[str, list[int]]] = {}
 
     def rows(self, name: str) -> Sequence[int]:
         """Return the rows of the entries that `name` may mean, ascending; none if it means none."""
-        if found := _first(self._exact, name) or _first(self._folded, name.casefold()):
+        if found := _first(self._tables(False), name) or _first(self._tables(True), name.casefold()):
             return found
         words = self._words()
         named = words.meanings.get(" ".join(name.lower().split()), ()) if words else ()
@@ -69,19 +70,26 @@ class EntryLookup:
     def _count(self) -> Counter[str]:
         return Counter(self._names)
 
-    @cached_property
-    def _exact(self) -> tuple[dict[str, list[int]], ...]:
-        return tuple(_by(texts) for texts in (self._ids, self._names, map(without_qualifier, self._names)))
-
-    @cached_property
-    def _folded(self) -> tuple[dict[str, list[int]], ...]:
-        return tuple(_folded(table) for table in self._exact)
+    def _tables(self, fold: bool) -> Iterator[dict[str, list[int]]]:
+        """Yield the rows by id, by name and by word; each table is made when it is first needed."""
+        for column, texts in (
+            ("id", self._ids),
+            ("name", self._names),
+            ("word", map(without_qualifier, self._names)),
+        ):
+            if (column, fold) not in self._made:
+                self._made[column, fold] = _by(map(str.casefold, texts) if fold else texts)
+            yield self._made[column, fold]
 
 
 def _first(tables: Iterable[dict[str, list[int]]], key: str) -> list[int]:
     """Return the rows of the first table in which only one row has the key, else those of the last that has it."""
-    found = [table[key] for table in tables if key in table]
-    return next((rows for rows in found if len(rows) == 1), found[-1] if found else [])
+    found: list[int] = []
+    for table in tables:
+        found = table.get(key, found)
+        if len(found) == 1:
+            break
+    return found
 
 
 def _by(texts: Iterable[str]) -> dict[str, list[int]]:
@@ -90,11 +98,3 @@ def _by(texts: Iterable[str]) -> dict[str, list[int]]:
     for row, text in enumerate(texts):
         rows[text].append(row)
     return dict(rows)
-
-
-def _folded(table: dict[str, list[int]]) -> dict[str, list[int]]:
-    """Return the table without regard to case."""
-    rows: dict[str, list[int]] = defaultdict(list)
-    for text, found in table.items():
-        rows[text.casefold()] += found
-    return {text: sorted(found) for text, found in rows.items()}

@@ -146,8 +146,8 @@ class _Entry:
     synset: Synset
     lemma: str
     name: str = ""
-    sharing: Sequence[_Entry] = ()
-    """The entries with the same lemma, itself too; empty if there is no other."""
+    sharing: list[_Entry] | None = None
+    """The entries with the same lemma, itself too; None if there is no other."""
 
 
 Synsets = dict[str, dict[int, Synset]]
@@ -159,16 +159,18 @@ def _every_sense(synsets: list[Synset]) -> list[_Entry]:
 
     Lemmas are compared without regard to case, as WordNet looks them up.
     """
-    by_lemma: dict[str, list[_Entry]] = {}
+    by_lemma: dict[str, _Entry] = {}
     entries = []
     for synset in synsets:
-        entry = _Entry(synset, _best_name(synset))
+        lemma = _best_name(synset)
+        entry = _Entry(synset, lemma, lemma)
         entries.append(entry)
-        entry.sharing = by_lemma.setdefault(entry.lemma.lower(), [])
-        entry.sharing.append(entry)
-    for sharing in by_lemma.values():
-        if len(sharing) == 1:
-            sharing[0].name, sharing[0].sharing = sharing[0].lemma, ()
+        first = by_lemma.setdefault(lemma.lower(), entry)
+        if first is not entry:
+            if not first.sharing:
+                first.name, first.sharing = "", [first]
+            first.sharing.append(entry)
+            entry.name, entry.sharing = "", first.sharing
     return entries
 
 
@@ -212,7 +214,7 @@ def _concepts(prefix: str, entries: list[_Entry], by_offset: Synsets) -> Iterato
         synset = entry.synset
         part = synset.part_of_speech
         aliases = _aliases(synset, entry.lemma)
-        if not entry.name:
+        if not entry.name and entry.sharing:
             _qualify(entry.sharing, by_offset)
         above = next(iter(synset.hypernyms()), -1)
         broader = by_offset[part].get(above)

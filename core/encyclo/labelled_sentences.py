@@ -4,7 +4,7 @@
     dog,The hound slept.,4,9,novel
     ,He was at home.,7,9,novel
 
-`concept` is an id, a name or an alias that only one concept has. `start` and `end` are the mention's characters;
+`concept` is an id, a name (with or without its qualifier) or an alias that only one concept has. `start` and `end` are the mention's characters;
 without them the name or an alias is looked for, inflected or not. `source` says where the sentence comes from.
 A line without a concept is background: the marked words mean none of the concepts.
 
@@ -22,7 +22,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from encyclo.english import find_mention
+from encyclo.english import as_word, find_mention
 from encyclo.errors import UsageError
 from encyclo.regular_files import read_bytes
 from encyclo.table_files import FORMATS, fault, read_records, shown
@@ -152,7 +152,7 @@ def _span(path: Path, line: int, record: dict[str, Any]) -> tuple[int, int] | No
 
 
 def _names(concept: Concept) -> dict[str, None]:
-    return dict.fromkeys((concept.id, concept.name, *concept.aliases))
+    return dict.fromkeys((concept.id, concept.name, as_word(concept).name, *concept.aliases))
 
 
 def _owners(concepts: Sequence[Concept], names: Collection[str]) -> dict[str, set[str]]:

@@ -148,6 +148,8 @@ def test_a_broader_concept_is_found_by_id_or_name_or_kept_as_a_name(tmp_path: Pa
         ("name,id\n\u200b\u00a0,x\n", 2, "the name is empty"),
         ("name\ndog\ncat\n\ndog\n", 5, "the name 'dog' also appears in line 2"),
         ("name\ncafe\u0301\ncaf\u00e9\n", 3, "also appears in line 2"),
+        ("name,id\ndog,1\ndog,dog\n", 3, "remove one, or give each an id that is not the name"),
+        ("name,id,broader\ndog,1,\ndog,2,\npug,,dog\n", 4, "its broader 'dog' names several concepts; give an id: '1', '2'"),
         ("name,id\ndog,1\ncat,1\n", 3, "the id '1' also appears in line 2"),
         ("name,id\ndog,\ncat,dog\n", 3, "the id 'dog' also appears in line 2"),
         ("name,definition\nowl,An OWL.\n", 2, "the definition of 'owl' is only its name"),
@@ -335,3 +337,9 @@ def test_shares_belong_to_the_name_and_the_aliases(tmp_path: Path):
 )
 def test_wrong_shares_are_refused(tmp_path: Path, shares: str, said: str):
     assert said in refusal(write(tmp_path, f"name,aliases,word_shares\nbank,,{shares}\n"))
+
+
+def test_concepts_of_one_name_have_ids_of_their_own(tmp_path: Path):
+    animal, frank, pug = load(write(tmp_path, "name,id,broader\ndog,animal,\ndog,frank,\npug,,animal\n"))
+    assert (animal.name, animal.id, frank.name, frank.id) == ("dog", "animal", "dog", "frank")
+    assert (pug.broader, pug.broader_name) == ("animal", "dog")

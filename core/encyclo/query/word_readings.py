@@ -61,12 +61,13 @@ def read_words(
     for line, entries in enumerate(named):
         if not entries:
             continue
-        rows = np.array(list(entries), np.int64)[: columns.shape[1]]
-        own = _confidences(scores[line], rows, [entries[row] for row in rows.tolist()], temperature)
+        rows = np.array(list(entries), np.int64)
+        own = _confidences(scores[line], rows, list(entries.values()), temperature)
         order = np.argsort(-own, kind="stable")
         others = columns[line][~np.isin(columns[line], rows)]
         ordered[line] = np.concatenate([rows[order], others])[: columns.shape[1]]
-        confidence[line, : len(rows)] = own[order]
+        best = own[order][: columns.shape[1]]  # a word may have more entries than there are candidates
+        confidence[line, : len(best)] = best
     return ordered, confidence
 
 

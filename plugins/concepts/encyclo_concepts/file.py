@@ -77,9 +77,9 @@ class Row(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     name: str
-    """The word or words that prompts contain."""
+    """The word or words that prompts contain; a qualifier, as in "bank (slope)", is for showing only."""
     id: str = ""
-    """The default is the name."""
+    """The default is the name; concepts of one name need an id of their own."""
     definition: str = ""
     category: str = ""
     part_of_speech: str = "noun"
@@ -210,13 +210,20 @@ def parse_row(path: Path, record: Record, separator: str) -> Row:
 
 def _concepts(path: Path, rows: list[tuple[int, Row]]) -> Iterator[Concept]:
     """Check the list for duplicates and circles; return an iterator over the concepts."""
-    names = _distinct(path, "name", [(line, row.name) for line, row in rows])
-    ids = _distinct(path, "id", [(line, row.id) for line, row in rows])
+    names = _by_name(path, rows)
+    ids = _distinct_ids(path, rows)
     broader: dict[int, int] = {}
-    for place, (_, row) in enumerate(rows):
-        broader_place = ids.get(_key(row.broader), names.get(_key(row.broader))) if row.broader else None
-        if broader_place is not None:
-            broader[place] = broader_place
+    for place, (line, row) in enumerate(rows):
+        above = names.get(_key(row.broader), [])
+        if _key(row.broader) in ids:
+            above = [ids[_key(row.broader)]]
+        if len(above) > 1:
+            options = ", ".join(shown(rows[other][1].id) for other in above)
+            raise fault(
+                path, line, f"its broader {shown(row.broader)} names several concepts; give an id: {options}"
+            )
+        if above:
+            broader[place] = above[0]
     _refuse_circles(path, rows, broader)
     return (
         _concept(row, rows[broader[place]][1] if place in broader else None)
@@ -242,16 +249,32 @@ def _concept(row: Row, broader: Row | None) -> Concept:
     )
 
 
-def _distinct(path: Path, what: str, values: list[tuple[int, str]]) -> dict[str, int]:
-    """Return {value: place}. Raises UsageError with both lines if a value appears twice."""
+def _by_name(path: Path, rows: list[tuple[int, Row]]) -> dict[str, list[int]]:
+    """Return {name: places}. Raises UsageError if a concept that shares its name has no id beside it."""
+    places: dict[str, list[int]] = {}
+    for place, (_, row) in enumerate(rows):
+        places.setdefault(_key(row.name), []).append(place)
+    for name, (first, *others) in places.items():
+        if others and any(_key(rows[place][1].id) == name for place in (first, *others)):
+            raise fault(
+                path,
+                rows[others[0]][0],
+                f"the name {shown(rows[first][1].name)} also appears in line {rows[first][0]}; remove one, or give "
+                "each an id that is not the name",
+            )
+    return places
+
+
+def _distinct_ids(path: Path, rows: list[tuple[int, Row]]) -> dict[str, int]:
+    """Return {id: place}. Raises UsageError with both lines if an id appears twice."""
     places: dict[str, int] = {}
-    for place, (line, value) in enumerate(values):
-        first = places.setdefault(_key(value), place)
+    for place, (line, row) in enumerate(rows):
+        first = places.setdefault(_key(row.id), place)
         if first != place:
             raise fault(
                 path,
                 line,
-                f"the {what} {shown(value)} also appears in line {values[first][0]}; remove or change one",
+                f"the id {shown(row.id)} also appears in line {rows[first][0]}; remove or change one",
             )
     return places
 

@@ -15,6 +15,7 @@ from itertools import islice
 from pydantic import BaseModel, ConfigDict, Field
 
 from encyclo import hookimpl
+from encyclo.english import as_word
 from encyclo.types import Concept, Context, Prompt
 from encyclo_samplers import definitions, generated_sentences
 from encyclo_samplers.templates import (
@@ -74,7 +75,7 @@ def sample_prompts(concepts: Sequence[Concept], stage: int, context: Context) ->
 def _batches(concepts: Sequence[Concept]) -> Iterator[list[Concept]]:
     remaining = iter(concepts)
     while batch := list(islice(remaining, CONCEPTS_AT_ONCE)):
-        yield [dataclasses.replace(c, name=" ".join(c.name.split())) for c in batch]
+        yield batch
 
 
 def _share(share: float, wanted: int, taken: int) -> int:
@@ -85,14 +86,15 @@ def _described(concept: Concept, stage: int, context: Context, options: Options)
     prompts = context.prompts_for(concept.id)
     # A signature needs at least one prompt that names the concept.
     wanted = min(round(options.definitions * prompts), prompts - 1)
-    return definitions.describe(concept, wanted, context.random(stage, concept.id))
+    return definitions.describe(as_word(concept), wanted, context.random(stage, concept.id))
 
 
 def _frames(concept: Concept, wanted: int, stage: int, context: Context) -> list[Prompt]:
-    groups = load_templates(FILE)[kind_of(concept)]
-    fitting = [list(fitting_templates(group, concept)) for group in groups.values()]
+    word = as_word(concept)
+    groups = load_templates(FILE)[kind_of(word)]
+    fitting = [list(fitting_templates(group, word)) for group in groups.values()]
     chosen = draw([group for group in fitting if group], wanted, context.random(stage, concept.id))
-    return [dataclasses.replace(fill(t, concept), family=f"frame.{t.family}") for t in chosen]
+    return [dataclasses.replace(fill(t, word), family=f"frame.{t.family}") for t in chosen]
 
 
 FINGERPRINT = fingerprint(packaged(FILE), packaged(definitions.FILE), generated_sentences.PREFIX)

@@ -1,16 +1,16 @@
 """Stage 1: the concept in written templates, grouped by its position in the sentence.
 
 The templates are in templates.toml. A concept's prompts are drawn evenly from the groups, each template at most once.
-A prompt's family is its template, such as `noun.subject.3`.
+The group `sense` is only for a concept whose name has a qualifier, as in "bank (slope)": its templates say what settles
+the sense before the mention. A prompt's family is its template, such as `noun.subject.3`.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import re
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -19,8 +19,9 @@ from random import Random
 from pydantic import BaseModel, ConfigDict, field_validator
 
 from encyclo import hookimpl
-from encyclo.english import is_proper
+from encyclo.english import as_word, is_proper, qualifier
 from encyclo.types import Concept, Context, Prompt
+from encyclo_samplers.descriptions import sense_values
 from encyclo_samplers.inflection import (
     compare,
     countable,
@@ -33,6 +34,8 @@ from encyclo_samplers.inflection import (
 STAGE = 1
 FILE = "templates.toml"
 SLOT = re.compile(r"\{(\w+)\}")
+OPTIONAL = ("inflected", "sense")
+"""Groups that fit only some concepts."""
 
 
 class Options(BaseModel):
@@ -41,7 +44,7 @@ class Options(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     groups: list[str] = []
-    """Only these groups (subject, middle, end, object, preposition, quoted, list, inflected); none means all."""
+    """Only these groups (subject, middle, end, object, preposition, quoted, list, inflected, sense); none means all."""
 
     @field_validator("groups")
     @classmethod
@@ -54,15 +57,15 @@ class Options(BaseModel):
 
 @dataclass(frozen=True)
 class Template:
-    """A sentence with one slot."""
+    """A sentence with a slot for the concept, the last of its slots."""
 
     family: str
     text: str
 
     @property
     def slot(self) -> re.Match[str]:
-        """The slot in the text. Raises ValueError if there is none."""
-        found = SLOT.search(self.text)
+        """The concept's slot in the text. Raises ValueError if there is none."""
+        *_, found = SLOT.finditer(self.text) or [None]
         if found is None:
             raise ValueError(f"template {self.family} has no slot")
         return found
@@ -74,9 +77,9 @@ def sample_prompts(concepts: Sequence[Concept], stage: int, context: Context) ->
     options = context.options
     assert isinstance(options, Options)
     for given in concepts:
-        concept = dataclasses.replace(given, name=" ".join(given.name.split()))
-        wanted = context.prompts_for(concept.id)
-        chosen = draw(grouped_templates(concept, options), wanted, context.random(stage, concept.id))
+        wanted = context.prompts_for(given.id)
+        chosen = draw(grouped_templates(given, options), wanted, context.random(stage, given.id))
+        concept = as_word(given)
         for template in chosen:
             yield fill(template, concept)
 
@@ -86,13 +89,30 @@ def grouped_templates(concept: Concept, options: Options) -> list[list[Template]
 
     Proper names have their own templates. A part of speech that templates.toml lacks uses the nouns' templates.
     """
-    groups = load_templates()[kind_of(concept)]
-    chosen = {name: group for name, group in groups.items() if not options.groups or name in options.groups}
-    fitting = [fitting_templates(group, concept) for group in chosen.values()]
-    # Only "inflected" can be empty; a concept without inflected forms uses the other groups.
-    return [group for group in fitting if group] or [
-        fitting_templates(group, concept) for name, group in groups.items() if name != "inflected"
-    ]
+    word = as_word(concept)
+    groups = dict(load_templates()[kind_of(word)])
+    groups["sense"] = settling(groups["sense"], concept) if qualifier(" ".join(concept.name.split())) else []
+    fitting = {name: fitting_templates(group, word) for name, group in groups.items()}
+    chosen = [group for name, group in fitting.items() if group and name in (options.groups or fitting)]
+    # A concept may have no inflected forms and no qualifier; it then uses the other groups.
+    return chosen or [group for name, group in fitting.items() if group and name not in OPTIONAL]
+
+
+def settling(group: Sequence[Template], concept: Concept) -> list[Template]:
+    """Return the templates of the group `sense` with the values that settle the concept's sense, if it has them."""
+    values = sense_values(concept)
+    settled = []
+    for template in group:
+        start = template.slot.start()
+        before = template.text[:start]
+        if {match[1] for match in SLOT.finditer(before)} <= values.keys():
+            settled.append(Template(template.family, put(before, values) + template.text[start:]))
+    return settled
+
+
+def put(text: str, values: Mapping[str, str]) -> str:
+    """Return the text with its slots filled. Values are data: they are never searched for slots."""
+    return SLOT.sub(lambda match: values[match[1]], text)
 
 
 def kind_of(concept: Concept) -> str:

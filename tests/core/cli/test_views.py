@@ -122,6 +122,39 @@ def test_a_stranger_s_text_moves_no_cursor(tiny_run: Path):
     assert "\x1b]" not in printed and "\x07" not in printed
 
 
+def test_other_senses_of_the_word_are_folded():
+    candidates = [
+        Candidate("1", "bank (slope)", 0.72), Candidate("2", "bank (firm)", 0.21), Candidate("3", "rim", 0.06),
+        Candidate("4", "bank (tip)", 0.04), Candidate("5", "bank", 0.05), Candidate("6", "river", 0.0),
+    ]  # fmt: skip
+    token = TokenReading("banks", 0, 5, candidates, 1.0, "bank (slope)")
+    assert "  bank (slope) 72%, (firm) 21%, rim 6%, 5 5%, river\n" in shown(
+        [token], None, terminal=True
+    ).replace("\x1b[0m", "")
+    abstains = TokenReading("banks", 0, 5, [Candidate("1", "bank (slope)", 0.0), candidates[1]], 1.0, None)
+    assert "bank (slope), bank (firm) 21%" in shown([abstains], None, terminal=True)
+
+
+@pytest.mark.parametrize(
+    ("asked", "meant"),
+    [("aminal", "animal"), ("demcoracy", "democracy"), ("bnak", "bank"), ("rivre", "river")],
+)
+def test_letters_that_changed_places_are_put_right_first(asked, meant):
+    names = [
+        "mineral",
+        "criminal",
+        "seminal",
+        "animal",
+        "democrat",
+        "democracy",
+        "bunk",
+        "bank (slope)",
+        "rover",
+        "river",
+    ]
+    assert nearest_names(asked, names)[0] == meant
+
+
 def test_a_name_that_is_not_there_suggests_those_that_were_meant(encyclo, tiny_run: Path):
     names = ["democracy", "Otter", "musical instrument", "instrument panel", "x" * 10_000, ESCAPE, "river"]
     assert nearest_names("democrasy", names)[0] == "democracy"

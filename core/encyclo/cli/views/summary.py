@@ -102,9 +102,9 @@ def _calibration(calibration: RunCalibration | None, name: str) -> str:
 def _examples(book: Encyclopedia) -> Table:
     table = columns("Concept", "Confidence", "Nearest concepts")
     table.title, table.title_justify = "Five entries", "left"
-    names = book.book.concepts.name
-    step = max(1, len(names) // EXAMPLES)
-    for name in names[::step][:EXAMPLES]:
-        entry = book.entry(name, neighbours=4)
+    ids = book.book.concepts.id  # names may be shared
+    step = max(1, len(ids) // EXAMPLES)
+    for id in ids[::step][:EXAMPLES]:
+        entry = book.entry(id, neighbours=4)
         table.add_row(entry.name, confidence_text(entry), ", ".join(n.name for n in entry.nearest))
     return table

@@ -146,10 +146,10 @@ BANK = Concept(
 @pytest.mark.parametrize("part", ["noun", "verb", "adjective", "adverb"])
 def test_a_qualifier_is_never_in_a_prompt_and_its_sense_comes_before_the_mention(part):
     bank = dataclasses.replace(BANK, part_of_speech=part)
-    prompts = drawn([bank], wanted=100)
+    prompts = drawn([bank], wanted=100) + drawn([bank], wanted=100, groups=[*GROUPS[:3], "sense"])
     assert not [prompt for prompt in prompts if "(" in prompt.text or "slope)" in prompt.text]
     assert all(mention(prompt).lower() in inflections("bank") for prompt in prompts)
-    settled = [prompt for prompt in prompts if ".sense." in prompt.family]
+    settled = {prompt for prompt in prompts if ".sense." in prompt.family}
     assert len(settled) == len(load_templates()[part]["sense"])
     for prompt in settled:
         before = prompt.text[: prompt.span[0]].lower()
@@ -162,20 +162,21 @@ def test_only_a_name_with_a_qualifier_has_templates_that_settle_its_sense():
     assert not [p for p in drawn([plain], wanted=100) if ".sense." in p.family]
     assert drawn([plain], wanted=3, groups=["sense"])
     bare = Concept("x", "bank (slope)")
-    assert {p.text for p in drawn([bare], wanted=9, groups=["sense"])} == {
-        "In the chapter on slope they found a page about banks.",
-        'In the sense of "slope", nobody had expected the bank.',
-    }
+    texts = {p.text for p in drawn([bare], wanted=99, groups=["sense"])}
+    assert 'In the sense of "slope", nobody had expected the bank.' in texts
+    assert all("slope" in text for text in texts)
 
 
-def test_the_sense_is_settled_as_often_as_another_group_is_used():
-    found = Counter(p.family.split(".")[1] for p in drawn([BANK], wanted=27))
+def test_with_enough_templates_that_settle_its_sense_a_concept_uses_no_others():
+    assert {p.family.split(".")[1] for p in drawn([BANK], wanted=12)} == {"sense"}
+    few = dataclasses.replace(BANK, part_of_speech="verb")
+    found = Counter(p.family.split(".")[1] for p in drawn([few], wanted=27))
     assert set(found) == {*GROUPS, "sense"} and set(found.values()) == {3}
 
 
 def test_what_settles_a_sense_is_data_and_never_a_slot():
     odd = Concept("x", "bank (slope)", "a {name} or {the} {definition} thing", broader_name="{topic}")
-    texts = [p.text for p in drawn([odd], wanted=9, groups=["sense"])]
+    texts = [p.text for p in drawn([odd], wanted=99, groups=["sense"])]
     assert 'In the sense of "{topic}", nobody had expected the bank.' in texts
     assert any("a {name} or {the} {definition} thing" in text for text in texts)
 

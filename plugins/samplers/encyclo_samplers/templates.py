@@ -32,6 +32,8 @@ from encyclo_samplers.inflection import (
 )
 
 STAGE = 1
+ENOUGH = 10
+"""With this many templates that settle its sense, a concept that shares its word uses no others: they fit every sense."""
 FILE = "templates.toml"
 SLOT = re.compile(r"\{(\w+)\}")
 OPTIONAL = ("inflected", "sense")
@@ -93,7 +95,8 @@ def grouped_templates(concept: Concept, options: Options) -> list[list[Template]
     groups = dict(load_templates()[kind_of(word)])
     groups["sense"] = settling(groups["sense"], concept) if qualifier(" ".join(concept.name.split())) else []
     fitting = {name: fitting_templates(group, word) for name, group in groups.items()}
-    chosen = [group for name, group in fitting.items() if group and name in (options.groups or fitting)]
+    wanted = options.groups or (["sense"] if len(fitting["sense"]) >= ENOUGH else fitting)
+    chosen = [group for name, group in fitting.items() if group and name in wanted]
     # A concept may have no inflected forms and no qualifier; it then uses the other groups.
     return chosen or [group for name, group in fitting.items() if group and name not in OPTIONAL]
 

@@ -26,7 +26,7 @@ from encyclo.query.lookup import EntryLookup
 from encyclo.query.readings import Reading
 from encyclo.query.text_coverage import TOKENS, read_coverage
 from encyclo.query.text_reader import TextReader, check_trained_for
-from encyclo.runs.calibration_file import load_calibrator
+from encyclo.runs.calibration_file import load_calibration
 from encyclo.runs.directory import read_record
 from encyclo.runs.reopen import (
     check_identity,
@@ -176,7 +176,7 @@ class Encyclopedia:
         """Return the entries' words; None if a finished run did not record them."""
         if self._book is None:
             return EntryWords.of(self._listed)
-        return load_calibrator(self.path, self._seal, len(self._book.concepts))[1]
+        return load_calibration(self.path, self._seal, len(self._book.concepts)).words
 
     def entry(self, name: str, neighbours: int = 8) -> Entry:
         """Return the entry of the concept `name` with at most `neighbours` neighbours. Raises as `index` does."""
@@ -281,7 +281,7 @@ class Encyclopedia:
             about = self.book.attributes
             check_trained_for(self.path, found, about.layers, about.pooling, self.echo, about.weights_sha256)
             check_identity(self.path, self.record, found)
-            calibrator, words = load_calibrator(self.path, self._seal, len(self.book.concepts))
+            known = load_calibration(self.path, self._seal, len(self.book.concepts))
             names = dict(zip(self.book.concepts.id, self.book.concepts.name, strict=True))
             self._readers[device, model] = TextReader(
                 interpreter,
@@ -289,9 +289,10 @@ class Encyclopedia:
                 found,
                 about.layer_index,
                 about.pooling,
-                calibrator,
-                words,
+                known.calibrator,
+                known.words,
                 self.echo,
+                known.word_reader,
             )
         return self._readers[device, model]
 

@@ -27,6 +27,7 @@ from encyclo.pooling import pooled_tokens
 from encyclo.query.readings import Candidate, TokenReading
 from encyclo.query.word_readings import WORD, entries_at, read_words
 from encyclo.statistics.confidence import Calibrator, best_scores
+from encyclo.statistics.word_reader import WordReader
 from encyclo.storage import safe_read
 from encyclo.types import Interpreter, Model
 
@@ -66,6 +67,8 @@ class TextReader:
     """None if the run did not record them: every token is then read as with `any_word`."""
     echo: bool = False
     """Whether the model gets each window twice and is read in the second copy, as in a run with --echo."""
+    word_reader: WordReader | None = None
+    """None unless the run has learned from labelled mentions."""
 
     def read(
         self, text: str | Iterable[str], top: int = 3, at_least: float = 0.5, any_word: bool = False
@@ -137,7 +140,8 @@ class TextReader:
             familiar = self.calibrator.in_distribution(best, distance)
             if self.words and not any_word:
                 named = entries_at(text, [end for _, end in window.spans], self.words)
-                columns, sure = read_words(scores, columns, named, self.calibrator.temperature)
+                learned = self.word_reader.confidences(values, named) if self.word_reader else None
+                columns, sure = read_words(scores, columns, named, self.calibrator.temperature, learned)
         for row, (a, b) in enumerate(window.spans):
             a += len(text[a:b]) - len(text[a:b].lstrip())
             found = [

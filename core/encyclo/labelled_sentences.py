@@ -4,8 +4,9 @@
     dog,The hound slept.,4,9,novel
     ,He was at home.,7,9,novel
 
-`concept` is an id, a name (with or without its qualifier) or an alias that only one concept has. `start` and `end` are the mention's characters;
-without them the name or an alias is looked for, inflected or not. `source` says where the sentence comes from.
+`concept` is an id, a name (with or without its qualifier) or an alias that only one concept has. `start` and `end` are
+the mention's characters; without them the name or an alias is looked for, inflected or not. `source` says where the
+sentence comes from.
 A line without a concept is background: the marked words mean none of the concepts.
 
 The sampler `sentences` makes prompts of such a file; `encyclo run --examples` tests with one.

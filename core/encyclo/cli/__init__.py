@@ -20,6 +20,7 @@ from encyclo.cli import (  # noqa: F401 - each of them adds its command to `app`
     convert,
     evaluate,
     export,
+    learn,
     new_plugin,
     plan,
     plugins,

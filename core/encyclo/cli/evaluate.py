@@ -26,13 +26,6 @@ def evaluate(
             "its first 2,000 tokens. [default: the concept list's sentences, if it has any]"
         ),
     ] = None,
-    mentions: Annotated[
-        Path | None,
-        typer.Option(
-            help="A file of sentences with labelled mentions, from which `read` learns which entry a word means, or "
-            "none: CSV, TSV or JSON Lines with the columns concept, sentence, start, end and source."
-        ),
-    ] = None,
     as_json: flags.Json = False,
     debug: flags.Debug = False,
 ) -> None:
@@ -42,9 +35,7 @@ def evaluate(
     from encyclo.terminal import ConsoleProgress, console, say_json
 
     progress = ConsoleProgress(quiet=as_json)
-    metrics = measure(
-        directory, progress, device or "auto", LIMIT if limit is None else limit, text, mentions
-    )
+    metrics = measure(directory, progress, device or "auto", LIMIT if limit is None else limit, text)
     if as_json:
         written = metrics.as_json()
         figures = {key: written[key] for key in ("accuracy", "unfamiliar", "coverage")}

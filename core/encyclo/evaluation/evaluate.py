@@ -17,7 +17,6 @@ from typing import Any
 from encyclo.evaluation.coverage import coverage
 from encyclo.evaluation.rungs import LIMIT, capture_definitions, check_apart, measure
 from encyclo.evaluation.unseen_concepts import measure_unseen, take_out_concepts
-from encyclo.pipeline.labelled_mentions import fit_word_reader
 from encyclo.pipeline.natural_sentences import NaturalSentences, RungSamples
 from encyclo.pipeline.reading_calibration import keep_calibrator
 from encyclo.pipeline.train import score
@@ -30,26 +29,19 @@ from encyclo.statistics import confidence
 from encyclo.statistics.confidence import TrainingDistribution
 from encyclo.statistics.figures import Accuracy
 from encyclo.statistics.signatures import estimate_signatures
-from encyclo.statistics.word_reader import WordReader
 from encyclo.storage import run_files
 from encyclo.storage.ledger import Commit, locked
 from encyclo.types import Interpreter, Progress, SampleSet, Signatures, Split
 
 
 def evaluate(
-    path: Path,
-    progress: Progress,
-    device: str = "auto",
-    limit: int = LIMIT,
-    text: Path | None = None,
-    mentions: Path | None = None,
+    path: Path, progress: Progress, device: str = "auto", limit: int = LIMIT, text: Path | None = None
 ) -> Metrics:
     """Measure every rung on the finished run in `path`, write the results there, return all figures.
 
     At most `limit` sentences and at most `limit` definitions are captured. `text` is a UTF-8 file with ordinary text
-    for `coverage`; `mentions` is a file of labelled sentences from which reading learns. The same run gives the same
-    figures. Raises UsageError (or a subclass) if the run is not finished or can't be reopened, or if a file can't be
-    used.
+    for `coverage`. The same run gives the same figures. Raises UsageError (or a subclass) if the run is not finished or
+    can't be reopened, or if the text can't be read.
     """
     record = read_record(path)
     require_finished(path)
@@ -62,8 +54,7 @@ def evaluate(
         own = run.load_interpreter(path / "interpreter")
         signatures = estimate_signatures(samples, len(run.session.concepts))
         explained = coverage(run, own, signatures, text)  # before the work: the text may be refused
-        reader = fit_word_reader(run, mentions) if mentions else None
-        rungs, unfamiliar = climb(run, commits, samples, signatures, own, limit, reader)
+        rungs, unfamiliar = climb(run, commits, samples, signatures, own, limit)
         metrics = before.model_copy(
             update={
                 "accuracy": before.accuracy.model_copy(update=rungs),
@@ -83,7 +74,6 @@ def climb(
     signatures: Signatures,
     own: Interpreter,
     limit: int,
-    word_reader: WordReader | None,
 ) -> tuple[dict[str, Any], dict[str, Any] | None]:
     """Return ({rung: {interpreter: figures}}, {interpreter: `unfamiliar` figures}); write calibration.json."""
     config, distribution = run.session.config, confidence.training_distribution(samples)
@@ -100,7 +90,7 @@ def climb(
         rungs["heldout_prompts"][name] = read_heldout(run, interpreter, samples, distribution)
         if natural:
             rungs["natural"][name] = read_natural(run, interpreter, natural, distribution)
-    keep_calibrator(run, score(run, own, samples, signatures, natural), own, samples, natural, word_reader)
+    keep_calibrator(run, score(run, own, samples, signatures, natural), own, samples, natural)
     taken = take_out_concepts(run.session, samples, capture_definitions(run, limit))
     if taken is None:
         return {**rungs, "described": None, "unseen": None}, None

@@ -1,4 +1,4 @@
-"""Mentions in a user's labelled text, captured to fit how `encyclo read` reads a word: which entry, or none of them."""
+"""`encyclo learn`: fit how `encyclo read` reads a word, which entry or none of them, on a user's labelled sentences."""
 
 from __future__ import annotations
 
@@ -12,16 +12,45 @@ from encyclo.entry_words import NONE, EntryWords, NamedWord
 from encyclo.errors import UsageError
 from encyclo.labelled_sentences import BACKGROUND, file_hash, mention, read_sentences, sentences_of
 from encyclo.query.word_readings import entries_at, word_spans
+from encyclo.runs.calibration_file import ReadingModel, load_calibration, save_calibration
+from encyclo.runs.directory import read_record
 from encyclo.runs.open_run import OpenRun
+from encyclo.runs.reopen import reopen_run, require_finished
 from encyclo.statistics.word_reader import WordReader
 from encyclo.statistics.word_training import Mentions, fit
-from encyclo.types import Concept, Prompt
+from encyclo.storage import run_files
+from encyclo.storage.ledger import locked
+from encyclo.types import Concept, Progress, Prompt
 
-FLAG = "--mentions FILE"
+FLAG = "FILE"
 UNKNOWN = "?"
 """A line with this concept says nothing of what its words mean."""
 FEWEST = 200
 """The fewest mentions of entries, and of other meanings, that a word reader is fitted on."""
+
+
+def learn(path: Path, file: Path, progress: Progress, device: str = "auto") -> WordReader:
+    """Fit a reader of words on the labelled sentences in `file`; write it into the run's calibration.json.
+
+    A later `encyclo evaluate` keeps it. Raises UsageError (or a subclass) if the run is not finished, can't be reopened
+    or could not calibrate, or if the file can't be used.
+    """
+    record = read_record(path)
+    require_finished(path)
+    run = reopen_run(path, record, progress, device)
+    with locked(path):
+        run_files.check_finished_record(path)  # before the work: it may be refused
+        known = load_calibration(path)
+        if known.calibrator is None:
+            raise UsageError(
+                f"{path} has no calibration.json, since nothing could be held out: `encyclo read` gives no confidence "
+                "there, and learning needs one; make a run with more prompts."
+            )
+        reader = fit_word_reader(run, file)
+        words = EntryWords.of(run.session.concepts)
+        save_calibration(path, ReadingModel(known.calibrator, words, reader))
+        run_files.settle(path)
+    return reader
 
 
 def fit_word_reader(run: OpenRun, path: Path) -> WordReader:
@@ -47,9 +76,9 @@ def fit_word_reader(run: OpenRun, path: Path) -> WordReader:
     entries = sum(meant[i] != NONE for i in usable)
     if min(entries, len(usable) - entries) < FEWEST or len({prompts[i].family for i in usable}) < 2:
         raise UsageError(
-            f"{path} ({FLAG}) has {entries:,} mentions of entries by one of their words, {len(usable) - entries:,} of "
+            f"{path} has {entries:,} mentions of entries by one of their words, {len(usable) - entries:,} of "
             f"such words with another meaning, and {len(sources):,} sources; it needs at least {FEWEST} of both, and 2 "
-            "sources: add lines, fill in the column source, or leave the flag out."
+            "sources: add lines, and fill in the column source."
         )
     session.progress.stage(f"Learning which entry a word means from {len(usable):,} mentions in {path.name}")
     with session.progress.track("Capturing mentions", len(usable), "mentions") as advance:
@@ -91,10 +120,9 @@ def labelled_mentions(concepts: Sequence[Concept], path: Path) -> Iterator[Promp
 
 
 def last_word(text: str, span: tuple[int, int]) -> tuple[int, int] | None:
-    """Return the characters of the last word in `span`, as `read` reads it; None if no word ends there."""
-    return next(
-        (word for word in word_spans(text) if word[0] < span[1] <= word[1] + 2 and word[1] <= span[1]), None
-    )
+    """Return the characters of the last word in `span`, as `read` reads it; None if it goes on after the span."""
+    *_, last = [None, *(word for word in word_spans(text) if word[0] < span[1] and span[0] < word[1])]
+    return last if last and last[1] <= span[1] else None
 
 
 def _named_words(prompts: Sequence[Prompt], words: EntryWords) -> list[NamedWord]:

@@ -6,7 +6,7 @@ from encyclo.entry_words import EntryWords
 from encyclo.pipeline.judge import Judgement
 from encyclo.pipeline.natural_sentences import RungSamples
 from encyclo.pipeline.train import score
-from encyclo.runs.calibration_file import Calibration, load_calibration, save_calibration
+from encyclo.runs.calibration_file import ReadingModel, load_calibration, save_calibration
 from encyclo.runs.open_run import OpenRun
 from encyclo.statistics.confidence import (
     ENOUGH_SENTENCES,
@@ -16,7 +16,6 @@ from encyclo.statistics.confidence import (
     fit,
     training_distribution,
 )
-from encyclo.statistics.word_reader import WordReader
 from encyclo.types import Interpreter, SampleSet, Scores, Split
 
 
@@ -34,18 +33,17 @@ def keep_calibrator(
     interpreter: Interpreter,
     samples: SampleSet,
     sentences: RungSamples | None,
-    word_reader: WordReader | None = None,
 ) -> None:
     """Write the scorer's calibrator into calibration.json, or the default one if the scorer has none.
 
-    Without a new `word_reader`, an earlier one stays: it does not depend on the interpreter. Writes nothing if there
-    are too few readings to fit a calibrator: `encyclo read` then says "not measured".
+    What `encyclo learn` wrote there stays: it does not depend on the interpreter. Writes nothing if there are too few
+    readings to fit a calibrator: `encyclo read` then says "not measured".
     """
     calibrator = scores.calibrator or default_calibrator(interpreter, samples, sentences)
     if calibrator is not None:
         words = EntryWords.of(run.session.concepts)
-        kept = word_reader or load_calibration(run.path).word_reader
-        save_calibration(run.path, Calibration(calibrator, words, kept))
+        learned = load_calibration(run.path).word_reader
+        save_calibration(run.path, ReadingModel(calibrator, words, learned))
 
 
 def default_calibrator(

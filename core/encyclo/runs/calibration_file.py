@@ -1,7 +1,7 @@
 """calibration.json: what `encyclo read` reads with, beside the interpreter.
 
 The calibrator turns the interpreter's scores into confidences; the entries' words say where an entry can stand; a word
-reader, if `encyclo evaluate --mentions` fitted one, says which of a word's entries is meant.
+reader, if `encyclo learn` fitted one, says which of a word's entries is meant.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ ADVICE = "run `encyclo evaluate` on the run to write it again"
 
 
 @dataclass(frozen=True)
-class Calibration:
+class ReadingModel:
     """The content of calibration.json; None for what the run doesn't have."""
 
     calibrator: Calibrator | None = None
@@ -33,7 +33,7 @@ class Calibration:
     word_reader: WordReader | None = None
 
 
-def save_calibration(run: Path, given: Calibration) -> None:
+def save_calibration(run: Path, given: ReadingModel) -> None:
     """Write a calibration with a calibrator as JSON with its own sha256; the file is replaced atomically."""
     calibrator = given.calibrator
     assert calibrator is not None
@@ -54,7 +54,7 @@ def save_calibration(run: Path, given: Calibration) -> None:
 
 def load_calibration(
     run: Path, seal: checksums.Seal | None = None, entries: int | None = None
-) -> Calibration:
+) -> ReadingModel:
     """Read what `save_calibration` wrote; an empty one if the run could not calibrate.
 
     `seal` and `entries`, the number of entries, are the run's if they are known. Raises DamagedError if the file was
@@ -63,7 +63,7 @@ def load_calibration(
     try:
         if not (run / FILE).exists():
             run_files.check(run, FILE, None, seal)
-            return Calibration()
+            return ReadingModel()
         known = run_files.read_json(run, FILE, at_most=safe_read.CALIBRATION_JSON, advice=ADVICE, seal=seal)
         content = checksums.unsealed(known)
         words = content.get("words")
@@ -75,7 +75,7 @@ def load_calibration(
         )
         calibrator = Calibrator(**values, fitted_on=content["fitted_on"], distribution=distribution)
         reader = content.get("word_reader")
-        return Calibration(
+        return ReadingModel(
             calibrator,
             None if words is None else EntryWords.from_json(words, entries),
             None if reader is None else _reader_from(reader),

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from encyclo.errors import DamagedError
-from encyclo.runs.calibration_file import Calibration, load_calibration, save_calibration
+from encyclo.runs.calibration_file import ReadingModel, load_calibration, save_calibration
 from encyclo.statistics import accuracy, calibration, confidence
 from encyclo.statistics.accuracy import true_ranks
 from encyclo.statistics.confidence import Calibrator, Readings, TrainingDistribution
@@ -171,7 +171,7 @@ class Reads:
 @pytest.fixture
 def written(tmp_path: Path) -> Path:
     known = TrainingDistribution(np.arange(6, dtype=np.float32).reshape(2, 3), np.ones((2, 3), np.float32))
-    save_calibration(tmp_path, Calibration(confidence.fit(planted(300)[0], known, "natural")))
+    save_calibration(tmp_path, ReadingModel(confidence.fit(planted(300)[0], known, "natural")))
     return tmp_path / "calibration.json"
 
 
@@ -186,7 +186,7 @@ def test_what_is_saved_comes_back(written: Path):
 def test_sets_that_can_promise_nothing_survive_saving(tmp_path: Path):
     calibrator = fit(planted(5)[0])
     assert calibrator.conformal == np.inf
-    save_calibration(tmp_path, Calibration(calibrator))
+    save_calibration(tmp_path, ReadingModel(calibrator))
     loaded = load_calibration(tmp_path).calibrator
     assert loaded is not None and dataclasses.replace(loaded, distribution=KNOWN) == calibrator
 

@@ -75,7 +75,7 @@ Mark = tuple[int, int, str]
 
 
 def read_labelled_text(path: Path, concepts: Sequence[Concept], most: int = WORDS) -> LabelledText:
-    """Return the file's first sources that have at most `most` words together; of the first at least a sentence.
+    """Return the file's first sources that have at most `most` words together; the first is cut if it has more.
 
     Raises UsageError, naming file and line, for a line that can't be used, and for a file without sentences.
     """
@@ -92,11 +92,11 @@ def read_labelled_text(path: Path, concepts: Sequence[Concept], most: int = WORD
     }
     documents: list[LabelledDocument] = []
     for sentences in sources.values():
-        fitting = _first(sentences, most)
-        if documents and len(fitting) < len(sentences):
+        length = sum(map(_length, sentences))
+        if documents and length > most:
             break
-        most -= sum(map(_length, fitting))
-        documents.append(_document(path, {text: sentences[text] for text in fitting}, owners))
+        documents.append(_document(path, {text: sentences[text] for text in _first(sentences, most)}, owners))
+        most -= length
     return LabelledText(documents, path.name, digest)
 
 

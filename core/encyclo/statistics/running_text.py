@@ -78,10 +78,10 @@ class Choice:
     scores: Mapping[str, Sequence[float]]
 
     def rank(self, scores: Sequence[float]) -> int:
-        """Return the rank of the best right entry; ties count against. Last if the word isn't a right entry's."""
+        """Return the rank of the best right entry; ties count against. Never 1 if no right entry has the word."""
         own = [score for entry, score in zip(self.entries, scores, strict=True) if entry in self.right]
         if not own:
-            return len(self.entries) + 1
+            return max(2, len(self.entries) + 1)
         others = (s for entry, s in zip(self.entries, scores, strict=True) if entry not in self.right)
         return 1 + sum(not score < max(own) for score in others)
 

@@ -98,7 +98,7 @@ def test_a_labelled_text_is_measured_written_and_printed(encyclo, copied: Path, 
     assert result.returncode == 0, result.stderr
     metrics = read_metrics(copied)
     found = metrics.running_text
-    assert (found.source.file, found.documents, found.words, found.mentions) == ("own.jsonl", 2, 19, 4)
+    assert (found.source.file, found.documents, found.words, found.mentions) == ("own.jsonl", 2, 18, 4)
     assert found.at_least == 0.5 and found.by_word.mentions == 3
     assert found.baselines.keys() == found.by_word.baselines.keys() == {"any_word", "shares"}
     # `book.read` says the same at the words' last tokens.

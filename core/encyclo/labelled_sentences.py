@@ -9,7 +9,8 @@ the mention's characters; without them the name or an alias is looked for, infle
 sentence comes from.
 A line without a concept is background: the marked words mean none of the concepts.
 
-The sampler `sentences` makes prompts of such a file; `encyclo run --examples` tests with one.
+The sampler `sentences` makes prompts of such a file; `encyclo run --examples` tests with one, and `encyclo evaluate
+--running-text` reads one as running text (`encyclo.evaluation.labelled_text`).
 """
 
 from __future__ import annotations
@@ -57,18 +58,24 @@ def read_sentences(path: Path, flag: str, digest: str) -> Sentences:
     A concept's sentences differ in their text, background lines in text or place. `flag` names the file on the
     command line and stands in error messages. Raises UsageError naming file and line.
     """
+    found: dict[str, dict[object, Sentence]] = defaultdict(dict)
+    for sentence in read_lines(path, flag):
+        key = sentence.text if sentence.concept else (sentence.text, sentence.span)
+        found[sentence.concept].setdefault(key, sentence)
+    return {concept: list(sentences.values()) for concept, sentences in found.items()}
+
+
+def read_lines(path: Path, flag: str) -> Iterator[Sentence]:
+    """Yield every line of the file. Raises UsageError naming file and line."""
     kind = FORMATS.get(path.suffix.lower(), "names")
     if kind == "names":
         raise UsageError(f"{path} is not a .csv, .tsv or .jsonl file; {advice(flag)}.")
-    found: dict[str, dict[object, Sentence]] = defaultdict(dict)
     for line, record in read_records(path, kind, COLUMNS, flag):
         text, concept = str(record.get("sentence", "")), str(record["concept"]).strip()
         if not text.strip():
             raise fault(path, line, "its column sentence is empty; fill it in or delete the line")
         span = _span(path, line, record)
-        sentence = Sentence(line, concept, text, span, str(record.get("source", "")).strip())
-        found[concept].setdefault(text if concept else (text, span), sentence)
-    return {concept: list(sentences.values()) for concept, sentences in found.items()}
+        yield Sentence(line, concept, text, span, str(record.get("source", "")).strip())
 
 
 def file_hash(path: Path, flag: str) -> str:

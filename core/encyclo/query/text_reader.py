@@ -82,7 +82,7 @@ class TextReader:
         something = False
         for window in self.windows_of(text):
             something = True
-            yield from self._read_window(window, top, at_least, any_word)
+            yield from self.read_window(window, top, at_least, any_word)
         if not something:
             raise UsageError("There is nothing to read: the text is empty or blank; give at least a word.")
 
@@ -127,9 +127,10 @@ class TextReader:
         first = not self.echo and all(a == b for a, b in spans[: chosen[0]])
         return Window(text, start - len(context), [spans[i] for i in chosen], values, first)
 
-    def _read_window(
+    def read_window(
         self, window: Window, top: int, at_least: float, any_word: bool
     ) -> Iterator[TokenReading]:
+        """Yield a reading of each token of a window, in their order; the arguments are those of `read`."""
         text, values = window.text, window.values
         scores = self.interpreter.read(values)
         best, columns = best_scores(scores)

@@ -19,12 +19,13 @@ from encyclo.statistics.figures import (
     Figure,
     Figures,
     LayerConvergence,
+    RunningText,
     Sureness,
 )
 from encyclo.storage import run_files, safe_read
 
 FILE = "metrics.json"
-RUNGS = ("heldout_prompts", "natural", "described", "unseen", "adversarial")
+RUNGS = ("heldout_prompts", "natural", "senses", "described", "unseen", "adversarial")
 """The evaluation ladder; each rung gives the interpreter less help than the one before."""
 Rung = dict[str, Accuracy | None] | None
 """Figures by interpreter; None if the rung was not measured."""
@@ -48,6 +49,7 @@ class LadderFigures(Figures):
 
     heldout_prompts: Rung = None
     natural: Rung = None
+    senses: Rung = None
     described: Rung = None
     unseen: Rung = None
     adversarial: Rung = None
@@ -110,6 +112,8 @@ class Metrics(Figures):
     """How sure each interpreter is of activations without a right answer; measured by `encyclo evaluate`."""
     coverage: Coverage | None = None
     """How much of a text's activations the entries explain; measured by `encyclo evaluate`."""
+    running_text: RunningText | None = None
+    """What `encyclo read` finds in a labelled text; measured by `encyclo evaluate --running-text`."""
 
 
 def write_metrics(run: Path, metrics: Metrics) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 import encyclo as package
 from encyclo.cli.views.running_text import running_text_line
+from encyclo.entry_words import NamedWord
 from encyclo.evaluation.labelled_text import LabelledWord, read_labelled_text
 from encyclo.evaluation.running_text import Judge
 from encyclo.evaluation.word_answers import WordAnswers, word_shares
@@ -65,10 +66,13 @@ def test_a_reader_of_known_readings_is_judged_by_sense_and_by_word():
 
 
 def test_entries_of_unknown_share_divide_what_is_left():
-    assert word_shares({}) == {}
-    assert word_shares({3: None}) == {3: 1.0}
-    assert word_shares({3: 0.6, 1: None, 2: None}) == {3: 0.6, 1: pytest.approx(0.2), 2: pytest.approx(0.2)}
-    assert word_shares({3: 0.6, 1: 0.1}) == {3: 0.6, 1: 0.1}
+    for entries, shares in (
+        ({}, {}),
+        ({3: None}, {3: 1.0}),
+        ({3: 0.6, 1: None, 2: None}, {3: 0.6, 1: pytest.approx(0.2), 2: pytest.approx(0.2)}),
+        ({3: 0.6, 1: 0.1}, {3: 0.6, 1: 0.1}),
+    ):
+        assert word_shares(NamedWord("word", entries)) == shares
 
 
 @pytest.fixture

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -26,6 +28,8 @@ MOST_SAMPLES = 100_000
 FILE_ONLY = frozenset({"baselines", "converged_below", "scorer"})
 """Keys of the configuration file that no flag sets."""
 LARGEST_FILE = 2**24
+FILE_LIST = "file"
+"""The plugin that reads a list of `--concepts FILE`."""
 
 
 class RunConfig(BaseModel):
@@ -101,7 +105,7 @@ class RunConfig(BaseModel):
 def load_config(flags: Mapping[str, Any], file: Path | None = None, options: Sequence[str] = ()) -> RunConfig:
     """Join a TOML file, the given flags (not None) and `NAME.key=value` options; later sources win.
 
-    Raises UsageError naming the invalid key and value.
+    `concepts` may be a list's file instead of a plugin: it becomes the plugin `file` with its option `path`. Raises UsageError naming the invalid key and value.
     """
     merged: dict[str, Any] = {}
     tables: dict[str, dict[str, Any]] = {}
@@ -117,6 +121,8 @@ def load_config(flags: Mapping[str, Any], file: Path | None = None, options: Seq
     for text in options:
         name, key, value = _parse_option(text)
         tables.setdefault(name, {})[key] = value
+    if isinstance(merged.get("concepts"), str):
+        merged["concepts"] = _concept_list(merged["concepts"], tables)
     if tables:
         merged["options"] = tables
     if character := unstorable([json.dumps(merged, ensure_ascii=False, default=str)]):
@@ -136,6 +142,26 @@ def load_config(flags: Mapping[str, Any], file: Path | None = None, options: Seq
             f"{', '.join(config.plugin_names())}; choose the plugin, or leave its options out."
         )
     return config
+
+
+def _concept_list(named: str, tables: dict[str, dict[str, Any]]) -> str:
+    """Return the plugin that `concepts` names; if it is a file, this is `file`, which gets the path as its option."""
+    if named in entry_points(group="encyclo").names:
+        return named
+    path = os.path.expanduser(named)
+    if not os.path.isfile(path):
+        if Path(named).suffix or Path(named).name != named:
+            what = "is a folder" if os.path.isdir(path) else "does not exist"
+            raise UsageError(
+                f"--concepts names the file {named!r}, which {what}; "
+                "correct the path, or name a plugin such as core, wordnet or file."
+            )
+        return named
+    if (other := tables.setdefault(FILE_LIST, {}).setdefault("path", named)) != named:
+        raise UsageError(
+            f"--concepts names the file {named!r}, and the option {FILE_LIST}.path names {other!r}; name one of them."
+        )
+    return FILE_LIST
 
 
 def parse_layers(text: str) -> tuple[int, ...]:

@@ -305,6 +305,19 @@ def test_a_list_makes_an_encyclopedia_and_may_be_moved(encyclo, tmp_path: Path, 
     assert result.returncode == 2 and "concepts_sha256" in one_sentence(result.stderr)
 
 
+def test_concepts_may_name_the_file_itself(encyclo, tmp_path: Path, tiny_flags: list[str]):
+    path, out = write(tmp_path, TABLE), tmp_path / "run"
+    flags = ["--sampler", "raw", "--out", out, *tiny_flags]
+    result = encyclo("run", "--concepts", path, *flags)
+    assert result.returncode == 0, result.stderr
+    config = json.loads((out / "run.json").read_text())["config"]
+    assert config["concepts"] == "file" and config["options"]["file"]["path"] == str(path)
+    result = encyclo("run", "--concepts", "file", "-o", f"file.path={path}", *flags)
+    assert "already finished" in result.stdout
+    result = encyclo("run", "--concepts", tmp_path / "none.csv", *flags)
+    assert result.returncode == 2 and "none.csv', which does not exist" in one_sentence(result.stderr)
+
+
 def test_a_mistake_in_the_last_line_shows_before_any_work(encyclo, tmp_path: Path, tiny_flags: list[str]):
     path = write(tmp_path, TABLE + "owl,again,,,,,,,\n")
     result = encyclo(

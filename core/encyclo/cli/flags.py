@@ -21,7 +21,9 @@ Interpreter = Annotated[str | None, typer.Option(help="The interpreter to train.
 Capture = Annotated[str | None, typer.Option(help="The plugin that runs the model. [default: transformers]")]
 ConceptSource = Annotated[
     str | None,
-    typer.Option("--concepts", help="The concept list: core, wordnet, a file of yours, or a plugin. [default: core]"),
+    typer.Option(
+        "--concepts", help="The concept list: core, wordnet, a file of yours, or a plugin. [default: core]"
+    ),
 ]
 Examples = Annotated[
     Path | None,

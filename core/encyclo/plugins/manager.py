@@ -185,7 +185,9 @@ class Plugins:
         near = difflib.get_close_matches(name, candidates, n=1)
         meant = f"; did you mean {near[0]}? Installed" if near else "; installed"
         having = f" with the hook {hook}" if hook else ""
-        return UnknownPluginError(f"There is no plugin named {name!r}{meant}{having} are: {', '.join(candidates)}.")
+        return UnknownPluginError(
+            f"There is no plugin named {name!r}{meant}{having} are: {', '.join(candidates)}."
+        )
 
     def traits(self, name: str) -> Traits:
         """Return the traits of the plugin `name`. Raises PluginError naming an invalid trait."""

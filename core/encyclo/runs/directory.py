@@ -21,6 +21,7 @@ from typing import Any
 from packaging.requirements import InvalidRequirement, Requirement
 
 from encyclo.errors import DamagedError, RunDirectoryError, StoreError
+from encyclo.runs.config_differences import config_differences
 from encyclo.runs.metrics import FILE as METRICS
 from encyclo.storage import checksums, files, run_files, safe_read
 from encyclo.storage.ledger import Ledger, locked
@@ -141,18 +142,18 @@ def check_same(out: Path, resolved: Mapping[str, Any], defaults: Options = Mappi
     if _same_concepts(there, here):
         there["examples"] = here.get("examples")
     fixed = [{k: v for k, v in c.items() if k not in GROWS} for c in (there, here)]
-    differences = list(_differences(fixed[0], fixed[1]))
+    differences = config_differences(fixed[0], fixed[1])
     lowered = [key for key in GROWS if _lower(there.get(key), here.get(key))]
     if lowered and not differences:
         raise RunDirectoryError(
             f"{out} was run with a higher {lowered[0]} ({json.dumps(there[lowered[0]])} there, "
             f"{json.dumps(here[lowered[0]])} now) and can't be lowered; raise it, or choose another --out."
         )
-    if [difference.partition(":")[0] for difference in differences] == ["model_sha256"]:
+    if list(differences) == ["model_sha256"]:
         raise another_model(out, str(there["model"]))
     if differences:
         raise RunDirectoryError(
-            f"{out} holds a run with another configuration ({'; '.join(differences[:6])}); "
+            f"{out} holds a run with another configuration ({'; '.join(list(differences.values())[:6])}); "
             "use the same flags to continue it, or choose another --out."
         )
 
@@ -299,11 +300,3 @@ def _requirements(package: str) -> Iterator[Requirement]:
         for line in importlib.metadata.requires(package) or ():
             with contextlib.suppress(InvalidRequirement):
                 yield Requirement(line)
-
-
-def _differences(there: Any, here: Any, prefix: str = "") -> Iterator[str]:
-    if isinstance(there, dict) and isinstance(here, dict):
-        for key in sorted(there.keys() | here.keys()):
-            yield from _differences(there.get(key), here.get(key), f"{prefix}.{key}" if prefix else key)
-    elif there != here:
-        yield f"{prefix}: {json.dumps(there)} there, {json.dumps(here)} now"

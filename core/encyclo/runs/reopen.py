@@ -82,8 +82,10 @@ def reopen_interpreter(
 ) -> Interpreter:
     """Load the run's interpreter of `concepts` (ids), with its options; `seal` is the run's if it was read.
 
-    Raises DamagedError if a file was changed or is another run's.
+    Raises UsageError if the run isn't finished and has none yet, DamagedError if a file was changed or is another run's.
     """
+    if not (path / interpreter_folder.FOLDER).exists():
+        require_finished(path)
     config = record["config"]
     name: str = config["interpreter"]
     options = plugins.options(name, config.get("options", {}).get(name, {}))
@@ -118,9 +120,15 @@ def check_identity(path: Path, record: dict[str, Any], model: Model) -> None:
 def require_finished(path: Path) -> None:
     """Raise UsageError if the run has no metrics.json."""
     if not (path / METRICS).exists():
-        raise UsageError(
-            f"The run in {path} is not finished; run `encyclo run` with the same options again to finish it."
-        )
+        raise not_finished(path)
+
+
+def not_finished(path: Path) -> UsageError:
+    """Return the error for a request that only a finished run can answer."""
+    return UsageError(
+        f"The run in {path} is not finished: its samples can be read, but its signatures, confidences and report are "
+        "not there yet; run the same `encyclo run` command again to finish it."
+    )
 
 
 def _options(plugins: Plugins, config: RunConfig, name: str) -> Any:

@@ -105,7 +105,8 @@ class RunConfig(BaseModel):
 def load_config(flags: Mapping[str, Any], file: Path | None = None, options: Sequence[str] = ()) -> RunConfig:
     """Join a TOML file, the given flags (not None) and `NAME.key=value` options; later sources win.
 
-    `concepts` may be a list's file instead of a plugin: it becomes the plugin `file` with its option `path`. Raises UsageError naming the invalid key and value.
+    `concepts` may be a file with a list instead of a plugin: it becomes the plugin `file` with its option `path`.
+    Raises UsageError naming the invalid key and value.
     """
     merged: dict[str, Any] = {}
     tables: dict[str, dict[str, Any]] = {}

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from encyclo import half_precision
 from encyclo.entry_words import EntryWords
-from encyclo.errors import DamagedError, MissingDependencyError, StoreError, UsageError
+from encyclo.errors import DamagedError, MissingDependencyError, UsageError
 from encyclo.plugins.manager import Plugins
 from encyclo.query.entry import Entry, Neighbour
 from encyclo.query.html import shown, table
@@ -269,8 +269,9 @@ class Encyclopedia:
     ) -> TextReader:
         """Return a reader of texts with the run's interpreter and model (or the one named `model`); it is cached.
 
-        Raises UsageError if the run isn't finished or, naming both, if the interpreter was trained for another model, other layers, another
-        pooling or another --echo, and DamagedError if the files of the interpreter or the calibration were changed.
+        Raises UsageError if the run isn't finished, or, naming both, if the interpreter was trained for another model,
+        other layers, another pooling or another --echo, and DamagedError if the files of the interpreter or the
+        calibration were changed.
         """
         if (device, model) not in self._readers:
             about = self.book.attributes

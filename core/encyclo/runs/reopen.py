@@ -82,7 +82,7 @@ def reopen_interpreter(
 ) -> Interpreter:
     """Load the run's interpreter of `concepts` (ids), with its options; `seal` is the run's if it was read.
 
-    Raises UsageError if the run isn't finished and has none yet, DamagedError if a file was changed or is another run's.
+    Raises UsageError if an unfinished run has none yet, DamagedError if a file was changed or is another run's.
     """
     if not (path / interpreter_folder.FOLDER).exists():
         require_finished(path)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import encyclo
-from encyclo.errors import AmbiguousNameError, MissingDependencyError, StoreError, UsageError
+from encyclo.errors import AmbiguousNameError, MissingDependencyError, UsageError
 from encyclo.query import html as notebook
 from encyclo.query.encyclopedia import Encyclopedia, Entry
 from encyclo.query.readings import Candidate, Reading, TokenReading

@@ -41,7 +41,8 @@ class RunConfig(BaseModel):
     store: str = "hdf5"
     interpreter: str = "transformer"
     capture: str = "transformers"
-    concepts: str = "core"
+    concepts: str | tuple[str, ...] = "core"
+    """The concept list, or several; see `concept_lists`."""
     scorer: str = "calibrated"
     baselines: tuple[str, ...] = ("centroid", "logistic")
     """Interpreters that are trained for comparison with the chosen one."""
@@ -65,6 +66,15 @@ class RunConfig(BaseModel):
     seed: int = Field(0, ge=0, lt=2**63)
     wrappers: tuple[str, ...] = Field((), alias="with")
     options: dict[str, dict[str, Any]] = Field(default_factory=dict)
+
+    @field_validator("concepts")
+    @classmethod
+    def _distinct_lists(cls, lists: str | tuple[str, ...]) -> str | tuple[str, ...]:
+        if isinstance(lists, str):
+            return lists
+        if not lists or len(set(lists)) != len(lists):
+            raise ValueError("name at least one list, and each list once")
+        return lists[0] if len(lists) == 1 else lists  # as older runs record a single list
 
     @field_validator("layers")
     @classmethod
@@ -93,10 +103,15 @@ class RunConfig(BaseModel):
             )
         return echo
 
+    @property
+    def concept_lists(self) -> tuple[str, ...]:
+        """The plugins that give the concepts, in their order."""
+        return (self.concepts,) if isinstance(self.concepts, str) else self.concepts
+
     def plugin_names(self) -> list[str]:
         """Return the plugins of this run, without repeats, in a fixed order."""
         names = [
-            self.concepts, *self.sampler, self.capture, self.store,
+            *self.concept_lists, *self.sampler, self.capture, self.store,
             self.interpreter, *self.baselines, self.scorer, *self.wrappers,
         ]  # fmt: skip
         return list(dict.fromkeys(names))
@@ -122,8 +137,11 @@ def load_config(flags: Mapping[str, Any], file: Path | None = None, options: Seq
     for text in options:
         name, key, value = _parse_option(text)
         tables.setdefault(name, {})[key] = value
-    if isinstance(merged.get("concepts"), str):
-        merged["concepts"] = _concept_list(merged["concepts"], tables)
+    if isinstance(lists := merged.get("concepts"), str | list):
+        lists = [lists] if isinstance(lists, str) else lists
+        merged["concepts"] = [
+            _concept_list(name, tables) if isinstance(name, str) else name for name in lists
+        ]
     if tables:
         merged["options"] = tables
     if character := unstorable([json.dumps(merged, ensure_ascii=False, default=str)]):
@@ -160,7 +178,8 @@ def _concept_list(named: str, tables: dict[str, dict[str, Any]]) -> str:
         return named
     if (other := tables.setdefault(FILE_LIST, {}).setdefault("path", named)) != named:
         raise UsageError(
-            f"--concepts names the file {named!r}, and the option {FILE_LIST}.path names {other!r}; name one of them."
+            f"--concepts names the file {named!r}, but the list {FILE_LIST!r} already has the file {other!r}; name one "
+            "file, which may hold both lists."
         )
     return FILE_LIST
 

@@ -229,7 +229,22 @@ def test_concepts_may_be_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert load_config({}, toml(tmp_path, 'concepts = "birds"')).options == {"file": {"path": "birds"}}
     assert load_config({"concepts": "core"}).options == {}  # a plugin's name comes first
     with_option = {"concepts": str(tmp_path / "birds")}
-    assert "option file.path names 'x.csv'" in refusal(with_option, None, ["file.path=x.csv"])
+    assert "already has the file 'x.csv'" in refusal(with_option, None, ["file.path=x.csv"])
+
+
+def test_several_concept_lists(tmp_path: Path):
+    (tmp_path / "birds.csv").write_text("name\nowl\n")
+    file = str(tmp_path / "birds.csv")
+    config = load_config({"concepts": ["core", file]}, None, ["core.categories=animals"])
+    assert config.concepts == config.concept_lists == ("core", "file")
+    assert config.options == {"core": {"categories": "animals"}, "file": {"path": file}}
+    assert config.plugin_names()[:2] == ["core", "file"]
+    single = load_config({}, toml(tmp_path, 'concepts = ["core"]'))
+    assert (single.concepts, single.concept_lists) == ("core", ("core",))
+    (tmp_path / "more.csv").write_text("name\nwren\n")
+    assert "name one file" in refusal({"concepts": [file, str(tmp_path / "more.csv")]})
+    for lists in (["core", "core"], [], [3]):
+        assert "--concepts can't be" in refusal({"concepts": lists})
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from encyclo.errors import UsageError
 from encyclo.plugins.manager import Plugins
+from encyclo.query.encyclopedia import open_run
 from encyclo.table_files import LONGEST_LINE
 from encyclo.types import Concept
 from encyclo_concepts.file import Options, Row, load_concepts
@@ -319,6 +320,33 @@ def test_concepts_may_name_the_file_itself(encyclo, tmp_path: Path, tiny_flags: 
     assert "already finished" in result.stdout
     result = encyclo("run", "--concepts", tmp_path / "none.csv", *flags)
     assert result.returncode == 2 and "none.csv', which does not exist" in one_sentence(result.stderr)
+
+
+def test_a_file_may_be_added_to_the_core_list(encyclo, tmp_path: Path, tiny_flags: list[str]):
+    path, out = write(tmp_path, TABLE.replace("bird", "nestling")), tmp_path / "run"
+    flags = ["--sampler", "raw", "--interpreter", "centroid", "-o", 'core.categories=["emotions"]', *tiny_flags]
+    lists = ["--concepts", "core", "--concepts", path]
+    result = encyclo("run", *lists, *flags, "--out", out)
+    assert result.returncode == 0, result.stderr
+    record = json.loads((out / "run.json").read_text())
+    assert record["config"]["concepts"] == ["core", "file"]
+    assert record["config"]["options"]["file"]["path"] == str(path)
+    assert list(record["provenance"]["concept_files"]) == [str(path)]
+    with open_run(out) as book:
+        assert book.concepts[-3:] == ["nestling", "owl", "nest"] and "grief" in book.concepts
+    moved = path.rename(tmp_path / "moved.csv")
+    again = encyclo("run", "--concepts", "core", "--concepts", moved, *flags, "--out", out)
+    assert again.returncode == 0 and "already finished" in again.stdout, again.stderr
+    assert encyclo("export", out, "--out", tmp_path / "exported", "--no-parquet").returncode == 0
+    metadata = json.loads((tmp_path / "exported" / "metadata.json").read_text())
+    assert metadata["concept_list"] == "core, file" and "core: " in metadata["licences"]["concepts"]
+
+    few = encyclo("plan", *lists, "--limit", "2", *flags)
+    assert few.returncode == 0 and "Concepts  2" in few.stdout, few.stderr
+    moved.write_text("name\ngrief\n")
+    clash = encyclo("plan", "--concepts", "core", "--concepts", moved, *flags)
+    said = one_sentence(clash.stderr)
+    assert clash.returncode == 2 and "concept lists core and file" in said and "id 'grief'" in said
 
 
 def test_a_mistake_in_the_last_line_shows_before_any_work(encyclo, tmp_path: Path, tiny_flags: list[str]):

@@ -135,7 +135,7 @@ def check_same(out: Path, resolved: Mapping[str, Any], defaults: Options = Mappi
         here.pop("model_sha256", None)
     for name, recorded in there.get("options", {}).items():
         there["options"][name] = {**defaults.get(name, {}), **recorded}
-    if (name := _concept_source(there, here)) is not None:
+    for name in _concept_sources(there, here):
         there["options"][name] = here["options"][name]
     for config in (there, here):  # an older version did not record it
         config.setdefault("echo", False)
@@ -166,25 +166,33 @@ def another_model(out: Path, name: str) -> RunDirectoryError:
     )
 
 
-def _concept_source(there: Mapping[str, Any], here: Mapping[str, Any]) -> str | None:
-    """Return the concept list's plugin if only its options have changed, not its concepts; else None.
+def _concept_sources(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
+    """Return the concept lists of which only the options have changed, not the concepts.
 
     `concepts_sha256` covers the concepts, so a run continues with a list that was moved, or that is read in
     another way with the same result.
     """
-    name = str(here.get("concepts"))
-    both = [config.get("options", {}).get(name) for config in (there, here)]
-    same = _same_concepts(there, here)
+    if not _same_concepts(there, here):
+        return []
+    lists = here.get("concepts")
     others = [here.get(role) for role in ("capture", "store", "interpreter", "scorer")]
     others += [*here.get("sampler", ()), *here.get("baselines", ()), *here.get("with", ())]
-    if same and all(both) and both[0] != both[1] and name not in others:
-        return name
-    return None
+    options = [config.get("options", {}) for config in (there, here)]
+    return [
+        name
+        for name in (lists if isinstance(lists, list | tuple) else [str(lists)])
+        if name not in others
+        and all(name in given for given in options)
+        and options[0][name] != options[1][name]
+    ]
 
 
 def _same_concepts(there: Mapping[str, Any], here: Mapping[str, Any]) -> bool:
     """Return whether both lists gave the same concepts, with the same examples, wherever their files are."""
-    return all(there.get(key) == here.get(key) for key in ("concepts", "concepts_sha256"))
+    both = [
+        json.loads(json.dumps([c.get(key) for key in ("concepts", "concepts_sha256")])) for c in (there, here)
+    ]
+    return bool(both[0] == both[1])
 
 
 @contextmanager
@@ -208,7 +216,7 @@ def claimed(
         if (out / "run.json").exists():
             record = read_record(out)
             run_files.check_finished_record(out)
-            if (name := _concept_source(record["config"], resolved)) is not None:
+            for name in _concept_sources(record["config"], resolved):
                 record["config"]["options"][name] = resolved["options"][name]
                 write_record(out, record)
             if record["config"].get("examples") != resolved.get("examples"):  # moved

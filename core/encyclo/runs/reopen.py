@@ -68,7 +68,8 @@ def reopen_store(path: Path, record: dict[str, Any], plugins: Plugins) -> Store:
 def reopen_concepts(path: Path, record: dict[str, Any], plugins: Plugins) -> list[Concept]:
     """Load the run's concepts again. Raises RunDirectoryError if they changed."""
     config = recorded_config(record)
-    concepts = load_concepts(config, plugins, _options(plugins, config, config.concepts))
+    options = {name: _options(plugins, config, name) for name in config.concept_lists}
+    concepts = load_concepts(config, plugins, options)
     _check_concepts(path, record, concepts)
     return concepts
 

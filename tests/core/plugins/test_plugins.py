@@ -254,7 +254,7 @@ def test_a_concept_with_a_text_that_can_not_be_stored_is_refused(install, fields
         "gave the concept '",
         f"with a text that has the character {character}, which can't be stored",
     )
-    assert_refused(PluginError, lambda: load_concepts(config, Plugins(), None), *named)
+    assert_refused(PluginError, lambda: load_concepts(config, Plugins(), {}), *named)
 
 
 @pytest.mark.parametrize(("text", "family"), [("A dog.\0", "plain"), ("A dog.", "odd \udc80")])

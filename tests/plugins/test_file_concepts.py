@@ -324,7 +324,15 @@ def test_concepts_may_name_the_file_itself(encyclo, tmp_path: Path, tiny_flags: 
 
 def test_a_file_may_be_added_to_the_core_list(encyclo, tmp_path: Path, tiny_flags: list[str]):
     path, out = write(tmp_path, TABLE.replace("bird", "nestling")), tmp_path / "run"
-    flags = ["--sampler", "raw", "--interpreter", "centroid", "-o", 'core.categories=["emotions"]', *tiny_flags]
+    flags = [
+        "--sampler",
+        "raw",
+        "--interpreter",
+        "centroid",
+        "-o",
+        'core.categories=["emotions"]',
+        *tiny_flags,
+    ]
     lists = ["--concepts", "core", "--concepts", path]
     result = encyclo("run", *lists, *flags, "--out", out)
     assert result.returncode == 0, result.stderr
@@ -341,7 +349,7 @@ def test_a_file_may_be_added_to_the_core_list(encyclo, tmp_path: Path, tiny_flag
     metadata = json.loads((tmp_path / "exported" / "metadata.json").read_text())
     assert metadata["concept_list"] == "core, file" and "core: " in metadata["licences"]["concepts"]
 
-    few = encyclo("plan", *lists, "--limit", "2", *flags)
+    few = encyclo("plan", "--concepts", "core", "--concepts", moved, "--limit", "2", *flags)
     assert few.returncode == 0 and "Concepts  2" in few.stdout, few.stderr
     moved.write_text("name\ngrief\n")
     clash = encyclo("plan", "--concepts", "core", "--concepts", moved, *flags)

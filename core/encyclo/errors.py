@@ -12,7 +12,8 @@
     ├── StoreError               a store can't be written or read
     └── DamagedError             a file differs from what was committed
 
-`EncycloWarning` is for what can be read but not checked. A message is one sentence: what is wrong, where, what to do.
+`EncycloWarning` is for what can be read but not checked, or may not be meant. A message is one sentence: what is wrong,
+where, what to do.
 """
 
 from __future__ import annotations
@@ -82,7 +83,7 @@ class DamagedError(StoreError):
 
 
 class EncycloWarning(UserWarning):
-    """Something can be read but not checked, such as a run of an earlier version."""
+    """Something can be read but not checked, or may not be meant, such as a run of an earlier version."""
 
 
 def without_advice(error: Exception) -> str:

@@ -27,7 +27,7 @@ from typing import Any
 from encyclo.english import as_word, find_mention
 from encyclo.errors import UsageError
 from encyclo.regular_files import read_bytes
-from encyclo.table_files import FORMATS, fault, read_records, shown
+from encyclo.table_files import FORMATS, Place, fault, read_records, shown
 from encyclo.types import Concept
 
 COLUMNS = ("concept", "sentence", "start", "end", "source")
@@ -40,7 +40,7 @@ LARGEST = 2**30
 class Sentence:
     """A line of the file: whose sentence it is, the mention's place if the line gives one, and the source."""
 
-    line: int
+    line: Place
     concept: str
     text: str
     span: tuple[int, int] | None
@@ -142,7 +142,7 @@ def with_examples(concepts: Sequence[Concept], path: Path, flag: str) -> list[Co
     return result
 
 
-def _span(path: Path, line: int, record: dict[str, Any]) -> tuple[int, int] | None:
+def _span(path: Path, line: Place, record: dict[str, Any]) -> tuple[int, int] | None:
     """Return the mention that the line gives; None if it gives none. Raises UsageError for a wrong one."""
     given = [str(record.get(column, "")).strip() for column in ("start", "end")]
     if not any(given):

@@ -20,6 +20,7 @@ from encyclo.statistics.word_reader import WordReader
 from encyclo.statistics.word_training import Mentions, fit
 from encyclo.storage import run_files
 from encyclo.storage.ledger import locked
+from encyclo.table_files import Place
 from encyclo.types import Concept, Progress, Prompt
 
 FLAG = "FILE"
@@ -99,7 +100,7 @@ def labelled_mentions(concepts: Sequence[Concept], path: Path) -> Iterator[Promp
     """
     by_name = read_sentences(path, FLAG, file_hash(path, FLAG))
     found: dict[tuple[str, tuple[int, int]], Prompt] = {}
-    used: set[int] = set()
+    used: set[Place] = set()
     for concept, own in sentences_of(concepts, concepts, path, by_name):
         for sentence in own:
             used.add(sentence.line)

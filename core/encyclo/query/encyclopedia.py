@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from encyclo import half_precision
 from encyclo.entry_words import EntryWords
-from encyclo.errors import DamagedError, MissingDependencyError, StoreError, UsageError
+from encyclo.errors import DamagedError, MissingDependencyError, UsageError
 from encyclo.plugins.manager import Plugins
 from encyclo.query.entry import Entry, Neighbour
 from encyclo.query.html import shown, table
@@ -30,6 +30,7 @@ from encyclo.runs.calibration_file import load_calibration
 from encyclo.runs.directory import read_record
 from encyclo.runs.reopen import (
     check_identity,
+    not_finished,
     reopen_concepts,
     reopen_interpreter,
     reopen_model,
@@ -92,12 +93,9 @@ class Encyclopedia:
 
     @property
     def book(self) -> Book:
-        """Attributes, concepts and signatures. Raises StoreError if the run isn't finished."""
+        """Attributes, concepts and signatures. Raises UsageError if the run isn't finished."""
         if self._book is None:
-            raise StoreError(
-                f"{self.path} is not finished: its samples can be read, but its signatures and confidences "
-                "are not there yet; run the same `encyclo run` command again to finish it."
-            )
+            raise not_finished(self.path)
         return self._book
 
     def __enter__(self) -> Encyclopedia:
@@ -271,14 +269,15 @@ class Encyclopedia:
     ) -> TextReader:
         """Return a reader of texts with the run's interpreter and model (or the one named `model`); it is cached.
 
-        Raises UsageError, naming both, if the interpreter was trained for another model, other layers, another
-        pooling or another --echo, and DamagedError if the files of the interpreter or the calibration were changed.
+        Raises UsageError if the run isn't finished, or, naming both, if the interpreter was trained for another model,
+        other layers, another pooling or another --echo, and DamagedError if the files of the interpreter or the
+        calibration were changed.
         """
         if (device, model) not in self._readers:
+            about = self.book.attributes
             interpreter = self.interpreter()
             quiet = ConsoleProgress(quiet=True)
             found = reopen_model(self.path, self.record, progress or quiet, device, model)
-            about = self.book.attributes
             check_trained_for(self.path, found, about.layers, about.pooling, self.echo, about.weights_sha256)
             check_identity(self.path, self.record, found)
             known = load_calibration(self.path, self._seal, len(self.book.concepts))
@@ -384,14 +383,13 @@ class Encyclopedia:
         Raises DamagedError if its files were changed or are another run's.
         """
         if self._interpreter is None:
-            self._interpreter = reopen_interpreter(
-                self.path, self.record, self._plugins, self.book.concepts.id, self._seal
-            )
+            ids = self.book.concepts.id
+            self._interpreter = reopen_interpreter(self.path, self.record, self._plugins, ids, self._seal)
         return self._interpreter
 
 
 def open_run(path: Path | str) -> Encyclopedia:
-    """Open the run directory `path`, finished or not. Raises RunDirectoryError or StoreError.
+    """Open the run directory `path`, finished or not. Raises UsageError, DamagedError or StoreError.
 
     A finished encyclopedia is compared with its checksums first, except its activations, which are compared when
     they are read. Of an unfinished run, every committed part is compared.
@@ -416,7 +414,7 @@ def open_run(path: Path | str) -> Encyclopedia:
             return Encyclopedia(path, record, rows, plugins, names, reader.book, rows.seal)
         commits = [commit for commit in Ledger(path).ordered() if commit.rows]
         if not commits:
-            raise StoreError(
+            raise UsageError(
                 f"{path} has no samples yet; run the same `encyclo run` command again to continue."
             )
         source = CommittedRows(store, Ledger(path), commits)

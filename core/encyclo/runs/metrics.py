@@ -108,6 +108,8 @@ class Metrics(Figures):
     stages: list[StageFigures] = Field(default_factory=list)
     splits: dict[str, list[str]] = Field(default_factory=dict)
     """Prompt families by their use: train, validation, calibration, test."""
+    natural_sentences: int | None = None
+    """How many sentences by other authors the run had for the rung `natural`, prompts of training included."""
     unfamiliar: dict[str, dict[str, Sureness] | None] | None = None
     """How sure each interpreter is of activations without a right answer; measured by `encyclo evaluate`."""
     coverage: Coverage | None = None

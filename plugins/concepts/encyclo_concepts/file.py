@@ -1,4 +1,4 @@
-"""A user's own list: CSV, TSV, JSON Lines, or one name per line.
+"""A user's own list: CSV, TSV, JSON, JSON Lines, Parquet, or one name per line.
 
 The columns are those of `Row`; only `name` is required. The whole list is read and checked before the first concept
 is yielded, so that a mistake in the last line shows before any work.
@@ -20,10 +20,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from encyclo import hookimpl
 from encyclo.errors import UsageError
-from encyclo.table_files import FORMATS, Record, fault, read_records, shown
+from encyclo.table_files import FORMATS, Place, Record, content_of, decode, fault, read_records, shown, where
 from encyclo.types import Concept
+from encyclo_concepts.list_warnings import warn_of_markers, warn_of_names, warn_of_nouns, without_markers
+from encyclo_concepts.structured_list import json_records, parquet_records
 
 PARTS_OF_SPEECH = ("noun", "verb", "adjective", "adverb")
+MORE_FORMATS = {".json": "json", ".parquet": "parquet"}
 UNPRINTABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff]")
 """Control characters, except line ends and the tab, and surrogates, which UTF-8 can't encode."""
 COUNTABLE = {"yes": True, "true": True, "1": True, "no": False, "false": False, "0": False, "": None}
@@ -36,14 +39,16 @@ class Options(BaseModel):
 
     path: Path | None = None
     """The file with the list."""
-    format: Literal["csv", "tsv", "jsonl", "names"] | None = None
-    """Format of the list; the default follows the extension (.csv, .tsv, .jsonl, .txt for names)."""
+    format: Literal["csv", "tsv", "jsonl", "json", "parquet", "names"] | None = None
+    """Format of the list; the default follows the extension (.csv, .tsv, .jsonl, .json, .parquet, .txt for names)."""
     encoding: str | None = None
     """Encoding, such as cp1252; the default follows a byte-order mark, else it is UTF-8."""
     delimiter: str | None = Field(None, min_length=1, max_length=1)
-    """Delimiter between the cells of a csv or tsv file; the default is a comma or a tab."""
+    """Delimiter between the cells of a csv or tsv file; the default is found in the first line."""
     separator: str = Field("|", min_length=1)
     """Separator between the aliases or the examples in a cell."""
+    markers: Literal["strip", "keep"] | None = None
+    """Whether names lose a bullet or a number before them, and comments are left out; the default keeps and warns."""
 
     @field_validator("encoding")
     @classmethod
@@ -159,26 +164,36 @@ def load_concepts(options: Options) -> Iterator[Concept]:
     if options.path is None:
         raise UsageError("The concept list 'file' needs a file; name it with -o file.path=FILE.")
     path = Path(os.path.expanduser(options.path))  # unlike Path.expanduser, no error for an unknown ~user
-    kind = options.format or FORMATS.get(path.suffix.lower())
+    kind = options.format or (FORMATS | MORE_FORMATS).get(path.suffix.lower())
     if kind is None:
         raise UsageError(
-            f"The extension of {path} is not a known format; add -o file.format=csv (or tsv, jsonl, names)."
+            f"The extension of {path} is not a known format; add -o file.format=csv (or tsv, jsonl, json, "
+            "parquet, names)."
         )
-    rows = [
-        (record[0], parse_row(path, record, options.separator))
-        for record in read_records(
-            path,
-            kind,
-            tuple(Row.model_fields),
-            "-o file.path=FILE",
-            options.delimiter,
-            options.encoding,
-            "file.encoding",
-        )
-    ]
+    records = _records(path, kind, options)
+    rows = [(record[0], parse_row(path, record, options.separator)) for record in records]
     if not rows:
         raise UsageError(f"{path} contains no concept; add at least one name.")
-    return _concepts(path, rows)
+    concepts = _concepts(path, rows)
+    warn_of_names(path, [(place, row.name) for place, row in rows])
+    warn_of_nouns(path, records)
+    return concepts
+
+
+def _records(path: Path, kind: str, options: Options) -> list[Record]:
+    """Return the list's records, in whichever format."""
+    columns, flag, encoding = tuple(Row.model_fields), "-o file.path=FILE", "file.encoding"
+    if kind == "parquet":
+        return list(parquet_records(path, content_of(path, flag), columns))
+    if kind == "json":
+        text = decode(path, content_of(path, flag), options.encoding, encoding)
+        return list(json_records(path, text, columns))
+    records = list(read_records(path, kind, columns, flag, options.delimiter, options.encoding, encoding))
+    if kind == "names" and options.markers == "strip":
+        return without_markers(records)
+    if kind == "names" and options.markers is None:
+        warn_of_markers(path, records)
+    return records
 
 
 def parse_row(path: Path, record: Record, separator: str) -> Row:
@@ -208,7 +223,7 @@ def parse_row(path: Path, record: Record, separator: str) -> Row:
         ) from None
 
 
-def _concepts(path: Path, rows: list[tuple[int, Row]]) -> Iterator[Concept]:
+def _concepts(path: Path, rows: list[tuple[Place, Row]]) -> Iterator[Concept]:
     """Check the list for duplicates and circles; return an iterator over the concepts."""
     names = _by_name(path, rows)
     ids = _distinct_ids(path, rows)
@@ -249,7 +264,7 @@ def _concept(row: Row, broader: Row | None) -> Concept:
     )
 
 
-def _by_name(path: Path, rows: list[tuple[int, Row]]) -> dict[str, list[int]]:
+def _by_name(path: Path, rows: list[tuple[Place, Row]]) -> dict[str, list[int]]:
     """Return {name: places}. Raises UsageError if a concept that shares its name has no id beside it."""
     places: dict[str, list[int]] = {}
     for place, (_, row) in enumerate(rows):
@@ -259,13 +274,13 @@ def _by_name(path: Path, rows: list[tuple[int, Row]]) -> dict[str, list[int]]:
             raise fault(
                 path,
                 rows[others[0]][0],
-                f"the name {shown(rows[first][1].name)} also appears in line {rows[first][0]}; remove one, or give "
+                f"the name {shown(rows[first][1].name)} also appears in {where(rows[first][0])}; remove one, or give "
                 "each an id that is not the name",
             )
     return places
 
 
-def _distinct_ids(path: Path, rows: list[tuple[int, Row]]) -> dict[str, int]:
+def _distinct_ids(path: Path, rows: list[tuple[Place, Row]]) -> dict[str, int]:
     """Return {id: place}. Raises UsageError with both lines if an id appears twice."""
     places: dict[str, int] = {}
     for place, (line, row) in enumerate(rows):
@@ -274,12 +289,12 @@ def _distinct_ids(path: Path, rows: list[tuple[int, Row]]) -> dict[str, int]:
             raise fault(
                 path,
                 line,
-                f"the id {shown(row.id)} also appears in line {rows[first][0]}; remove or change one",
+                f"the id {shown(row.id)} also appears in {where(rows[first][0])}; remove or change one",
             )
     return places
 
 
-def _refuse_circles(path: Path, rows: list[tuple[int, Row]], broader: dict[int, int]) -> None:
+def _refuse_circles(path: Path, rows: list[tuple[Place, Row]], broader: dict[int, int]) -> None:
     """Raise UsageError if a concept is its own broader concept, directly or through others."""
     try:
         TopologicalSorter({place: [above] for place, above in broader.items()}).prepare()

@@ -33,7 +33,7 @@ from encyclo_samplers.inflection import (
 
 STAGE = 1
 ENOUGH = 10
-"""With this many templates that settle its sense, a concept that shares its word uses no others: they fit every sense."""
+"""With this many templates that settle its sense, a concept that shares its word uses only these."""
 FILE = "templates.toml"
 SLOT = re.compile(r"\{(\w+)\}")
 OPTIONAL = ("inflected", "sense")

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import encyclo
-from encyclo.errors import AmbiguousNameError, MissingDependencyError, StoreError, UsageError
+from encyclo.errors import AmbiguousNameError, MissingDependencyError, UsageError
 from encyclo.query import html as notebook
 from encyclo.query.encyclopedia import Encyclopedia, Entry
 from encyclo.query.readings import Candidate, Reading, TokenReading
@@ -314,8 +314,10 @@ def test_an_unfinished_book_says_what_it_has(tmp_path: Path):
             lambda: list(book),
             book.to_pandas,
             lambda: book.search(1),
+            book.reader,
+            book.interpreter,
         ):
-            with pytest.raises(StoreError, match="not finished"):
+            with pytest.raises(UsageError, match="not finished"):
                 ask()
         assert len(book.samples(book.concepts[0])) > 0
 

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from encyclo.report import write_report
+from encyclo.report.headline import no_sentences
 from encyclo.runs.metrics import Metrics
 from encyclo.schema import Attributes, Book, ConceptTable, SignatureTable
 
@@ -124,6 +125,18 @@ def full_metrics() -> dict[str, Any]:
         "stages": stages,
         "splits": {"train": ["a", "b"], "validation": ["c"], "calibration": ["d"], "test": ["e", "f"]},
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("count", "why"),
+    [
+        (None, "has no natural sentences (wordnet's has), or"),
+        (0, "have no sentences by other"),
+        (7, "all 7 natural"),
+    ],
+)
+def test_the_page_says_why_no_natural_sentence_was_read(count: int | None, why: str):
+    assert why in no_sentences(Metrics(natural_sentences=count))
 
 
 def null_metrics() -> dict[str, Any]:

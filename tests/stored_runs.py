@@ -61,7 +61,7 @@ def make_run(out: Path, store: str, finish: bool = True) -> Path:
     config |= {"interpreter": "centroid", "model": "tiny", "options": {}, "budget": None}
     config["targets"] = list(RunConfig().targets)
     plugins = Plugins()
-    listed = load_concepts(RunConfig(limit=CONCEPTS), plugins, plugins.options("core", {}))
+    listed = load_concepts(RunConfig(limit=CONCEPTS), plugins, {"core": plugins.options("core", {})})
     config |= {"pooling": "span", "concepts_sha256": concepts_hash(listed)}
     with claimed(out, config, {"plugins": {store: "encyclo 0.1.0"}}) as directory:
         made = Plugins().call("store_activations", store, location=out, schema=Schema(LAYERS, (3, 4), HIDDEN))

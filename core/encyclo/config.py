@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -26,6 +28,8 @@ MOST_SAMPLES = 100_000
 FILE_ONLY = frozenset({"baselines", "converged_below", "scorer"})
 """Keys of the configuration file that no flag sets."""
 LARGEST_FILE = 2**24
+FILE_LIST = "file"
+"""The plugin that reads a list of `--concepts FILE`."""
 
 
 class RunConfig(BaseModel):
@@ -37,7 +41,8 @@ class RunConfig(BaseModel):
     store: str = "hdf5"
     interpreter: str = "transformer"
     capture: str = "transformers"
-    concepts: str = "core"
+    concepts: str | tuple[str, ...] = "core"
+    """The concept list, or several; see `concept_lists`."""
     scorer: str = "calibrated"
     baselines: tuple[str, ...] = ("centroid", "logistic")
     """Interpreters that are trained for comparison with the chosen one."""
@@ -61,6 +66,15 @@ class RunConfig(BaseModel):
     seed: int = Field(0, ge=0, lt=2**63)
     wrappers: tuple[str, ...] = Field((), alias="with")
     options: dict[str, dict[str, Any]] = Field(default_factory=dict)
+
+    @field_validator("concepts")
+    @classmethod
+    def _distinct_lists(cls, lists: str | tuple[str, ...]) -> str | tuple[str, ...]:
+        if isinstance(lists, str):
+            return lists
+        if not lists or len(set(lists)) != len(lists):
+            raise ValueError("name at least one list, and each list once")
+        return lists[0] if len(lists) == 1 else lists  # as older runs record a single list
 
     @field_validator("layers")
     @classmethod
@@ -89,10 +103,15 @@ class RunConfig(BaseModel):
             )
         return echo
 
+    @property
+    def concept_lists(self) -> tuple[str, ...]:
+        """The plugins that give the concepts, in their order."""
+        return (self.concepts,) if isinstance(self.concepts, str) else self.concepts
+
     def plugin_names(self) -> list[str]:
         """Return the plugins of this run, without repeats, in a fixed order."""
         names = [
-            self.concepts, *self.sampler, self.capture, self.store,
+            *self.concept_lists, *self.sampler, self.capture, self.store,
             self.interpreter, *self.baselines, self.scorer, *self.wrappers,
         ]  # fmt: skip
         return list(dict.fromkeys(names))
@@ -101,6 +120,7 @@ class RunConfig(BaseModel):
 def load_config(flags: Mapping[str, Any], file: Path | None = None, options: Sequence[str] = ()) -> RunConfig:
     """Join a TOML file, the given flags (not None) and `NAME.key=value` options; later sources win.
 
+    `concepts` may be a file with a list instead of a plugin: it becomes the plugin `file` with its option `path`.
     Raises UsageError naming the invalid key and value.
     """
     merged: dict[str, Any] = {}
@@ -117,6 +137,11 @@ def load_config(flags: Mapping[str, Any], file: Path | None = None, options: Seq
     for text in options:
         name, key, value = _parse_option(text)
         tables.setdefault(name, {})[key] = value
+    if isinstance(lists := merged.get("concepts"), str | list):
+        lists = [lists] if isinstance(lists, str) else lists
+        merged["concepts"] = [
+            _concept_list(name, tables) if isinstance(name, str) else name for name in lists
+        ]
     if tables:
         merged["options"] = tables
     if character := unstorable([json.dumps(merged, ensure_ascii=False, default=str)]):
@@ -136,6 +161,27 @@ def load_config(flags: Mapping[str, Any], file: Path | None = None, options: Seq
             f"{', '.join(config.plugin_names())}; choose the plugin, or leave its options out."
         )
     return config
+
+
+def _concept_list(named: str, tables: dict[str, dict[str, Any]]) -> str:
+    """Return the plugin that `concepts` names; if it is a file, this is `file`, which gets the path as its option."""
+    if named in entry_points(group="encyclo").names:
+        return named
+    path = os.path.expanduser(named)
+    if not os.path.isfile(path):
+        if Path(named).suffix or Path(named).name != named:
+            what = "is a folder" if os.path.isdir(path) else "does not exist"
+            raise UsageError(
+                f"--concepts names the file {named!r}, which {what}; "
+                "correct the path, or name a plugin such as core, wordnet or file."
+            )
+        return named
+    if (other := tables.setdefault(FILE_LIST, {}).setdefault("path", named)) != named:
+        raise UsageError(
+            f"--concepts names the file {named!r}, but the list {FILE_LIST!r} already has the file {other!r}; name one "
+            "file, which may hold both lists."
+        )
+    return FILE_LIST
 
 
 def parse_layers(text: str) -> tuple[int, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from functools import cache, lru_cache
 from itertools import chain, takewhile
 from typing import Any
@@ -36,7 +37,7 @@ _ENDINGS = (
     (re.compile(r"(?<=[A-Z0-9])$"), "s"),
 )
 """Endings of plurals for words that the lexicon lacks and lemminflect's rules get wrong."""
-_QUALIFIER = re.compile(r"\s*\([^()]*\)\s*$")
+_QUALIFIER = re.compile(r"(?<=\S)\s+\([^()]*\)\s*$")
 
 
 def normalised(text: str) -> str:
@@ -63,22 +64,22 @@ def find_mention(
     by_rule: bool = True,
     any_case: bool = True,
     hyphen_joins: bool = True,
-    drop_qualifier: bool = True,
 ) -> tuple[int, int] | None:
     """Return the character span `[start, end)` of a text's first mention of a concept, inflected or not; or None.
 
     The defaults are for sentences by other authors (`pipeline.natural_sentences`, the concept list core). The contract
-    of samplers also uses them, since it accepts any form that a plugin writes, but it keeps the qualifier. The sampler
-    `diverse` turns all four off for sentences that the model writes, where a wrong sentence is worse than a lost one.
+    of samplers also uses them, since it accepts any form that a plugin writes. The sampler `diverse` turns all three
+    off for sentences that the model writes, where a wrong sentence is worse than a lost one.
+    A qualifier is no part of a mention: "bank" mentions "bank (slope)".
 
     by_rule: also accept forms that no lexicon has (`inflections`).
     any_case: also accept a proper noun without its capitals ("turkey" mentions Turkey).
     hyphen_joins: a word inside a hyphenated word is not a mention ("time-consuming" does not mention "time"), and the
         text may have a blank where the name has a hyphen. (It may always have a hyphen where the name has a blank.)
-    drop_qualifier: ignore brackets at the end of the name: "bank" mentions "bank (slope)".
     """
-    name = without_qualifier(concept.name) if drop_qualifier else concept.name
-    found = _mention(name, concept.part_of_speech, by_rule, any_case, hyphen_joins).search(text)
+    found = _mention(
+        without_qualifier(concept.name), concept.part_of_speech, by_rule, any_case, hyphen_joins
+    ).search(text)
     return found.span() if found else None
 
 
@@ -152,8 +153,21 @@ def is_function_word(word: str) -> bool:
 
 
 def without_qualifier(name: str) -> str:
-    """Return a name without brackets at its end: "bank (slope)" is mentioned as "bank"."""
-    return _QUALIFIER.sub("", name)
+    """Return a name without its qualifier, brackets after a blank at the end: "bank (slope)" is mentioned as "bank".
+
+    "f(x)" and "(slope)" have no qualifier.
+    """
+    return _QUALIFIER.sub("", name) if ")" in name else name
+
+
+def qualifier(name: str) -> str:
+    """Return the text in a name's brackets: "slope" of "bank (slope)"; "" if it has no qualifier."""
+    return name[len(without_qualifier(name)) :].strip()[1:-1]
+
+
+def as_word(concept: Concept) -> Concept:
+    """Return the concept under the name that texts use: without its qualifier, with single blanks between words."""
+    return replace(concept, name=without_qualifier(" ".join(concept.name.split())))
 
 
 @lru_cache(maxsize=4096)

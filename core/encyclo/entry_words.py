@@ -19,6 +19,26 @@ Meaning = tuple[int, str, float | None]
 """An entry's row in the list, its part of speech, and the word's share that means it (None: unknown)."""
 
 
+NONE = -1
+"""The row of "none of the word's entries"."""
+
+
+class NamedWord(dict[int, float | None]):
+    """The entries that a word may mean: {row: share of the word's uses, None if unknown}; empty if there are none."""
+
+    def __init__(self, word: str = "", entries: Mapping[int, float | None] | None = None) -> None:
+        super().__init__(entries or {})
+        self.word = word
+        """The word or phrase, in lower case, not inflected."""
+
+    def meanings(self) -> list[tuple[int, float]]:
+        """Return (row, share) of each meaning: the entries by row, then NONE. Unknown shares split what is left."""
+        left = max(0.0, 1.0 - sum(share for share in self.values() if share is not None))
+        unknown = sum(share is None for share in self.values())
+        pairs = [(row, left / unknown if share is None else share) for row, share in sorted(self.items())]
+        return [*pairs, (NONE, 0.0 if unknown else left)]
+
+
 @dataclass(frozen=True)
 class EntryWords:
     """Entries by their words; made by `of`, kept in calibration.json."""
@@ -42,23 +62,25 @@ class EntryWords:
                 meanings[key].setdefault(row, (row, concept.part_of_speech, share))
         return cls({key: tuple(found.values()) for key, found in meanings.items()})
 
-    def at_end_of(self, words: Sequence[str]) -> dict[int, float | None]:
+    def at_end_of(self, words: Sequence[str]) -> NamedWord:
         """Return the entries that the last of a text's `words` mentions, by row, with their shares of the word.
 
         A longer phrase hides the words in it: "ice cream" does not mention cream. The last word may be inflected.
         """
         for length in range(min(self.longest, len(words)), 0, -1):
             *before, last = words[-length:]
-            found: dict[int, float | None] = {}
+            found = NamedWord()
             for part, lemma in lemmas_by_part(last):
-                for row, own_part, share in self.meanings.get(" ".join([*before, lemma]).lower(), ()):
+                phrase = " ".join([*before, lemma]).lower()
+                for row, own_part, share in self.meanings.get(phrase, ()):
                     fits = part in ("", own_part) or own_part not in ("noun", "verb", "adjective", "adverb")
                     # "a" is an article, not the unit A.
                     if fits and not (length == 1 and own_part == "noun" and is_function_word(last)):
                         found.setdefault(row, share)
+                        found.word = phrase
             if found:
                 return found
-        return {}
+        return NamedWord()
 
     def as_json(self) -> dict[str, Any]:
         """Return the words as calibration.json holds them."""

@@ -4,6 +4,7 @@
     ├── UsageError               the request can't be carried out (exit code 2, nothing written)
     │   ├── UnknownPluginError   no installed plugin has that name, or it lacks the hook
     │   ├── MissingDependencyError  an optional package isn't installed
+    │   ├── AmbiguousNameError   several entries have the name
     │   ├── ModelNotFoundError   the model could not be found
     │   └── RunDirectoryError    the output directory can't be used for this run
     ├── PluginError              a plugin failed: names the plugin and its package
@@ -11,10 +12,13 @@
     ├── StoreError               a store can't be written or read
     └── DamagedError             a file differs from what was committed
 
-`EncycloWarning` is for what can be read but not checked. A message is one sentence: what is wrong, where, what to do.
+`EncycloWarning` is for what can be read but not checked, or may not be meant. A message is one sentence: what is wrong,
+where, what to do.
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 from encyclo.text import one_line
 
@@ -43,6 +47,17 @@ class MissingDependencyError(UsageError):
     """An optional package is not installed; the message has the pip line that installs it."""
 
 
+class AmbiguousNameError(UsageError):
+    """Several entries have the name; `senses` has a short definition of each, by the name or the id that chooses it."""
+
+    def __init__(self, name: str, where: str, senses: Mapping[str, str]) -> None:
+        """`where` names the run."""
+        self.question = f"{name!r} means {len(senses)} entries of {where}; choose one by its name or id"
+        self.senses = dict(senses)
+        listed = (f"{key}: {definition}" if definition else key for key, definition in senses.items())
+        super().__init__(f"{self.question}: {'; '.join(listed)}.")
+
+
 class ModelNotFoundError(UsageError):
     """The model is not a known package, local folder, .gguf file or hub id that can be loaded."""
 
@@ -68,7 +83,7 @@ class DamagedError(StoreError):
 
 
 class EncycloWarning(UserWarning):
-    """Something can be read but not checked, such as a run of an earlier version."""
+    """Something can be read but not checked, or may not be meant, such as a run of an earlier version."""
 
 
 def without_advice(error: Exception) -> str:

@@ -4,11 +4,13 @@
     dog,The hound slept.,4,9,novel
     ,He was at home.,7,9,novel
 
-`concept` is an id, a name or an alias that only one concept has. `start` and `end` are the mention's characters;
-without them the name or an alias is looked for, inflected or not. `source` says where the sentence comes from.
+`concept` is an id, a name (with or without its qualifier) or an alias that only one concept has. `start` and `end` are
+the mention's characters; without them the name or an alias is looked for, inflected or not. `source` says where the
+sentence comes from.
 A line without a concept is background: the marked words mean none of the concepts.
 
-The sampler `sentences` makes prompts of such a file; `encyclo run --examples` tests with one.
+The sampler `sentences` makes prompts of such a file; `encyclo run --examples` tests with one, and `encyclo evaluate
+--running-text` reads one as running text (`encyclo.evaluation.labelled_text`).
 """
 
 from __future__ import annotations
@@ -22,10 +24,10 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from encyclo.english import find_mention
+from encyclo.english import as_word, find_mention
 from encyclo.errors import UsageError
 from encyclo.regular_files import read_bytes
-from encyclo.table_files import FORMATS, fault, read_records, shown
+from encyclo.table_files import FORMATS, Place, fault, read_records, shown
 from encyclo.types import Concept
 
 COLUMNS = ("concept", "sentence", "start", "end", "source")
@@ -38,7 +40,7 @@ LARGEST = 2**30
 class Sentence:
     """A line of the file: whose sentence it is, the mention's place if the line gives one, and the source."""
 
-    line: int
+    line: Place
     concept: str
     text: str
     span: tuple[int, int] | None
@@ -56,18 +58,24 @@ def read_sentences(path: Path, flag: str, digest: str) -> Sentences:
     A concept's sentences differ in their text, background lines in text or place. `flag` names the file on the
     command line and stands in error messages. Raises UsageError naming file and line.
     """
+    found: dict[str, dict[object, Sentence]] = defaultdict(dict)
+    for sentence in read_lines(path, flag):
+        key = sentence.text if sentence.concept else (sentence.text, sentence.span)
+        found[sentence.concept].setdefault(key, sentence)
+    return {concept: list(sentences.values()) for concept, sentences in found.items()}
+
+
+def read_lines(path: Path, flag: str) -> Iterator[Sentence]:
+    """Yield every line of the file. Raises UsageError naming file and line."""
     kind = FORMATS.get(path.suffix.lower(), "names")
     if kind == "names":
         raise UsageError(f"{path} is not a .csv, .tsv or .jsonl file; {advice(flag)}.")
-    found: dict[str, dict[object, Sentence]] = defaultdict(dict)
     for line, record in read_records(path, kind, COLUMNS, flag):
         text, concept = str(record.get("sentence", "")), str(record["concept"]).strip()
         if not text.strip():
             raise fault(path, line, "its column sentence is empty; fill it in or delete the line")
         span = _span(path, line, record)
-        sentence = Sentence(line, concept, text, span, str(record.get("source", "")).strip())
-        found[concept].setdefault(text if concept else (text, span), sentence)
-    return {concept: list(sentences.values()) for concept, sentences in found.items()}
+        yield Sentence(line, concept, text, span, str(record.get("source", "")).strip())
 
 
 def file_hash(path: Path, flag: str) -> str:
@@ -134,7 +142,7 @@ def with_examples(concepts: Sequence[Concept], path: Path, flag: str) -> list[Co
     return result
 
 
-def _span(path: Path, line: int, record: dict[str, Any]) -> tuple[int, int] | None:
+def _span(path: Path, line: Place, record: dict[str, Any]) -> tuple[int, int] | None:
     """Return the mention that the line gives; None if it gives none. Raises UsageError for a wrong one."""
     given = [str(record.get(column, "")).strip() for column in ("start", "end")]
     if not any(given):
@@ -152,7 +160,8 @@ def _span(path: Path, line: int, record: dict[str, Any]) -> tuple[int, int] | No
 
 
 def _names(concept: Concept) -> dict[str, None]:
-    return dict.fromkeys((concept.id, concept.name, *concept.aliases, *concept.held_out_aliases))
+    words = (concept.name, as_word(concept).name, *concept.aliases, *concept.held_out_aliases)
+    return dict.fromkeys((concept.id, *words))
 
 
 def _owners(concepts: Sequence[Concept], names: Collection[str]) -> dict[str, set[str]]:

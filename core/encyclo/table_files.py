@@ -1,6 +1,8 @@
 """Reads a user's list as records: decodes it and splits it into lines and cells.
 
 Formats: csv and tsv (a header, then one record per row), jsonl (one JSON object per line), names (one name per line).
+As spreadsheets write it, a table may separate its cells in another way, say so in a first line `sep=;`, and have empty
+columns.
 Blank lines are ignored in all formats. Anything else that can't be read raises UsageError with its line.
 """
 
@@ -10,6 +12,7 @@ import codecs
 import csv
 import io
 import json
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,13 +30,25 @@ LONGEST_LINE = 1_000_000
 _LARGEST = 2**30
 _MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
 
-Record = tuple[int, dict[str, Any]]
-"""The line where a record begins (from 1), and its values by column."""
+_SEPARATOR = re.compile(r'\s*"?sep=(.)"?\s*', re.IGNORECASE)
+"""The line in which a spreadsheet says what separates the cells."""
+_LONGEST_HEADER = 100_000  # a longer one may hold a cell that the csv module refuses
+_DELIMITERS = (",", ";", "\t", "|")
+
+Place = int | str
+"""The line where a record begins (from 1); in a file that has no lines, such as "item 3"."""
+Record = tuple[Place, dict[str, Any]]
+"""A record's place, and its values by column."""
 
 
-def fault(path: Path, line: int, what: str) -> UsageError:
-    """Return the error for a line of a list; `what` says what is wrong."""
-    return UsageError(f"{path} line {line}: {what}.")
+def where(place: Place) -> str:
+    """Return a place for a message: `line 3`."""
+    return f"line {place}" if isinstance(place, int) else place
+
+
+def fault(path: Path, place: Place, what: str) -> UsageError:
+    """Return the error for a place in a list; `what` says what is wrong."""
+    return UsageError(f"{path} {where(place)}: {what}.")
 
 
 def shown(value: Any) -> str:
@@ -53,16 +68,16 @@ def read_records(
 ) -> Iterator[Record]:
     """Yield a list's records. Each has some of `columns`, always the first one.
 
-    `delimiter` separates cells; the default is a comma, in a tsv file a tab. Error messages suggest `flag` (such as
-    `-o file.path=FILE`) for the file and `encoding_option`, unless empty, for its encoding. Raises UsageError, naming
-    the file and the line, if the list can't be read.
+    `delimiter` separates cells; the default is what a line `sep=;` says or the header shows. Error messages suggest
+    `flag` (such as `-o file.path=FILE`) for the file and `encoding_option`, unless empty, for its encoding. Raises
+    UsageError, naming the file and the line, if the list can't be read.
     """
-    text = decode(path, _content(path, flag), encoding, encoding_option)
+    text = decode(path, content_of(path, flag), encoding, encoding_option)
     if kind == "names":
         return ((line, {"name": name}) for line, name in _lines(path, text) if name.strip())
     if kind == "jsonl":
         return _objects(path, text, columns)
-    return _rows(path, text, columns, delimiter or ("\t" if kind == "tsv" else ","))
+    return _rows(path, text, columns, delimiter, "\t" if kind == "tsv" else ",")
 
 
 def decode(path: Path, content: bytes, encoding: str | None, encoding_option: str = "") -> str:
@@ -93,7 +108,8 @@ def decode(path: Path, content: bytes, encoding: str | None, encoding_option: st
     return text
 
 
-def _content(path: Path, flag: str) -> bytes:
+def content_of(path: Path, flag: str) -> bytes:
+    """Return a list's bytes. Raises UsageError, which suggests `flag`, if it can't be read."""
     advice = f"name a file of at most 1 GB with {flag}"
     return read_bytes(path, at_most=_LARGEST, advice=advice, error=UsageError)
 
@@ -117,40 +133,80 @@ def _lines(path: Path, text: str) -> Iterator[tuple[int, str]]:
         yield number, line
 
 
-def _check_columns(path: Path, line: int, names: Sequence[str], columns: Sequence[str], hint: str) -> None:
+def check_columns(path: Path, place: Place, names: Sequence[str], columns: Sequence[str], hint: str) -> None:
+    """Raise UsageError if a name is not in `columns`, or if the first of these is missing."""
     known = f"the columns are {', '.join(columns)}{hint}"
     if unknown := [name for name in names if name not in columns]:
-        raise fault(path, line, f"there is no column {shown(unknown[0])}; {known}")
+        raise fault(path, place, f"there is no column {shown(unknown[0])}; {known}")
     if columns[0] not in names:
-        raise fault(path, line, f"the column {columns[0]!r} is missing; {known}")
+        raise fault(path, place, f"the column {columns[0]!r} is missing; {known}")
 
 
-def _rows(path: Path, text: str, columns: Sequence[str], delimiter: str) -> Iterator[Record]:
+def _rows(
+    path: Path, text: str, columns: Sequence[str], delimiter: str | None, usual: str
+) -> Iterator[Record]:
     """Yield the rows of a table with a header; a cell in quotation marks may contain line ends."""
-    reader = csv.reader((line for _, line in _lines(path, text)), delimiter=delimiter, strict=True)
+    begin, first = next(((n, line) for n, line in _lines(path, text) if line.strip()), (1, ""))
+    if said := _SEPARATOR.fullmatch(first):
+        begin += 1
+        delimiter = delimiter or said[1]
+    skipped = begin - 1
+    lines = (line for number, line in _lines(path, text) if number > skipped)
+    delimiter = delimiter or _delimiter(first, columns, usual)
+    reader = csv.reader(lines, delimiter=delimiter, strict=True)
     header: list[str] | None = None
-    begin = 1
     while True:
         try:
             cells = next(reader)
         except StopIteration:
             return
         except csv.Error as error:
-            raise fault(path, begin, _csv_fault(error, reader.line_num, begin)) from None
+            raise fault(path, begin, _csv_fault(error, skipped + reader.line_num, begin)) from None
         if any(cell.strip() for cell in cells):
             if header is None:
                 header = _header(path, begin, cells)
-                _check_columns(path, begin, header, columns, ", and the first line names them")
-            elif len(cells) != len(header):
+                check_columns(
+                    path, begin, list(filter(None, header)), columns, ", and the first line names them"
+                )
+            elif _fits(path, begin, cells, header):
+                yield begin, {name: cell for name, cell in zip(header, cells, strict=False) if name}
+            else:
                 raise fault(
                     path,
                     begin,
-                    f"it has {len(cells)} cells and the header has {len(header)} columns; put a cell that contains "
+                    f"it has {len(cells)} cells and the header has {len(header)} column"
+                    f"{'s' * (len(header) != 1)}; put a cell that contains "
                     f"the delimiter {delimiter!r} in quotation marks",
                 )
-            else:
-                yield begin, dict(zip(header, cells, strict=True))
-        begin = reader.line_num + 1
+        begin = skipped + reader.line_num + 1
+
+
+def _delimiter(header: str, columns: Sequence[str], usual: str) -> str:
+    """Return the delimiter that makes known columns of the header, else the usual one."""
+    for delimiter in (usual, *_DELIMITERS):
+        cells = next(csv.reader([header[:_LONGEST_HEADER].rstrip("\r\n")], delimiter=delimiter), [])
+        names = [name for name in map(_column, cells) if name]
+        if columns[0] in names and set(names) <= set(columns):
+            return delimiter
+    return usual
+
+
+def _fits(path: Path, line: int, cells: Sequence[str], header: Sequence[str]) -> bool:
+    """Return whether a row has a cell for each named column, and others only if they are empty.
+
+    Raises UsageError for a cell in a column without a name.
+    """
+    for place, (cell, name) in enumerate(zip(cells, header, strict=False), start=1):
+        if cell.strip() and not name:
+            raise fault(
+                path, line, f"column {place} has the cell {shown(cell)} and no name; name or remove it"
+            )
+    return not any(header[len(cells) :]) and not any(cell.strip() for cell in cells[len(header) :])
+
+
+def _column(cell: str) -> str:
+    """Return a column's name in lower case, with underscores for blanks."""
+    return cell.strip().lower().replace(" ", "_")
 
 
 def _csv_fault(error: csv.Error, end: int, begin: int) -> str:
@@ -165,12 +221,10 @@ def _csv_fault(error: csv.Error, end: int, begin: int) -> str:
 
 
 def _header(path: Path, line: int, cells: list[str]) -> list[str]:
-    """Return the column names in lower case, with underscores for blanks."""
-    names = [cell.strip().lower().replace(" ", "_") for cell in cells]
+    """Return the column names; that of an empty column is empty."""
+    names = list(map(_column, cells))
     for place, name in enumerate(names):
-        if not name:
-            raise fault(path, line, f"column {place + 1} has no name; name or remove it")
-        if name in names[:place]:
+        if name and name in names[:place]:
             raise fault(path, line, f"the column {shown(name)} appears twice; remove or rename one")
     return names
 
@@ -180,7 +234,7 @@ def _objects(path: Path, text: str, columns: Sequence[str]) -> Iterator[Record]:
         if not line.strip():
             continue
         try:
-            value = json.loads(line, object_pairs_hook=_without_repeats)
+            value = json.loads(line, object_pairs_hook=without_repeats)
         except RecursionError:
             raise fault(
                 path,
@@ -195,11 +249,12 @@ def _objects(path: Path, text: str, columns: Sequence[str]) -> Iterator[Record]:
                 path, number, 'it is not a JSON object, such as {"name": "dog"}; write one in each line'
             )
         value = {key: entry for key, entry in value.items() if entry is not None}
-        _check_columns(path, number, list(value), columns, "")
+        check_columns(path, number, list(value), columns, "")
         yield number, value
 
 
-def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return a JSON object's entries; for `object_pairs_hook`. Raises ValueError if it has a key twice."""
     entries = dict(pairs)
     if len(entries) < len(pairs):
         keys = [key for key, _ in pairs]

@@ -37,6 +37,7 @@ class Concept:
 
     id: str
     name: str
+    """Several concepts may share it. Brackets at its end, as in "bank (slope)", are for showing: prompts say "bank"."""
     definition: str = ""
     category: str = ""
     part_of_speech: str = "noun"

@@ -218,3 +218,41 @@ def test_a_nested_option_is_a_text():
 
 def test_a_nested_file_is_refused(tmp_path: Path):
     assert "not valid TOML" in refusal({}, toml(tmp_path, f"layers = {'[' * 100_000}"))
+
+
+def test_concepts_may_be_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("birds.csv", "birds", "core"):
+        (tmp_path / name).write_text("name\nowl\n")
+    config = load_config({"concepts": "birds.csv"}, None, ["file.delimiter=;"])
+    assert (config.concepts, config.options) == ("file", {"file": {"path": "birds.csv", "delimiter": ";"}})
+    assert load_config({}, toml(tmp_path, 'concepts = "birds"')).options == {"file": {"path": "birds"}}
+    assert load_config({"concepts": "core"}).options == {}  # a plugin's name comes first
+    with_option = {"concepts": str(tmp_path / "birds")}
+    assert "already has the file 'x.csv'" in refusal(with_option, None, ["file.path=x.csv"])
+
+
+def test_several_concept_lists(tmp_path: Path):
+    (tmp_path / "birds.csv").write_text("name\nowl\n")
+    file = str(tmp_path / "birds.csv")
+    config = load_config({"concepts": ["core", file]}, None, ["core.categories=animals"])
+    assert config.concepts == config.concept_lists == ("core", "file")
+    assert config.options == {"core": {"categories": "animals"}, "file": {"path": file}}
+    assert config.plugin_names()[:2] == ["core", "file"]
+    single = load_config({}, toml(tmp_path, 'concepts = ["core"]'))
+    assert (single.concepts, single.concept_lists) == ("core", ("core",))
+    (tmp_path / "more.csv").write_text("name\nwren\n")
+    assert "name one file" in refusal({"concepts": [file, str(tmp_path / "more.csv")]})
+    for lists in (["core", "core"], [], [3]):
+        assert "--concepts can't be" in refusal({"concepts": lists})
+
+
+@pytest.mark.parametrize(
+    ("named", "what"),
+    [("brids.csv", "does not exist"), ("lists/birds", "does not exist"), ("folder.d", "is a folder")],
+)
+def test_a_file_of_concepts_that_is_not_there_is_named(tmp_path: Path, monkeypatch, named: str, what: str):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder.d").mkdir()
+    assert what in refusal({"concepts": named}) and named in refusal({"concepts": named})
+    assert load_config({"concepts": "brids"}).concepts == "brids"  # no file's name: the plugins are searched

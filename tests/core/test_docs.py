@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import json
 import re
+import shlex
 import tomllib
 from pathlib import Path
 
@@ -49,7 +51,12 @@ def test_the_plugin_list_in_the_readme_is_what_the_command_prints(encyclo, monke
 
 @pytest.mark.parametrize(
     "command",
-    ["run --sampler templates --store hdf5", "show encyclopedia deception", "plan --sampler templates"],
+    [
+        "run --sampler templates --store hdf5",
+        "show encyclopedia deception",
+        "plan --sampler templates",
+        "run --model ./my-model --limit 50 --sampler templates --out mine",
+    ],
 )
 def test_every_label_in_the_readmes_outputs_is_what_the_command_prints(
     encyclo,
@@ -71,6 +78,36 @@ def test_every_label_in_the_readmes_outputs_is_what_the_command_prints(
     assert len(shown) >= 4
     for label in shown:
         assert re.search(rf"^{re.escape(label)}", result.stdout + result.stderr, flags=re.M), label
+
+
+def test_the_readmes_own_list_makes_an_encyclopedia(
+    encyclo, tmp_path: Path, tiny_flags: list[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    section = README.partition("## Your own list, your own model")[2]
+    (tmp_path / "cooking.csv").write_text(re.search(r"```csv\n(.*?)```", section, re.S)[1])
+    run, show, read = re.search(r"```\n(encyclo run --concepts.*?)\n```", section, re.S)[1].splitlines()
+    results = [
+        encyclo(*shlex.split(line)[1:], *(tiny_flags if line == run else [])) for line in (run, show, read)
+    ]
+    assert all(result.returncode == 0 and "warning" not in result.stderr for result in results)
+    assert results[1].stdout.startswith("braise")
+    shown = [line.split()[0] for line in outputs()[read].splitlines()]
+    assert shown[0] == results[2].stdout.split()[0] and "simmer" in shown
+    assert json.loads(Path("cooking/run.json").read_text())["config"]["concepts"] == "file"
+
+
+def test_every_run_in_the_readme_has_a_folder_of_its_own():
+    """So that no command is refused after another one."""
+    runs = re.findall(r"^encyclo run .*$|`encyclo run --.*?`", README, flags=re.M)
+    folders = [re.search(r"--out (\w+)", run) for run in runs]
+    assert len(runs) >= 5 and all(folders) and len({found[1] for found in folders}) == len(runs)
+    assert ".venv/bin/encyclo" not in README
+
+
+def test_the_readme_links_every_page():
+    pages = {f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md")}
+    assert pages <= set(re.findall(r"\]\((docs/\w+\.md)\)", README.partition("## All pages")[2]))
 
 
 def test_the_plugin_in_the_readme_works(tmp_path: Path):

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from encyclo.english import content_stems, find_mention, inflections, normalised
+from encyclo.english import (
+    as_word,
+    content_stems,
+    find_mention,
+    inflections,
+    normalised,
+    qualifier,
+    without_qualifier,
+)
 from encyclo.types import Concept
 
 
@@ -44,15 +52,32 @@ def test_a_mention_is_found_in_any_form_and_only_as_a_word(text, name, part, fou
         ("by_rule", "Bacons sizzled.", "bacon", "noun", "Bacons"),
         ("by_rule", "The muffledest cry.", "muffled", "adjective", "muffledest"),
         ("any_case", "A turkey crossed the road.", "Turkey", "noun", "turkey"),
-        ("drop_qualifier", "The bank of a river.", "bank (slope)", "noun", "bank"),
     ],
 )
 def test_each_rule_can_be_turned_off(rule, text, name, part, found):
     concept = Concept("x", name, part_of_speech=part)
-    strict = {"by_rule": False, "any_case": False, "hyphen_joins": False, "drop_qualifier": False}
+    strict = {"by_rule": False, "any_case": False, "hyphen_joins": False}
     assert find_mention(text, concept, **strict) is None
     start, end = find_mention(text, concept, **{**strict, rule: True})
     assert text[start:end] == found
+
+
+@pytest.mark.parametrize(
+    ("name", "word", "brackets"),
+    [
+        ("bank (slope)", "bank", "slope"),
+        ("bank (slope) ", "bank", "slope"),
+        ("bank (river) (slope)", "bank (river)", "slope"),
+        ("bank (slope) side", "bank (slope) side", ""),
+        ("(slope)", "(slope)", ""),
+        ("f(x)", "f(x)", ""),
+        ("bank", "bank", ""),
+    ],
+)
+def test_only_brackets_at_the_end_are_a_qualifier(name, word, brackets):
+    assert (without_qualifier(name), qualifier(name)) == (word, brackets)
+    assert as_word(Concept("x", f" {name}")).name == word
+    assert mention(f"We saw {word}.", name, "noun") == word or word == "(slope)"
 
 
 def test_a_hyphen_joins_words_or_parts_them():

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from encyclo.english import as_word
 from encyclo.types import Concept, Context, Prompt, Signatures
 from encyclo_samplers import adversarial
 from encyclo_samplers.adversarial import Options
@@ -63,6 +64,7 @@ def test_a_frame_that_needs_more_than_there_is_gives_nothing():
 )
 def test_names_are_data_and_never_slots(name, other):
     concept = Concept("c", name, countable=False)
+    name = as_word(concept).name
     for frame in frames("noun", False):
         prompt = fill(frame, concept, (Concept("o", other, other), CAT, WOLF), (other,))
         assert prompt is not None
@@ -70,6 +72,17 @@ def test_names_are_data_and_never_slots(name, other):
         assert prompt.text[start:end].casefold() == name.casefold() or frame.kind == "form"
         if "other" in frame.needs:
             assert other in prompt.text or other.capitalize() in prompt.text
+
+
+def test_no_attack_has_a_qualifier_and_senses_of_a_word_are_related():
+    slope, money = Concept("s", "bank (slope)"), Concept("m", "bank (institution)")
+    wolf = Concept("w", "wolf (canine)", "a beast")
+    for frame in frames("noun", False):
+        prompt = fill(frame, slope, (wolf, CAT, CAT), ("word",))
+        assert "(" not in prompt.text and "wolf)" not in prompt.text
+    assert related(slope, money) and related(slope, Concept("x", "rim", aliases=("bank",)))
+    assert not related(slope, wolf)
+    assert truly_about(Prompt("s", "The wolf ran.", (4, 8), "f"), slope, Concept("x", "wolf (canine)"))
 
 
 def test_reading_a_longer_name_or_a_relative_is_no_misreading():

@@ -661,3 +661,21 @@ def test_changed_texts_make_other_units(tiny_flags: list[str], monkeypatch: pyte
     assert before == recipe(session, session.stages[0], ())
     monkeypatch.setattr(diverse, "FINGERPRINT", "other texts")
     assert before != recipe(session, session.stages[0], ())
+
+
+def test_the_model_is_asked_for_a_sense_and_writes_the_bare_word(tmp_path: Path):
+    slope = Concept("b", "bank (slope 2)", "sloping land; beside a body of water", aliases=("shore",))
+    parrot = Parrot(say=" They walked along the bank until it was dark.")
+    prompts = drawn([slope], tmp_path, model=parrot, wanted=20)
+    assert {opening.text.rpartition(",")[0] for opening in parrot.asked} == {"bank (slope)"}
+    assert all({"bank", "banks"} <= set(opening.required_words) for opening in parrot.asked)
+    written = [p for p in prompts if p.family.startswith("generated.")]
+    assert written and {p.text[slice(*p.span)] for p in written} == {"bank"}
+    assert {p.family.partition(".")[0] for p in prompts} == {"generated", "frame", "definition"}
+    assert not [p for p in prompts if "(" in p.text or ("bank" in p.text.lower() and p.span is None)]
+
+
+def test_a_definition_with_the_words_of_the_qualifier_is_used(tmp_path: Path):
+    slope = Concept("b", "bank (slope)", "a long slope beside a river")
+    prompts = drawn([slope], tmp_path, model=Parrot(), wanted=20, generated=0)
+    assert any("a long slope beside a river" in p.text for p in prompts if p.span is None)

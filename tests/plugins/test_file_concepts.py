@@ -11,10 +11,13 @@ from hypothesis import strategies as st
 
 from encyclo.errors import UsageError
 from encyclo.plugins.manager import Plugins
+from encyclo.query.encyclopedia import open_run
 from encyclo.table_files import LONGEST_LINE
 from encyclo.types import Concept
 from encyclo_concepts.file import Options, Row, load_concepts
 from tests.commands import one_sentence
+
+pytestmark = pytest.mark.filterwarnings("ignore::encyclo.errors.EncycloWarning")  # see test_list_formats.py
 
 TABLE = (
     "name,definition,part_of_speech,broader,aliases,countable,examples,category,id\n"
@@ -110,7 +113,7 @@ def test_another_encoding_is_named_with_the_line_and_can_be_said(tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    "name", ["=SUM(A1)", "+1", "-x", "@home", "'quoted'", "a/b", "..", "null", "#tag", "007"]
+    "name", ["=SUM(A1)", "+1", "-x", "@home", "- a", "1. b", "'quoted'", "a/b", "..", "null", "#tag", "007"]
 )
 def test_a_name_is_data_whatever_it_begins_with(tmp_path: Path, name: str):
     assert load(write(tmp_path, f"name\n{name}\n"))[0].name == name
@@ -136,10 +139,11 @@ def test_a_broader_concept_is_found_by_id_or_name_or_kept_as_a_name(tmp_path: Pa
     [
         ("definition\nx\n", 1, "'name' is missing"),
         ("dog\ncat\n", 1, "there is no column 'dog'"),
-        ("name;definition\ndog;x\n", 1, "there is no column 'name;definition'"),
+        ("name;colour\ndog;x\n", 1, "there is no column 'name;colour'"),
         ("name,colour\ndog,red\n", 1, "there is no column 'colour'; the columns are name, id, definition"),
         ("name,name\na,b\n", 1, "the column 'name' appears twice"),
-        ("name,\na,b\n", 1, "column 2 has no name"),
+        ("name,\na,b\n", 2, "column 2 has the cell 'b' and no name"),
+        ("name\ndog,a\n", 2, "the header has 1 column; put"),
         ("name,id\ndog\n", 2, "it has 1 cells and the header has 2"),
         ("name,id\n\ndog,a,b\n", 3, "it has 3 cells"),
         ('name\n"dog\ncat\n', 2, "not closed"),
@@ -148,6 +152,8 @@ def test_a_broader_concept_is_found_by_id_or_name_or_kept_as_a_name(tmp_path: Pa
         ("name,id\n\u200b\u00a0,x\n", 2, "the name is empty"),
         ("name\ndog\ncat\n\ndog\n", 5, "the name 'dog' also appears in line 2"),
         ("name\ncafe\u0301\ncaf\u00e9\n", 3, "also appears in line 2"),
+        ("name,id\ndog,1\ndog,dog\n", 3, "remove one, or give each an id that is not the name"),
+        ("name,id,broader\ndog,1,\ndog,2,\npug,,dog\n", 4, "its broader 'dog' names several concepts; give an id: '1', '2'"),
         ("name,id\ndog,1\ncat,1\n", 3, "the id '1' also appears in line 2"),
         ("name,id\ndog,\ncat,dog\n", 3, "the id 'dog' also appears in line 2"),
         ("name,definition\nowl,An OWL.\n", 2, "the definition of 'owl' is only its name"),
@@ -233,7 +239,7 @@ PIECES = st.sampled_from(
 @given(
     content=st.binary(max_size=200)
     | st.lists(PIECES, max_size=30).map(lambda pieces: "".join(pieces).encode()),
-    suffix=st.sampled_from([".csv", ".tsv", ".jsonl", ".txt"]),
+    suffix=st.sampled_from([".csv", ".tsv", ".jsonl", ".txt", ".json", ".parquet"]),
     encoding=st.sampled_from([None, "utf-8", "utf-16", "cp1252", "punycode", "utf-7"]),
 )
 @example(content=b"\xff\xfe", suffix=".csv", encoding=None)
@@ -300,7 +306,55 @@ def test_a_list_makes_an_encyclopedia_and_may_be_moved(encyclo, tmp_path: Path, 
 
     moved.write_text(TABLE.replace("large eyes", "huge eyes"))
     result = encyclo(*flags, f"file.path={moved}")
-    assert result.returncode == 2 and "concepts_sha256" in one_sentence(result.stderr)
+    assert result.returncode == 2 and "the list gives other concepts now" in one_sentence(result.stderr)
+
+
+def test_concepts_may_name_the_file_itself(encyclo, tmp_path: Path, tiny_flags: list[str]):
+    path, out = write(tmp_path, TABLE), tmp_path / "run"
+    flags = ["--sampler", "raw", "--out", out, *tiny_flags]
+    result = encyclo("run", "--concepts", path, *flags)
+    assert result.returncode == 0, result.stderr
+    config = json.loads((out / "run.json").read_text())["config"]
+    assert config["concepts"] == "file" and config["options"]["file"]["path"] == str(path)
+    result = encyclo("run", "--concepts", "file", "-o", f"file.path={path}", *flags)
+    assert "already finished" in result.stdout
+    result = encyclo("run", "--concepts", tmp_path / "none.csv", *flags)
+    assert result.returncode == 2 and "none.csv', which does not exist" in one_sentence(result.stderr)
+
+
+def test_a_file_may_be_added_to_the_core_list(encyclo, tmp_path: Path, tiny_flags: list[str]):
+    path, out = write(tmp_path, TABLE.replace("bird", "nestling")), tmp_path / "run"
+    flags = [
+        "--sampler",
+        "raw",
+        "--interpreter",
+        "centroid",
+        "-o",
+        'core.categories=["emotions"]',
+        *tiny_flags,
+    ]
+    lists = ["--concepts", "core", "--concepts", path]
+    result = encyclo("run", *lists, *flags, "--out", out)
+    assert result.returncode == 0, result.stderr
+    record = json.loads((out / "run.json").read_text())
+    assert record["config"]["concepts"] == ["core", "file"]
+    assert record["config"]["options"]["file"]["path"] == str(path)
+    assert list(record["provenance"]["concept_files"]) == [str(path)]
+    with open_run(out) as book:
+        assert book.concepts[-3:] == ["nestling", "owl", "nest"] and "grief" in book.concepts
+    moved = path.rename(tmp_path / "moved.csv")
+    again = encyclo("run", "--concepts", "core", "--concepts", moved, *flags, "--out", out)
+    assert again.returncode == 0 and "already finished" in again.stdout, again.stderr
+    assert encyclo("export", out, "--out", tmp_path / "exported", "--no-parquet").returncode == 0
+    metadata = json.loads((tmp_path / "exported" / "metadata.json").read_text())
+    assert metadata["concept_list"] == "core, file" and "core: " in metadata["licences"]["concepts"]
+
+    few = encyclo("plan", "--concepts", "core", "--concepts", moved, "--limit", "2", *flags)
+    assert few.returncode == 0 and "Concepts  2" in few.stdout, few.stderr
+    moved.write_text("name\ngrief\n")
+    clash = encyclo("plan", "--concepts", "core", "--concepts", moved, *flags)
+    said = one_sentence(clash.stderr)
+    assert clash.returncode == 2 and "concept lists core and file" in said and "id 'grief'" in said
 
 
 def test_a_mistake_in_the_last_line_shows_before_any_work(encyclo, tmp_path: Path, tiny_flags: list[str]):
@@ -335,3 +389,9 @@ def test_shares_belong_to_the_name_and_the_aliases(tmp_path: Path):
 )
 def test_wrong_shares_are_refused(tmp_path: Path, shares: str, said: str):
     assert said in refusal(write(tmp_path, f"name,aliases,word_shares\nbank,,{shares}\n"))
+
+
+def test_concepts_of_one_name_have_ids_of_their_own(tmp_path: Path):
+    animal, frank, pug = load(write(tmp_path, "name,id,broader\ndog,animal,\ndog,frank,\npug,,animal\n"))
+    assert (animal.name, animal.id, frank.name, frank.id) == ("dog", "animal", "dog", "frank")
+    assert (pug.broader, pug.broader_name) == ("animal", "dog")

@@ -461,6 +461,9 @@ def test_a_gguf_file_is_converted_without_its_neighbours(cache, tiny_gguf, run, 
         (tmp_path / name).write_text("[]")
     result = run(file, "--layers", "1")
     assert result.returncode == 0, result.stderr
+    assert (
+        "Preparing the weights" in result.stderr and "Converting" not in result.stderr
+    )  # transformers' own bar
 
 
 def cut(length: int) -> Callable[[bytes], bytes]:

@@ -15,6 +15,7 @@ from encyclo.plugins.manager import Plugins
 from encyclo.types import Concept, Context, Prompt
 from encyclo_concepts import core
 from encyclo_samplers import raw, templates
+from encyclo_samplers.descriptions import sense_values
 from encyclo_samplers.inflection import Verb, compare, inflect_noun, inflect_verb
 from encyclo_samplers.templates import Options, Template, fill, load_templates, sample_prompts
 
@@ -67,6 +68,11 @@ def test_raw_is_the_name_and_nothing_else():
     assert prompt == Prompt("dog", "guide dog", (0, 9), "raw")
 
 
+def test_raw_leaves_the_qualifier_out():
+    (prompt,) = raw.sample_prompts([BANK])
+    assert prompt == Prompt("bank", "bank", (0, 4), "raw")
+
+
 def test_raw_has_one_prompt_a_concept_in_order():
     prompts = list(raw.sample_prompts(CONCEPTS))
     assert [prompt.concept for prompt in prompts] == [concept.id for concept in CONCEPTS]
@@ -87,7 +93,7 @@ def test_the_tables():
 @pytest.mark.parametrize("part", TABLES)
 def test_a_part_of_speech_has_enough_templates_in_its_groups(part):
     groups = load_templates()[part]
-    assert tuple(groups) == (GROUPS if part in PARTS else GROUPS[:-1])
+    assert tuple(groups) == (*(GROUPS if part in PARTS else GROUPS[:-1]), "sense")
     assert sum(len(group) for group in groups.values()) >= (40 if part in PARTS else 20)
     every = [template for group in groups.values() for template in group]
     assert len({template.text for template in every}) == len(every)
@@ -103,9 +109,11 @@ def test_every_template_is_a_sentence_with_one_known_slot(part):
         "adjective": {"name", "one", "more", "most"},
         "adverb": {"name"},
     }
-    for group in load_templates()[part].values():
+    for name, group in load_templates()[part].items():
         for template in group:
-            (slot,) = re.findall(r"\{(.*?)\}", template.text)
+            *settling, slot = re.findall(r"\{(.*?)\}", template.text)
+            assert len(settling) == (name == "sense"), template
+            assert set(settling) <= {"definition", "topic", "synonym"}, template
             assert slot.lower() in known[part], template
             assert template.text.startswith(f"{{{slot}}}") <= slot[0].isupper(), template
             assert template.text[-1] in ".?", template
@@ -124,6 +132,59 @@ def test_the_groups_say_where_the_concept_stands(part):
             if group == "end":
                 assert after in (".", "?"), template
             assert (group == "quoted") <= ('"' in before[-4:] and after.startswith('"')), template
+
+
+BANK = Concept(
+    "bank",
+    "bank (slope)",
+    "sloping land (beside water); where the bank is",
+    broader_name="incline",
+    aliases=("river bank", "shore"),
+)
+
+
+@pytest.mark.parametrize("part", ["noun", "verb", "adjective", "adverb"])
+def test_a_qualifier_is_never_in_a_prompt_and_its_sense_comes_before_the_mention(part):
+    bank = dataclasses.replace(BANK, part_of_speech=part)
+    prompts = drawn([bank], wanted=100) + drawn([bank], wanted=100, groups=[*GROUPS[:3], "sense"])
+    assert not [prompt for prompt in prompts if "(" in prompt.text or "slope)" in prompt.text]
+    assert all(mention(prompt).lower() in inflections("bank") for prompt in prompts)
+    settled = {prompt for prompt in prompts if ".sense." in prompt.family}
+    assert len(settled) == len(load_templates()[part]["sense"])
+    for prompt in settled:
+        before = prompt.text[: prompt.span[0]].lower()
+        assert any(value in before for value in ("sloping land", "incline", "shore")), prompt
+        assert not re.search(r"\bbank", before), prompt
+
+
+def test_only_a_name_with_a_qualifier_has_templates_that_settle_its_sense():
+    plain = dataclasses.replace(BANK, name="bank")
+    assert not [p for p in drawn([plain], wanted=100) if ".sense." in p.family]
+    assert drawn([plain], wanted=3, groups=["sense"])
+    bare = Concept("x", "bank (slope)")
+    texts = {p.text for p in drawn([bare], wanted=99, groups=["sense"])}
+    assert 'In the sense of "slope", nobody had expected the bank.' in texts
+    assert all("slope" in text for text in texts)
+
+
+def test_with_enough_templates_that_settle_its_sense_a_concept_uses_no_others():
+    assert {p.family.split(".")[1] for p in drawn([BANK], wanted=12)} == {"sense"}
+    few = dataclasses.replace(BANK, part_of_speech="verb")
+    found = Counter(p.family.split(".")[1] for p in drawn([few], wanted=27))
+    assert set(found) == {*GROUPS, "sense"} and set(found.values()) == {3}
+
+
+def test_what_settles_a_sense_is_data_and_never_a_slot():
+    odd = Concept("x", "bank (slope)", "a {name} or {the} {definition} thing", broader_name="{topic}")
+    texts = [p.text for p in drawn([odd], wanted=99, groups=["sense"])]
+    assert 'In the sense of "{topic}", nobody had expected the bank.' in texts
+    assert any("a {name} or {the} {definition} thing" in text for text in texts)
+
+
+def test_a_category_or_a_number_settles_no_sense():
+    assert sense_values(Concept("x", "bank (verb.motion 2)", category="verb.motion")) == {}
+    assert sense_values(Concept("x", "bank (slope 2)")) == {"topic": "slope"}
+    assert sense_values(Concept("x", "bank (blood bank)", "a bank", aliases=("bank house",))) == {}
 
 
 def test_inflected_templates_have_a_form_that_is_not_the_name():
@@ -288,7 +349,7 @@ def test_an_unknown_group_is_refused_listing_the_known_ones():
     with pytest.raises(UsageError) as caught:
         Plugins().options("templates", {"groups": ["quoted", "rhymed"]})
     assert "no group rhymed" in str(caught.value)
-    assert all(group in str(caught.value) for group in GROUPS)
+    assert all(group in str(caught.value) for group in (*GROUPS, "sense"))
 
 
 def test_unknown_options_are_refused():

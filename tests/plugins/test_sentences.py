@@ -14,7 +14,7 @@ from tests.commands import one_sentence
 
 CONCEPTS = [
     Concept("dog", "dog", aliases=("hound",)),
-    Concept("slope", "bank (slope)", aliases=("bank",)),
+    Concept("slope", "bank (slope)"),
     Concept("lender", "bank"),
 ]
 

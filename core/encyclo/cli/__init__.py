@@ -20,6 +20,7 @@ from encyclo.cli import (  # noqa: F401 - each of them adds its command to `app`
     convert,
     evaluate,
     export,
+    learn,
     new_plugin,
     plan,
     plugins,
@@ -44,7 +45,7 @@ def main() -> NoReturn:
 
 def run_command(arguments: list[str]) -> int:
     """Run the command line in this process and return its exit code."""
-    from encyclo.errors import EncycloError
+    from encyclo.errors import AmbiguousNameError, EncycloError
     from encyclo.terminal import warn, warn_lines
 
     try:
@@ -66,6 +67,12 @@ def run_command(arguments: list[str]) -> int:
         if "--debug" in arguments:
             warn_lines("".join(traceback.format_exception(error)))
             return getattr(error, "exit_code", 1)
+        if isinstance(error, AmbiguousNameError):
+            warn(f"encyclo: {error.question}:")
+            width = max(map(len, error.senses))
+            for chooses, definition in error.senses.items():
+                warn(f"  {chooses:<{width}}  {definition}".rstrip())
+            return error.exit_code
         if isinstance(error, EncycloError):
             warn(f"encyclo: {error}")
             return error.exit_code

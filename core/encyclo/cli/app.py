@@ -9,7 +9,19 @@ import typer
 import typer.core
 from typer.models import CommandFunctionType as Command
 
-ORDER = ("run", "plan", "show", "read", "evaluate", "converge", "verify", "convert", "report", "export")
+ORDER = (
+    "run",
+    "plan",
+    "show",
+    "read",
+    "learn",
+    "evaluate",
+    "converge",
+    "verify",
+    "convert",
+    "report",
+    "export",
+)
 """The commands in the order of `--help`; others come last."""
 
 

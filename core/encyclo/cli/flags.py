@@ -20,8 +20,11 @@ Store = Annotated[str | None, typer.Option(help="The store for the samples. [def
 Interpreter = Annotated[str | None, typer.Option(help="The interpreter to train. [default: transformer]")]
 Capture = Annotated[str | None, typer.Option(help="The plugin that runs the model. [default: transformers]")]
 ConceptSource = Annotated[
-    str | None,
-    typer.Option("--concepts", help="The concept list: core, wordnet, file or a plugin. [default: core]"),
+    list[str] | None,
+    typer.Option(
+        "--concepts",
+        help="The concept list: core, wordnet, a file of yours, or a plugin; repeat for several. [default: core]",
+    ),
 ]
 Examples = Annotated[
     Path | None,
@@ -101,6 +104,7 @@ def make_session(given: Mapping[str, Any]) -> Any:
     flags = {key: given[key] for key in RunConfig.model_fields if key in given}
     flags |= {
         "sampler": given["sampler"] or None,
+        "concepts": given["concepts"] or None,
         "with": given["with_"] or None,
         "layers": parse_layers(given["layers"]) if given["layers"] else None,
         "targets": parse_targets(given["targets"]) if given["targets"] else None,

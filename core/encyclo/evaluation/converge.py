@@ -6,7 +6,8 @@ converge ── convergence_table    the table by layer, and the curve, from the
 
 convergence.json (null where nothing could be measured):
 
-    run_id, seed, splits, pooling, finished, concepts, samples   what was measured; samples that name their concept
+    run_id, seed, splits, pooling, finished, concepts, samples   what was measured: samples that name their concept, and
+                                                                 the number of concepts that have any
     layers   {layer: {raw_rel_diff, centred_rel_diff, adjusted_rel_diff, cosine, null_cosine, within_5pct_raw,
              within_5pct_centred, samples_to_5pct_median, samples_to_95pct_raw, samples_to_10pct_centred,
              samples_to_10pct_adjusted, concepts}}, as metrics.json's `convergence` (see statistics/convergence.py)
@@ -100,7 +101,7 @@ def converge(path: Path, progress: Progress, device: str = "auto", older: bool =
             splits=SPLITS,
             pooling=book.record["config"]["pooling"],
             finished=book.finished,
-            concepts=len(book),
+            concepts=len(np.unique(samples.concept[samples.named])),
             samples=named,
             layers=layers,
             curve=curve,

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from encyclo.entry_words import EntryWords
+from encyclo.evaluation.reader import text_reader
 from encyclo.pipeline.natural_sentences import natural_prompts
 from encyclo.query.text_coverage import TOKENS, read_coverage
-from encyclo.query.text_reader import TextReader, read_pieces
+from encyclo.query.text_reader import read_pieces
 from encyclo.runs.open_run import OpenRun
 from encyclo.statistics.figures import Coverage
 from encyclo.text import utf8
@@ -33,14 +33,4 @@ def coverage(run: OpenRun, own: Interpreter, signatures: Signatures, text: Path 
     if not texts:
         return None
     session.progress.stage(f"Measuring how much of {source} the entries explain")
-    reader = TextReader(
-        own,
-        [concept.name for concept in session.concepts],
-        session.model,
-        session.schema.layer_index,
-        session.config.pooling,
-        calibrator=None,
-        words=EntryWords.of(session.concepts),
-        echo=session.config.echo,
-    )
-    return read_coverage(reader, texts, signatures, session.schema.layers, seed, source)
+    return read_coverage(text_reader(run, own), texts, signatures, session.schema.layers, seed, source)

@@ -6,6 +6,7 @@ evaluate ── reopen_run                check that configuration, concepts and
          ├─ read_heldout, _natural    the run's own interpreter, and its baselines trained again
          ├─ unseen_concepts           the rungs described and unseen
          ├─ keep_calibrator           calibration.json, replaced atomically
+         ├─ running_text              what `encyclo read` finds in a labelled text: the rungs running_text and senses
          └─ write                     report.html, metrics.json: each replaced atomically
 """
 
@@ -16,7 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from encyclo.evaluation.coverage import coverage
+from encyclo.evaluation.labelled_text import WORDS, read_labelled_text
 from encyclo.evaluation.rungs import LIMIT, capture_definitions, check_apart, measure
+from encyclo.evaluation.running_text import running_text
 from encyclo.evaluation.unseen_aliases import capture_aliases
 from encyclo.evaluation.unseen_concepts import measure_unseen, take_out_concepts
 from encyclo.pipeline.natural_sentences import NaturalSentences, RungSamples
@@ -37,13 +40,20 @@ from encyclo.types import Interpreter, Progress, SampleSet, Signatures, Split
 
 
 def evaluate(
-    path: Path, progress: Progress, device: str = "auto", limit: int = LIMIT, text: Path | None = None
+    path: Path,
+    progress: Progress,
+    device: str = "auto",
+    limit: int = LIMIT,
+    text: Path | None = None,
+    labelled: Path | None = None,
+    words: int = WORDS,
 ) -> Metrics:
     """Measure every rung on the finished run in `path`, write the results there, return all figures.
 
     At most `limit` sentences and at most `limit` definitions are captured. `text` is a UTF-8 file with ordinary text
-    for `coverage`. The same run gives the same figures. Raises UsageError (or a subclass) if the run is not finished or
-    can't be reopened, or if the text can't be read.
+    for `coverage`, `labelled` a labelled one for `running_text` and `senses`, of which at most `words` words are read.
+    The same run gives the same figures. Raises UsageError (or a subclass) if the run is not finished or can't be
+    reopened, or if a text can't be read.
     """
     record = read_record(path)
     require_finished(path)
@@ -55,14 +65,19 @@ def evaluate(
         samples = run.load_samples(commits)
         own = run.load_interpreter(path / "interpreter")
         signatures = estimate_signatures(samples, len(run.session.concepts))
+        marked = labelled and read_labelled_text(labelled, run.session.concepts, words)
         explained = coverage(run, own, signatures, text)  # before the work: the text may be refused
         rungs, sureness = climb(run, commits, samples, signatures, own, limit)
+        further: dict[str, Any] = {}
+        if marked and (found := running_text(run, own, marked)):
+            further["running_text"], rungs["senses"] = found
         metrics = before.model_copy(
             update={
                 "accuracy": before.accuracy.model_copy(update=rungs),
                 **sureness,
                 # The figures of an earlier text still hold: the run is the same.
                 "coverage": explained or before.coverage,
+                **further,
             }
         )
         write(path, metrics, own)

@@ -28,6 +28,7 @@ from encyclo.export import control_vectors
 from encyclo.plugins.manager import Plugins
 from encyclo.query.encyclopedia import Encyclopedia, entry_columns, open_run
 from encyclo.runs.interpreter_folder import SUMS, check_sums
+from encyclo.runs.session import licence_of_lists
 from encyclo.schema import ConceptTable
 from encyclo.statistics.similarity import centre_and_scale
 from encyclo.storage import files, safe_read
@@ -99,6 +100,7 @@ def describe(book: Encyclopedia) -> dict[str, Any]:
     attributes, provenance = book.book.attributes, book.record.get("provenance") or {}
     config, table = book.record["config"], book.book.concepts
     licences = provenance.get("licences") or {}
+    lists = [config["concepts"]] if isinstance(config["concepts"], str) else config["concepts"]
     return {
         "format": FORMAT,
         "model": attributes.model,
@@ -110,16 +112,14 @@ def describe(book: Encyclopedia) -> dict[str, Any]:
         "echo": book.echo,
         "hidden_size": attributes.hidden_size,
         "interpreter": config["interpreter"],
-        "concept_list": config["concepts"],
+        "concept_list": ", ".join(lists),
         "concepts_sha256": config.get("concepts_sha256"),
         "run_id": attributes.run_id,
         "created": attributes.created,
         "encyclo_version": attributes.encyclo_version,
         "licences": {
             "model": licences.get("model") or NOT_RECORDED,
-            "concepts": licences.get("concepts")
-            or Plugins().traits(config["concepts"]).licence
-            or NOT_RECORDED,
+            "concepts": licences.get("concepts") or licence_of_lists(Plugins(), lists) or NOT_RECORDED,
         },
         "concepts": [
             {"id": utf8(id), "name": utf8(name)} for id, name in zip(table.id, table.name, strict=True)

@@ -26,7 +26,7 @@ def run_file_faults(run: Path) -> Iterator[tuple[str, str]]:
     checks: dict[str, Callable[[], object]] = {
         FOLDER: lambda: check_sums(run / FOLDER),
         metrics.FILE: lambda: metrics.read_metrics(run) if (run / metrics.FILE).exists() else None,
-        calibration_file.FILE: lambda: calibration_file.load_calibrator(run),
+        calibration_file.FILE: lambda: calibration_file.load_calibration(run),
     }
     for name, check in checks.items():
         try:

@@ -43,7 +43,9 @@ def finish(refined: Refinement) -> Metrics:
     with session.plugins.blame(config.store):
         finalise(run.store, run.path, [commit for commit in commits if commit.rows], book)
     stages = [result.row for result in refined.results]
-    metrics = run_metrics(session, commits, judged, stages, heldout, read if sentences else None, calibration)
+    natural = read if sentences else None
+    count = refined.natural.count
+    metrics = run_metrics(session, commits, judged, stages, heldout, natural, count, calibration)
     session.progress.stage("Writing the report")
     report_run(run.path, metrics, judged.interpreter)
     write_metrics(run.path, metrics)

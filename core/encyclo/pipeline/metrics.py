@@ -73,11 +73,13 @@ def run_metrics(
     stages: Sequence[StageFigures],
     heldout: dict[str, Accuracy | None],
     natural: dict[str, Accuracy | None] | None,
+    sentences: int,
     calibration: Mapping[str, Mapping[str, Any]],
 ) -> Metrics:
     """Return all of metrics.json. Rungs that a run does not measure are null until `encyclo evaluate`.
 
-    `heldout`, `natural` and `calibration` are keyed by interpreter: the run's own and its baselines.
+    `heldout`, `natural` and `calibration` are keyed by interpreter: the run's own and its baselines. `sentences` is
+    the number of natural sentences, of which all may be prompts of the run too.
     """
     samples, name = judged.samples, session.config.interpreter
     return Metrics(
@@ -98,6 +100,7 @@ def run_metrics(
             )
             for split in Split
         },
+        natural_sentences=sentences,
     )
 
 

@@ -89,6 +89,11 @@ class NaturalSentences:
         self._leaked: set[int] = set()
         self._checked: set[str] = set()
 
+    @property
+    def count(self) -> int:
+        """Return the number of sentences, prompts of training included."""
+        return len(self._prompts)
+
     def rung(self, commits: Sequence[Commit]) -> RungSamples | None:
         """Return the sentences that are not prompts of `commits`; None if none is left."""
         fresh = [commit for commit in commits if commit.unit not in self._checked]

@@ -6,7 +6,7 @@ from encyclo.entry_words import EntryWords
 from encyclo.pipeline.judge import Judgement
 from encyclo.pipeline.natural_sentences import RungSamples
 from encyclo.pipeline.train import score
-from encyclo.runs.calibration_file import save_calibrator
+from encyclo.runs.calibration_file import ReadingModel, load_calibration, save_calibration
 from encyclo.runs.open_run import OpenRun
 from encyclo.statistics.confidence import (
     ENOUGH_SENTENCES,
@@ -28,15 +28,22 @@ def calibrate_reading(run: OpenRun, judged: Judgement, sentences: RungSamples | 
 
 
 def keep_calibrator(
-    run: OpenRun, scores: Scores, interpreter: Interpreter, samples: SampleSet, sentences: RungSamples | None
+    run: OpenRun,
+    scores: Scores,
+    interpreter: Interpreter,
+    samples: SampleSet,
+    sentences: RungSamples | None,
 ) -> None:
     """Write the scorer's calibrator into calibration.json, or the default one if the scorer has none.
 
-    Writes nothing if there are too few readings to fit one: `encyclo read` then says "not measured".
+    What `encyclo learn` wrote there stays: it does not depend on the interpreter. Writes nothing if there are too few
+    readings to fit a calibrator: `encyclo read` then says "not measured".
     """
     calibrator = scores.calibrator or default_calibrator(interpreter, samples, sentences)
     if calibrator is not None:
-        save_calibrator(run.path, calibrator, EntryWords.of(run.session.concepts))
+        words = EntryWords.of(run.session.concepts)
+        learned = load_calibration(run.path).word_reader
+        save_calibration(run.path, ReadingModel(calibrator, words, learned))
 
 
 def default_calibrator(

@@ -5,6 +5,7 @@ Only the plugins of a run are imported, so a broken third-party plugin affects n
 
 from __future__ import annotations
 
+import difflib
 import importlib.metadata
 import inspect
 import json
@@ -99,9 +100,7 @@ class Plugins:
         """
         candidates = self.installed.get(name, [])
         if not candidates:
-            raise UnknownPluginError(
-                f"There is no plugin named {name!r}; installed are: {', '.join(self.installed)}."
-            )
+            raise self._unknown(name, list(self.installed))
         if len(candidates) > 1:
             both = " and ".join(c.origin for c in candidates)
             raise UsageError(f"The plugin name {name!r} is claimed by {both}; uninstall one of them.")
@@ -170,6 +169,9 @@ class Plugins:
 
     def require(self, hook: str, name: str) -> InstalledPlugin:
         """Load `name` and check that it implements `hook`. Raises UnknownPluginError if it doesn't."""
+        if name not in self.installed:
+            rows = [row for row in self.describe() if hook in row.hooks]
+            raise self._unknown(name, [r.name for r in rows if hook not in self._wrapped_by(r.name)], hook)
         found = self.load(name)
         if hook not in self.hooks_of(name):
             raise UnknownPluginError(
@@ -177,6 +179,15 @@ class Plugins:
                 f"{', '.join(self.hooks_of(name)) or 'none'}; run `encyclo plugins` to list all plugins and hooks."
             )
         return found
+
+    def _unknown(self, name: str, candidates: Sequence[str], hook: str = "") -> UnknownPluginError:
+        """Return the error for a plugin that isn't installed; it lists and suggests `candidates`."""
+        near = difflib.get_close_matches(name, candidates, n=1)
+        meant = f"; did you mean {near[0]}? Installed" if near else "; installed"
+        having = f" with the hook {hook}" if hook else ""
+        return UnknownPluginError(
+            f"There is no plugin named {name!r}{meant}{having} are: {', '.join(candidates)}."
+        )
 
     def traits(self, name: str) -> Traits:
         """Return the traits of the plugin `name`. Raises PluginError naming an invalid trait."""

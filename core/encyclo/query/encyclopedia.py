@@ -17,18 +17,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encyclo import half_precision
-from encyclo.errors import DamagedError, MissingDependencyError, StoreError, UsageError
+from encyclo.entry_words import EntryWords
+from encyclo.errors import DamagedError, MissingDependencyError, UsageError
 from encyclo.plugins.manager import Plugins
 from encyclo.query.entry import Entry, Neighbour
 from encyclo.query.html import shown, table
+from encyclo.query.lookup import EntryLookup
 from encyclo.query.readings import Reading
-from encyclo.query.suggestions import nearest_names
 from encyclo.query.text_coverage import TOKENS, read_coverage
 from encyclo.query.text_reader import TextReader, check_trained_for
-from encyclo.runs.calibration_file import load_calibrator
+from encyclo.runs.calibration_file import load_calibration
 from encyclo.runs.directory import read_record
 from encyclo.runs.reopen import (
     check_identity,
+    not_finished,
     reopen_concepts,
     reopen_interpreter,
     reopen_model,
@@ -43,7 +45,7 @@ from encyclo.storage.ledger import Ledger
 from encyclo.storage.sample_rows import Batch, CommittedRows, Source, batches, fetch
 from encyclo.terminal import ConsoleProgress
 from encyclo.text import one_line
-from encyclo.types import Interpreter, Progress
+from encyclo.types import Concept, Interpreter, Progress
 
 if TYPE_CHECKING:
     import pandas
@@ -57,8 +59,9 @@ ROWS = 20
 class Encyclopedia:
     """A run, opened for reading; use it as a context manager.
 
-    `len(book)` is the number of concepts, `book["otter"]` an entry (by name or id), `"otter" in book` says whether
-    it exists, and iterating over the book yields its entries.
+    `len(book)` is the number of concepts, `book["otter"]` an entry (by name, id, word or alias; see
+    `encyclo.query.lookup`), `"otter" in book` says whether there is one or several, and iterating over the book yields
+    its entries.
     """
 
     def __init__(
@@ -70,16 +73,16 @@ class Encyclopedia:
         concepts: Sequence[str],
         book: Book | None,
         seal: checksums.Seal | None = None,
+        listed: Sequence[Concept] = (),
     ) -> None:
+        """`listed` are the concepts themselves, of an unfinished run."""
         self.path, self.record, self._seal = path, record, seal
         self._plugins, self._book = plugins, book
         self.source = source
         """All samples, by row."""
         self.concepts: list[str] = list(concepts)
         """Every concept's name, in the run's order."""
-        self._place: dict[str, int] = {}
-        for index, name in enumerate(self.concepts):
-            self._place.setdefault(name, index)
+        self._listed = listed
         self._readers: dict[tuple[str, str | None], TextReader] = {}
         self._interpreter: Interpreter | None = None
 
@@ -90,12 +93,9 @@ class Encyclopedia:
 
     @property
     def book(self) -> Book:
-        """Attributes, concepts and signatures. Raises StoreError if the run isn't finished."""
+        """Attributes, concepts and signatures. Raises UsageError if the run isn't finished."""
         if self._book is None:
-            raise StoreError(
-                f"{self.path} is not finished: its samples can be read, but its signatures and confidences "
-                "are not there yet; run the same `encyclo run` command again to finish it."
-            )
+            raise not_finished(self.path)
         return self._book
 
     def __enter__(self) -> Encyclopedia:
@@ -111,7 +111,7 @@ class Encyclopedia:
         return self.entry(name)
 
     def __contains__(self, name: object) -> bool:
-        return (isinstance(name, str) and self._find(name) is not None) or (
+        return (isinstance(name, str) and bool(self._lookup.rows(name))) or (
             isinstance(name, Entry) and name.book is self
         )
 
@@ -155,24 +155,29 @@ class Encyclopedia:
         self.source.close()
 
     def index(self, name: str) -> int:
-        """Return the row of a concept by name or id. Raises UsageError that suggests the nearest names."""
-        if (row := self._find(name)) is not None:
-            return row
-        near = nearest_names(name, self.concepts)
-        hint = f"; did you mean {', '.join(near)}?" if near else "; try another name, or an id."
-        said = name if len(name) <= 60 else f"{name[:60]}…"
-        raise UsageError(f"There is no concept named {said!r} in {self.path}{hint}")
+        """Return the row of a concept by name, id, word or alias.
 
-    def _find(self, name: str) -> int | None:
-        """Return the first row with the name, else the row with the id (of a finished run)."""
-        return self._place[name] if name in self._place else self._ids.get(name)
+        Raises UsageError that suggests the nearest names, or AmbiguousNameError that lists what the name may mean.
+        """
+        return self._lookup.row(name, str(self.path))
 
     @cached_property
-    def _ids(self) -> dict[str, int]:
-        return {id: row for row, id in enumerate(self._book.concepts.id)} if self._book else {}
+    def _lookup(self) -> EntryLookup:
+        if self._book is None:
+            ids, definitions = [c.id for c in self._listed], [c.definition for c in self._listed]
+        else:
+            ids, definitions = self._book.concepts.id, self._book.concepts.definition
+        return EntryLookup(ids, self.concepts, definitions, lambda: self._words)
+
+    @cached_property
+    def _words(self) -> EntryWords | None:
+        """Return the entries' words; None if a finished run did not record them."""
+        if self._book is None:
+            return EntryWords.of(self._listed)
+        return load_calibration(self.path, self._seal, len(self._book.concepts)).words
 
     def entry(self, name: str, neighbours: int = 8) -> Entry:
-        """Return the entry of the concept `name` with at most `neighbours` neighbours. Raises UsageError."""
+        """Return the entry of the concept `name` with at most `neighbours` neighbours. Raises as `index` does."""
         return self._entry(self.index(name), neighbours)
 
     def _entry(self, row: int, neighbours: int = 8) -> Entry:
@@ -264,17 +269,18 @@ class Encyclopedia:
     ) -> TextReader:
         """Return a reader of texts with the run's interpreter and model (or the one named `model`); it is cached.
 
-        Raises UsageError, naming both, if the interpreter was trained for another model, other layers, another
-        pooling or another --echo, and DamagedError if the files of the interpreter or the calibration were changed.
+        Raises UsageError if the run isn't finished, or, naming both, if the interpreter was trained for another model,
+        other layers, another pooling or another --echo, and DamagedError if the files of the interpreter or the
+        calibration were changed.
         """
         if (device, model) not in self._readers:
+            about = self.book.attributes
             interpreter = self.interpreter()
             quiet = ConsoleProgress(quiet=True)
             found = reopen_model(self.path, self.record, progress or quiet, device, model)
-            about = self.book.attributes
             check_trained_for(self.path, found, about.layers, about.pooling, self.echo, about.weights_sha256)
             check_identity(self.path, self.record, found)
-            calibrator, words = load_calibrator(self.path, self._seal, len(self.book.concepts))
+            known = load_calibration(self.path, self._seal, len(self.book.concepts))
             names = dict(zip(self.book.concepts.id, self.book.concepts.name, strict=True))
             self._readers[device, model] = TextReader(
                 interpreter,
@@ -282,9 +288,10 @@ class Encyclopedia:
                 found,
                 about.layer_index,
                 about.pooling,
-                calibrator,
-                words,
+                known.calibrator,
+                known.words,
                 self.echo,
+                known.word_reader,
             )
         return self._readers[device, model]
 
@@ -376,14 +383,13 @@ class Encyclopedia:
         Raises DamagedError if its files were changed or are another run's.
         """
         if self._interpreter is None:
-            self._interpreter = reopen_interpreter(
-                self.path, self.record, self._plugins, self.book.concepts.id, self._seal
-            )
+            ids = self.book.concepts.id
+            self._interpreter = reopen_interpreter(self.path, self.record, self._plugins, ids, self._seal)
         return self._interpreter
 
 
 def open_run(path: Path | str) -> Encyclopedia:
-    """Open the run directory `path`, finished or not. Raises RunDirectoryError or StoreError.
+    """Open the run directory `path`, finished or not. Raises UsageError, DamagedError or StoreError.
 
     A finished encyclopedia is compared with its checksums first, except its activations, which are compared when
     they are read. Of an unfinished run, every committed part is compared.
@@ -408,13 +414,14 @@ def open_run(path: Path | str) -> Encyclopedia:
             return Encyclopedia(path, record, rows, plugins, names, reader.book, rows.seal)
         commits = [commit for commit in Ledger(path).ordered() if commit.rows]
         if not commits:
-            raise StoreError(
+            raise UsageError(
                 f"{path} has no samples yet; run the same `encyclo run` command again to continue."
             )
         source = CommittedRows(store, Ledger(path), commits)
-    names = [concept.name for concept in reopen_concepts(path, record, plugins)]
-    check_owners(path, source, len(names))
-    return Encyclopedia(path, record, source, plugins, names, None)
+    concepts = reopen_concepts(path, record, plugins)
+    check_owners(path, source, len(concepts))
+    names = [concept.name for concept in concepts]
+    return Encyclopedia(path, record, source, plugins, names, None, None, concepts)
 
 
 def check_owners(path: Path, source: Source, concepts: int) -> None:

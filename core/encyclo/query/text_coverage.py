@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 
 from encyclo.english import is_function_word
+from encyclo.entry_words import NamedWord
 from encyclo.errors import UsageError
 from encyclo.query.text_reader import TextReader, Window
 from encyclo.query.word_readings import entries_at, word_spans
@@ -64,7 +65,7 @@ def token_kinds(reader: TextReader, window: Window) -> list[str]:
     """Return the kind of each of a window's tokens, such as "number" or "part of a word"."""
     words = {end: window.text[start:end] for start, end in word_spans(window.text)}
     ends = [end for _, end in window.spans]
-    named = entries_at(window.text, ends, reader.words) if reader.words else [{}] * len(ends)
+    named = entries_at(window.text, ends, reader.words) if reader.words else [NamedWord()] * len(ends)
     return [
         _kind(window.text[start:end], words.get(end), bool(entries))
         for (start, end), entries in zip(window.spans, named, strict=True)

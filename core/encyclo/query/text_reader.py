@@ -27,6 +27,7 @@ from encyclo.pooling import pooled_tokens
 from encyclo.query.readings import Candidate, TokenReading
 from encyclo.query.word_readings import WORD, entries_at, read_words
 from encyclo.statistics.confidence import Calibrator, best_scores
+from encyclo.statistics.word_reader import WordReader
 from encyclo.storage import safe_read
 from encyclo.types import Interpreter, Model
 
@@ -66,6 +67,8 @@ class TextReader:
     """None if the run did not record them: every token is then read as with `any_word`."""
     echo: bool = False
     """Whether the model gets each window twice and is read in the second copy, as in a run with --echo."""
+    word_reader: WordReader | None = None
+    """None unless the run has learned from labelled mentions."""
 
     def read(
         self, text: str | Iterable[str], top: int = 3, at_least: float = 0.5, any_word: bool = False
@@ -79,7 +82,7 @@ class TextReader:
         something = False
         for window in self.windows_of(text):
             something = True
-            yield from self._read_window(window, top, at_least, any_word)
+            yield from self.read_window(window, top, at_least, any_word)
         if not something:
             raise UsageError("There is nothing to read: the text is empty or blank; give at least a word.")
 
@@ -124,9 +127,10 @@ class TextReader:
         first = not self.echo and all(a == b for a, b in spans[: chosen[0]])
         return Window(text, start - len(context), [spans[i] for i in chosen], values, first)
 
-    def _read_window(
+    def read_window(
         self, window: Window, top: int, at_least: float, any_word: bool
     ) -> Iterator[TokenReading]:
+        """Yield a reading of each token of a window, in their order; the arguments are those of `read`."""
         text, values = window.text, window.values
         scores = self.interpreter.read(values)
         best, columns = best_scores(scores)
@@ -137,7 +141,8 @@ class TextReader:
             familiar = self.calibrator.in_distribution(best, distance)
             if self.words and not any_word:
                 named = entries_at(text, [end for _, end in window.spans], self.words)
-                columns, sure = read_words(scores, columns, named, self.calibrator.temperature)
+                learned = self.word_reader.confidences(values, named) if self.word_reader else None
+                columns, sure = read_words(scores, columns, named, self.calibrator.temperature, learned)
         for row, (a, b) in enumerate(window.spans):
             a += len(text[a:b]) - len(text[a:b].lstrip())
             found = [

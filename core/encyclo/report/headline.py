@@ -19,20 +19,33 @@ from encyclo.runs.metrics import Metrics
 from encyclo.schema import Book
 from encyclo.statistics.figures import Accuracy
 
-NO_SENTENCES = (
+UNKNOWN_SENTENCES = (
     "the concept list has no natural sentences (wordnet's has), or all of them are training prompts too."
 )
+"""Of a run whose metrics don't say how many there were."""
 
 
 def key_figures(metrics: Metrics, interpreter: str, book: Book) -> list[dict[str, Any]]:
     """Return the key figures, each with its baseline and its null."""
     return [
         _top1("Held-out top-1", metrics, interpreter, "heldout_prompts", no_accuracy(metrics)),
-        _top1("Top-1 in natural sentences", metrics, interpreter, "natural", NO_SENTENCES),
+        _top1("Top-1 in natural sentences", metrics, interpreter, "natural", no_sentences(metrics)),
         _error(metrics, interpreter),
         _halves(metrics),
         _settled(metrics, book),
     ]
+
+
+def no_sentences(metrics: Metrics) -> str:
+    """Return why no natural sentences were read."""
+    count = metrics.natural_sentences
+    if count is None:
+        return UNKNOWN_SENTENCES
+    if count == 0:
+        return "the concepts have no sentences by other authors; give some with --examples FILE."
+    return (
+        f"all {number(count)} natural sentences are prompts of the run too; give others with --examples FILE."
+    )
 
 
 def capture_line(metrics: Metrics) -> str:

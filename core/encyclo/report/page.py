@@ -43,7 +43,7 @@ def _context(
     record: dict[str, Any], metrics: Metrics, book: Book, details: Details | None, similarity: Similarity
 ) -> dict[str, Any]:
     """Return everything that the template prints, as texts."""
-    from encyclo.report import atlas, entries, explained, headline, payload, sections
+    from encyclo.report import atlas, entries, explained, headline, payload, running_text, sections
 
     interpreter = str((record.get("config") or {}).get("interpreter") or "interpreter")
     drawn = atlas.draw_atlas(similarity)
@@ -63,6 +63,7 @@ def _context(
         "reliability": sections.reliability(metrics, interpreter),
         "no_calibration": sections.no_calibration(metrics),
         "coverage": sections.coverage(metrics, interpreter),
+        "running_text": running_text.running_text(metrics),
         "explained": explained.explained(metrics),
         "atlas": drawn,
         "confused": sections.confused(metrics, interpreter, details, book),

@@ -17,6 +17,7 @@ READ_FROM = {
     "heldout_prompts": "prompts of families that training never saw, naming the concept",
     "natural": "sentences by other authors that mention the concept",
     "aliases": "mentions of the concept by a word that its training samples never had",
+    "senses": "a word of running text that several entries have, ranked among them",
     "described": "the concept's definition, with no word of its name",
     "unseen": "concepts that training never saw, among all concepts",
     "adversarial": "fresh attacks against the current interpreter",
@@ -29,6 +30,7 @@ NO_SPARE_FAMILY = (
     "no prompt family was left for calibration, besides training and testing. Run with a sampler of "
     "more families, such as the sampler templates."
 )
+NO_LABELLED_TEXT = "give evaluate a labelled text with --running-text, with words that several entries have."
 NO_HALVES = "halving takes two concepts with at least four samples that mention them."
 
 
@@ -74,12 +76,16 @@ def ladder(metrics: Metrics, interpreter: str) -> list[dict[str, Any]]:
             "name": rung_name(rung),
             "read_from": READ_FROM[rung],
             "rows": [_reading(name, row) for name, row in interpreter_first(rows, interpreter)],
-            "reason": no_accuracy(metrics)
-            if rung == "heldout_prompts"
-            else "this run did not measure this rung.",
+            "reason": _no_rung(rung, metrics),
         }
         for rung, rows in metrics.accuracy.rungs().items()
     ]
+
+
+def _no_rung(rung: str, metrics: Metrics) -> str:
+    """Return why a rung was not measured."""
+    reasons = {"heldout_prompts": no_accuracy(metrics), "senses": NO_LABELLED_TEXT}
+    return reasons.get(rung, "this run did not measure this rung.")
 
 
 def rung_name(rung: str) -> str:

@@ -21,6 +21,7 @@ from typing import Any
 from packaging.requirements import InvalidRequirement, Requirement
 
 from encyclo.errors import DamagedError, RunDirectoryError, StoreError
+from encyclo.runs.config_differences import config_differences
 from encyclo.runs.metrics import FILE as METRICS
 from encyclo.storage import checksums, files, run_files, safe_read
 from encyclo.storage.ledger import Ledger, locked
@@ -134,25 +135,25 @@ def check_same(out: Path, resolved: Mapping[str, Any], defaults: Options = Mappi
         here.pop("model_sha256", None)
     for name, recorded in there.get("options", {}).items():
         there["options"][name] = {**defaults.get(name, {}), **recorded}
-    if (name := _concept_source(there, here)) is not None:
+    for name in _concept_sources(there, here):
         there["options"][name] = here["options"][name]
     for config in (there, here):  # an older version did not record it
         config.setdefault("echo", False)
     if _same_concepts(there, here):
         there["examples"] = here.get("examples")
     fixed = [{k: v for k, v in c.items() if k not in GROWS} for c in (there, here)]
-    differences = list(_differences(fixed[0], fixed[1]))
+    differences = config_differences(fixed[0], fixed[1])
     lowered = [key for key in GROWS if _lower(there.get(key), here.get(key))]
     if lowered and not differences:
         raise RunDirectoryError(
             f"{out} was run with a higher {lowered[0]} ({json.dumps(there[lowered[0]])} there, "
             f"{json.dumps(here[lowered[0]])} now) and can't be lowered; raise it, or choose another --out."
         )
-    if [difference.partition(":")[0] for difference in differences] == ["model_sha256"]:
+    if list(differences) == ["model_sha256"]:
         raise another_model(out, str(there["model"]))
     if differences:
         raise RunDirectoryError(
-            f"{out} holds a run with another configuration ({'; '.join(differences[:6])}); "
+            f"{out} holds a run with another configuration ({'; '.join(list(differences.values())[:6])}); "
             "use the same flags to continue it, or choose another --out."
         )
 
@@ -165,25 +166,33 @@ def another_model(out: Path, name: str) -> RunDirectoryError:
     )
 
 
-def _concept_source(there: Mapping[str, Any], here: Mapping[str, Any]) -> str | None:
-    """Return the concept list's plugin if only its options have changed, not its concepts; else None.
+def _concept_sources(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
+    """Return the concept lists of which only the options have changed, not the concepts.
 
     `concepts_sha256` covers the concepts, so a run continues with a list that was moved, or that is read in
     another way with the same result.
     """
-    name = str(here.get("concepts"))
-    both = [config.get("options", {}).get(name) for config in (there, here)]
-    same = _same_concepts(there, here)
+    if not _same_concepts(there, here):
+        return []
+    lists = here.get("concepts")
     others = [here.get(role) for role in ("capture", "store", "interpreter", "scorer")]
     others += [*here.get("sampler", ()), *here.get("baselines", ()), *here.get("with", ())]
-    if same and all(both) and both[0] != both[1] and name not in others:
-        return name
-    return None
+    options = [config.get("options", {}) for config in (there, here)]
+    return [
+        name
+        for name in (lists if isinstance(lists, list | tuple) else [str(lists)])
+        if name not in others
+        and all(name in given for given in options)
+        and options[0][name] != options[1][name]
+    ]
 
 
 def _same_concepts(there: Mapping[str, Any], here: Mapping[str, Any]) -> bool:
     """Return whether both lists gave the same concepts, with the same examples, wherever their files are."""
-    return all(there.get(key) == here.get(key) for key in ("concepts", "concepts_sha256"))
+    both = [
+        json.loads(json.dumps([c.get(key) for key in ("concepts", "concepts_sha256")])) for c in (there, here)
+    ]
+    return bool(both[0] == both[1])
 
 
 @contextmanager
@@ -207,7 +216,7 @@ def claimed(
         if (out / "run.json").exists():
             record = read_record(out)
             run_files.check_finished_record(out)
-            if (name := _concept_source(record["config"], resolved)) is not None:
+            for name in _concept_sources(record["config"], resolved):
                 record["config"]["options"][name] = resolved["options"][name]
                 write_record(out, record)
             if record["config"].get("examples") != resolved.get("examples"):  # moved
@@ -299,11 +308,3 @@ def _requirements(package: str) -> Iterator[Requirement]:
         for line in importlib.metadata.requires(package) or ():
             with contextlib.suppress(InvalidRequirement):
                 yield Requirement(line)
-
-
-def _differences(there: Any, here: Any, prefix: str = "") -> Iterator[str]:
-    if isinstance(there, dict) and isinstance(here, dict):
-        for key in sorted(there.keys() | here.keys()):
-            yield from _differences(there.get(key), here.get(key), f"{prefix}.{key}" if prefix else key)
-    elif there != here:
-        yield f"{prefix}: {json.dumps(there)} there, {json.dumps(here)} now"

@@ -20,12 +20,13 @@ from encyclo.statistics.figures import (
     Figure,
     Figures,
     LayerConvergence,
+    RunningText,
     Sureness,
 )
 from encyclo.storage import run_files, safe_read
 
 FILE = "metrics.json"
-RUNGS = ("heldout_prompts", "natural", "aliases", "described", "unseen", "adversarial")
+RUNGS = ("heldout_prompts", "natural", "aliases", "senses", "described", "unseen", "adversarial")
 """The evaluation ladder; each rung gives the interpreter less help than the one before."""
 Rung = dict[str, Accuracy | None] | None
 """Figures by interpreter; None if the rung was not measured."""
@@ -50,6 +51,7 @@ class LadderFigures(Figures):
     heldout_prompts: Rung = None
     natural: Rung = None
     aliases: Rung = None
+    senses: Rung = None
     described: Rung = None
     unseen: Rung = None
     adversarial: Rung = None
@@ -108,12 +110,16 @@ class Metrics(Figures):
     stages: list[StageFigures] = Field(default_factory=list)
     splits: dict[str, list[str]] = Field(default_factory=dict)
     """Prompt families by their use: train, validation, calibration, test."""
+    natural_sentences: int | None = None
+    """How many sentences by other authors the run had for the rung `natural`, prompts of training included."""
     unfamiliar: dict[str, dict[str, Sureness] | None] | None = None
     """How sure each interpreter is of activations without a right answer; measured by `encyclo evaluate`."""
     absent: dict[str, Absent | None] | None = None
     """How sure `encyclo read` is of concepts without an entry; measured by `encyclo evaluate`."""
     coverage: Coverage | None = None
     """How much of a text's activations the entries explain; measured by `encyclo evaluate`."""
+    running_text: RunningText | None = None
+    """What `encyclo read` finds in a labelled text; measured by `encyclo evaluate --running-text`."""
 
 
 def write_metrics(run: Path, metrics: Metrics) -> None:

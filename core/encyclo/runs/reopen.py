@@ -68,7 +68,8 @@ def reopen_store(path: Path, record: dict[str, Any], plugins: Plugins) -> Store:
 def reopen_concepts(path: Path, record: dict[str, Any], plugins: Plugins) -> list[Concept]:
     """Load the run's concepts again. Raises RunDirectoryError if they changed."""
     config = recorded_config(record)
-    concepts = load_concepts(config, plugins, _options(plugins, config, config.concepts))
+    options = {name: _options(plugins, config, name) for name in config.concept_lists}
+    concepts = load_concepts(config, plugins, options)
     _check_concepts(path, record, concepts)
     return concepts
 
@@ -82,8 +83,10 @@ def reopen_interpreter(
 ) -> Interpreter:
     """Load the run's interpreter of `concepts` (ids), with its options; `seal` is the run's if it was read.
 
-    Raises DamagedError if a file was changed or is another run's.
+    Raises UsageError if an unfinished run has none yet, DamagedError if a file was changed or is another run's.
     """
+    if not (path / interpreter_folder.FOLDER).exists():
+        require_finished(path)
     config = record["config"]
     name: str = config["interpreter"]
     options = plugins.options(name, config.get("options", {}).get(name, {}))
@@ -118,9 +121,15 @@ def check_identity(path: Path, record: dict[str, Any], model: Model) -> None:
 def require_finished(path: Path) -> None:
     """Raise UsageError if the run has no metrics.json."""
     if not (path / METRICS).exists():
-        raise UsageError(
-            f"The run in {path} is not finished; run `encyclo run` with the same options again to finish it."
-        )
+        raise not_finished(path)
+
+
+def not_finished(path: Path) -> UsageError:
+    """Return the error for a request that only a finished run can answer."""
+    return UsageError(
+        f"The run in {path} is not finished: its samples can be read, but its signatures, confidences and report are "
+        "not there yet; run the same `encyclo run` command again to finish it."
+    )
 
 
 def _options(plugins: Plugins, config: RunConfig, name: str) -> Any:

@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
@@ -138,10 +138,12 @@ class Session:
         """Return where model, concepts and plugins come from, as run.json records it."""
         return {
             "model_source": self.model.source,
-            "concept_files": _files_named(self.config.examples, self.options[self.config.concepts]),
+            "concept_files": _files_named(
+                self.config.examples, [self.options[name] for name in self.config.concept_lists]
+            ),
             "licences": {
                 "model": getattr(self.model, "licence", None),
-                "concepts": self.plugins.traits(self.config.concepts).licence,
+                "concepts": licence_of_lists(self.plugins, self.config.concept_lists),
             },
             "plugins": {
                 name: f"{found.package} {found.version}"
@@ -168,7 +170,7 @@ def prepare(config: RunConfig, progress: Progress, out: Path = Path()) -> Sessio
         plugins.require(hook, name)
     plugins.opt_in(config.wrappers)
     options = {name: plugins.options(name, config.options.get(name, {})) for name in config.plugin_names()}
-    concepts = load_concepts(config, plugins, options[config.concepts])
+    concepts = load_concepts(config, plugins, options)
     config = _with_fitting_baselines(config, plugins, len(concepts), progress)
     options = {name: options[name] for name in config.plugin_names()}
     model = load_model(plugins, config, options[config.capture], out, progress)
@@ -259,7 +261,8 @@ def resolve_layer(layer: int, model: Model) -> int:
 
 
 def _hooks_used(config: RunConfig) -> Iterator[tuple[str, str]]:
-    yield "load_concepts", config.concepts
+    for name in config.concept_lists:
+        yield "load_concepts", name
     for sampler in config.sampler:
         yield "sample_prompts", sampler
     yield "load_model", config.capture
@@ -270,23 +273,47 @@ def _hooks_used(config: RunConfig) -> Iterator[tuple[str, str]]:
     yield "score_confidence", config.scorer
 
 
-def load_concepts(config: RunConfig, plugins: Plugins, options: BaseModel | None) -> list[Concept]:
-    """Return the concepts of `--concepts` and `--limit`, checked, with the sentences of `--examples`.
+def load_concepts(
+    config: RunConfig, plugins: Plugins, options: Mapping[str, BaseModel | None]
+) -> list[Concept]:
+    """Return the concepts of each `--concepts` and of `--limit`, checked, with the sentences of `--examples`.
 
-    Raises PluginError or UsageError. A list that never ends is read until MOST_CONCEPTS or MOST_CHARACTERS, so that it
-    can't fill the memory.
+    `options` is keyed by list. Raises PluginError or UsageError.
     """
-    name, loaded = config.concepts, plugins.call("load_concepts", config.concepts, options=options)
+    concepts: list[Concept] = []
+    owner: dict[str, str] = {}
+    for name in config.concept_lists:
+        left = None if config.limit is None else config.limit - len(concepts)
+        if left == 0:
+            break
+        for concept in read_list(plugins, name, options.get(name), left):
+            if (other := owner.setdefault(concept.id, name)) != name:
+                raise UsageError(
+                    f"The concept lists {other} and {name} (--concepts) both have the concept id {shown(concept.id)}; "
+                    "remove it from one of them, or give it another id there."
+                )
+            concepts.append(concept)
+    if config.examples:
+        return with_examples(concepts, Path(os.path.expanduser(config.examples)), EXAMPLES)
+    return concepts
+
+
+def read_list(plugins: Plugins, name: str, options: BaseModel | None, limit: int | None) -> list[Concept]:
+    """Return the concepts of one list, at most `limit`. Raises PluginError or UsageError.
+
+    A list that never ends is read until MOST_CONCEPTS or MOST_CHARACTERS, so that it can't fill the memory.
+    """
+    loaded = plugins.call("load_concepts", name, options=options)
     concepts: list[Concept] = []
     seen: set[str] = set()
     characters = 0
     with closing(plugins.iterate(name, loaded)) as given:
-        for concept in islice(given, config.limit):
+        for concept in islice(given, limit):
             if concept.id in seen:
                 raise plugins.fault(
                     name, f"gave the concept id {shown(concept.id)} twice; give each concept its own"
                 )
-            if config.limit is None and len(concepts) == MOST_CONCEPTS:
+            if limit is None and len(concepts) == MOST_CONCEPTS:
                 raise plugins.fault(
                     name, f"gave more than {MOST_CONCEPTS:,} concepts; give the number wanted with --limit"
                 )
@@ -303,8 +330,6 @@ def load_concepts(config: RunConfig, plugins: Plugins, options: BaseModel | None
         raise UsageError(
             f"The concept list {name!r} (--concepts) gave no concept; check its options (-o {name}.…) or its file."
         )
-    if config.examples:
-        return with_examples(concepts, Path(os.path.expanduser(config.examples)), EXAMPLES)
     return concepts
 
 
@@ -327,9 +352,17 @@ def _with_fitting_baselines(config: RunConfig, plugins: Plugins, count: int, pro
     return config.model_copy(update={"baselines": tuple(kept)})
 
 
-def _files_named(examples: Path | None, options: BaseModel | None) -> dict[str, str | None]:
-    """Return the files of --examples and of a concept list's options with their sha256; of a directory it is None."""
-    values = [*(dict(options).values() if options else ()), examples]
+def licence_of_lists(plugins: Plugins, lists: Sequence[str]) -> str | None:
+    """Return the licence of a concept list; of several lists, each licence with its list."""
+    found = {name: plugins.traits(name).licence for name in lists}
+    if len(found) == 1:
+        return found[lists[0]]
+    return "; ".join(f"{name}: {licence}" for name, licence in found.items() if licence) or None
+
+
+def _files_named(examples: Path | None, lists: Sequence[BaseModel | None]) -> dict[str, str | None]:
+    """Return the files of --examples and of the concept lists' options with their sha256; of a directory it is None."""
+    values = [*(value for options in lists if options for value in dict(options).values()), examples]
     paths = [value.expanduser().absolute() for value in values if isinstance(value, Path)]
     return {str(path): files.sha256_of(path) if path.is_file() else None for path in paths}
 

@@ -77,31 +77,36 @@ def intervals(
     bootstrap: Davison and Hinkley, "Bootstrap Methods and their Application", 1997, ch. 3.8). If every reading is
     right, or none, resampling shows no variation: the exact binomial interval over concepts is used instead.
     """
-    from scipy.stats import binomtest, bootstrap
-
     _, place, count = np.unique(concept, return_inverse=True, return_counts=True)
     found: dict[str, float] = {}
     for name, top in TOPS.items():
-        hits = np.bincount(place, ranks <= top)
-        share = hits.sum() / count.sum()
-        if len(count) < 2 or share in (0.0, 1.0):
-            exact = binomtest(round(share * len(count)), len(count)).proportion_ci(level)
-            low, high = exact.low, exact.high
-        else:
-            drawn = bootstrap(
-                (hits, count),
-                lambda hits, count, axis: hits.sum(axis=axis) / count.sum(axis=axis),
-                paired=True,
-                vectorized=True,
-                n_resamples=RESAMPLES,
-                batch=max(1, 10_000_000 // len(count)),
-                confidence_level=level,
-                method="percentile",
-                rng=np.random.default_rng(seed),
-            ).confidence_interval
-            low, high = drawn.low, drawn.high
-        found |= {f"{name}_low": float(low), f"{name}_high": float(high)}
+        low, high = share_interval(np.bincount(place, ranks <= top), count, seed, level)
+        found |= {f"{name}_low": low, f"{name}_high": high}
     return found
+
+
+def share_interval(
+    hits: NDArray[np.integer], count: NDArray[np.integer], seed: int = 0, level: float = 0.95
+) -> tuple[float, float]:
+    """Return (low, high) of a share, `hits` of `count` by cluster [c]: see `intervals`."""
+    from scipy.stats import binomtest, bootstrap
+
+    share = hits.sum() / count.sum()
+    if len(count) < 2 or share in (0.0, 1.0):
+        exact = binomtest(round(share * len(count)), len(count)).proportion_ci(level)
+        return float(exact.low), float(exact.high)
+    drawn = bootstrap(
+        (hits, count),
+        lambda hits, count, axis: hits.sum(axis=axis) / count.sum(axis=axis),
+        paired=True,
+        vectorized=True,
+        n_resamples=RESAMPLES,
+        batch=max(1, 10_000_000 // len(count)),
+        confidence_level=level,
+        method="percentile",
+        rng=np.random.default_rng(seed),
+    ).confidence_interval
+    return float(drawn.low), float(drawn.high)
 
 
 def shuffled(concept: NDArray[np.int32], candidates: int, seed: int = 0) -> NDArray[np.int32]:

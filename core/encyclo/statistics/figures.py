@@ -72,6 +72,8 @@ class Accuracy(Figures):
     confused: list[tuple[str, str, int]] | None = None
     left_out: int | None = None
     calibration: Calibration | None = None
+    all: Accuracy | None = None
+    """The rung `senses`: the figures over all mentions, also of words that only one entry has."""
 
 
 class LayerConvergence(Figures):
@@ -140,6 +142,46 @@ class Coverage(Figures):
         shares = [dict(zip(row.k, getattr(row, directions), strict=False)).get(k) for row in rows]
         known = [share for share in shares if share is not None]
         return sum(known) / len(known) if known and len(known) == len(shares) else None
+
+
+class TextReadings(Figures):
+    """What one reader reads in running text, at a minimum confidence; `n` is the number of mentions."""
+
+    readings: int
+    recall: Figure = None
+    precision: Figure = None
+    precision_low: Figure = None
+    precision_high: Figure = None
+    others_per_1000: Figure = None
+    """Readings where no word of an entry stands, per 1,000 words."""
+    ece: Figure = None
+    n: int
+
+
+class TextReaders(Figures):
+    """The figures of what `encyclo read` reads, and of the baselines."""
+
+    mentions: int
+    read: TextReadings
+    baselines: dict[str, TextReadings]
+
+
+class TextSource(Figures):
+    """A labelled text: the file's name and the sha256 of its content."""
+
+    file: str
+    sha256: str
+
+
+class RunningText(TextReaders):
+    """What is read in running text: a reading is right if the word means the entry; see docs/evaluation.md."""
+
+    source: TextSource
+    documents: int
+    words: int
+    at_least: float
+    by_word: TextReaders
+    """The same figures where a reading is right if the word is one of the entry's words."""
 
 
 class Sureness(Figures):

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from random import Random
 
-from encyclo.english import content_stems, normalised
+from encyclo.english import content_stems, normalised, without_qualifier
 from encyclo.seeds import derive_seed
 from encyclo.types import Concept, Split
 
@@ -66,5 +66,5 @@ def leaked_prompts(training: Iterable[str], judging: Sequence[str]) -> set[int]:
 
 def names_itself(concept: Concept, definition: str) -> bool:
     """Return whether a definition shares a content word with the concept's name or aliases, by their stems."""
-    own = set().union(*(content_stems(name) for name in (concept.name, *concept.aliases)))
+    own = set().union(*(content_stems(without_qualifier(name)) for name in (concept.name, *concept.aliases)))
     return bool(own & content_stems(definition))

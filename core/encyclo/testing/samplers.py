@@ -237,9 +237,9 @@ def by_concept(prompts: Iterator[Prompt]) -> dict[str, list[Prompt]]:
 
 
 def is_form(text: str, name: str) -> bool:
-    """Return whether `text` is `name`, capitalised or inflected, as any part of speech."""
+    """Return whether `text` is `name` without its qualifier, capitalised or inflected, as any part of speech."""
     if text.casefold() == name.casefold():
         return True
     as_each = (Concept(name, name, part_of_speech=part) for part in ("noun", "verb", "adjective", "adverb"))
     whole = (0, len(text))
-    return any(find_mention(text, concept, drop_qualifier=False) == whole for concept in as_each)
+    return any(find_mention(text, concept) == whole for concept in as_each)

@@ -1,4 +1,4 @@
-"""A user's own list: CSV, TSV, JSON Lines, or one name per line.
+"""A user's own list: CSV, TSV, JSON, JSON Lines, Parquet, or one name per line.
 
 The columns are those of `Row`; only `name` is required. The whole list is read and checked before the first concept
 is yielded, so that a mistake in the last line shows before any work.
@@ -20,10 +20,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from encyclo import hookimpl
 from encyclo.errors import UsageError
-from encyclo.table_files import FORMATS, Record, fault, read_records, shown
+from encyclo.table_files import FORMATS, Place, Record, content_of, decode, fault, read_records, shown, where
 from encyclo.types import Concept
+from encyclo_concepts.list_warnings import warn_of_markers, warn_of_names, warn_of_nouns, without_markers
+from encyclo_concepts.structured_list import json_records, parquet_records
 
 PARTS_OF_SPEECH = ("noun", "verb", "adjective", "adverb")
+MORE_FORMATS = {".json": "json", ".parquet": "parquet"}
 UNPRINTABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff]")
 """Control characters, except line ends and the tab, and surrogates, which UTF-8 can't encode."""
 COUNTABLE = {"yes": True, "true": True, "1": True, "no": False, "false": False, "0": False, "": None}
@@ -36,14 +39,16 @@ class Options(BaseModel):
 
     path: Path | None = None
     """The file with the list."""
-    format: Literal["csv", "tsv", "jsonl", "names"] | None = None
-    """Format of the list; the default follows the extension (.csv, .tsv, .jsonl, .txt for names)."""
+    format: Literal["csv", "tsv", "jsonl", "json", "parquet", "names"] | None = None
+    """Format of the list; the default follows the extension (.csv, .tsv, .jsonl, .json, .parquet, .txt for names)."""
     encoding: str | None = None
     """Encoding, such as cp1252; the default follows a byte-order mark, else it is UTF-8."""
     delimiter: str | None = Field(None, min_length=1, max_length=1)
-    """Delimiter between the cells of a csv or tsv file; the default is a comma or a tab."""
+    """Delimiter between the cells of a csv or tsv file; the default is found in the first line."""
     separator: str = Field("|", min_length=1)
     """Separator between the aliases or the examples in a cell."""
+    markers: Literal["strip", "keep"] | None = None
+    """Whether names lose a bullet or a number before them, and comments are left out; the default keeps and warns."""
 
     @field_validator("encoding")
     @classmethod
@@ -77,9 +82,9 @@ class Row(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     name: str
-    """The word or words that prompts contain."""
+    """The word or words that prompts contain; a qualifier, as in "bank (slope)", is for showing only."""
     id: str = ""
-    """The default is the name."""
+    """The default is the name; concepts of one name need an id of their own."""
     definition: str = ""
     category: str = ""
     part_of_speech: str = "noun"
@@ -159,26 +164,36 @@ def load_concepts(options: Options) -> Iterator[Concept]:
     if options.path is None:
         raise UsageError("The concept list 'file' needs a file; name it with -o file.path=FILE.")
     path = Path(os.path.expanduser(options.path))  # unlike Path.expanduser, no error for an unknown ~user
-    kind = options.format or FORMATS.get(path.suffix.lower())
+    kind = options.format or (FORMATS | MORE_FORMATS).get(path.suffix.lower())
     if kind is None:
         raise UsageError(
-            f"The extension of {path} is not a known format; add -o file.format=csv (or tsv, jsonl, names)."
+            f"The extension of {path} is not a known format; add -o file.format=csv (or tsv, jsonl, json, "
+            "parquet, names)."
         )
-    rows = [
-        (record[0], parse_row(path, record, options.separator))
-        for record in read_records(
-            path,
-            kind,
-            tuple(Row.model_fields),
-            "-o file.path=FILE",
-            options.delimiter,
-            options.encoding,
-            "file.encoding",
-        )
-    ]
+    records = _records(path, kind, options)
+    rows = [(record[0], parse_row(path, record, options.separator)) for record in records]
     if not rows:
         raise UsageError(f"{path} contains no concept; add at least one name.")
-    return _concepts(path, rows)
+    concepts = _concepts(path, rows)
+    warn_of_names(path, [(place, row.name) for place, row in rows])
+    warn_of_nouns(path, records)
+    return concepts
+
+
+def _records(path: Path, kind: str, options: Options) -> list[Record]:
+    """Return the list's records, in whichever format."""
+    columns, flag, encoding = tuple(Row.model_fields), "-o file.path=FILE", "file.encoding"
+    if kind == "parquet":
+        return list(parquet_records(path, content_of(path, flag), columns))
+    if kind == "json":
+        text = decode(path, content_of(path, flag), options.encoding, encoding)
+        return list(json_records(path, text, columns))
+    records = list(read_records(path, kind, columns, flag, options.delimiter, options.encoding, encoding))
+    if kind == "names" and options.markers == "strip":
+        return without_markers(records)
+    if kind == "names" and options.markers is None:
+        warn_of_markers(path, records)
+    return records
 
 
 def parse_row(path: Path, record: Record, separator: str) -> Row:
@@ -208,15 +223,22 @@ def parse_row(path: Path, record: Record, separator: str) -> Row:
         ) from None
 
 
-def _concepts(path: Path, rows: list[tuple[int, Row]]) -> Iterator[Concept]:
+def _concepts(path: Path, rows: list[tuple[Place, Row]]) -> Iterator[Concept]:
     """Check the list for duplicates and circles; return an iterator over the concepts."""
-    names = _distinct(path, "name", [(line, row.name) for line, row in rows])
-    ids = _distinct(path, "id", [(line, row.id) for line, row in rows])
+    names = _by_name(path, rows)
+    ids = _distinct_ids(path, rows)
     broader: dict[int, int] = {}
-    for place, (_, row) in enumerate(rows):
-        broader_place = ids.get(_key(row.broader), names.get(_key(row.broader))) if row.broader else None
-        if broader_place is not None:
-            broader[place] = broader_place
+    for place, (line, row) in enumerate(rows):
+        above = names.get(_key(row.broader), [])
+        if _key(row.broader) in ids:
+            above = [ids[_key(row.broader)]]
+        if len(above) > 1:
+            options = ", ".join(shown(rows[other][1].id) for other in above)
+            raise fault(
+                path, line, f"its broader {shown(row.broader)} names several concepts; give an id: {options}"
+            )
+        if above:
+            broader[place] = above[0]
     _refuse_circles(path, rows, broader)
     return (
         _concept(row, rows[broader[place]][1] if place in broader else None)
@@ -242,21 +264,37 @@ def _concept(row: Row, broader: Row | None) -> Concept:
     )
 
 
-def _distinct(path: Path, what: str, values: list[tuple[int, str]]) -> dict[str, int]:
-    """Return {value: place}. Raises UsageError with both lines if a value appears twice."""
-    places: dict[str, int] = {}
-    for place, (line, value) in enumerate(values):
-        first = places.setdefault(_key(value), place)
-        if first != place:
+def _by_name(path: Path, rows: list[tuple[Place, Row]]) -> dict[str, list[int]]:
+    """Return {name: places}. Raises UsageError if a concept that shares its name has no id beside it."""
+    places: dict[str, list[int]] = {}
+    for place, (_, row) in enumerate(rows):
+        places.setdefault(_key(row.name), []).append(place)
+    for name, (first, *others) in places.items():
+        if others and any(_key(rows[place][1].id) == name for place in (first, *others)):
             raise fault(
                 path,
-                line,
-                f"the {what} {shown(value)} also appears in line {values[first][0]}; remove or change one",
+                rows[others[0]][0],
+                f"the name {shown(rows[first][1].name)} also appears in {where(rows[first][0])}; remove one, or give "
+                "each an id that is not the name",
             )
     return places
 
 
-def _refuse_circles(path: Path, rows: list[tuple[int, Row]], broader: dict[int, int]) -> None:
+def _distinct_ids(path: Path, rows: list[tuple[Place, Row]]) -> dict[str, int]:
+    """Return {id: place}. Raises UsageError with both lines if an id appears twice."""
+    places: dict[str, int] = {}
+    for place, (line, row) in enumerate(rows):
+        first = places.setdefault(_key(row.id), place)
+        if first != place:
+            raise fault(
+                path,
+                line,
+                f"the id {shown(row.id)} also appears in {where(rows[first][0])}; remove or change one",
+            )
+    return places
+
+
+def _refuse_circles(path: Path, rows: list[tuple[Place, Row]], broader: dict[int, int]) -> None:
     """Raise UsageError if a concept is its own broader concept, directly or through others."""
     try:
         TopologicalSorter({place: [above] for place, above in broader.items()}).prepare()

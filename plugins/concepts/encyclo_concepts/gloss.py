@@ -50,7 +50,10 @@ def _is_example(definition: str, segment: str) -> bool:
 
 
 def _split_unbalanced(gloss: str) -> tuple[str, tuple[str, ...]]:
-    """Split a gloss that lacks a quotation mark (WordNet has a few): a part with one at an end is an example."""
+    """Split a gloss that lacks a quotation mark (WordNet has a few): a part with one at an end is an example.
+
+    An example that still has one inside is left out.
+    """
     definition, examples = [], []
     for place, part in enumerate(part.strip() for part in gloss.split(";")):
         if place == 0:
@@ -59,7 +62,7 @@ def _split_unbalanced(gloss: str) -> tuple[str, tuple[str, ...]]:
             examples.append(part.strip('" '))
         else:
             definition.append(part)
-    return _tidy(";".join(definition)), tuple(example for example in examples if example)
+    return _tidy(";".join(definition)), tuple(text for text in examples if text and '"' not in text)
 
 
 def _tidy(definition: str) -> str:

@@ -1,7 +1,8 @@
 """WordNet's synsets as concepts, the most frequent first.
 
-A concept is named by its most frequent lemma that no more frequent concept has. If all lemmas of a synset are taken, it
-is left out; with the option `all_senses` it is kept under a lemma with a qualifier: `bank (slope)`.
+Entries are senses: every synset is one, named by its most frequent lemma. Entries that share this lemma get a
+qualifier: `bank (slope)`. Without the option `all_senses`, no two entries share a word: a synset is named by its most
+frequent lemma that no more frequent one has, and left out if all are taken.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import gc
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain, count
@@ -19,7 +20,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from encyclo import hookimpl
-from encyclo.english import lemmas, without_qualifier
+from encyclo.english import lemmas
 from encyclo.errors import UsageError
 from encyclo.types import Concept
 from encyclo_concepts.gloss import split_gloss
@@ -50,8 +51,8 @@ class Options(BaseModel):
     """Any of noun, verb, adjective, adverb: a list, or names separated by commas."""
     min_frequency: int = Field(0, ge=0)
     """Only synsets that occur at least this often in WordNet's tagged texts."""
-    all_senses: bool = False
-    """Keep synsets whose lemmas are all names of more frequent ones, under qualified names."""
+    all_senses: bool = True
+    """Every synset is an entry; otherwise a word names one entry, and synsets without a free word are left out."""
 
     @field_validator("part_of_speech", mode="before")
     @classmethod
@@ -88,7 +89,7 @@ def load_concepts(options: Options) -> Iterator[Concept]:
         ]
         order = list(PARTS_OF_SPEECH)
         chosen.sort(key=lambda s: (-s.frequency, s.offset, order.index(s.part_of_speech)))
-        entries = _named(chosen, by_offset, options.all_senses)
+        entries = _every_sense(chosen) if options.all_senses else _one_sense(chosen)
     return _concepts(f"wordnet-{version}" if version else "wordnet", entries, by_offset)
 
 
@@ -140,57 +141,71 @@ def _no_garbage_collection() -> Iterator[None]:
 
 @dataclass(slots=True)
 class _Entry:
-    """A synset in the list, with its name."""
+    """A synset in the list; its name is empty until the entries that share its lemma are named."""
 
     synset: Synset
-    name: str
+    lemma: str
+    name: str = ""
+    sharing: list[_Entry] | None = None
+    """The entries with the same lemma, itself too; None if there is no other."""
 
 
 Synsets = dict[str, dict[int, Synset]]
 """All synsets by part of speech and offset, whether or not the list has them."""
 
 
-def _named(synsets: list[Synset], by_offset: Synsets, all_senses: bool) -> list[_Entry]:
-    """Name the synsets, in this order; those without a free name are left out or get a qualified one.
+def _every_sense(synsets: list[Synset]) -> list[_Entry]:
+    """Return every synset under its most frequent lemma.
 
-    Names are compared without regard to case, as WordNet looks its lemmas up.
+    Lemmas are compared without regard to case, as WordNet looks them up.
     """
+    by_lemma: dict[str, _Entry] = {}
+    entries = []
+    for synset in synsets:
+        lemma = _best_name(synset)
+        entry = _Entry(synset, lemma, lemma)
+        entries.append(entry)
+        first = by_lemma.setdefault(lemma.lower(), entry)
+        if first is not entry:
+            if not first.sharing:
+                first.name, first.sharing = "", [first]
+            first.sharing.append(entry)
+            entry.name, entry.sharing = "", first.sharing
+    return entries
+
+
+def _one_sense(synsets: list[Synset]) -> list[_Entry]:
+    """Return the synsets under their most frequent lemma that no synset before has; the others are left out."""
     taken: set[str] = set()
     entries: list[_Entry] = []
-    nameless: list[_Entry] = []
     for synset in synsets:
         for lemma in synset.words_by_count():
             if (key := lemma.lower()) not in taken:
                 taken.add(key)
-                entries.append(_Entry(synset, _spelt(lemma)))
+                entries.append(_Entry(synset, _spelt(lemma), _spelt(lemma)))
                 break
-        else:
-            if all_senses:
-                nameless.append(_Entry(synset, ""))
-                entries.append(nameless[-1])
-    if nameless:  # after the others, so that no qualified name takes another synset's lemma
-        _qualify(nameless, {entry.name.lower() for entry in entries}, by_offset)
     return entries
 
 
-def _qualify(nameless: list[_Entry], taken: set[str], by_offset: Synsets) -> None:
-    """Name synsets by lemma and broader concept (an adjective: what it is similar to), or lemma and category, or,
-    where those are taken, with a number."""
-    for entry in nameless:
+def _qualify(sharing: Sequence[_Entry], by_offset: Synsets) -> None:
+    """Name the entries of one lemma by it and the broader concept (an adjective: what it is similar to), or it and
+    the category, or, where those are taken, with a number."""
+    taken: set[str] = set()
+    for entry in sharing:
         synset = entry.synset
-        lemma = _best_name(synset)
         known = by_offset[synset.part_of_speech]
         above = (*synset.hypernyms(), *synset.heads())
         qualifiers = [_best_name(known[offset]) for offset in above if offset in known]
+        qualifiers = [text for text in qualifiers if text.lower() != entry.lemma.lower()]
         qualifiers.append(LEXICOGRAPHER_FILES[synset.lexicographer_file])
-        names = (f"{lemma} ({qualifier})" for qualifier in qualifiers)
-        numbered = (f"{lemma} ({qualifiers[0]} {number})" for number in count(2))
-        entry.name = next(name for name in chain(names, numbered) if name.lower() not in taken)
-        taken.add(entry.name.lower())
+        numbered = (f"{qualifiers[0]} {number}" for number in count(2))
+        chosen = next(text for text in chain(qualifiers, numbered) if text.lower() not in taken)
+        taken.add(chosen.lower())
+        entry.name = f"{entry.lemma} ({chosen})"
 
 
 def _concepts(prefix: str, entries: list[_Entry], by_offset: Synsets) -> Iterator[Concept]:
-    """Yield the entries as concepts; glosses are parsed on demand, so that a small --limit is fast."""
+    """Yield the entries as concepts; glosses are parsed and senses named on demand, so that a small --limit is fast."""
     listed: dict[str, set[int]] = {part: set() for part in PARTS_OF_SPEECH}
     for entry in entries:
         listed[entry.synset.part_of_speech].add(entry.synset.offset)
@@ -198,11 +213,13 @@ def _concepts(prefix: str, entries: list[_Entry], by_offset: Synsets) -> Iterato
     for entry in entries:
         synset = entry.synset
         part = synset.part_of_speech
-        aliases = _aliases(synset, entry.name)
+        aliases = _aliases(synset, entry.lemma)
+        if not entry.name and entry.sharing:
+            _qualify(entry.sharing, by_offset)
         above = next(iter(synset.hypernyms()), -1)
         broader = by_offset[part].get(above)
         definition, examples = split_gloss(synset.gloss)
-        if definition == entry.name:  # it adds nothing to the name
+        if definition == entry.lemma:  # it adds nothing to the name
             definition = ""
         yield Concept(
             id=_id(prefix, part, synset.offset),
@@ -214,7 +231,7 @@ def _concepts(prefix: str, entries: list[_Entry], by_offset: Synsets) -> Iterato
             aliases=aliases,
             examples=examples,
             broader_name=_best_name(broader) if broader is not None else "",
-            word_shares=tuple(_share(synset, word, uses) for word in (entry.name, *aliases)),
+            word_shares=tuple(_share(synset, word, uses) for word in (entry.lemma, *aliases)),
         )
 
 
@@ -234,14 +251,14 @@ def _uses(by_offset: Synsets) -> Uses:
     return uses
 
 
-def _share(synset: Synset, name: str, uses: Uses) -> float:
-    """Return which share of the uses of one of a synset's words, or of its name, means the synset.
+def _share(synset: Synset, word: str, uses: Uses) -> float:
+    """Return which share of the uses of one of a synset's words means the synset.
 
     A form of another lemma counts as a use of the word: "saw" is a noun, and the past of "see".
     """
-    lemma = without_qualifier(name).replace(" ", "_").lower()
+    lemma = word.replace(" ", "_").lower()
     counts = synset.tag_counts or (0,) * len(synset.words)
-    own = max((n for word, n in zip(synset.words, counts, strict=True) if word.lower() == lemma), default=0)
+    own = max((n for own, n in zip(synset.words, counts, strict=True) if own.lower() == lemma), default=0)
     return min(1.0, (own + UNSEEN) / sum(uses.get(other, 0.0) for other in {lemma, *lemmas(lemma)}))
 
 
@@ -250,12 +267,12 @@ def _best_name(synset: Synset) -> str:
     return _spelt(synset.words_by_count()[0])
 
 
-def _aliases(synset: Synset, name: str) -> tuple[str, ...]:
-    """Return the synset's other words, each once."""
-    if len(synset.words) == 1 and not name.endswith(")"):
+def _aliases(synset: Synset, lemma: str) -> tuple[str, ...]:
+    """Return the synset's words beside the one that names it, each once."""
+    if len(synset.words) == 1:
         return ()
     others = dict.fromkeys(_spelt(word) for word in synset.words_by_count())
-    return tuple(word for word in others if word != name)
+    return tuple(word for word in others if word != lemma)
 
 
 def _id(prefix: str, part_of_speech: str, offset: int) -> str:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
+from encyclo.english import as_word
 from encyclo.types import Concept, Prompt
-from encyclo_samplers.templates import SLOT, capital, packaged, written_form
+from encyclo_samplers.templates import SLOT, capital, packaged, put, written_form
 
 OTHERS = ("other", "second", "third")
 NOT_OWN = frozenset({*OTHERS, "meaning", "list"})
@@ -49,7 +50,7 @@ def fill(
 
     Names are data: inserted text is never searched for slots.
     """
-    values = dict(zip(OTHERS, (other.name for other in others), strict=False))
+    values = dict(zip(OTHERS, (as_word(other).name for other in others), strict=False))
     if others and others[0].definition:
         values["meaning"] = others[0].definition
     if words:
@@ -57,11 +58,7 @@ def fill(
     if not frame.needs <= values.keys():
         return None
     slot = next(match for match in SLOT.finditer(frame.text) if match[1] not in NOT_OWN)
-    article, word = written_form(concept, slot[1])
-    before = capital(_put(frame.text[: slot.start()], values)) + article
-    text = before + word + _put(frame.text[slot.end() :], values)
+    article, word = written_form(as_word(concept), slot[1])
+    before = capital(put(frame.text[: slot.start()], values)) + article
+    text = before + word + put(frame.text[slot.end() :], values)
     return Prompt(concept.id, text, (len(before), len(before) + len(word)), frame.family)
-
-
-def _put(text: str, values: Mapping[str, str]) -> str:
-    return SLOT.sub(lambda match: values[match[1]], text)

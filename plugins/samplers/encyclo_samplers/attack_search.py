@@ -10,6 +10,7 @@ from random import Random
 
 import numpy as np
 
+from encyclo.english import as_word
 from encyclo.types import Concept, Context, Prompt
 from encyclo_samplers.attack_frames import CONFUSED, Frame, fill, frames
 
@@ -88,8 +89,8 @@ class AttackSearch:
 
     def _vocabulary(self, concept: Concept, others: Sequence[Concept]) -> tuple[str, ...]:
         """Return the words of the others' names and definitions, without the words of the concept's names."""
-        excluded = {word.lower() for name in _all_names(concept) for word in WORD.findall(name)}
-        names = [other.name for other in others]
+        excluded = {word.lower() for name in _words(concept) for word in WORD.findall(name)}
+        names = [_words(other)[0] for other in others]
         meanings = [word for other in others for word in WORD.findall(other.definition)]
         words = dict.fromkeys(word for word in (*names, *meanings) if word.lower() not in excluded)
         return tuple(words)
@@ -152,9 +153,12 @@ class AttackSearch:
 
 
 def related(concept: Concept, other: Concept) -> bool:
-    """Return whether confusing the two is hardly wrong: they share a name, or one is the broader concept."""
-    names = {name.casefold() for name in _all_names(concept)}
-    shared = names & {name.casefold() for name in _all_names(other)}
+    """Return whether confusing the two is hardly wrong: they share a word, or one is the broader concept.
+
+    No frame says which sense of a shared word is meant.
+    """
+    names = {name.casefold() for name in _words(concept)}
+    shared = names & {name.casefold() for name in _words(other)}
     return bool(shared) or concept.broader == other.id or other.broader == concept.id
 
 
@@ -167,12 +171,13 @@ def truly_about(prompt: Prompt, concept: Concept, other: Concept) -> bool:
         return True
     assert prompt.span is not None
     start, end = prompt.span
-    for name in _all_names(other):
+    for name in _words(other):
         for match in re.finditer(re.escape(name), prompt.text, re.IGNORECASE):
             if match.start() <= start and end <= match.end():
                 return True
     return False
 
 
-def _all_names(concept: Concept) -> tuple[str, ...]:
-    return (concept.name, *concept.aliases, *concept.held_out_aliases)
+def _words(concept: Concept) -> tuple[str, ...]:
+    """Return the words by which texts mention a concept, its name first."""
+    return (as_word(concept).name, *concept.aliases, *concept.held_out_aliases)

@@ -4,28 +4,16 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Sequence
 from functools import cache
 from random import Random
 
-from encyclo.english import lemmas
 from encyclo.types import Concept, Prompt
+from encyclo_samplers.descriptions import nameless_definition, names
 from encyclo_samplers.templates import SLOT, Template, capital, draw, packaged
 
 FILE = "definitions.toml"
-WORD = re.compile(r"[^\W_]+")
-FEWEST_WORDS = 2
-"""A definition with fewer content words says too little."""
-_STOP_WORDS = (
-    "a an and as at be by for from in into is it its of off on one or out over someone something that the this "
-    "to up with"
-)
-STOP_WORDS = frozenset(_STOP_WORDS.split())
 # WordNet's lexicographer files without a common subject.
 NO_SUBJECTS = ("all", "pert", "ppl", "tops")
-COMMON_LETTERS = 5
-"""Two words are related if they share all but two of the shorter one's letters from the start, and at least this
-many ("science", "scientific")."""
 
 
 def describe(concept: Concept, wanted: int, random: Random) -> list[Prompt]:
@@ -61,37 +49,8 @@ def load_frames() -> dict[str, list[Template]]:
     }
 
 
-def nameless_definition(concept: Concept) -> str:
-    """Return the semicolon-separated parts of the definition that don't name the concept; "" if too little is left."""
-    parts = [" ".join(part.split()).rstrip(".") for part in concept.definition.split(";")]
-    definition = "; ".join(part for part in parts if part and not names(concept, part))
-    content_words = [word for word in WORD.findall(definition.lower()) if word not in STOP_WORDS]
-    return definition if len(content_words) >= FEWEST_WORDS else ""
-
-
-def names(concept: Concept, text: str) -> bool:
-    """Return whether a text contains a content word of the concept's name or aliases, also inflected or derived."""
-    every_name = (concept.name, *concept.aliases, *concept.held_out_aliases)
-    name_words = {w for name in every_name for w in _content_words(name)}
-    # If a name consists of stop words ("to be"), search all words.
-    words = WORD.findall(text.lower()) if name_words & STOP_WORDS else _content_words(text)
-    return any(_related(word, name_word) for word in words for name_word in name_words)
-
-
 def _fits(frame: Template, values: dict[str, str]) -> bool:
     return all(slot.lower() in values for slot in SLOT.findall(frame.text))
-
-
-def _content_words(text: str) -> Sequence[str]:
-    words = [word.lower() for word in WORD.findall(text)]
-    return [word for word in words if word not in STOP_WORDS] or words
-
-
-def _related(one: str, other: str) -> bool:
-    if lemmas(one) & lemmas(other):
-        return True
-    needed = max(COMMON_LETTERS, min(len(one), len(other)) - 2)
-    return one[:needed] == other[:needed] and min(len(one), len(other)) >= needed
 
 
 def _fill(frame: Template, values: dict[str, str]) -> str:

@@ -16,6 +16,7 @@ from itertools import islice
 from pydantic import BaseModel, ConfigDict, Field
 
 from encyclo import hookimpl
+from encyclo.english import as_word
 from encyclo.types import Concept, Context, Prompt
 from encyclo_samplers import alias_mentions, definitions, generated_sentences
 from encyclo_samplers.templates import (
@@ -76,7 +77,7 @@ def sample_prompts(concepts: Sequence[Concept], stage: int, context: Context) ->
 def _batches(concepts: Sequence[Concept]) -> Iterator[list[Concept]]:
     remaining = iter(concepts)
     while batch := list(islice(remaining, CONCEPTS_AT_ONCE)):
-        yield [dataclasses.replace(c, name=" ".join(c.name.split())) for c in batch]
+        yield batch
 
 
 def _share(share: float, wanted: int, taken: int) -> int:
@@ -87,17 +88,18 @@ def _described(concept: Concept, stage: int, context: Context, options: Options)
     prompts = context.prompts_for(concept.id)
     # A signature needs at least one prompt that names the concept.
     wanted = min(round(options.definitions * prompts), prompts - 1)
-    return definitions.describe(concept, wanted, context.random(stage, concept.id))
+    return definitions.describe(as_word(concept), wanted, context.random(stage, concept.id))
 
 
 def _frames(concept: Concept, wanted: int, stage: int, context: Context) -> list[Prompt]:
-    groups = load_templates(FILE)[kind_of(concept)]
-    fitting = [list(fitting_templates(group, concept)) for group in groups.values()]
+    word = as_word(concept)
+    groups = load_templates(FILE)[kind_of(word)]
+    fitting = [list(fitting_templates(group, word)) for group in groups.values()]
     random = context.random(stage, concept.id)
     chosen = draw([group for group in fitting if group], wanted, random)
     return [
         dataclasses.replace(prompt, family=f"frame.{prompt.family}")
-        for prompt in fill_all(chosen, concept, random)
+        for prompt in fill_all(chosen, word, random)
     ]
 
 

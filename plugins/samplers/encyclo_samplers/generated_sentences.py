@@ -18,12 +18,14 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from encyclo.english import as_word, qualifier
 from encyclo.errors import StoreError
 from encyclo.held_out_aliases import clear_aliases
 from encyclo.seeds import derive_seed
 from encyclo.storage import files, safe_read
 from encyclo.types import Concept, Context, Opening, Prompt, TextGenerator
 from encyclo_samplers.alias_mentions import alias_or_name
+from encyclo_samplers.descriptions import sense_values
 from encyclo_samplers.inflection import forms
 from encyclo_samplers.sentence_filter import STOP, fault, find_mention, sentence_end
 
@@ -123,7 +125,12 @@ def _in_rounds(
     are judged in order, together with those kept so far.
     """
     found = {concept.id: Yield() for concept in concepts}
-    asked = [(concept, n) for concept in concepts if is_word(concept.name) for n in range(wanted[concept.id])]
+    asked = [
+        (concept, n)
+        for concept in concepts
+        if is_word(as_word(concept).name)
+        for n in range(wanted[concept.id])
+    ]
     while asked:
         openings, families = zip(*(_opening(*one, stage, context, recipe) for one in asked), strict=True)
         texts = model.generate(PREFIX, openings, LONGEST, STOP)
@@ -150,14 +157,25 @@ def _opening(
     """Return how a concept's sentence `number` begins, and its family."""
     register, temperature = recipe.kind(concept, stage, context, number)
     seed = derive_seed(context.seed, stage, concept.id, "generated", number)
-    word = _word(concept, number, stage, context).name
-    opening = Opening(f"{word}, {register}:", temperature, seed, forms(word, concept.part_of_speech))
+    word = _word(concept, number, stage, context)
+    words = forms(as_word(word).name, concept.part_of_speech)
+    opening = Opening(f"{_headword(word)}, {register}:", temperature, seed, words)
     return opening, f"generated.{register}.T{temperature:g}"
 
 
 def _word(concept: Concept, number: int, stage: int, context: Context) -> Concept:
     """Return the concept under the word that its sentence `number` is asked for: its name or an alias."""
     return alias_or_name(concept, Random(derive_seed(context.seed, stage, concept.id, "alias", number)))
+
+
+def _headword(concept: Concept) -> str:
+    """Return the dictionary's word for a concept; if its name has a qualifier, with what settles the sense."""
+    word = as_word(concept).name
+    if not qualifier(" ".join(concept.name.split())):
+        return word
+    values = sense_values(concept)
+    about = values.get("topic") or values.get("definition")
+    return f"{word} ({about})" if about else word
 
 
 def _key(
@@ -172,7 +190,7 @@ def _key(
         dataclasses.asdict(recipe),
         [context.model.weights_sha256, context.model.dtype, context.model.device],
         [context.seed, stage],
-        [[c.id, c.name, c.part_of_speech, wanted[c.id], *clear_aliases(c)] for c in concepts],
+        [[c.id, _headword(c), c.part_of_speech, wanted[c.id], *clear_aliases(c)] for c in concepts],
     ]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:24]
 

@@ -43,9 +43,7 @@ def sentence_end(text: str) -> int | None:
 
 def find_mention(text: str, concept: Concept) -> tuple[int, int] | None:
     """Return the span of a generated text's first mention of the concept, inflected or not; None without one."""
-    return english.find_mention(
-        text, concept, by_rule=False, any_case=False, hyphen_joins=False, drop_qualifier=False
-    )
+    return english.find_mention(text, concept, by_rule=False, any_case=False, hyphen_joins=False)
 
 
 def fault(text: str, concept: Concept, kept: Sequence[str]) -> str | None:

@@ -1,16 +1,17 @@
 """Stage 1: the concept in written templates, grouped by its position in the sentence.
 
 The templates are in templates.toml. A concept's prompts are drawn evenly from the groups, each template at most once.
-A prompt's family is its template, such as `noun.subject.3`. Some prompts mention the concept by an alias.
+The group `sense` is only for a concept whose name has a qualifier, as in "bank (slope)": its templates say what settles
+the sense before the mention. A prompt's family is its template, such as `noun.subject.3`. Some prompts mention the
+concept by an alias.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import re
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -19,10 +20,11 @@ from random import Random
 from pydantic import BaseModel, ConfigDict, field_validator
 
 from encyclo import hookimpl
-from encyclo.english import is_proper
+from encyclo.english import as_word, is_proper, qualifier
 from encyclo.types import Concept, Context, Prompt
 from encyclo_samplers import alias_mentions
 from encyclo_samplers.alias_mentions import alias_or_name
+from encyclo_samplers.descriptions import sense_values
 from encyclo_samplers.inflection import (
     compare,
     countable,
@@ -33,8 +35,12 @@ from encyclo_samplers.inflection import (
 )
 
 STAGE = 1
+ENOUGH = 10
+"""With this many templates that settle its sense, a concept that shares its word uses only these."""
 FILE = "templates.toml"
 SLOT = re.compile(r"\{(\w+)\}")
+OPTIONAL = ("inflected", "sense")
+"""Groups that fit only some concepts."""
 
 
 class Options(BaseModel):
@@ -43,7 +49,7 @@ class Options(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     groups: list[str] = []
-    """Only these groups (subject, middle, end, object, preposition, quoted, list, inflected); none means all."""
+    """Only these groups (subject, middle, end, object, preposition, quoted, list, inflected, sense); none means all."""
 
     @field_validator("groups")
     @classmethod
@@ -56,15 +62,15 @@ class Options(BaseModel):
 
 @dataclass(frozen=True)
 class Template:
-    """A sentence with one slot."""
+    """A sentence with a slot for the concept, the last of its slots."""
 
     family: str
     text: str
 
     @property
     def slot(self) -> re.Match[str]:
-        """The slot in the text. Raises ValueError if there is none."""
-        found = SLOT.search(self.text)
+        """The concept's slot in the text. Raises ValueError if there is none."""
+        *_, found = SLOT.finditer(self.text) or [None]
         if found is None:
             raise ValueError(f"template {self.family} has no slot")
         return found
@@ -76,10 +82,9 @@ def sample_prompts(concepts: Sequence[Concept], stage: int, context: Context) ->
     options = context.options
     assert isinstance(options, Options)
     for given in concepts:
-        concept = dataclasses.replace(given, name=" ".join(given.name.split()))
-        wanted = context.prompts_for(concept.id)
-        random = context.random(stage, concept.id)
-        yield from fill_all(draw(grouped_templates(concept, options), wanted, random), concept, random)
+        random = context.random(stage, given.id)
+        chosen = draw(grouped_templates(given, options), context.prompts_for(given.id), random)
+        yield from fill_all(chosen, as_word(given), random)
 
 
 def grouped_templates(concept: Concept, options: Options) -> list[list[Template]]:
@@ -87,13 +92,31 @@ def grouped_templates(concept: Concept, options: Options) -> list[list[Template]
 
     Proper names have their own templates. A part of speech that templates.toml lacks uses the nouns' templates.
     """
-    groups = load_templates()[kind_of(concept)]
-    chosen = {name: group for name, group in groups.items() if not options.groups or name in options.groups}
-    fitting = [fitting_templates(group, concept) for group in chosen.values()]
-    # Only "inflected" can be empty; a concept without inflected forms uses the other groups.
-    return [group for group in fitting if group] or [
-        fitting_templates(group, concept) for name, group in groups.items() if name != "inflected"
-    ]
+    word = as_word(concept)
+    groups = dict(load_templates()[kind_of(word)])
+    groups["sense"] = settling(groups["sense"], concept) if qualifier(" ".join(concept.name.split())) else []
+    fitting = {name: fitting_templates(group, word) for name, group in groups.items()}
+    wanted = options.groups or (["sense"] if len(fitting["sense"]) >= ENOUGH else fitting)
+    chosen = [group for name, group in fitting.items() if group and name in wanted]
+    # A concept may have no inflected forms and no qualifier; it then uses the other groups.
+    return chosen or [group for name, group in fitting.items() if group and name not in OPTIONAL]
+
+
+def settling(group: Sequence[Template], concept: Concept) -> list[Template]:
+    """Return the templates of the group `sense` with the values that settle the concept's sense, if it has them."""
+    values = sense_values(concept)
+    settled = []
+    for template in group:
+        start = template.slot.start()
+        before = template.text[:start]
+        if {match[1] for match in SLOT.finditer(before)} <= values.keys():
+            settled.append(Template(template.family, put(before, values) + template.text[start:]))
+    return settled
+
+
+def put(text: str, values: Mapping[str, str]) -> str:
+    """Return the text with its slots filled. Values are data: they are never searched for slots."""
+    return SLOT.sub(lambda match: values[match[1]], text)
 
 
 def kind_of(concept: Concept) -> str:
@@ -137,11 +160,15 @@ def draw(groups: list[list[Template]], wanted: int, random: Random) -> list[Temp
 
 
 def fill_all(templates: Sequence[Template], concept: Concept, random: Random) -> Iterator[Prompt]:
-    """Put the concept into each template, some times under an alias, if the alias has the form for the slot."""
+    """Put the concept into each template, some times under an alias, if the alias has the form for the slot.
+
+    A template that settles the sense may have the alias already.
+    """
     for template in templates:
         word = alias_or_name(concept, random)
         fits = kind_of(word) == kind_of(concept) and fitting_templates([template], word)
-        yield fill(template, word if fits else concept)
+        said = word.name.casefold() in template.text.casefold()
+        yield fill(template, word if fits and not said else concept)
 
 
 def fill(template: Template, concept: Concept) -> Prompt:

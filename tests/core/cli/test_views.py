@@ -11,11 +11,12 @@ import pytest
 from rich.console import Console
 
 from encyclo.cli.views.heat_map import HEADING, HEAT, heat_map, print_readings
+from encyclo.query.encyclopedia import open_run
 from encyclo.query.suggestions import nearest_names
 from encyclo.query.text_reader import Candidate, TokenReading
 from encyclo.text import one_line, printable
 from tests.commands import one_sentence
-from tests.stored_runs import seal_as_it_is
+from tests.stored_runs import make_run, seal_as_it_is
 
 TEXT = "The animal drank water. Nobody saw the otter near the house!"
 ESCAPE = "\x1b]0;taken\x07"
@@ -51,6 +52,27 @@ def test_a_report_of_what_is_no_finished_run_is_refused(encyclo, copied: Path, t
     (copied / "metrics.json").unlink()
     result = encyclo("report", copied)
     assert result.returncode == 2 and "not finished" in one_sentence(result.stderr)
+
+
+def test_every_command_says_in_the_same_way_that_a_run_is_not_finished(encyclo, tmp_path: Path, copied: Path):
+    begun = make_run(tmp_path / "begun", "hdf5", finish=False)
+    (copied / "metrics.json").unlink()  # killed after the encyclopedia and before the end
+    shutil.rmtree(copied / "interpreter")
+    with open_run(begun) as book:
+        name = book.concepts[0]
+    for run, *asked in (
+        (begun, "show", name),
+        (begun, "read", name),
+        (begun, "report"),
+        (copied, "read", "animal"),
+    ):
+        result = encyclo(asked[0], run, *asked[1:])
+        said = one_sentence(result.stderr)
+        assert result.returncode == 2 and said.startswith(f"The run in {run} is not finished: "), asked
+    for file in [*begun.glob("commits/*"), *begun.glob("parts/*")]:
+        file.unlink()
+    result = encyclo("show", begun, name)
+    assert result.returncode == 2 and "has no samples yet" in one_sentence(result.stderr)
 
 
 def test_a_reading_becomes_a_page(encyclo, tiny_run: Path, tmp_path: Path):
@@ -120,6 +142,39 @@ def test_a_stranger_s_text_moves_no_cursor(tiny_run: Path):
     text = f"{ESCAPE} a"
     printed = shown([reading(text, 0, 0.9, name=ESCAPE)], text, terminal=True)
     assert "\x1b]" not in printed and "\x07" not in printed
+
+
+def test_other_senses_of_the_word_are_folded():
+    candidates = [
+        Candidate("1", "bank (slope)", 0.72), Candidate("2", "bank (firm)", 0.21), Candidate("3", "rim", 0.06),
+        Candidate("4", "bank (tip)", 0.04), Candidate("5", "bank", 0.05), Candidate("6", "river", 0.0),
+    ]  # fmt: skip
+    token = TokenReading("banks", 0, 5, candidates, 1.0, "bank (slope)")
+    assert "  bank (slope) 72%, (firm) 21%, rim 6%, 5 5%, river\n" in shown(
+        [token], None, terminal=True
+    ).replace("\x1b[0m", "")
+    abstains = TokenReading("banks", 0, 5, [Candidate("1", "bank (slope)", 0.0), candidates[1]], 1.0, None)
+    assert "bank (slope), bank (firm) 21%" in shown([abstains], None, terminal=True)
+
+
+@pytest.mark.parametrize(
+    ("asked", "meant"),
+    [("aminal", "animal"), ("demcoracy", "democracy"), ("bnak", "bank"), ("rivre", "river")],
+)
+def test_letters_that_changed_places_are_put_right_first(asked, meant):
+    names = [
+        "mineral",
+        "criminal",
+        "seminal",
+        "animal",
+        "democrat",
+        "democracy",
+        "bunk",
+        "bank (slope)",
+        "rover",
+        "river",
+    ]
+    assert nearest_names(asked, names)[0] == meant
 
 
 def test_a_name_that_is_not_there_suggests_those_that_were_meant(encyclo, tiny_run: Path):

@@ -17,9 +17,10 @@ from encyclo.statistics.signatures import estimate
 from encyclo.storage.sample_rows import sample_set
 from encyclo.terminal import ConsoleProgress
 from encyclo.types import SampleSet
+from tests import stored_runs
 from tests.commands import one_sentence
 from tests.core.statistics.test_convergence import CONCEPTS, planted, same_counts
-from tests.stored_runs import make_run
+from tests.stored_runs import make_part, make_run
 
 QUIET = ConsoleProgress(quiet=True)
 
@@ -225,7 +226,18 @@ def test_an_unfinished_run_is_measured_on_what_it_has(encyclo, tmp_path: Path):
     found = json.loads(encyclo("converge", run, "--no-older", "--json").stdout)
     assert (found["finished"], found["layers"].keys()) == (False, {"-2", "-1"})
     with open_run(run) as book:
-        assert found["samples"] == int((book.source.columns.span[:, 0] >= 0).sum())
+        named = book.source.columns.span[:, 0] >= 0
+        assert found["samples"] == int(named.sum())
+        assert found["concepts"] == len(set(book.source.columns.concept[named]))
+
+
+def test_concepts_without_samples_are_not_counted(encyclo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(stored_runs, "parts", lambda: [make_part(20, 0)])
+    run = make_run(tmp_path / "run", "hdf5", finish=False)
+    found = json.loads(encyclo("converge", run, "--no-older", "--json").stdout)
+    with open_run(run) as book:
+        named = book.source.columns.span[:, 0] >= 0
+        assert 0 < found["concepts"] == len(set(book.source.columns.concept[named])) < len(book)
 
 
 def test_a_run_of_one_sample_each_says_that_nothing_was_measured(encyclo, tiny_flags, tmp_path: Path):

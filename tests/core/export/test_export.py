@@ -342,7 +342,7 @@ def test_an_error_on_the_way_leaves_nothing(tiny_run: Path, tmp_path: Path, monk
 def test_an_unfinished_run_and_a_damaged_interpreter_are_refused(encyclo, tiny_run: Path, tmp_path: Path):
     unfinished = make_run(tmp_path / "unfinished", "hdf5", finish=False)
     result = encyclo("export", unfinished, "--out", tmp_path / "out")
-    assert result.returncode == 1 and "not finished" in one_sentence(result.stderr)
+    assert result.returncode == 2 and "not finished" in one_sentence(result.stderr)
     copy = Path(shutil.copytree(tiny_run, tmp_path / "copy"))
     weights = copy / "interpreter" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"?")

@@ -416,10 +416,10 @@ def test_an_unfinished_run_is_opened_over_its_parts(tmp_path, encyclo, tiny_flag
         assert len(book.samples(book.concepts[3])) == 10 and set(book.samples(stage=1).stage) == {1}
         assert sum(len(block) for block in book.layer(-1)) == 120
         assert sum(len(batch.rows) for batch in book.batches(50, 0)) == 120
-        with pytest.raises(EncycloError, match="signatures and confidences are not there yet"):
+        with pytest.raises(EncycloError, match="signatures, confidences and report are not there yet"):
             book.entry(book.concepts[3])
     result = encyclo("show", out, "animal")
-    assert result.returncode == 1 and "not finished" in one_sentence(result.stderr)
+    assert result.returncode == 2 and "not finished" in one_sentence(result.stderr)
 
 
 @pytest.mark.parametrize("store", STORES)

@@ -18,7 +18,7 @@ from encyclo.errors import DamagedError
 from encyclo.maintenance.verify import verify
 from encyclo.pipeline.rounds import Rounds
 from encyclo.plugins.manager import Plugins
-from encyclo.runs.calibration_file import load_calibrator
+from encyclo.runs.calibration_file import load_calibration
 from encyclo.runs.directory import read_record as record_of
 from encyclo.runs.interpreter_folder import check_sums
 from encyclo.runs.metrics import read_metrics
@@ -244,7 +244,7 @@ def opened(out: Path, file: str) -> object:
         return found, [read_part(store, ledger, commit).checksum() for commit in mine]
     with encyclo.open(out) as book:
         if file == "calibration.json":
-            return pickle.dumps(load_calibrator(out))
+            return pickle.dumps(load_calibration(out))
         if file.startswith("interpreter/"):
             interpreter = book.interpreter()
             scores = interpreter.read(book.samples(book.book.concepts.name[0]).values())

@@ -256,6 +256,7 @@ def test_a_run_that_can_measure_nothing_says_so(encyclo, tmp_path: Path, tiny_fl
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert metrics["accuracy"]["heldout_prompts"] == dict.fromkeys(("transformer", "centroid", "logistic"))
     assert metrics["calibration"] is None and metrics["convergence"] is None
+    assert metrics["natural_sentences"] == 0
     confidence = datasets(tmp_path / "run" / "encyclopedia.h5")["concepts/confidence"]
     assert np.isnan(confidence).all()
 

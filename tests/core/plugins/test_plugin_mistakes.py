@@ -103,7 +103,7 @@ def test_a_list_that_never_ends_is_refused(
     site.install("counting", COUNTING)
     monkeypatch.setattr(session, constant, 1_000)
     with pytest.raises(PluginError, match=named) as refused:
-        session.load_concepts(RunConfig(concepts="counting", limit=limit), Plugins(), None)
+        session.load_concepts(RunConfig(concepts="counting", limit=limit), Plugins(), {})
     assert "'counting'" in str(refused.value)
     assert site.module("counting").given <= 1_001
 
@@ -115,7 +115,7 @@ def test_a_million_concepts_can_be_had(site: Site):
     from encyclo.runs.session import load_concepts
 
     site.install("counting", COUNTING.replace("itertools.count(1)", "range(1, 1_000_001)"))
-    assert len(load_concepts(RunConfig(concepts="counting"), Plugins(), None)) == 1_000_000
+    assert len(load_concepts(RunConfig(concepts="counting"), Plugins(), {})) == 1_000_000
 
 
 CLOSING = """

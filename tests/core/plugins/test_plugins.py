@@ -93,9 +93,20 @@ def test_finding_imports_nothing(install):
 def test_an_unknown_name_lists_the_installed_ones(install):
     install("mine", CONCEPTS)
     message = assert_refused(UnknownPluginError, lambda: Plugins().load("mien"), "'mien'")
-    listed = message.split("installed are: ")[1].rstrip(".").split(", ")
+    listed = message.split("did you mean mine? Installed are: ")[1].rstrip(".").split(", ")
     assert listed == sorted(find_installed())
-    assert "mine" in listed
+    assert_refused(UnknownPluginError, lambda: Plugins().load("xyz"), "named 'xyz'; installed are: ")
+
+
+def test_an_unknown_name_for_a_hook_suggests_plugins_with_that_hook(install):
+    install("template_list", CONCEPTS)
+    install("broken", "raise SystemExit")
+    assert_refused(
+        UnknownPluginError,
+        lambda: Plugins().require("sample_prompts", "template"),
+        "did you mean templates? Installed with the hook sample_prompts are: "
+        "adversarial, diverse, raw, sentences, templates.",
+    )
 
 
 def test_a_plugin_without_the_hook_says_what_it_has(install):
@@ -243,7 +254,7 @@ def test_a_concept_with_a_text_that_can_not_be_stored_is_refused(install, fields
         "gave the concept '",
         f"with a text that has the character {character}, which can't be stored",
     )
-    assert_refused(PluginError, lambda: load_concepts(config, Plugins(), None), *named)
+    assert_refused(PluginError, lambda: load_concepts(config, Plugins(), {}), *named)
 
 
 @pytest.mark.parametrize(("text", "family"), [("A dog.\0", "plain"), ("A dog.", "odd \udc80")])

@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 
 import encyclo
-from encyclo.errors import MissingDependencyError, StoreError, UsageError
+from encyclo.errors import AmbiguousNameError, MissingDependencyError, UsageError
 from encyclo.query import html as notebook
 from encyclo.query.encyclopedia import Encyclopedia, Entry
 from encyclo.query.readings import Candidate, Reading, TokenReading
 from encyclo.schema import Book
 from encyclo.storage.ledger import Ledger
+from encyclo.types import Concept
 from tests.stored_runs import CONCEPTS, HIDDEN, LAYERS, make_run
 
 HOSTILE = ["<script>alert(1)</script>", "x" * 10_000, "a\"b'c", "=1+1", "שלום\u202e", "😀", "O & <b>"]
@@ -102,9 +103,42 @@ def test_two_concepts_of_one_name_both_have_entries_and_ids_find_each(stored: Pa
     with encyclo.open(stored) as plain:
         book = renamed(plain, ["bank", "bank"])
         first, second = list(book)[:2]
-        assert book["bank"].row == 0 and book["c1"].row == 1 and "c1" in book
+        assert "bank" in book and book["c0"].row == 0 and book["c1"].row == 1 and "c1" in book
+        for ask in (book.index, book.entry, book.samples, book.rows, book.confused_with, book.__getitem__):
+            with pytest.raises(AmbiguousNameError) as caught:
+                ask("bank")
+            assert caught.value.senses == {"c0": "bank", "c1": "bank"}
         assert set(first.samples.prompt).isdisjoint(second.samples.prompt)
         assert list(second.samples.concept) == [1] * second.n_samples
+
+
+def test_a_word_of_several_entries_lists_its_senses_and_a_shown_name_chooses(stored: Path):
+    with encyclo.open(stored) as plain:
+        book = renamed(plain, ["bank (slope)", "bank (institution)", "hill (slope)"])
+        assert book["bank (slope)"].row == 0 and book["BANK (institution)"].row == 1
+        assert book["hill"].row == book["Hill"].row == 2 and "hill" in book and "bank" in book
+        assert "slope" not in book and "bank " not in book
+        with pytest.raises(UsageError) as caught:
+            book["bank"]
+        message = str(caught.value)
+        assert "2 entries" in message and "bank (slope): bank (slope); bank (institution)" in message
+        assert "choose one by its name or id" in message
+
+
+def test_an_unfinished_runs_concepts_are_found_by_word_and_alias(tmp_path: Path, stored: Path):
+    concepts = [
+        Concept("a", "bank (slope)", aliases=("shore",)),
+        Concept("b", "Bank (firm)", aliases=("shore", "lender")),
+    ]
+    with encyclo.open(stored) as plain:
+        names = [concept.name for concept in concepts]
+        book = Encyclopedia(
+            plain.path, plain.record, plain.source, plain._plugins, names, None, None, concepts
+        )
+        assert [book.index(name) for name in ("a", "bank", "Bank", "lender", "LENDER")] == [0, 0, 1, 1, 1]
+        for name in ("BANK", "shore"):
+            with pytest.raises(AmbiguousNameError):
+                book.index(name)
 
 
 def test_samples_and_neighbours_are_found_when_they_are_asked_for(stored: Path, monkeypatch):
@@ -280,8 +314,10 @@ def test_an_unfinished_book_says_what_it_has(tmp_path: Path):
             lambda: list(book),
             book.to_pandas,
             lambda: book.search(1),
+            book.reader,
+            book.interpreter,
         ):
-            with pytest.raises(StoreError, match="not finished"):
+            with pytest.raises(UsageError, match="not finished"):
                 ask()
         assert len(book.samples(book.concepts[0])) > 0
 

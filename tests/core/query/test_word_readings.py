@@ -52,3 +52,11 @@ def test_evidence_weighs_the_shares():
 
 def test_every_entry_of_the_list_may_stand_there():
     assert sum(confidences([1.0, 2.0, 3.0], {0: None, 1: None, 2: None}).values()) == pytest.approx(1.0)
+
+
+def test_a_word_with_more_entries_than_candidates_shows_its_best():
+    scores = [0.0] * 30
+    found = confidences(scores, {row: 0.01 + (row == 29) * 0.5 for row in range(30)})
+    assert next(iter(found)) == 29 and found[29] == pytest.approx(0.51)
+    shares = list(found.values())
+    assert shares == sorted(shares, reverse=True) and 0 not in shares

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from encyclo.report import write_report
+from encyclo.report.headline import no_sentences
 from encyclo.runs.metrics import Metrics
 from encyclo.schema import Attributes, Book, ConceptTable, SignatureTable
 
@@ -124,6 +125,18 @@ def full_metrics() -> dict[str, Any]:
         "stages": stages,
         "splits": {"train": ["a", "b"], "validation": ["c"], "calibration": ["d"], "test": ["e", "f"]},
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("count", "why"),
+    [
+        (None, "has no natural sentences (wordnet's has), or"),
+        (0, "have no sentences by other"),
+        (7, "all 7 natural"),
+    ],
+)
+def test_the_page_says_why_no_natural_sentence_was_read(count: int | None, why: str):
+    assert why in no_sentences(Metrics(natural_sentences=count))
 
 
 def null_metrics() -> dict[str, Any]:
@@ -315,6 +328,31 @@ def test_coverage_has_a_curve_and_tables_by_layer_and_by_kind(render: Any) -> No
     assert "give evaluate a text with --text" in Page(render(NAMES, full_metrics())).text
 
 
+def test_running_text_has_a_table_by_sense_and_one_by_word(render: Any) -> None:
+    reading = {
+        "readings": 9602, "recall": 0.731, "precision": 0.842, "precision_low": 0.83, "precision_high": 0.85,
+        "others_per_1000": 4.62, "ece": 0.0312, "n": 11049,
+    }  # fmt: skip
+    nothing = {"readings": 0, "recall": 0.0, "precision": None, "others_per_1000": 0.0, "ece": None, "n": 3}
+    readers = {"mentions": 11049, "read": reading, "baselines": {"any_word": reading, "shares": nothing}}
+    found = {
+        **readers, "source": {"file": SCRIPT, "sha256": "0" * 64}, "documents": 30, "words": 56340, "at_least": 0.5,
+        "by_word": {**readers, "mentions": 17},
+    }  # fmt: skip
+    text = Page(render(NAMES, {**full_metrics(), "running_text": found})).text
+    section = text.split("What is read in running text?")[1].split("How much do the entries explain?")[0]
+    words = " ".join(section.split())
+    assert f"finds in 56,340 words of {SCRIPT} (30 documents)" in words
+    assert "By sense: 11,049 mentions." in words and "By word: 17 mentions." in words
+    assert words.count("encyclo read 9,602 73.1% 84.2% 83.0% to 85.0% 4.6 0.031") == 2
+    assert words.count("without the interpreter 0 0.0% not measured not measured 0.0 not measured") == 2
+    assert text.count("give evaluate a labelled text with --running-text") == 1, "the rung senses"
+    assert (
+        Page(render(NAMES, full_metrics())).text.count("give evaluate a labelled text with --running-text")
+        == 2
+    )
+
+
 def test_figures_are_labelled_and_share_no_id(render: Any) -> None:
     html = render(NAMES, full_metrics())
     page = Page(html)
@@ -333,7 +371,7 @@ def test_figures_are_labelled_and_share_no_id(render: Any) -> None:
 def test_tables_have_captions_and_headings_descend(render: Any) -> None:
     page = Page(render(NAMES, full_metrics()))
     assert page.count("table") == page.count("caption") > 6
-    assert page.count("h1") == 1 and page.count("h2") == 12
+    assert page.count("h1") == 1 and page.count("h2") == 13
     assert page.count("details") >= 4
 
 

@@ -128,12 +128,12 @@ def test_two_runs_of_one_configuration_have_different_ids(tmp_path):
     [
         ({"seed": 1}, "seed: 0 there, 1 now"),
         ({"layers": (-1,)}, "layers: [-2, -1] there, [-1] now"),
-        ({"limit": 5}, "limit: null there, 5 now"),
+        ({"limit": 5}, "limit: not set there, 5 now"),
         (
             {"options": {"templates": {"groups": ["quoted"]}, "raw": {}}},
             'options.templates.groups: [] there, ["quoted"] now',
         ),
-        ({"device": "cuda"}, 'device: null there, "cuda" now'),
+        ({"device": "cuda"}, 'device: not set there, "cuda" now'),
     ],
 )
 def test_another_configuration_is_refused_naming_the_difference(tmp_path, change, named):
@@ -213,7 +213,7 @@ def test_a_list_that_was_moved_goes_on_with_its_run(tmp_path):
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        ({"concepts_sha256": "2"}, "concepts_sha256"),
+        ({"concepts_sha256": "2"}, "the list gives other concepts now"),
         ({"options": {"file": {"path": "new.csv"}, "raw": {"a": 2}}}, "options.raw.a"),
         ({"concepts": "other", "options": {"other": {"path": "x"}, "raw": {"a": 1}}}, "concepts"),
         ({"sampler": ["raw", "file"]}, "sampler"),
@@ -226,6 +226,15 @@ def test_a_moved_list_hides_no_other_difference(tmp_path, change, named):
     with pytest.raises(RunDirectoryError, match=named):
         begin(tmp_path, {**LISTED, "options": options, **change})
     assert content(tmp_path) == before
+
+
+def test_what_follows_from_another_difference_is_not_listed(tmp_path):
+    begin(tmp_path, {**LISTED, "weights_sha256": "1", "model_sha256": "1"})
+    hashes = {"concepts_sha256": "2", "weights_sha256": "2", "model_sha256": "2"}
+    with pytest.raises(RunDirectoryError) as caught:
+        rundir.check_same(tmp_path, {**LISTED, **hashes, "concepts": "core", "options": {"core": {"a": 1}}})
+    expected = 'concepts: "file" there, "core" now; the model has other weights now'
+    assert f"configuration ({expected}); use" in str(caught.value)
 
 
 def test_the_options_of_a_list_that_is_also_a_sampler_count(tmp_path):

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from encyclo.errors import DamagedError
-from encyclo.runs.calibration_file import load_calibrator, save_calibrator
+from encyclo.runs.calibration_file import ReadingModel, load_calibration, save_calibration
 from encyclo.statistics import accuracy, calibration, confidence
 from encyclo.statistics.accuracy import true_ranks
 from encyclo.statistics.confidence import Calibrator, Readings, TrainingDistribution
@@ -171,12 +171,12 @@ class Reads:
 @pytest.fixture
 def written(tmp_path: Path) -> Path:
     known = TrainingDistribution(np.arange(6, dtype=np.float32).reshape(2, 3), np.ones((2, 3), np.float32))
-    save_calibrator(tmp_path, confidence.fit(planted(300)[0], known, "natural"))
+    save_calibration(tmp_path, ReadingModel(confidence.fit(planted(300)[0], known, "natural")))
     return tmp_path / "calibration.json"
 
 
 def test_what_is_saved_comes_back(written: Path):
-    calibrator, _ = load_calibrator(written.parent)
+    calibrator = load_calibration(written.parent).calibrator
     assert dataclasses.replace(calibrator, distribution=KNOWN) == confidence.fit(
         planted(300)[0], KNOWN, "natural"
     )
@@ -186,8 +186,8 @@ def test_what_is_saved_comes_back(written: Path):
 def test_sets_that_can_promise_nothing_survive_saving(tmp_path: Path):
     calibrator = fit(planted(5)[0])
     assert calibrator.conformal == np.inf
-    save_calibrator(tmp_path, calibrator)
-    loaded, _ = load_calibrator(tmp_path)
+    save_calibration(tmp_path, ReadingModel(calibrator))
+    loaded = load_calibration(tmp_path).calibrator
     assert loaded is not None and dataclasses.replace(loaded, distribution=KNOWN) == calibrator
 
 
@@ -200,7 +200,7 @@ def test_a_damaged_calibration_is_refused(written: Path, damage: str):
         {"changed": json.dumps(content), "cut": text[: len(text) // 2], "list": "[]", "other": "{}"}[damage]
     )
     with pytest.raises(DamagedError, match="encyclo evaluate"):
-        load_calibrator(written.parent)
+        load_calibration(written.parent)
 
 
 def overconfident(count: int, seed: int = 0) -> Readings:

@@ -136,6 +136,7 @@ def test_a_prompt_on_both_sides_is_found_in_any_case_and_spacing():
         ("hound", ("dog",), "a hunting dog", True),
         ("house of cards", (), "a thing of no strength", False),
         ("ice cream", (), "frozen cream", True),
+        ("bank (slope)", (), "a slope beside water", False),
     ],
 )
 def test_a_definition_that_names_its_concept_is_found(name, aliases, definition, itself):

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from rich.console import Console
 from rich.text import Text
 
+from encyclo.english import qualifier, without_qualifier
 from encyclo.query.html import clip
 from encyclo.query.readings import Candidate, TokenReading, cut_at_tokens
 from encyclo.terminal import say
@@ -23,6 +24,8 @@ HEAT = (
 """Styles of a token by confidence: none below 10%, then up to 30%, 50%, 70%, 90% and above. Colour-blind people can
 distinguish blue from orange, and in grey the styles differ in brightness."""
 STEPS = (0.1, 0.3, 0.5, 0.7, 0.9)
+LEAST = 0.05
+"""Another sense of the word that is read is not shown below this confidence."""
 HEADING = f"{'Token':<16} {'Read as':<20} {'':>4}  Likeliest"
 
 
@@ -69,10 +72,28 @@ def _heat(candidate: Candidate) -> str:
 
 def _line(reading: TokenReading) -> str:
     """Return one line: the token, its reading (a dash if the reader abstains), the likeliest concepts."""
-    likeliest = ", ".join(f"{one_line(c.name)} {_share(c.confidence)}".rstrip() for c in reading.concepts)
+    likeliest = ", ".join(
+        f"{one_line(name)} {_share(confidence)}".rstrip() for name, confidence in _folded(reading.concepts)
+    )
     sure = _share(reading.concepts[0].confidence) if reading.read else ""
     read = clip(one_line(reading.read or "-"), 20)
     return f"{clip(one_line(reading.token), 16):<16} {read:<20} {sure:>4}  {likeliest}"
+
+
+def _folded(candidates: Sequence[Candidate]) -> list[tuple[str, float | None]]:
+    """Return the candidates' names and confidences; other senses of the first's word only with their qualifier.
+
+    Such a sense is left out below the confidence LEAST.
+    """
+    first, *others = candidates
+    shown = [(first.name, first.confidence)]
+    for other in others:
+        if not first.confidence or without_qualifier(other.name) != without_qualifier(first.name):
+            shown.append((other.name, other.confidence))
+        elif other.confidence and other.confidence >= LEAST:
+            sense = qualifier(other.name)
+            shown.append((f"({sense})" if sense else other.id, other.confidence))
+    return shown
 
 
 def _share(value: float | None) -> str:

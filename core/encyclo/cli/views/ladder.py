@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from rich.console import Console
 from rich.table import Table
 
+from encyclo.cli.views.running_text import running_text_line
 from encyclo.cli.views.tables import columns
 from encyclo.runs.metrics import LadderFigures, Metrics
 from encyclo.statistics.coverage import FEWEST, SHOWN
@@ -17,7 +18,7 @@ NOT_MEASURED = "not measured"
 
 
 def print_ladder(metrics: Metrics, console: Console) -> None:
-    """Print a table of accuracies, one of calibration, one of unfamiliar activations, and a line about coverage."""
+    """Print tables of accuracies, calibration and unfamiliar activations, and lines about coverage and running text."""
     console.print(_accuracies(metrics.accuracy))
     console.print()
     console.print(_calibrations(metrics.accuracy))
@@ -29,6 +30,8 @@ def print_ladder(metrics: Metrics, console: Console) -> None:
         console.print(_absent(metrics.absent))
     console.print()
     console.print(f"Coverage: {one_line(_coverage(metrics.coverage))}", highlight=False, markup=False)
+    line = running_text_line(metrics.running_text)
+    console.print(f"Running text: {line}", highlight=False, markup=False)
 
 
 def _accuracies(ladder: LadderFigures) -> Table:

@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from encyclo.cli.views.running_text import running_text_line
 from encyclo.cli.views.tables import columns, labelled
 from encyclo.echo import REMARK
 from encyclo.pipeline.run import Outcome
@@ -55,6 +56,7 @@ def _figures(metrics: Metrics, config: dict[str, Any], book: Encyclopedia) -> li
             f"{capture.prompts_per_second or 0:,.0f} prompts/s in {capture.dtype} on {capture.device}",
         ),
         ("Held-out top-1", _accuracy(metrics.accuracy.heldout_prompts, config["interpreter"])),
+        ("Running text", running_text_line(metrics.running_text)),
         ("Calibration error", _calibration(metrics.calibration, config["interpreter"])),
         ("Peak memory", f"{(capture.peak_rss_mb or 0) / 1024:.1f} GB"),
     ]
@@ -102,9 +104,9 @@ def _calibration(calibration: RunCalibration | None, name: str) -> str:
 def _examples(book: Encyclopedia) -> Table:
     table = columns("Concept", "Confidence", "Nearest concepts")
     table.title, table.title_justify = "Five entries", "left"
-    names = book.book.concepts.name
-    step = max(1, len(names) // EXAMPLES)
-    for name in names[::step][:EXAMPLES]:
-        entry = book.entry(name, neighbours=4)
+    ids = book.book.concepts.id  # names may be shared
+    step = max(1, len(ids) // EXAMPLES)
+    for id in ids[::step][:EXAMPLES]:
+        entry = book.entry(id, neighbours=4)
         table.add_row(entry.name, confidence_text(entry), ", ".join(n.name for n in entry.nearest))
     return table

@@ -206,10 +206,12 @@ def _prepare(gguf: Path, ready: Path, source: str, progress: Progress | None) ->
 
 def _convert(gguf: Path, target: Path) -> None:
     import torch
-    from transformers import AutoModel, AutoTokenizer
+    from transformers import AutoModel, AutoTokenizer, modeling_gguf_pytorch_utils
+    from transformers.utils import logging
 
     from encyclo_capture.loading.silence import quiet_transformers
 
+    modeling_gguf_pytorch_utils.tqdm = logging.tqdm  # its own bar ignores what quiet_transformers says
     with TemporaryDirectory(dir=target.parent, prefix=target.name) as alone, quiet_transformers():
         # transformers would also read other files beside the GGUF file.
         (Path(alone) / gguf.name).symlink_to(gguf.absolute())

@@ -48,7 +48,7 @@ class RunConfig(BaseModel):
     """Samples per concept and sampler: exact in the first stage, the usual number later."""
     budget: int | None = Field(None, ge=1)
     """The most samples of a sampler; None means its usual number times the number of concepts."""
-    targets: tuple[float, ...] = (0.40, 0.70, 0.85, 0.95)
+    targets: tuple[float, ...] = (0.40, 0.70, 0.85, 0.90)
     """Each stage's target, stage 0 first: the lower end of a concept's confidence must reach it."""
     layers: tuple[int, ...] = Field((-12, -9, -6, -3, -1), min_length=1)
     pooling: Literal["span", "last", "mean", "mean-all"] = "span"
@@ -144,8 +144,8 @@ def parse_layers(text: str) -> tuple[int, ...]:
 
 
 def parse_targets(text: str) -> tuple[float, ...]:
-    """Read `0.4,0.7,0.85,0.95`. Raises UsageError."""
-    rule = "--targets takes four numbers separated by commas, such as 0.4,0.7,0.85,0.95"
+    """Read `0.4,0.7,0.85,0.9`. Raises UsageError."""
+    rule = "--targets takes four numbers separated by commas, such as 0.4,0.7,0.85,0.9"
     return _parse_numbers(text, float, rule)
 
 

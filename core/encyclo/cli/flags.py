@@ -42,7 +42,7 @@ Budget = Annotated[
 ]
 Targets = Annotated[
     str | None,
-    typer.Option(help="The confidence that settles a concept in stages 0 to 3. [default: 0.4,0.7,0.85,0.95]"),
+    typer.Option(help="The confidence that settles a concept in stages 0 to 3. [default: 0.4,0.7,0.85,0.9]"),
 ]
 Layers = Annotated[
     str | None,

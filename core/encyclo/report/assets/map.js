@@ -3,8 +3,8 @@
 const SHAPES = ["M0-5A5 5 0 1 0 .01-5Z", "M-4.5-4.5H4.5V4.5H-4.5Z", "M0-5.5L5.2 4.2H-5.2Z"];
 const COLOURS = 8;
 // In thousandths: where the stages' usual targets lie.
-const LIMITS = [400, 700, 850, 950];
-const STEPS = ["below 40%", "40% to 70%", "70% to 85%", "85% to 95%", "95% and more", "not measured"];
+const LIMITS = [400, 700, 850, 900];
+const STEPS = ["below 40%", "40% to 70%", "70% to 85%", "85% to 90%", "90% and more", "not measured"];
 
 function swatch(kind, fill) {
   return svg("svg", { viewBox: "-7 -7 14 14", "aria-hidden": "true" }, svg("path", { d: SHAPES[kind], fill: fill, stroke: fill === "none" ? "currentColor" : "none" }));

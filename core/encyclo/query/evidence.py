@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from encyclo.errors import EncycloError
 from encyclo.query.encyclopedia import Encyclopedia
+from encyclo.query.text_reader import TextReader
 from encyclo.runs.metrics import read_metrics
 
 
@@ -46,3 +47,12 @@ def basis_text(readings: NDArray[np.int64]) -> str:
         f"among {count:,} concept{'' if count == 1 else 's'}, from {total:,} held-out readings, "
         f"{total / count:.1f} for an entry on average"
     )
+
+
+def reader_basis(reader: TextReader) -> str:
+    """Return what the confidences of a text's readings rest on: concepts and calibration readings."""
+    among, calibrator = f"among {len(reader.names):,} concepts", reader.calibrator
+    if calibrator is None:
+        return f"{among}, not calibrated: the run had too few held-out readings"
+    kind = "natural sentences" if calibrator.fitted_on == "natural" else "held-out prompts"
+    return f"{among}, calibrated on {calibrator.n:,} {kind}; words without an entry are not among them"

@@ -73,8 +73,8 @@ function confusedOf(confused, readings, right, held) {
   const kind = held ? " held-out samples" : " samples";
   const title = "Most confused: " + right + " of " + readings + kind + " read right";
   const items = confused.map(([other, times, margin]) => {
-    const said = times ? "read instead " + times + " of " + readings + " times, " : "";
-    return [link(other), " ", el("small", {}, said + "margin " + signed(margin, 1))];
+    const said = times ? "read instead " + times + " of " + readings + " times" : margin < 0 ? "scores higher on average" : "scores next";
+    return [link(other), " ", el("small", {}, said)];
   });
   return listOf(readings ? title : "Most confused", items, "Not measured: no sample mentions it.");
 }

@@ -45,8 +45,8 @@ def meaning(metrics: Metrics, book: Book, details: Details | None) -> str:
         return said
     total = int(details.own.sum())
     return (
-        f"{said} It rests on {total:,} held-out readings, {total / count:.1f} for an entry on average; n is the number of the "
-        "entry's own. The fewer there are, the wider the interval."
+        f"{said} It rests on {total:,} held-out readings, {total / count:.1f} for an entry on average; n is the number of "
+        "the entry's own. The fewer there are, the wider the interval."
     )
 
 
@@ -114,7 +114,8 @@ def _points(other: float | None, own: float | None) -> str:
 
 def _error(metrics: Metrics, interpreter: str) -> dict[str, Any] | str:
     label, found = "Calibration error", calibrations(metrics, interpreter)
-    if not found or known(found[0][1].ece) is None:
+    error = known(found[0][1].ece) if found else None
+    if error is None:
         return _unknown(label, no_calibration(metrics))
     baselines = [
         f"Baseline: {clip(name, 40)} {number(row.ece, 3)}, n = {number(row.n)}" for name, row in found[1:]
@@ -122,17 +123,20 @@ def _error(metrics: Metrics, interpreter: str) -> dict[str, Any] | str:
     bins = bins_of(found[0][1])
     total = sum(count for *_, count in bins)
     # The error of always claiming certainty is the share of wrong readings.
-    sure = f"{1 - sum(a * n for _, a, n in bins) / total:.3f}" if total else NOT_MEASURED
-    error, count = number(found[0][1].ece, 3), number(found[0][1].n)
-    if total and error >= sure:
-        return f"{label}: {error} of n = {count} readings says little, since claiming certainty for each of them gives {sure}."
+    sure = 1 - sum(a * n for _, a, n in bins) / total if total else None
+    count = number(found[0][1].n)
+    if sure is not None and round(error, 3) >= round(sure, 3):
+        return (
+            f"{label}: {error:.3f} of n = {count} readings says little, since claiming certainty for each of them gives "
+            f"{sure:.3f}."
+        )
     return {
         "label": label,
-        "value": error,
+        "value": f"{error:.3f}",
         "detail": [
             f"{clip(interpreter, 40)}, n = {count}; 0 is perfect",
             *(baselines or ["Baseline: none was measured"]),
-            f"Null: {sure}, if every reading claimed certainty",
+            f"Null: {number(sure, 3)}, if every reading claimed certainty",
         ],
     }
 

@@ -144,7 +144,9 @@ def test_run_and_read_say_what_a_confidence_is_among(encyclo, tiny_run: Path, ti
         own = recorded_readings(book)
     assert own is not None and len(own) == 40 and 0 < own.sum() < 400
     result = encyclo("run", "--sampler", "templates", "--limit", "40", "--out", tiny_run, *tiny_flags)
-    expected = f"among 40 concepts, from {own.sum()} held-out readings, {own.sum() / 40:.1f} for an entry on average"
+    expected = (
+        f"among 40 concepts, from {own.sum()} held-out readings, {own.sum() / 40:.1f} for an entry on average"
+    )
     assert expected in result.stdout
     assert "without sampling and storing" in result.stdout
     read = encyclo("read", tiny_run, "The animal drank.", "--device", "cpu")

@@ -54,13 +54,13 @@ def conclusion(found: Convergence) -> str:
     precise = (
         f"They are precise: without what the contexts add, halves differ by {difference:.1%}"
         if difference <= PRECISE
-        else f"They are not yet precise: without what the contexts add, halves still differ by {difference:.0%}, and for 5% "
-        f"the median concept needs about {row.samples_to_5pct_median or 0:,.0f} samples in each half, while it has "
+        else f"They are not yet precise: without what the contexts add, halves still differ by {difference:.0%}, and "
+        f"for 5% the median concept needs about {row.samples_to_5pct_median or 0:,.0f} samples in each half, while it has "
         f"{each:,.0f} in all"
     )
     return (
-        f"Signatures {verb}: at layer {best}, the best one, two halves of a concept's samples have a cosine of {cosine:.2f}, "
-        f"those of two concepts {null:.2f}. {precise}."
+        f"Signatures {verb}: at layer {best}, the best one, two halves of a concept's samples have a cosine of "
+        f"{cosine:.2f}, those of two concepts {null:.2f}. {precise}."
     )
 
 

@@ -54,8 +54,8 @@ def _figures(metrics: Metrics, config: dict[str, Any], book: Encyclopedia) -> li
         ("Samples", f"{capture.prompts:,} at layers {', '.join(map(str, config['layers']))}{twice}"),
         (
             "Capture",
-            f"{capture.prompts_per_second or 0:,.0f} prompts/s in {capture.dtype} on {capture.device}, without sampling "
-            "and storing",
+            f"{capture.prompts_per_second or 0:,.0f} prompts/s in {capture.dtype} on {capture.device}, "
+            "without sampling and storing",
         ),
         ("Held-out top-1", _accuracy(metrics.accuracy.heldout_prompts, config["interpreter"])),
         ("Calibration error", _calibration(metrics.calibration, config["interpreter"])),

@@ -18,7 +18,7 @@ UNBOUNDED = 10_000
 class FittedTable(Table):
     """A table whose cells stay on one line; where it is too wide, columns are left out and named below it.
 
-    `spare`: headings that may be left out, the first ones first; `wrapped`: headings of columns that wrap between words.
+    `spare`: headings that may be left out, the first ones first; `wrapped`: headings of columns that wrap at blanks.
     """
 
     def __init__(self, spare: Sequence[str], wrapped: Collection[str]) -> None:

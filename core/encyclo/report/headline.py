@@ -45,8 +45,8 @@ def meaning(metrics: Metrics, book: Book, details: Details | None) -> str:
         return said
     total = int(details.own.sum())
     return (
-        f"{said} It rests on {total:,} held-out readings, {total / count:.1f} for an entry on average; n is the number of "
-        "the entry's own. The fewer there are, the wider the interval."
+        f"{said} It rests on {total:,} held-out readings, {total / count:.1f} for an entry on average; n is the number "
+        "of the entry's own. The fewer there are, the wider the interval."
     )
 
 
@@ -127,8 +127,8 @@ def _error(metrics: Metrics, interpreter: str) -> dict[str, Any] | str:
     count = number(found[0][1].n)
     if sure is not None and round(error, 3) >= round(sure, 3):
         return (
-            f"{label}: {error:.3f} of n = {count} readings says little, since claiming certainty for each of them gives "
-            f"{sure:.3f}."
+            f"{label}: {error:.3f} of n = {count} readings says little, since claiming certainty for each of them "
+            f"gives {sure:.3f}."
         )
     return {
         "label": label,

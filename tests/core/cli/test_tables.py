@@ -58,6 +58,8 @@ def test_the_ladder_breaks_no_word(width: int):
     assert "99.7% (99.3% to 99.9%)" in held and "12,518" in held
     calibration = [line for line in lines if line.startswith("heldout_prompts") and "0.012" in line]
     assert len(calibration) == 2 and "transformer" in calibration[0] and "99.0%" in calibration[0]
+    words = {word for line in lines for word in line.split()}
+    assert {"Accuracy,", "most", "confident", "half", "not", "measured"} <= words
     assert any(line.startswith(WIDER) for line in lines) == (width == 80)
     assert ("Top-100" in lines[0]) == (width == 200)
 

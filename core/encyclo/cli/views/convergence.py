@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import inf
 
 from rich.console import Console
 from rich.table import Table
@@ -46,7 +47,7 @@ def print_convergence(found: Convergence, console: Console) -> None:
 def conclusion(found: Convergence) -> str:
     """Return in two sentences whether signatures tell concepts apart, and how precise they are."""
     layers = found.layers or {}
-    best = min(layers, key=lambda name: layers[name].adjusted_rel_diff or 0.0)
+    best = min(layers, key=lambda name: inf if (d := layers[name].adjusted_rel_diff) is None else d)
     row = layers[best]
     cosine, null, difference = row.cosine or 0.0, row.null_cosine or 0.0, row.adjusted_rel_diff or 0.0
     verb = "tell concepts apart" if cosine - null >= APART else "hardly tell concepts apart"
@@ -54,9 +55,9 @@ def conclusion(found: Convergence) -> str:
     precise = (
         f"They are precise: without what the contexts add, halves differ by {difference:.1%}"
         if difference <= PRECISE
-        else f"They are not yet precise: without what the contexts add, halves still differ by {difference:.0%}, and "
-        f"for 5% the median concept needs about {row.samples_to_5pct_median or 0:,.0f} samples in each half, while it has "
-        f"{each:,.0f} in all"
+        else f"They are not yet precise: without what the contexts add, halves still differ by {difference:.0%}, "
+        f"and for 5% the median concept needs about {row.samples_to_5pct_median or 0:,.0f} samples in each half, "
+        f"while it has {each:,.0f} in all"
     )
     return (
         f"Signatures {verb}: at layer {best}, the best one, two halves of a concept's samples have a cosine of "

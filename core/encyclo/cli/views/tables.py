@@ -32,17 +32,25 @@ class FittedTable(Table):
             heading, cells = str(column.header), [str(cell) for cell in column._cells]
             words = [*heading.split(), *(" ".join(cells).split() if heading in self.wrapped else cells)]
             column.min_width = max((cell_len(printable(word)) for word in words), default=0)
+        needed = self._needed(console, options)
         for heading in self.spare:
-            needed = Measurement.get(console, options.update(max_width=UNBOUNDED), self).minimum
-            if needed <= options.max_width:
+            if needed.minimum <= options.max_width:
                 break
             self.columns = [column for column in self.columns if column.header != heading]
             for place, column in enumerate(self.columns):
                 column._index = place
             left_out.append(heading)
+            needed = self._needed(console, options)
+        if needed.minimum <= options.max_width < needed.maximum:
+            for column in self.columns:  # rich would narrow the widest, whatever it holds
+                if str(column.header) not in self.wrapped:
+                    column.width = column.min_width
         yield from super().__rich_console__(console, options)
         if left_out:
             yield Text(f"A wider terminal also shows: {', '.join(reversed(left_out))}", "dim")
+
+    def _needed(self, console: Console, options: ConsoleOptions) -> Measurement:
+        return Measurement.get(console, options.update(max_width=UNBOUNDED), self)
 
 
 def columns(

@@ -86,6 +86,9 @@ def test_a_real_report_opens_without_a_complaint_or_a_request(browser, report: P
     with open_page(browser, report, color_scheme=scheme) as opened:
         page = opened.page
         assert page.locator("h1").inner_text().startswith("The encyclopedia of")
+        assert page.locator("#list .entry").count() == 12
+        assert page.locator("#count").inner_text() == "40 entries, 12 of them listed"
+        page.locator("#more").click()
         assert page.locator("#list .entry").count() == 40
         assert page.locator("#count").inner_text() == "40 entries"
         assert page.locator("#map path").count() == 41
@@ -96,25 +99,27 @@ def test_a_real_report_opens_without_a_complaint_or_a_request(browser, report: P
 
 def test_search_finds_an_entry_that_opens_to_everything_about_it(browser, report: Path, tiny_run: Path):
     from encyclo.query.encyclopedia import open_run
+    from encyclo.query.evidence import recorded_readings
 
     with open_run(tiny_run) as book:
         found, prompts = book.entry("mammal"), book.samples("mammal").prompt
+        own = recorded_readings(book)[book.index("mammal")]
         carried = len(book.book.attributes.layers)
     with open_page(browser, report) as opened:
         page = opened.page
         page.locator("#find").fill("MAMM")
         assert page.locator("#list .entry").first.locator("summary b").inner_text() == "mammal"
         assert page.locator("#count").inner_text().split()[0] != "40"
-        page.locator("#list .entry summary").first.click()
         inside = entry(page, "mammal").locator(".inside")
         inside.wait_for()
         text = inside.inner_text()
         assert found.definition in text
-        assert f"{found.confidence:.0%} ({found.low:.0%} to {found.high:.0%})" in text
+        sure = f"{found.confidence:.0%} ({found.low:.0%} to {found.high:.0%}), n\xa0=\xa0{own}"
+        assert sure in text
         assert f"{found.n_samples} samples" in text
         near = inside.locator("div", has_text="Nearest").locator("li a").all_inner_texts()
         assert near[:8] == [n.name for n in found.nearest]
-        assert "Most confused" in text and "margin" in text
+        assert "Most confused" in text and "margin" not in text
         assert inside.locator("svg.curve path.centred").count() == 1
         assert inside.locator(".meter").count() == carried
         shown = inside.locator(".wide li > bdi").all_inner_texts()
@@ -123,10 +128,41 @@ def test_search_finds_an_entry_that_opens_to_everything_about_it(browser, report
         assert page.locator("#count").inner_text() == "0 entries"
 
 
+@pytest.mark.parametrize("settings", [{"width": 1400}, PHONE], ids=["wide", "phone"])
+def test_entries_come_first_and_nothing_is_cut(browser, report: Path, settings: dict[str, Any]):
+    with open_page(browser, report, **settings) as opened:
+        page = opened.page
+        height = page.evaluate("innerHeight")
+        assert page.locator("#find").bounding_box()["y"] < height, "the search box is on the first screen"
+        headings = page.locator("h2").evaluate_all("all => all.map((node) => node.id)")
+        linked = page.locator("nav a").evaluate_all("all => all.map((node) => node.hash.slice(1))")
+        assert linked == headings
+        assert headings[:4] == ["all", "mapping", "figures", "stages"] and headings[-1] == "repeat"
+        cut = page.evaluate(
+            "[...document.querySelectorAll('.scroll, table, dl, figure')].filter((node) => node.checkVisibility() &&"
+            " (node.scrollWidth > node.clientWidth + 1 || node.getBoundingClientRect().right > innerWidth))"
+            ".map((node) => node.innerText.slice(0, 40))"
+        )
+        assert cut == []
+        stage = page.locator("section[aria-labelledby='stages'] tbody tr").first.inner_text()
+        assert stage.startswith("1 templates") and page.locator("nav a").last.is_visible()
+
+
+def test_a_single_hit_opens(browser, report: Path):
+    with open_page(browser, report) as opened:
+        page = opened.page
+        page.locator("#find").fill("m")
+        assert page.locator("#list .entry[open]").count() == 0
+        page.locator("#find").fill("mammal")
+        expect(page.locator("#list .entry .inside")).to_contain_text("How far to trust it")
+        expect(page.locator("#find")).to_be_focused()
+
+
 def test_the_list_is_filtered_and_ordered(browser, report: Path):
     with open_page(browser, report) as opened:
         page = opened.page
         page.select_option("#order", "name")
+        page.locator("#more").click()
         names = page.locator("#list summary b").all_inner_texts()
         assert names == sorted(names) and len(names) == 40
         page.select_option("#category", label="animals")
@@ -252,7 +288,7 @@ def test_a_phone_shows_it_all_without_scrolling_sideways(browser, name: str, req
             assert page.locator("#panel table").is_visible()
         else:
             page.locator("#list .entry summary").nth(1).tap()
-            assert page.locator("#list .inside").is_visible()
+            expect(page.locator("#list .inside")).to_be_visible()
             page.locator("#map").scroll_into_view_if_needed()
             page.locator("#map path").nth(2).tap(force=True)
             assert page.locator("#said > bdi").inner_text()

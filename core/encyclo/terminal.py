@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
 
 SECONDS_BETWEEN_LINES = 10.0
+UNBOUNDED = 10_000
+"""The width of what is no terminal, in characters."""
 
 _output: TextIO | None = None
 """The command's own output while `own_output` keeps others away from it; None: sys.stdout."""
@@ -72,8 +74,12 @@ def warn_lines(text: str) -> None:
 
 
 def console() -> Console:
-    """Return the console for a command's tables and styled text."""
-    return SafeConsole(file=_output or sys.stdout)
+    """Return the console for a command's tables and styled text.
+
+    What is no terminal has no width, unless COLUMNS sets one: a file or another program gets each row on one line.
+    """
+    file = _output or sys.stdout
+    return SafeConsole(file=file, width=None if file.isatty() or "COLUMNS" in os.environ else UNBOUNDED)
 
 
 @contextmanager

@@ -18,9 +18,9 @@ def plugins(as_json: flags.Json = False, debug: flags.Debug = False) -> None:
     if as_json:
         say_json({"plugins": [asdict(row) for row in rows]})
         return
-    from rich.table import Table
+    from encyclo.cli.views.tables import columns
 
-    table = Table("Name", "Hooks", "Package", "State", box=None, pad_edge=False)
+    table = columns("Name", "Hooks", "Package", "State", wrapped={"Hooks", "State"})
     for row in rows:
         table.add_row(row.name, ", ".join(row.hooks), f"{row.package} {row.version}", row.error or row.state)
     console().print(table)

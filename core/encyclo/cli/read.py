@@ -34,6 +34,7 @@ def read(
     """Read a text: print the likeliest concepts at each token, with calibrated confidences."""
     from encyclo.errors import UsageError
     from encyclo.query.encyclopedia import open_run
+    from encyclo.query.evidence import reader_basis
     from encyclo.query.text_reader import read_pieces
     from encyclo.terminal import ConsoleProgress, console, json_text, say
 
@@ -44,7 +45,10 @@ def read(
             "There is nothing to read: the text is empty or blank; give words, or a file with --file."
         )
     with open_run(directory) as book:
-        reader = book.reader(device or "auto", model, ConsoleProgress(quiet=as_json))
+        progress = ConsoleProgress(quiet=as_json)
+        reader = book.reader(device or "auto", model, progress)
+        basis = reader_basis(reader)
+        progress.stage(f"Confidences are {basis}")
         if html is not None:
             # The page holds the whole text, so memory may as well.
             text, file = text if file is None else "".join(read_pieces(file)), None
@@ -53,7 +57,7 @@ def read(
             from encyclo.report import write_reading
 
             readings = iter(kept := list(readings))
-            write_reading(html, text or "", kept, reader.model.name, str(directory), at_least)
+            write_reading(html, text or "", kept, reader.model.name, str(directory), at_least, basis)
         if as_json:
             # One object, written as it is read: a whole book needs no memory for itself.
             head = {

@@ -56,7 +56,9 @@ def collect_stage(
     )
     if todo:
         sampler = UnitSampler(run, stage, earlier, known())
-        with session.progress.track("Capturing", sum(sum(u.wanted) for u in todo), "prompts") as advance:
+        with session.progress.track(
+            "Sampling and capturing", sum(sum(u.wanted) for u in todo), "prompts"
+        ) as advance:
             tested = False
             for unit in todo:
                 prompts = sampler.sample(unit)

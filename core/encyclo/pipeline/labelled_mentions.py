@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import os
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from encyclo.entry_words import NONE, EntryWords, NamedWord
 from encyclo.errors import UsageError
-from encyclo.labelled_sentences import BACKGROUND, file_hash, mention, read_sentences, sentences_of
+from encyclo.labelled_sentences import BACKGROUND, Sentence, mention, read_lines, sentences_of
+from encyclo.query.text_reader import TextReader
 from encyclo.query.word_readings import entries_at, word_spans
 from encyclo.runs.calibration_file import ReadingModel, load_calibration, save_calibration
 from encyclo.runs.directory import read_record
+from encyclo.runs.interpreter_folder import FOLDER
 from encyclo.runs.open_run import OpenRun
 from encyclo.runs.reopen import reopen_run, require_finished
 from encyclo.statistics.word_reader import WordReader
 from encyclo.statistics.word_training import Mentions, fit
 from encyclo.storage import run_files
 from encyclo.storage.ledger import locked
-from encyclo.table_files import Place
 from encyclo.types import Concept, Progress, Prompt
 
 FLAG = "FILE"
@@ -82,8 +85,7 @@ def fit_word_reader(run: OpenRun, path: Path) -> WordReader:
             "sources: add lines, and fill in the column source."
         )
     session.progress.stage(f"Learning which entry a word means from {len(usable):,} mentions in {path.name}")
-    with session.progress.track("Capturing mentions", len(usable), "mentions") as advance:
-        activations = run.capture([prompts[i] for i in usable], advance).activations
+    activations = _read(run, [prompts[i] for i in usable])
     found = Mentions(
         activations,
         np.array([meant[i] for i in usable], np.int32),
@@ -93,31 +95,68 @@ def fit_word_reader(run: OpenRun, path: Path) -> WordReader:
     return fit(found, session.config.seed)
 
 
+def _read(run: OpenRun, prompts: Sequence[Prompt]) -> NDArray[np.float32]:
+    """Return each mention's activation, [n, L, H], read as `encyclo read` does in the text of its source."""
+    session, progress = run.session, run.session.progress
+    reader = TextReader(
+        run.load_interpreter(run.path / FOLDER),
+        [concept.name for concept in session.concepts],
+        session.model,
+        session.schema.layer_index,
+        session.config.pooling,
+        calibrator=None,
+        echo=session.config.echo,
+    )
+    values = np.zeros((len(prompts), len(session.schema.layers), session.schema.hidden_size), np.float32)
+    with progress.track("Reading mentions", len(prompts), "mentions") as advance:
+        for text, row_of in documents(prompts):
+            for window in reader.windows_of(text):
+                found = [(row_of.get(window.start + end), at) for at, (_, end) in enumerate(window.spans)]
+                for row, at in found:
+                    if row is not None:
+                        values[row] = window.values[at]
+                advance(sum(row is not None for row, _ in found))
+    return values
+
+
+def documents(prompts: Sequence[Prompt]) -> Iterator[tuple[str, dict[int, int]]]:
+    """Yield each source's text, its sentences in the file's order, and the prompts' rows by where their words end."""
+    sources: dict[str, dict[str, list[int]]] = {}
+    for row, prompt in enumerate(prompts):
+        sources.setdefault(prompt.family, {}).setdefault(prompt.text, []).append(row)
+    for sentences in sources.values():
+        start, row_of = 0, {}
+        for sentence, rows in sentences.items():
+            for row in rows:
+                span = prompts[row].span
+                assert span is not None
+                row_of[start + span[1]] = row
+            start += len(sentence) + 1
+        yield " ".join(sentences), row_of
+
+
 def labelled_mentions(concepts: Sequence[Concept], path: Path) -> Iterator[Prompt]:
     """Yield a prompt for the last word of each mention that the file labels, with the concept "" for none of them.
 
-    Prompts of one text follow each other, since capture shares what they have in common.
+    They come in the file's order. If a word is labelled twice, an entry counts before "none".
     """
-    by_name = read_sentences(path, FLAG, file_hash(path, FLAG))
-    found: dict[tuple[str, tuple[int, int]], Prompt] = {}
-    used: set[Place] = set()
-    for concept, own in sentences_of(concepts, concepts, path, by_name):
-        for sentence in own:
-            used.add(sentence.line)
-            if span := last_word(sentence.text, mention(path, sentence, concept)):
-                found.setdefault(
-                    (sentence.text, span), Prompt(concept.id, sentence.text, span, sentence.source)
-                )
-    for name, sentences in by_name.items():
-        for sentence in sentences:
-            if name == UNKNOWN or sentence.line in used or sentence.span is None:
-                continue
-            if span := last_word(sentence.text, sentence.span):
-                found.setdefault(
-                    (sentence.text, span), Prompt(BACKGROUND, sentence.text, span, sentence.source)
-                )
-    for key in sorted(found, key=lambda key: (len(key[0]), key)):
-        yield found[key]
+    lines = list(read_lines(path, FLAG))
+    by_name: dict[str, list[Sentence]] = defaultdict(list)
+    for line in lines:
+        by_name[line.concept].append(line)
+    owner = {
+        line: concept for concept, own in sentences_of(concepts, concepts, path, by_name) for line in own
+    }
+    found: dict[tuple[str, str, tuple[int, int]], Prompt] = {}
+    for line in lines:
+        concept = owner.get(line)
+        span = mention(path, line, concept) if concept else line.span
+        if span is None or line.concept == UNKNOWN or not (word := last_word(line.text, span)):
+            continue
+        key = (line.source, line.text, word)
+        if concept or key not in found:
+            found[key] = Prompt(concept.id if concept else BACKGROUND, line.text, word, line.source)
+    yield from found.values()
 
 
 def last_word(text: str, span: tuple[int, int]) -> tuple[int, int] | None:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encyclo.query.encyclopedia import Encyclopedia
+from encyclo.query.evidence import held_out_families, own_readings
 from encyclo.report.entries import ranking
 from encyclo.runs.metrics import Metrics
 from encyclo.schema import Part, SignatureTable
@@ -64,6 +65,7 @@ class Details:
     pairs: (truth, read instead, times), the most frequent first, of `readings` samples: those that training
     never saw if there are any (held_out), else all
     curve: (samples in a half, entries, raw, centred), means over entries
+    own: held-out readings of each entry, int64 [C]; None if not known
     """
 
     entries: dict[int, Detail]
@@ -71,6 +73,7 @@ class Details:
     readings: int
     held_out: bool
     curve: list[tuple[int, int, float, float]]
+    own: NDArray[np.int64] | None = None
 
 
 @dataclass(frozen=True)
@@ -86,9 +89,7 @@ class _Reading:
 def collect(opened: Encyclopedia, interpreter: Interpreter, metrics: Metrics) -> Details:
     """Read a finished run's samples for the page. The same run gives the same details."""
     chosen = np.sort(ranking(opened.book, unmeasured_last=True)[-MOST:])
-    heldout = frozenset(
-        family for name in ("calibration", "test") for family in metrics.splits.get(name) or ()
-    )
+    heldout = held_out_families(metrics.splits)
     tools = _Reading(opened, interpreter, heldout, opened.similarity.nearest(chosen, NEAREST))
     found: dict[int, Detail] = {}
     pairs: dict[bool, Counter[tuple[int, int]]] = {True: Counter(), False: Counter()}
@@ -104,6 +105,7 @@ def collect(opened: Encyclopedia, interpreter: Interpreter, metrics: Metrics) ->
         sum(detail.readings for detail in found.values() if detail.held == held),
         held,
         _mean_curve(list(found.values())),
+        own_readings(opened, metrics.splits),
     )
 
 

@@ -16,6 +16,8 @@ from encyclo.statistics.figures import Accuracy, LayerConvergence
 INK, RULE, FIRST, SECOND = "#010203", "#040506", "#070809", "#0a0b0c"
 _STYLED = {INK: "currentColor", RULE: "var(--rule)", FIRST: "var(--first)", SECOND: "var(--second)"}
 
+FEW_BINS = 6
+"""With at most this many bins, a reliability plot says how many readings each has."""
 # About a phone's width in points at font size 10, so that text stays readable unscaled.
 _SIZE = (4.7, 3.3)
 
@@ -56,15 +58,26 @@ def reliability_plot(series: Sequence[tuple[str, Sequence[Sequence[float]]]]) ->
             # Side by side, so that one's bar does not hide the other's.
             shifted = [c + (place - (len(series) - 1) / 2) * 0.02 for c in confidence]
             bottom.bar(shifted, counts, width=0.018, color=colour)
+            if counts_shown(series):
+                side = ("right", "left")[place] if len(series) > 1 else "center"
+                for at, count in zip(shifted, counts, strict=True):
+                    bottom.text(at, count, f"{count:,.0f}", ha=side, va="bottom", fontsize=8, color=colour)
         top.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), ylabel="share read right")
         bottom.set(xlabel="confidence of the reading", ylabel="readings", yscale="log")
         bottom.set_ylim(bottom=0.7)
+        if counts_shown(series):
+            bottom.margins(y=0.35)
         for axis in (top.yaxis, bottom.xaxis):
             axis.set_major_formatter(lambda value, _: f"{value:.0%}")
         bottom.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
         bottom.yaxis.set_major_locator(LogLocator(numticks=6))
         bottom.minorticks_off()
         return _svg(figure, top, bottom)
+
+
+def counts_shown(series: Sequence[tuple[str, Sequence[Sequence[float]]]]) -> bool:
+    """Return whether the bins are so few that the plot has room for their counts, and needs them."""
+    return all(len(bins) <= FEW_BINS for _, bins in series)
 
 
 def curve_plot(curve: Sequence[tuple[int, int, float, float]]) -> str:

@@ -1,9 +1,10 @@
-"""The key figures, each with its baseline and its null."""
+"""The page's first lines, and the key figures, each with its baseline and its null."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from encyclo.report.details import Details
 from encyclo.report.entries import median
 from encyclo.report.sections import (
     NO_HALVES,
@@ -14,7 +15,7 @@ from encyclo.report.sections import (
     no_calibration,
     top1_interval,
 )
-from encyclo.report.wording import NOT_MEASURED, clip, duration, known, number, percent
+from encyclo.report.wording import NOT_MEASURED, clip, duration, known, moment, number, percent
 from encyclo.runs.metrics import Metrics
 from encyclo.schema import Book
 from encyclo.statistics.figures import Accuracy
@@ -25,15 +26,41 @@ UNKNOWN_SENTENCES = (
 """Of a run whose metrics don't say how many there were."""
 
 
-def key_figures(metrics: Metrics, interpreter: str, book: Book) -> list[dict[str, Any]]:
-    """Return the key figures, each with its baseline and its null."""
-    return [
+def about(record: dict[str, Any], book: Book) -> str:
+    """Return one line: how many entries, how many are settled, when they were made."""
+    count, settled = len(book.concepts), int(book.concepts.settled.sum())
+    begun = moment(record.get("created") or book.attributes.created).partition(" ")[0]
+    return f"{count:,} {'entry' if count == 1 else 'entries'}, {settled:,} settled; made {begun}."
+
+
+def meaning(metrics: Metrics, book: Book, details: Details | None) -> str:
+    """Return what a confidence is, among how many concepts, and how many readings it rests on."""
+    if median(book.concepts.confidence) is None:
+        return f"No entry has a confidence: {no_calibration(metrics)}"
+    count = len(book.concepts)
+    said = (
+        "A confidence is the probability that the interpreter picks the right concept from one new sample, among this "
+        f"run's {count:,}, with its 95% interval. It says nothing about concepts that have no entry."
+    )
+    if details is None or details.own is None:
+        return said
+    total = int(details.own.sum())
+    return (
+        f"{said} It rests on {total:,} held-out readings, {total / count:.1f} for an entry on average; n is the number "
+        "of the entry's own. The fewer there are, the wider the interval."
+    )
+
+
+def key_figures(metrics: Metrics, interpreter: str, book: Book) -> tuple[list[dict[str, Any]], list[str]]:
+    """Return the key figures, each with its baseline and its null, and a sentence for each that says nothing."""
+    found = [
         _top1("Held-out top-1", metrics, interpreter, "heldout_prompts", no_accuracy(metrics)),
         _top1("Top-1 in natural sentences", metrics, interpreter, "natural", no_sentences(metrics)),
         _error(metrics, interpreter),
         _halves(metrics),
         _settled(metrics, book),
     ]
+    return [one for one in found if isinstance(one, dict)], [one for one in found if isinstance(one, str)]
 
 
 def no_sentences(metrics: Metrics) -> str:
@@ -61,7 +88,7 @@ def capture_line(metrics: Metrics) -> str:
     )
 
 
-def _top1(label: str, metrics: Metrics, interpreter: str, rung: str, reason: str) -> dict[str, Any]:
+def _top1(label: str, metrics: Metrics, interpreter: str, rung: str, reason: str) -> dict[str, Any] | str:
     readers = metrics.accuracy.rungs()[rung]
     own = (readers or {}).get(interpreter)
     if own is None or known(own.top1) is None:
@@ -98,9 +125,10 @@ def _points(other: float | None, own: float | None) -> str:
     return f" ({abs(points):.1f} points {'higher' if points > 0 else 'lower'})"
 
 
-def _error(metrics: Metrics, interpreter: str) -> dict[str, Any]:
+def _error(metrics: Metrics, interpreter: str) -> dict[str, Any] | str:
     label, found = "Calibration error", calibrations(metrics, interpreter)
-    if not found or known(found[0][1].ece) is None:
+    error = known(found[0][1].ece) if found else None
+    if error is None:
         return _unknown(label, no_calibration(metrics))
     baselines = [
         f"Baseline: {clip(name, 40)} {number(row.ece, 3)}, n = {number(row.n)}" for name, row in found[1:]
@@ -108,19 +136,25 @@ def _error(metrics: Metrics, interpreter: str) -> dict[str, Any]:
     bins = bins_of(found[0][1])
     total = sum(count for *_, count in bins)
     # The error of always claiming certainty is the share of wrong readings.
-    sure = f"{1 - sum(a * n for _, a, n in bins) / total:.3f}" if total else NOT_MEASURED
+    sure = 1 - sum(a * n for _, a, n in bins) / total if total else None
+    count = number(found[0][1].n)
+    if sure is not None and round(error, 3) >= round(sure, 3):
+        return (
+            f"{label}: {error:.3f} of n = {count} readings says little, since claiming certainty for each of them "
+            f"gives {sure:.3f}."
+        )
     return {
         "label": label,
-        "value": number(found[0][1].ece, 3),
+        "value": f"{error:.3f}",
         "detail": [
-            f"{clip(interpreter, 40)}, n = {number(found[0][1].n)}; 0 is perfect",
+            f"{clip(interpreter, 40)}, n = {count}; 0 is perfect",
             *(baselines or ["Baseline: none was measured"]),
-            f"Null: {sure}, if every reading claimed certainty",
+            f"Null: {number(sure, 3)}, if every reading claimed certainty",
         ],
     }
 
 
-def _halves(metrics: Metrics) -> dict[str, Any]:
+def _halves(metrics: Metrics) -> dict[str, Any] | str:
     label, table = "Agreement of halves", metrics.convergence or {}
 
     def mean(key: str) -> float | None:
@@ -149,17 +183,13 @@ def _settled(metrics: Metrics, book: Book) -> dict[str, Any]:
         if middle is None
         else f"median confidence {percent(middle)}; {int(table.converged.sum()):,} signatures converged"
     )
-    first = f"Baseline: {number(stages[0].settled)} after the first round" if stages else ""
+    first = f"Baseline: {number(stages[0].settled)} after the first round" if len(stages) > 1 else ""
     return {
         "label": "Concepts settled",
         "value": f"{int(table.settled.sum()):,} of {len(table):,}",
-        "detail": [
-            confident,
-            *([first] if first else []),
-            *([f"Null: a guess has a confidence of {percent(1 / len(table), 2)}"] if len(table) else []),
-        ],
+        "detail": [confident, *([first] if first else [])],
     }
 
 
-def _unknown(label: str, reason: str) -> dict[str, Any]:
-    return {"label": label, "value": NOT_MEASURED, "detail": [reason[0].upper() + reason[1:]]}
+def _unknown(label: str, reason: str) -> str:
+    return f"{label}: {NOT_MEASURED}, since {reason}"

@@ -16,6 +16,22 @@ from encyclo.schema import Attributes, Book
 from encyclo.statistics.similarity import Similarity
 from encyclo.storage import run_files
 
+CONTENTS = (
+    ("all", "Entries"),
+    ("mapping", "Map"),
+    ("figures", "What was measured"),
+    ("stages", "Stages"),
+    ("ladder", "Reading back"),
+    ("convergence", "Convergence"),
+    ("calibration", "Confidences"),
+    ("coverage", "Accuracy by coverage"),
+    ("running-text", "Running text"),
+    ("explained", "Share explained"),
+    ("pairs", "Confused pairs"),
+    ("trust", "Least and most trusted"),
+    ("repeat", "Repeat this run"),
+)
+"""The page's sections, in its order: the id of a heading and its name in the table of contents."""
 STATIC = 5000
 """If there are more entries than this, only the page's script lists them."""
 
@@ -47,12 +63,17 @@ def _context(
 
     interpreter = str((record.get("config") or {}).get("interpreter") or "interpreter")
     drawn = atlas.draw_atlas(similarity)
+    figures, unknown = headline.key_figures(metrics, interpreter, book)
     script = payload.asset("common.js", "entries.js", "map.js")
     return {
         "model": book.attributes.model,
+        "about": headline.about(record, book),
+        "contents": CONTENTS,
+        "meaning": headline.meaning(metrics, book, details),
         "run": [*_run(record, book.attributes), ("Capture", headline.capture_line(metrics))],
         "command": _command(record.get("command")),
-        "figures": headline.key_figures(metrics, interpreter, book),
+        "figures": figures,
+        "unknown": unknown,
         "stages": sections.stages(metrics),
         "ladder": sections.ladder(metrics, interpreter),
         "ladder_plot": sections.ladder_plot(metrics, interpreter),

@@ -39,6 +39,7 @@ def page_data(
             interval(*row)
             for row in zip(table.confidence, table.confidence_low, table.confidence_high, strict=True)
         ],
+        "own": [] if details is None or details.own is None else details.own.tolist(),
         "samples": table.n_samples.tolist(),
         "stage": table.stage.tolist(),
         "settled": table.settled.astype(int).tolist(),

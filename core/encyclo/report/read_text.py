@@ -15,11 +15,18 @@ from encyclo.storage import files
 
 
 def write_reading(
-    path: Path, text: str, readings: Sequence[TokenReading], model: str, run: str, at_least: float
+    path: Path,
+    text: str,
+    readings: Sequence[TokenReading],
+    model: str,
+    run: str,
+    at_least: float,
+    basis: str = "",
 ) -> None:
     """Write the page about `text` and its readings to `path`: one HTML file that needs no network.
 
-    `readings` are in the text's order; `run` names the run that read it. The same arguments give the same bytes.
+    `readings` are in the text's order; `run` names the run that read it,
+    `basis` says what the confidences rest on. The same arguments give the same bytes.
     """
     calibrated = any(reading.concepts[0].confidence is not None for reading in readings)
     answered = sum(reading.read is not None for reading in readings)
@@ -30,6 +37,7 @@ def write_reading(
         "about": [
             ("Run", run),
             ("Tokens", f"{len(readings):,}, of which {answered:,} were read as a concept"),
+            *([("Confidences", basis)] if basis else []),
         ],
         "calibrated": calibrated,
         "at_least": percent(at_least),

@@ -43,17 +43,16 @@ USES = {
 
 
 def stages(metrics: Metrics) -> list[list[str]]:
-    """Return a row for each stage: stage, sampler, concepts, samples, settled, accuracy, convergence, time."""
+    """Return a row for each stage: stage and sampler, concepts, samples, settled, accuracy, convergence, time."""
     return [
         [
-            number(row.stage),
-            clip(row.sampler or "not named", 60),
+            f"{number(row.stage)} {clip(row.sampler or 'not named', 60)}",
             *(number(count) for count in (row.concepts, row.samples, row.settled, row.converged)),
             *(percent(share, 1) for share in (row.heldout_top1, row.natural_top1, row.confidence)),
             number(row.ece, 3),
             _at_best_layer(row.convergence, "within_5pct_raw", max),
             _at_best_layer(row.convergence, "adjusted_rel_diff", min),
-            duration(row.seconds),
+            duration(row.seconds).replace(" ", "\N{NO-BREAK SPACE}"),
         ]
         for row in metrics.stages
     ]
@@ -66,7 +65,7 @@ def _at_best_layer(table: Mapping[str, LayerConvergence] | None, key: str, best:
     if not found:
         return NOT_MEASURED
     layer = best(found, key=found.__getitem__)
-    return f"{percent(found[layer])} at {clip(str(layer), 8)}"
+    return f"{percent(found[layer])} at layer\N{NO-BREAK SPACE}{clip(str(layer), 8)}".replace("-", "−")
 
 
 def ladder(metrics: Metrics, interpreter: str) -> list[dict[str, Any]]:
@@ -229,6 +228,7 @@ def reliability(metrics: Metrics, interpreter: str) -> dict[str, Any] | None:
             for name, row in found
         ],
         "plot": figures.reliability_plot(drawn) if drawn else "",
+        "counted": figures.counts_shown(drawn),
         "drawn": " and ".join(clip(name, 40) for name, _ in drawn),
         "bins": [
             {"name": clip(name, 40), "rows": [[percent(c, 1), percent(a, 1), number(n)] for c, a, n in bins]}
@@ -264,8 +264,9 @@ def top1_interval(row: Accuracy) -> str:
     return f"{percent(row.top1_low, 1)} to {percent(row.top1_high, 1)}"
 
 
-def _layer(name: str, index: int | None, row: LayerConvergence) -> dict[str, Any]:
-    cells = [
+def _layer(name: str, index: int | None, row: LayerConvergence) -> list[str]:
+    return [
+        name.replace("-", "−") + ("" if index is None else f" ({index})"),
         percent(row.raw_rel_diff, 1),
         percent(row.within_5pct_raw),
         percent(row.centred_rel_diff, 1),
@@ -275,7 +276,6 @@ def _layer(name: str, index: int | None, row: LayerConvergence) -> dict[str, Any
         number(row.null_cosine, 3),
         number(row.samples_to_5pct_median),
     ]
-    return {"name": name.replace("-", "−"), "index": "" if index is None else str(index), "cells": cells}
 
 
 def calibrations(metrics: Metrics, interpreter: str) -> list[tuple[str, Calibration]]:

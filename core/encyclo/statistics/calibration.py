@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 BINS = 15
+BORROWED = 100.0
+"""The most readings that all other concepts together count as, beside a concept's own ones, in its interval."""
 HALVINGS = 24
 """Halvings of [0, 1] in the search for a quantile: as fine as float32."""
 
@@ -123,14 +126,13 @@ class Accuracies:
     """How accuracy varies over concepts: a mixture of Beta distributions, weighted by their posterior.
 
     yes, no, weight: float64 [k]; the parameters of Beta(yes, no), as right and wrong readings; the weights sum to 1
-    low, high: the interval of the mean over all readings
+    share: the share of all readings that are right
     """
 
     yes: NDArray[np.float64]
     no: NDArray[np.float64]
     weight: NDArray[np.float64]
-    low: float
-    high: float
+    share: float
 
     @property
     def mean(self) -> float:
@@ -143,7 +145,7 @@ class Accuracies:
         return float(np.exp(self.weight @ np.log(self.yes + self.no)))
 
 
-def fit_accuracies(right: NDArray[np.integer], total: NDArray[np.integer], level: float = 0.95) -> Accuracies:
+def fit_accuracies(right: NDArray[np.integer], total: NDArray[np.integer]) -> Accuracies:
     """Estimate how accuracy varies over concepts, from `right` of `total` readings of each concept.
 
     A hierarchical beta-binomial model (Gelman et al., "Bayesian Data Analysis", 2013, ch. 5) on a grid of means and
@@ -164,10 +166,8 @@ def fit_accuracies(right: NDArray[np.integer], total: NDArray[np.integer], level
         weight += times * (betaln(yes + k, no + n - k) - betaln(yes, no))
     weight = np.exp(weight - weight.max())
     likely = weight > 1e-6
-    low, high = _alone(np.array([right.sum()]), np.array([total.sum()]), level)
-    return Accuracies(
-        yes[likely], no[likely], weight[likely] / weight[likely].sum(), float(low[0]), float(high[0])
-    )
+    share = float(right.sum() / total.sum()) if total.sum() else 0.5
+    return Accuracies(yes[likely], no[likely], weight[likely] / weight[likely].sum(), share)
 
 
 def accuracy_intervals(
@@ -175,9 +175,15 @@ def accuracy_intervals(
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
     """Return (mean, low, high) float32 [C] of each concept's accuracy after its own readings.
 
-    If nearly all readings are right, the posterior alone would claim certainty after three readings. So two
-    more intervals limit it: the one from the concept's own readings alone, and the one of the mean over all readings.
-    The lower end is at most the larger of their lower ends, and the upper end at least the smaller of their upper ends.
+    If nearly all readings are right, the posterior alone would claim certainty, also of a concept without readings.
+    So two more intervals limit it: the one from the concept's k right of n readings alone, and the one in which all
+    other readings, whose share p is right, count as S = `BORROWED` readings:
+
+        Beta(k + 1/2, n - k + 1/2)    Beta(k + S p + 1/2, n - k + S (1 - p) + 1/2)
+
+    The second is a power prior (Ibrahim and Chen, "Power Prior Distributions for Regression Models", 2000) on Jeffreys'
+    prior. The lower end is at most the larger of their lower ends, and the upper end at least the smaller of their
+    upper ends.
     """
     kinds, place = np.unique(np.stack([right, total]), axis=1, return_inverse=True)
     k, n = kinds[0][:, None], kinds[1][:, None]
@@ -185,19 +191,20 @@ def accuracy_intervals(
     mean = (yes / (yes + no)) @ found.weight
     tail = (1 - level) / 2
     low, high = _quantile(yes, no, found.weight, tail), _quantile(yes, no, found.weight, 1 - tail)
-    alone_low, alone_high = _alone(kinds[0], kinds[1], level)
-    low = np.minimum(low, np.maximum(alone_low, found.low))
-    high = np.maximum(high, np.minimum(alone_high, found.high))
+    alone_low, alone_high = _jeffreys(kinds[0], kinds[1], level)
+    borrowed_low, borrowed_high = _jeffreys(kinds[0] + BORROWED * found.share, kinds[1] + BORROWED, level)
+    low = np.minimum(low, np.maximum(alone_low, borrowed_low))
+    high = np.maximum(high, np.minimum(alone_high, borrowed_high))
     # A very skewed distribution has its mean outside the central interval: extend the interval to it.
     low, high = np.minimum(low, mean), np.maximum(high, mean)
     one, two, three = (figure.astype(np.float32)[place.ravel()] for figure in (mean, low, high))
     return one, two, three
 
 
-def _alone(
-    right: NDArray[np.integer], total: NDArray[np.integer], level: float
+def _jeffreys(
+    right: NDArray[Any], total: NDArray[Any], level: float
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return (low, high) of an accuracy from its own readings alone (Jeffreys' interval)."""
+    """Return (low, high) of an accuracy from `right` of `total` readings (Jeffreys' interval)."""
     from scipy.stats import beta
 
     tail = (1 - level) / 2

@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from encyclo.schema import SignatureTable
 
 TINY = 1e-12
+NEAR = 0.005
+"""The smallest cosine of a neighbour: less is shown as 0.00, as of concepts that have nothing in common."""
 BLOCK = 256
 """The number of concepts whose neighbours are looked up at once: memory is BLOCK x C."""
 
@@ -75,7 +77,7 @@ class Similarity:
     def nearest(self, rows: NDArray[np.int64], count: int) -> dict[int, list[tuple[int, float]]]:
         """Return at most `count` neighbours (row, cosine) of each of `rows`, the nearest first.
 
-        The cosine is averaged over layers. Ties are in the concepts' order.
+        The cosine is averaged over layers and at least `NEAR`. Ties are in the concepts' order.
         """
         found: dict[int, list[tuple[int, float]]] = {int(row): [] for row in rows}
         asked = np.asarray(rows)[self.seen[rows]]
@@ -88,7 +90,7 @@ class Similarity:
             cosine[:, ~self.seen] = -np.inf
             cosine[np.arange(len(block)), block] = -np.inf
             for row, values in zip(block.tolist(), cosine, strict=True):
-                found[row] = likeliest(values, count)
+                found[row] = [(other, cosine) for other, cosine in likeliest(values, count) if cosine >= NEAR]
         return found
 
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 import encyclo as package
-from encyclo.pipeline.labelled_mentions import labelled_mentions, last_word, learn
+from encyclo.pipeline.labelled_mentions import documents, labelled_mentions, last_word, learn
 from encyclo.runs.calibration_file import load_calibration
 from encyclo.terminal import ConsoleProgress
-from encyclo.types import Concept
+from encyclo.types import Concept, Prompt
 from tests.commands import one_sentence
 
 DOG = Concept("d", "dog", aliases=("guide dog",))
@@ -43,11 +43,20 @@ def test_lines_say_which_entry_a_word_means_or_none(tmp_path: Path):
     )  # fmt: skip
     found = [(p.concept, p.text, p.span, p.family) for p in labelled_mentions([DOG], path)]
     assert found == [
-        ("d", "A dog slept.", (2, 5), "b"),
         ("d", TEXT, (10, 13), "a"),
-        ("", TEXT, (16, 20), "a"),
         ("", TEXT, (28, 31), "a"),
+        ("", TEXT, (16, 20), "a"),
+        ("d", "A dog slept.", (2, 5), "b"),
     ]
+
+
+def test_a_source_is_read_as_one_text():
+    prompts = [
+        Prompt("d", TEXT, (28, 31), "a"),
+        Prompt("d", "A dog.", (2, 5), "b"),
+        Prompt("", "Dog!", (0, 3), "a"),
+    ]
+    assert list(documents(prompts)) == [(f"{TEXT} Dog!", {31: 0, len(TEXT) + 4: 2}), ("A dog.", {5: 1})]
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from encyclo.report import write_report
+from encyclo.report.details import Details
 from encyclo.report.headline import no_sentences
 from encyclo.runs.metrics import Metrics
 from encyclo.schema import Attributes, Book, ConceptTable, SignatureTable
@@ -271,8 +272,8 @@ def test_full_metrics_show_every_figure_beside_the_baselines(render: Any) -> Non
         "298",
         "−0.001",
         "0.032",
-        "71% at -12",
-        "27% at -1",
+        "71% at layer −12",
+        "27% at layer −1",
     ):
         assert figure in text
     assert "centroid 93.1% (5.6 points lower), n = 2,345" in text
@@ -280,6 +281,48 @@ def test_full_metrics_show_every_figure_beside_the_baselines(render: Any) -> Non
     assert text.count("this run did not measure this rung") == 4
     assert "a5fd3b62230a…" in text and "encyclo run --out 'my run'" in text
     assert "2 trained the readers, 1 decided when training stops, 1 calibrated them, 2 tested them" in text
+
+
+def test_a_figure_that_says_nothing_is_no_headline(render: Any) -> None:
+    """An error that claiming certainty would reach too, and a baseline of the only stage."""
+    metrics = full_metrics()
+    metrics["calibration"] |= {"ece": 0.0, "n": 38, "bins": [[1.0, 1.0, 38]]}
+    metrics["stages"] = metrics["stages"][1:]
+    html = render(NAMES, metrics)
+    strip = re.search(r'<dl class="figures">.*?</dl>', html, re.DOTALL)
+    assert strip is not None and "Held-out top-1" in strip[0] and "Concepts settled" in strip[0]
+    assert "Calibration error" not in strip[0] and "after the first round" not in strip[0]
+    assert "not measured" not in strip[0] and "a guess has a confidence" not in strip[0]
+    text = Page(html).text
+    assert "Calibration error: 0.000 of n = 38 readings says little, since claiming certainty" in text
+    assert "Top-1 in natural sentences: not measured, since the concept list has no natural sentences" in text
+    full = re.search(r'<dl class="figures">.*?</dl>', render(NAMES, full_metrics()), re.DOTALL)
+    assert full is not None and "Calibration error" in full[0] and "0 after the first round" in full[0]
+
+
+def test_a_confidence_says_among_how_many_and_from_how_many_readings(tmp_path: Path) -> None:
+    details = Details({}, [], 0, True, [], np.array([3, 0, 2]))
+    write_report(
+        tmp_path / "r.html",
+        make_record(),
+        Metrics.model_validate(full_metrics()),
+        make_book(NAMES[:3]),
+        details,
+    )
+    text = Page((tmp_path / "r.html").read_text(encoding="utf-8")).text
+    assert "among this run's 3, with its 95% interval" in text
+    assert "It rests on 5 held-out readings, 1.7 for an entry on average" in text
+
+
+@pytest.mark.parametrize(("bins", "counted"), [(3, True), (7, False)])
+def test_a_calibration_plot_of_few_bins_says_how_many_readings_each_has(
+    render: Any, bins: int, counted: bool
+) -> None:
+    metrics = full_metrics()
+    few = [[0.1 + 0.1 * i, 0.5, 1234 + i] for i in range(bins)]
+    metrics["calibration"] |= {"bins": few, "centroid": metrics["calibration"]["centroid"] | {"bins": few}}
+    drawn = re.search(r'aria-label="Reliability.*?</figure>', render(NAMES, metrics), re.DOTALL)
+    assert drawn is not None and (">1,236<" in drawn[0]) == ("the numbers are n" in drawn[0]) == counted
 
 
 def coverage() -> dict[str, Any]:

@@ -130,7 +130,7 @@ def test_concepts_without_readings_say_nothing_about_the_others():
     alone = calibration.fit_accuracies(right, total)
     with_unread = calibration.fit_accuracies(np.append(right, [0, 0]), np.append(total, [0, 0]))
     np.testing.assert_array_equal(with_unread.weight, alone.weight)
-    assert (with_unread.low, with_unread.high) == (alone.low, alone.high)
+    assert with_unread.share == alone.share
 
 
 def intervals(right: np.ndarray, total: np.ndarray, **level) -> tuple[np.ndarray, ...]:
@@ -185,12 +185,23 @@ def test_a_few_readings_that_all_agree_leave_doubt(every):
     assert (abs(mean - every / 3) < 0.05).all()
 
 
-def test_no_end_is_surer_than_its_own_readings_and_the_mean_over_all():
-    right, total = np.array([*[4] * 400, 40, 1]), np.array([*[4] * 400, 40, 2])
+def test_others_count_as_so_many_readings_in_an_interval():
+    """300 concepts of at most one reading, all right: each interval has its own width, however many others there are."""
+    few = np.array([0] * 79 + [1] * 221 + [3, 10, 40])
+    mean, low, high = intervals(few, few)
+    for count, place in ((0, 0), (1, 79), (3, 300), (10, 301)):
+        assert low[place] == pytest.approx(beta.ppf(0.025, count + calibration.BORROWED + 0.5, 0.5), abs=1e-6)
+    assert low[0] < low[79] < low[300] < low[301] < low[302] < mean.min()
+    assert low[302] >= beta.ppf(0.025, 40.5, 0.5)  # a concept's own readings count in full
+    assert low[0] > 0.9 and high.max() <= 1
+    many = np.concatenate([few, np.ones(100_000, int)])
+    np.testing.assert_allclose(intervals(many, many)[1][: len(few)], low, atol=1e-6)
+
+
+def test_a_misread_concept_is_promised_little():
+    right, total = np.array([*[4] * 400, 1]), np.array([*[4] * 400, 2])
     _, low, _ = intervals(right, total)
-    own, everyone = beta.ppf(0.025, 40.5, 0.5), beta.ppf(0.025, right.sum() + 0.5, 1.5)
-    assert low[400] <= max(own, everyone) + 1e-6 and low[0] <= everyone + 1e-6
-    assert low[401] < 0.9 < low[0]  # of one that was misread once in two readings little is promised
+    assert low[400] < 0.7 < 0.9 < low[0]
 
 
 def test_the_interval_covers_as_often_as_it_says(generator):
@@ -208,7 +219,7 @@ def test_concepts_that_are_alike_take_each_others_readings_for_their_own(generat
     total = np.full(1000, 3)
     right = generator.binomial(total, 0.998)
     _, low, _ = intervals(right, total)
-    assert low[right == 3].min() > 0.95 and low.max() < 0.998
+    assert low[right == 3].min() > 0.9 and low.max() < 0.998
 
 
 def test_accuracy_by_coverage_of_a_worked_example():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import inf
 
 from rich.console import Console
 from rich.table import Table
@@ -12,6 +13,8 @@ from encyclo.evaluation.converge import Convergence
 from encyclo.statistics.convergence import FEWEST
 from encyclo.statistics.figures import LayerConvergence, LayerCurve
 
+APART, PRECISE = 0.3, 0.05
+"""Least lead of the cosine over its null of signatures that tell concepts apart; largest difference of precise ones."""
 NOT_MEASURED = f"Not measured: this needs two concepts with at least {FEWEST} samples that mention them."
 
 
@@ -20,6 +23,8 @@ def print_convergence(found: Convergence, console: Console) -> None:
     if found.layers is None:
         console.print(NOT_MEASURED)
         return
+    console.print(conclusion(found))
+    console.print()
     about = f"{found.samples:,} samples of {found.concepts:,} concepts, pooling {found.pooling}"
     console.print(f"{about}: halves compared, mean of {found.splits} random splits")
     console.print(_figures(found.layers, "Layer"))
@@ -37,6 +42,27 @@ def print_convergence(found: Convergence, console: Console) -> None:
         rows = {f"{older.pooling} {older.layer}": older.figures}
         rows |= {f"{found.pooling} {layer}": row for layer, row in (older.here or {}).items()}
         console.print(_figures(rows, "Pooling, layer"))
+
+
+def conclusion(found: Convergence) -> str:
+    """Return in two sentences whether signatures tell concepts apart, and how precise they are."""
+    layers = found.layers or {}
+    best = min(layers, key=lambda name: inf if (d := layers[name].adjusted_rel_diff) is None else d)
+    row = layers[best]
+    cosine, null, difference = row.cosine or 0.0, row.null_cosine or 0.0, row.adjusted_rel_diff or 0.0
+    verb = "tell concepts apart" if cosine - null >= APART else "hardly tell concepts apart"
+    each = found.samples / max(1, found.concepts)
+    precise = (
+        f"They are precise: without what the contexts add, halves differ by {difference:.1%}"
+        if difference <= PRECISE
+        else f"They are not yet precise: without what the contexts add, halves still differ by {difference:.0%}, "
+        f"and for 5% the median concept needs about {row.samples_to_5pct_median or 0:,.0f} samples in each half, "
+        f"while it has {each:,.0f} in all"
+    )
+    return (
+        f"Signatures {verb}: at layer {best}, the best one, two halves of a concept's samples have a cosine of "
+        f"{cosine:.2f}, those of two concepts {null:.2f}. {precise}."
+    )
 
 
 def _figures(rows: Mapping[str, LayerConvergence], first: str) -> Table:

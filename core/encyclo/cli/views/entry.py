@@ -9,11 +9,14 @@ from rich.console import Console
 from rich.text import Text
 
 from encyclo.cli.views.tables import labelled
+from encyclo.query.confusions import confusions_text
 from encyclo.query.encyclopedia import Encyclopedia
 from encyclo.query.entry import confidence_text, lengths_text
+from encyclo.query.evidence import readings_text, recorded_readings
 from encyclo.text import one_line
 
 PROMPTS = 8
+NO_NEIGHBOUR = "none: no signature is similar, or too few samples mention it"
 
 
 def print_entry(book: Encyclopedia, name: str, console: Console) -> None:
@@ -25,11 +28,11 @@ def print_entry(book: Encyclopedia, name: str, console: Console) -> None:
     console.print()
     state = f"settled in stage {entry.stage}" if entry.settled else f"not settled after stage {entry.stage}"
     lines = [
-        ("Confidence", confidence_text(entry)),
+        ("Confidence", _confidence(book, name)),
         ("Samples", f"{entry.n_samples}, {'converged' if entry.converged else 'not converged'}, {state}"),
         ("Signature", f"length by layer {lengths_text(entry)}"),
-        ("Nearest", ", ".join(f"{n.name} {n.cosine:.2f}" for n in entry.nearest)),
-        ("Most confused", ", ".join(f"{other} {margin:+.1f}" for other, margin in book.confused_with(name))),
+        ("Nearest", ", ".join(f"{n.name} {n.cosine:.2f}" for n in entry.nearest) or NO_NEIGHBOUR),
+        ("Most confused", confusions_text(book, name)),
     ]
     console.print(labelled(lines))
     console.print()
@@ -38,6 +41,15 @@ def print_entry(book: Encyclopedia, name: str, console: Console) -> None:
         console.print(f"  {text}  [{family}]")
     if len(part) > PROMPTS:
         console.print(f"  and {len(part) - PROMPTS} more")
+
+
+def _confidence(book: Encyclopedia, name: str) -> str:
+    """Return the confidence, among how many concepts it is, and how many of the entry's readings it rests on."""
+    entry, readings = book.entry(name), recorded_readings(book)
+    if math.isnan(entry.confidence):
+        return confidence_text(entry)
+    basis = "" if readings is None else f", from {readings_text(int(readings[book.index(name)]))}"
+    return f"{confidence_text(entry)} among {len(book):,} concepts{basis}"
 
 
 def entry_json(book: Encyclopedia, name: str) -> dict[str, Any]:

@@ -36,7 +36,7 @@ def print_ladder(metrics: Metrics, console: Console) -> None:
 
 def _accuracies(ladder: LadderFigures) -> Table:
     headings = ("Rung", "Reader", "Top-1 (95% interval)", "Top-10", "Top-100", "Median rank", "Null", "n")
-    table = columns(*headings, "Among")
+    table = columns(*headings, "Among", spare=("Top-100", "Among", "Median rank", "Top-10", "Null"))
     for rung, readers in ladder.rungs().items():
         measured = {name: row for name, row in (readers or {}).items() if row}
         if not measured:
@@ -53,7 +53,8 @@ def _accuracies(ladder: LadderFigures) -> Table:
 
 def _calibrations(ladder: LadderFigures) -> Table:
     headings = ("Rung", "Reader", "ECE", "By chance", "Brier", "n", "Set level", "Coverage", "Set size")
-    table = columns(*headings, "Accuracy, most confident half")
+    spare = ("By chance", "Brier", "Set size", "Set level")
+    table = columns(*headings, "Accuracy, most confident half", spare=spare)
     for rung, readers in ladder.rungs().items():
         for name, row in (readers or {}).items():
             found = row.calibration if row else None

@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 
@@ -15,6 +16,7 @@ from encyclo.echo import REMARK
 from encyclo.pipeline.run import Outcome
 from encyclo.query.encyclopedia import Encyclopedia, open_run
 from encyclo.query.entry import confidence_text
+from encyclo.query.evidence import basis_text, recorded_readings
 from encyclo.runs.metrics import Metrics, RunCalibration, Rung, StageFigures
 from encyclo.storage.checksums import read_seal
 
@@ -53,18 +55,30 @@ def _figures(metrics: Metrics, config: dict[str, Any], book: Encyclopedia) -> li
         ("Samples", f"{capture.prompts:,} at layers {', '.join(map(str, config['layers']))}{twice}"),
         (
             "Capture",
-            f"{capture.prompts_per_second or 0:,.0f} prompts/s in {capture.dtype} on {capture.device}",
+            f"{capture.prompts_per_second or 0:,.0f} prompts/s in {capture.dtype} on {capture.device}, "
+            "without sampling and storing",
         ),
         ("Held-out top-1", _accuracy(metrics.accuracy.heldout_prompts, config["interpreter"])),
         ("Running text", running_text_line(metrics.running_text)),
         ("Calibration error", _calibration(metrics.calibration, config["interpreter"])),
+        ("Confidence", _confidence(book)),
         ("Peak memory", f"{(capture.peak_rss_mb or 0) / 1024:.1f} GB"),
     ]
 
 
+def _confidence(book: Encyclopedia) -> str:
+    """Return the median confidence, among how many concepts it is, and how many readings it rests on."""
+    known = book.book.concepts.confidence[~np.isnan(book.book.concepts.confidence)]
+    if not len(known):
+        return "not measured: no prompt family could be held out (use --sampler templates)"
+    readings = recorded_readings(book)
+    basis = f"among {len(book):,} concepts" if readings is None else basis_text(readings)
+    return f"{np.median(known):.0%} (median) {basis}"
+
+
 def _stages(rows: Sequence[StageFigures]) -> Table:
     headings = ("Stage", "Concepts", "Samples", "Settled", "Held-out", "Natural", "Attacks", "Seconds")
-    table = columns(*headings, right=True)
+    table = columns(*headings, right=True, spare=("Concepts", "Seconds", "Samples"))
     table.title, table.title_justify = "Stages", "left"
     for row in rows:
         attacks = (row.attacks.before, row.attacks.after) if row.attacks else ()
@@ -102,11 +116,11 @@ def _calibration(calibration: RunCalibration | None, name: str) -> str:
 
 
 def _examples(book: Encyclopedia) -> Table:
-    table = columns("Concept", "Confidence", "Nearest concepts")
+    table = columns("Concept", "Confidence", "Nearest concepts", wrapped={"Concept", "Nearest concepts"})
     table.title, table.title_justify = "Five entries", "left"
     ids = book.book.concepts.id  # names may be shared
     step = max(1, len(ids) // EXAMPLES)
     for id in ids[::step][:EXAMPLES]:
         entry = book.entry(id, neighbours=4)
-        table.add_row(entry.name, confidence_text(entry), ", ".join(n.name for n in entry.nearest))
+        table.add_row(entry.name, confidence_text(entry), ", ".join(n.name for n in entry.nearest) or "none")
     return table

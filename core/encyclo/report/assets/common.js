@@ -27,10 +27,6 @@ function percent(thousandths, digits) {
   return thousandths === null ? "not measured" : (thousandths / 10).toFixed(digits || 0) + "%";
 }
 
-function signed(figure, digits) {
-  return (figure < 0 ? "−" : "+") + Math.abs(figure).toFixed(digits);
-}
-
 function plain(text) {
   return text.normalize("NFKC").toLowerCase();
 }

@@ -1,10 +1,11 @@
-// The list of entries. In data: entries has a column a figure, in thousandths where it is a share, and trust,
-// the confidence in words;
+// The list of entries. In data: entries has a column a figure, in thousandths where it is a share; trust is
+// the confidence in words, own the number of held-out readings, empty if not known;
 // details[row] is [nearest [row, cosine %], confused [row, times, margin], readings, right, held out,
 // prompts [text, family], samples, raw, centred], the last two by halves of 1, 2, 4 … samples.
 
 const data = read("data");
 const all = data.entries;
+const AT_FIRST = 12;
 const AT_ONCE = 50;
 
 function nameOf(row) {
@@ -22,6 +23,10 @@ function bar(row) {
     node.style.setProperty(key, all[column][row] / 10 + "%");
   }
   return node;
+}
+
+function trustOf(row) {
+  return all.trust[row] + (all.own.length && all.confidence[row] !== null ? ", n\u00a0=\u00a0" + all.own[row].toLocaleString("en") : "");
 }
 
 function part(title, ...children) {
@@ -68,8 +73,8 @@ function confusedOf(confused, readings, right, held) {
   const kind = held ? " held-out samples" : " samples";
   const title = "Most confused: " + right + " of " + readings + kind + " read right";
   const items = confused.map(([other, times, margin]) => {
-    const said = times ? "read instead " + times + " of " + readings + " times, " : "";
-    return [link(other), " ", el("small", {}, said + "margin " + signed(margin, 1))];
+    const said = times ? "read instead " + times + " of " + readings + " times" : margin < 0 ? "scores higher on average" : "scores next";
+    return [link(other), " ", el("small", {}, said)];
   });
   return listOf(readings ? title : "Most confused", items, "Not measured: no sample mentions it.");
 }
@@ -79,7 +84,7 @@ function insideOf(row) {
   const definition = all.definition[row];
   inside.append(el("p", {}, definition ? el("bdi", {}, definition) : el("small", {}, "No definition.")));
   const state = (all.settled[row] ? "settled in stage " : "not settled after stage ") + all.stage[row];
-  const lines = ["Confidence " + all.trust[row], all.samples[row].toLocaleString("en") + " samples, " + (all.converged[row] ? "converged" : "not converged"), state];
+  const lines = ["Confidence " + trustOf(row), all.samples[row].toLocaleString("en") + " samples, " + (all.converged[row] ? "converged" : "not converged"), state];
   inside.append(part("How far to trust it", el("ul", {}, ...lines.map((line) => el("li", {}, line)))), layersOf(row));
   const detail = data.details[row];
   if (!detail) {
@@ -88,7 +93,7 @@ function insideOf(row) {
   }
   const [nearest, confused, readings, right, held, prompts, samples, raw, centred] = detail;
   inside.append(
-    listOf("Nearest (cosine)", nearest.map(([other, cosine]) => [link(other), " ", el("small", {}, (cosine / 100).toFixed(2).replace("-", "−"))]), "Not measured: too few samples mention it, or mention others."),
+    listOf("Nearest (cosine)", nearest.map(([other, cosine]) => [link(other), " ", el("small", {}, (cosine / 100).toFixed(2).replace("-", "−"))]), "None: no signature is similar, or too few samples mention it."),
     confusedOf(confused, readings, right, held),
     curveOf(raw, centred),
   );
@@ -103,7 +108,7 @@ function insideOf(row) {
 
 function entryOf(row) {
   const head = el("span", {}, el("b", {}, nameOf(row)), " ", el("small", {}, el("bdi", {}, data.categories[all.category[row]])));
-  const trust = el("span", {}, el("small", {}, all.trust[row]), bar(row));
+  const trust = el("span", {}, el("small", {}, trustOf(row)), bar(row));
   const node = el("details", { class: "entry", id: "entry-" + row }, el("summary", {}, head, trust));
   node.addEventListener("toggle", () => {
     if (node.open && node.children.length === 1) node.append(insideOf(row));
@@ -120,7 +125,7 @@ class EntryList {
     this.more = document.getElementById("more");
     this.text = all.name.map((name, row) => plain(name + "\n" + all.definition[row]));
     this.names = all.name.map(plain);
-    this.shown = AT_ONCE;
+    this.shown = AT_FIRST;
     this.pinned = null;
     const { names } = this;
     this.orders = {
@@ -153,9 +158,10 @@ class EntryList {
   }
 
   fresh() {
-    this.shown = AT_ONCE;
+    this.shown = AT_FIRST;
     this.pinned = null;
     this.draw();
+    if (this.list.children.length === 1) this.list.firstElementChild.open = true;
   }
 
   listMore() {

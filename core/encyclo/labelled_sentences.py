@@ -111,7 +111,7 @@ def mention(path: Path, sentence: Sentence, concept: Concept) -> tuple[int, int]
     """Return the characters of the concept's mention. Raises UsageError if the sentence has none."""
     if sentence.span:
         return sentence.span
-    for name in (concept.name, *concept.aliases):
+    for name in (concept.name, *concept.aliases, *concept.held_out_aliases):
         if span := find_mention(sentence.text, dataclasses.replace(concept, name=name)):
             return span
     raise fault(
@@ -160,7 +160,8 @@ def _span(path: Path, line: Place, record: dict[str, Any]) -> tuple[int, int] | 
 
 
 def _names(concept: Concept) -> dict[str, None]:
-    return dict.fromkeys((concept.id, concept.name, as_word(concept).name, *concept.aliases))
+    words = (concept.name, as_word(concept).name, *concept.aliases, *concept.held_out_aliases)
+    return dict.fromkeys((concept.id, *words))
 
 
 def _owners(concepts: Sequence[Concept], names: Collection[str]) -> dict[str, set[str]]:

@@ -54,6 +54,8 @@ class Concept:
     """The broader concept's name, whether or not it has an entry in the same encyclopedia."""
     word_shares: tuple[float, ...] = ()
     """How much of the uses of the name, and of each alias in turn, mean this concept, from 0 to 1; empty if unknown."""
+    held_out_aliases: tuple[str, ...] = ()
+    """Further aliases, which only test the interpreter: no prompt may have them. The run fills this in for samplers."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -142,3 +142,11 @@ def test_a_run_goes_on_only_with_the_same_sentences(tmp_path: Path, encyclo, tin
     file.write_text(file.read_text().replace("was there", "was here"))
     result = encyclo(*flags)
     assert result.returncode == 2 and "sha256" in one_sentence(result.stderr)
+
+
+def test_a_sentence_with_a_held_out_alias_is_left_out(tmp_path: Path):
+    lines = "dog,The dog slept.\ndog,The hounds slept.\nhound,A hound ran.\n"
+    file = write(tmp_path, f"concept,sentence\n{lines}")
+    concept = Concept("dog", "dog", held_out_aliases=("hound",))
+    assert [prompt.text for prompt in sample(file, [concept])] == ["The dog slept."]
+    assert len(sample(file)) == 3

@@ -56,7 +56,8 @@ def evaluate(
     metrics = measure(directory, progress, device or "auto", limit, text, running_text, words)
     if as_json:
         written = metrics.as_json()
-        figures = {key: written.get(key) for key in ("accuracy", "unfamiliar", "coverage", "running_text")}
+        keys = ("accuracy", "unfamiliar", "absent", "coverage", "running_text")
+        figures = {key: written.get(key) for key in keys}
         say_json({"out": str(directory), **figures})
         return
     from encyclo.cli.views.ladder import print_ladder

@@ -2,6 +2,7 @@
 
 evaluate ── reopen_run                check that configuration, concepts and model are the run's
          ├─ coverage                  how much of a text's activations the entries explain
+         ├─ capture_aliases           the rung aliases
          ├─ read_heldout, _natural    the run's own interpreter, and its baselines trained again
          ├─ unseen_concepts           the rungs described and unseen
          ├─ keep_calibrator           calibration.json, replaced atomically
@@ -19,6 +20,7 @@ from encyclo.evaluation.coverage import coverage
 from encyclo.evaluation.labelled_text import WORDS, read_labelled_text
 from encyclo.evaluation.rungs import LIMIT, capture_definitions, check_apart, measure
 from encyclo.evaluation.running_text import running_text
+from encyclo.evaluation.unseen_aliases import capture_aliases
 from encyclo.evaluation.unseen_concepts import measure_unseen, take_out_concepts
 from encyclo.pipeline.natural_sentences import NaturalSentences, RungSamples
 from encyclo.pipeline.reading_calibration import keep_calibrator
@@ -65,14 +67,14 @@ def evaluate(
         signatures = estimate_signatures(samples, len(run.session.concepts))
         marked = labelled and read_labelled_text(labelled, run.session.concepts, words)
         explained = coverage(run, own, signatures, text)  # before the work: the text may be refused
-        rungs, unfamiliar = climb(run, commits, samples, signatures, own, limit)
+        rungs, sureness = climb(run, commits, samples, signatures, own, limit)
         further: dict[str, Any] = {}
         if marked and (found := running_text(run, own, marked)):
             further["running_text"], rungs["senses"] = found
         metrics = before.model_copy(
             update={
                 "accuracy": before.accuracy.model_copy(update=rungs),
-                "unfamiliar": unfamiliar,
+                **sureness,
                 # The figures of an earlier text still hold: the run is the same.
                 "coverage": explained or before.coverage,
                 **further,
@@ -89,13 +91,20 @@ def climb(
     signatures: Signatures,
     own: Interpreter,
     limit: int,
-) -> tuple[dict[str, Any], dict[str, Any] | None]:
-    """Return ({rung: {interpreter: figures}}, {interpreter: `unfamiliar` figures}); write calibration.json."""
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return {rung: {interpreter: figures}} and {`unfamiliar` and `absent`: ...}; write calibration.json."""
     config, distribution = run.session.config, confidence.training_distribution(samples)
     natural = NaturalSentences(run, limit).rung(commits)
     if natural:
         check_apart(samples, natural, "natural")
-    rungs: dict[str, Any] = {"heldout_prompts": {}, "natural": {} if natural else None}
+    aliases = capture_aliases(run, samples, commits, limit)
+    if aliases:
+        check_apart(samples, aliases, "aliases")
+    rungs: dict[str, Any] = {
+        "heldout_prompts": {},
+        "natural": {} if natural else None,
+        "aliases": {} if aliases else None,
+    }
     for name in dict.fromkeys((config.interpreter, *config.baselines)):
         interpreter = own
         if name != config.interpreter:
@@ -105,12 +114,14 @@ def climb(
         rungs["heldout_prompts"][name] = read_heldout(run, interpreter, samples, distribution)
         if natural:
             rungs["natural"][name] = read_natural(run, interpreter, natural, distribution)
+        if aliases:
+            rungs["aliases"][name] = read_natural(run, interpreter, aliases, distribution)
     keep_calibrator(run, score(run, own, samples, signatures, natural), own, samples, natural)
     taken = take_out_concepts(run.session, samples, capture_definitions(run, limit))
     if taken is None:
-        return {**rungs, "described": None, "unseen": None}, None
-    more, unfamiliar = measure_unseen(run, taken)
-    return {**rungs, **more}, unfamiliar
+        return {**rungs, "described": None, "unseen": None}, {"unfamiliar": None, "absent": None}
+    more, sureness = measure_unseen(run, taken, commits)
+    return {**rungs, **more}, sureness
 
 
 def read_heldout(
@@ -133,7 +144,7 @@ def read_heldout(
 def read_natural(
     run: OpenRun, interpreter: Interpreter, natural: RungSamples, distribution: TrainingDistribution
 ) -> Accuracy | None:
-    """Read the natural sentences; measure calibration on concepts that it was not fitted on."""
+    """Read natural sentences or mentions by aliases; measure calibration on concepts that it was not fitted on."""
     seed = run.session.config.seed
     found, readings = measure(interpreter, natural, run.session.concepts, distribution, seed)
     if found is None:

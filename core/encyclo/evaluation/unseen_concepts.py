@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from encyclo.entry_words import EntryWords
+from encyclo.evaluation.absent import mentions, read_absent, sureness
 from encyclo.evaluation.rungs import check_apart, measure
 from encyclo.pipeline.natural_sentences import RungSamples
 from encyclo.pipeline.train import chosen_rows
@@ -27,8 +30,11 @@ from encyclo.statistics.confidence import Calibrator, TrainingDistribution
 from encyclo.statistics.figures import Accuracy, Sureness
 from encyclo.statistics.signatures import estimate_signatures
 from encyclo.statistics.splits import leaked_prompts, unseen_concepts
+from encyclo.storage.ledger import Commit
 from encyclo.types import Concept, Interpreter, SampleSet, Split
 
+WEIGHED = 1000
+"""The most samples of a kind for which it is measured how sure an interpreter is."""
 WATCHED = 10
 """One in this many trained concepts has its definition in validation, which stops training."""
 
@@ -48,6 +54,13 @@ class TakenOut:
     """Samples of trained concepts, from families that calibrate."""
     unseen: RungSamples
     described: RungSamples
+
+    @property
+    def tested(self) -> NDArray[np.int64]:
+        """The rows of `known.samples` that mention a trained concept, from families that test."""
+        rows = self.known.samples.named_rows(Split.TEST)
+        concept = self.known.samples.concept[rows]
+        return rows[(concept >= 0) & (concept < self.trained)]
 
 
 def take_out_concepts(
@@ -92,11 +105,19 @@ def take_out_concepts(
 
 
 def measure_unseen(
-    run: OpenRun, taken: TakenOut
-) -> tuple[dict[str, dict[str, Accuracy | None]], dict[str, dict[str, Sureness] | None]]:
-    """Train every interpreter without these concepts; return figures by rung and interpreter, and `unfamiliar`."""
+    run: OpenRun, taken: TakenOut, commits: Sequence[Commit]
+) -> tuple[dict[str, dict[str, Accuracy | None]], dict[str, dict[str, Any]]]:
+    """Train every interpreter without these concepts; return figures by rung and interpreter, and how sure it is.
+
+    The latter are metrics.json's `unfamiliar` and `absent`, by interpreter.
+    """
     rungs: dict[str, dict[str, Accuracy | None]] = {"described": {}, "unseen": {}}
-    unfamiliar: dict[str, dict[str, Sureness] | None] = {}
+    sure: dict[str, dict[str, Any]] = {"unfamiliar": {}, "absent": {}}
+    words = EntryWords.of(taken.candidates[: taken.trained])
+    absent, known = (
+        mentions(run, commits, taken.unseen.samples, rows[:WEIGHED])
+        for rows in (taken.unseen.rows, taken.tested)
+    )
     session = run.session
     smaller = dataclasses.replace(session, concepts=taken.candidates[: taken.trained])
     seed, distribution = session.config.seed, confidence.training_distribution(taken.training)
@@ -106,40 +127,46 @@ def measure_unseen(
         with tempfile.TemporaryDirectory() as folder:
             elsewhere = dataclasses.replace(run.directory, path=Path(folder))
             interpreter = OpenRun(smaller, elsewhere, run.store).train(name, taken.training)
-        unfamiliar[name] = read_unfamiliar(interpreter, taken, distribution, seed)
+        calibrator = calibrate(interpreter, taken, distribution)
+        sure["unfamiliar"][name] = calibrator and read_unfamiliar(interpreter, taken, calibrator, seed)
+        sure["absent"][name] = calibrator and read_absent(interpreter, calibrator, words, absent, known)
         interpreter.add_concepts([c.id for c in taken.candidates[taken.trained :]], taken.joining)
         for rung, chosen in (("described", taken.described), ("unseen", taken.unseen)):
             found, readings = measure(interpreter, chosen, taken.candidates, distribution, seed)
             if found is not None:
-                calibration = confidence.cross_fit(readings, readings.truth, distribution, seed=seed)
+                calibration = confidence.cross_fit(
+                    readings, readings.truth, distribution, seed=seed, by_kind=rung == "described"
+                )
                 found = found.model_copy(update={"calibration": calibration})
             rungs[rung][name] = found
-    return rungs, unfamiliar
+    return rungs, sure
+
+
+def calibrate(
+    interpreter: Interpreter, taken: TakenOut, distribution: TrainingDistribution
+) -> Calibrator | None:
+    """Fit a calibrator on the samples of trained concepts that calibrate; None if they are too few."""
+    rung = taken.known
+    readings = confidence.collect_readings(interpreter, rung.samples, rung.rows, distribution)
+    return confidence.fit(readings, distribution) if len(readings) >= confidence.FEWEST else None
 
 
 def read_unfamiliar(
-    interpreter: Interpreter, taken: TakenOut, distribution: TrainingDistribution, seed: int
-) -> dict[str, Sureness] | None:
+    interpreter: Interpreter, taken: TakenOut, calibrator: Calibrator, seed: int
+) -> dict[str, Sureness]:
     """Return how sure the interpreter is, by kind, of activations with and without a right answer.
 
     absent: samples of concepts that are not in the encyclopedia; noise: random, with each dimension's mean and
     variance; scrambled: known samples with their dimensions shuffled, like another model's.
     """
-    known_rung = taken.known
-    calibrating = confidence.collect_readings(interpreter, known_rung.samples, known_rung.rows, distribution)
-    if len(calibrating) < confidence.FEWEST:
-        return None
-    calibrator = confidence.fit(calibrating, distribution)
-    generator = np.random.default_rng(seed)
-    everything = known_rung.samples
-    test = everything.named_rows(Split.TEST)
-    test = test[everything.concept[test] < taken.trained]
-    known = everything.read(test[:1000])
+    generator, distribution = np.random.default_rng(seed), calibrator.distribution
+    everything = taken.known.samples
+    known = everything.read(taken.tested[:WEIGHED])
     shape = (500, *distribution.mean.shape)
     noise = distribution.mean + distribution.std * generator.standard_normal(shape, dtype=np.float32)
     kinds = {
         "known": known,
-        "absent": everything.read(taken.unseen.rows[:1000]),
+        "absent": everything.read(taken.unseen.rows[:WEIGHED]),
         "noise": noise.astype(np.float32),
         "scrambled": known[:, :, generator.permutation(known.shape[2])],
     }
@@ -149,7 +176,7 @@ def read_unfamiliar(
 def _sureness(interpreter: Interpreter, calibrator: Calibrator, values: NDArray[np.float32]) -> Sureness:
     top, _ = confidence.best_scores(interpreter.read(values))
     sure = calibrator.confidences(top, calibrator.distribution.distance(values))[:, 0]
-    return Sureness(median=float(np.median(sure)), above_half=float((sure > 0.5).mean()), n=len(sure))
+    return sureness(sure)
 
 
 def _split_definitions(

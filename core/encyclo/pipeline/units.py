@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
+from encyclo.held_out_aliases import held_out
 from encyclo.pipeline.rounds import Plan
 from encyclo.runs.session import Session, Stage, fields_of
 from encyclo.storage.ledger import Commit, Unit
@@ -26,7 +28,7 @@ def plan_units(concepts: Sequence[Concept], plan: Plan, recipe: Mapping[str, Any
         content = {
             "recipe": recipe,
             "stage": plan.stage,
-            "concepts": [fields_of(concepts[i]) for i in chosen],
+            "concepts": [_fields(concepts[i], recipe["seed"]) for i in chosen],
             "wanted": wanted,
             "done": done,
         }
@@ -34,6 +36,11 @@ def plan_units(concepts: Sequence[Concept], plan: Plan, recipe: Mapping[str, Any
         identity = hashlib.sha256(text.encode()).hexdigest()[:32]
         units.append(Unit(identity, plan.stage, chosen, wanted, done, plan.sampler))
     return units
+
+
+def _fields(concept: Concept, seed: int) -> dict[str, Any]:
+    out = (*concept.held_out_aliases, *held_out(concept, seed))
+    return fields_of(replace(concept, held_out_aliases=out))
 
 
 def recipe(session: Session, stage: Stage, earlier: Sequence[Commit]) -> dict[str, Any]:

@@ -65,13 +65,13 @@ def check_concept(concept: Any) -> Concept:
     """Return a concept whose fields have their types."""
     if not isinstance(concept, Concept):
         raise WrongAnswer(f"gave {with_article(concept)}, but must give a Concept")
-    for name in ("aliases", "examples"):
+    for name in ("aliases", "examples", "held_out_aliases"):
         if not isinstance(several := getattr(concept, name), tuple):
             raise WrongAnswer(
                 f"gave the concept {shown(concept.id)} with {with_article(several)} as its {name}, but must "
                 "give a tuple of str"
             )
-    texts = _texts_of(concept) + concept.aliases + concept.examples
+    texts = _texts_of(concept) + concept.aliases + concept.examples + concept.held_out_aliases
     if concept.broader is not None:
         texts += (concept.broader,)
     if fault := texts_fault(texts, CONCEPT_TEXTS):

@@ -16,6 +16,7 @@ from encyclo.statistics.figures import Accuracy, Calibration, LayerConvergence
 READ_FROM = {
     "heldout_prompts": "prompts of families that training never saw, naming the concept",
     "natural": "sentences by other authors that mention the concept",
+    "aliases": "mentions of the concept by a word that its training samples never had",
     "senses": "a word of running text that several entries have, ranked among them",
     "described": "the concept's definition, with no word of its name",
     "unseen": "concepts that training never saw, among all concepts",

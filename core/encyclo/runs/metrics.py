@@ -13,6 +13,7 @@ from pydantic import ConfigDict, Field, ValidationError
 
 from encyclo.errors import DamagedError
 from encyclo.statistics.figures import (
+    Absent,
     Accuracy,
     Calibration,
     Coverage,
@@ -25,7 +26,7 @@ from encyclo.statistics.figures import (
 from encyclo.storage import run_files, safe_read
 
 FILE = "metrics.json"
-RUNGS = ("heldout_prompts", "natural", "senses", "described", "unseen", "adversarial")
+RUNGS = ("heldout_prompts", "natural", "aliases", "senses", "described", "unseen", "adversarial")
 """The evaluation ladder; each rung gives the interpreter less help than the one before."""
 Rung = dict[str, Accuracy | None] | None
 """Figures by interpreter; None if the rung was not measured."""
@@ -49,6 +50,7 @@ class LadderFigures(Figures):
 
     heldout_prompts: Rung = None
     natural: Rung = None
+    aliases: Rung = None
     senses: Rung = None
     described: Rung = None
     unseen: Rung = None
@@ -112,6 +114,8 @@ class Metrics(Figures):
     """How many sentences by other authors the run had for the rung `natural`, prompts of training included."""
     unfamiliar: dict[str, dict[str, Sureness] | None] | None = None
     """How sure each interpreter is of activations without a right answer; measured by `encyclo evaluate`."""
+    absent: dict[str, Absent | None] | None = None
+    """How sure `encyclo read` is of concepts without an entry; measured by `encyclo evaluate`."""
     coverage: Coverage | None = None
     """How much of a text's activations the entries explain; measured by `encyclo evaluate`."""
     running_text: RunningText | None = None

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from encyclo.config import MOST_SAMPLES, RunConfig
 from encyclo.errors import UsageError
+from encyclo.held_out_aliases import without_held_out
 from encyclo.labelled_sentences import with_examples
 from encyclo.plugins.manager import Plugins
 from encyclo.plugins.values import shown
@@ -66,8 +67,11 @@ class Session:
 
     @cached_property
     def trainable(self) -> list[Concept]:
-        """The concepts as samplers get them: without their examples, which are for evaluation only."""
-        return [dataclasses.replace(c, examples=(), example_spans=()) for c in self.concepts]
+        """The concepts as samplers get them, without what only evaluates: their examples and half of their aliases."""
+        return [
+            without_held_out(dataclasses.replace(c, examples=(), example_spans=()), self.config.seed)
+            for c in self.concepts
+        ]
 
     @cached_property
     def place_of(self) -> dict[str, int]:
@@ -364,10 +368,11 @@ def _files_named(examples: Path | None, lists: Sequence[BaseModel | None]) -> di
 
 
 def fields_of(concept: Concept) -> dict[str, Any]:
-    """Return a concept's fields as hashes cover them: without `example_spans` if it has none, as in older runs."""
+    """Return a concept's fields as hashes cover them: without those that older runs lack, if they are empty."""
     fields = dataclasses.asdict(concept)
-    if not concept.example_spans:
-        del fields["example_spans"]
+    for name in ("example_spans", "held_out_aliases"):
+        if not fields[name]:
+            del fields[name]
     return fields
 
 

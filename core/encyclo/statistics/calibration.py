@@ -69,6 +69,19 @@ def expected_calibration_error(bins: list[Bin]) -> float:
     return sum(b.count * abs(b.confidence - b.accuracy) for b in bins) / total
 
 
+def error_by_chance(
+    confidence: NDArray[np.floating], bins: int = BINS, draws: int = 200, seed: int = 0
+) -> float:
+    """Return the mean calibration error if every confidence were exact: what so few readings show by chance alone."""
+    exact = np.asarray(confidence, np.float64)
+    place = np.minimum((exact * bins).astype(int), bins - 1)
+    generator = np.random.default_rng(seed)
+    off = [
+        np.abs(np.bincount(place, (generator.random(len(exact)) < exact) - exact)).sum() for _ in range(draws)
+    ]
+    return float(np.mean(off) / len(exact))
+
+
 def brier_score(confidence: NDArray[np.floating], correct: NDArray[np.bool_]) -> float:
     """Return the mean squared distance between the confidence and being right (1) or wrong (0)."""
     return float(np.mean((np.asarray(confidence, np.float64) - correct) ** 2))

@@ -206,8 +206,11 @@ def cross_fit(
     distribution: TrainingDistribution,
     folds: int = 5,
     seed: int = 0,
+    by_kind: bool = False,
 ) -> Calibration | None:
     """Measure calibration by cross-fitting, with each of `groups` [n] on one side as a whole.
+
+    `by_kind` is for readings of another kind than mentions, which are often wrong: see `confidences_by_kind`.
 
     Returns metrics.json's calibration object with `coverage` (accuracy if only the readings of highest confidence are
     answered) and `conformal` (measured coverage and mean size of the sets); None if there are too few readings.
@@ -219,7 +222,10 @@ def cross_fit(
     held, size = np.zeros(len(readings), bool), np.zeros(len(readings))
     for judged, calibrator in parts:
         some = readings.take(judged)
-        confidence[judged] = calibrator.confidences(some.top, some.distance)[:, 0]
+        if by_kind:
+            confidence[judged] = confidences_by_kind(readings.take(~judged), some, calibrator.temperature)
+        else:
+            confidence[judged] = calibrator.confidences(some.top, some.distance)[:, 0]
         own = calibrator.nonconformity(some.top, some.own[:, None])[:, 0]
         held[judged] = own <= calibrator.conformal
         size[judged] = (calibrator.nonconformity(some.top, some.top) <= calibrator.conformal).sum(axis=1)
@@ -231,7 +237,36 @@ def cross_fit(
         n=len(readings),
     )
     answered = calibration.accuracy_by_coverage(confidence, readings.right)
-    return report(confidence, readings.right).model_copy(update={"coverage": answered, "conformal": sets})
+    more = {"ece_by_chance": calibration.error_by_chance(confidence), "coverage": answered, "conformal": sets}
+    return report(confidence, readings.right).model_copy(update=more)
+
+
+def confidences_by_kind(known: Readings, judged: Readings, temperature: float) -> NDArray[np.float64]:
+    """Return the confidences of `judged`, float64 [n], learnt from `known` readings of the same kind.
+
+    The product of the two factors takes for granted that a familiar reading is right as often as its softmax says. That
+    holds for mentions, which nearly always are. Of definitions it does not: the temperature fits the probability of
+    all candidates, and the best one may still be wrong far more often than its softmax says. So a logistic regression
+    (Platt, "Probabilistic Outputs for Support Vector Machines", 1999) says how often: on the softmax's logit and on
+    the best score.
+    """
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    right = known.right
+    if right.all() or not right.any():
+        return np.full(len(judged), float(right.mean()))
+    model = make_pipeline(StandardScaler(), LogisticRegression())
+    model.fit(_evidence(known, temperature), right)
+    found: NDArray[np.float64] = model.predict_proba(_evidence(judged, temperature))[:, 1]
+    return found
+
+
+def _evidence(readings: Readings, temperature: float) -> NDArray[np.float64]:
+    """Return the logit of each best candidate's softmax, and its score: float64 [n, 2]."""
+    share = np.clip(calibration.softmax(readings.top, temperature)[:, 0], 1e-6, 1 - 1e-6)
+    return np.stack([np.log(share / (1 - share)), readings.top[:, 0].astype(np.float64)], axis=1)
 
 
 def cross_fitted(

@@ -38,6 +38,8 @@ class Calibration(Figures):
     """Calibration. bins: [confidence, accuracy, count] each; coverage: [share, accuracy, confidence] each."""
 
     ece: Figure = None
+    ece_by_chance: Figure = None
+    """What `ece` would be on average if every confidence were exact: it rests on `n` readings."""
     brier: Figure = None
     temperature: Figure = None
     n: int | None = None
@@ -188,3 +190,16 @@ class Sureness(Figures):
     median: Figure = None
     above_half: Figure = None
     n: int | None = None
+
+
+class Absent(Figures):
+    """How sure `encyclo read` and the interpreter alone are of concepts without an entry, by their samples.
+
+    known_lost: the share of `known` samples of entries that the interpreter alone reads rightly, with a confidence
+    above 50%, and `encyclo read` does not.
+    """
+
+    read: Sureness
+    interpreter_alone: Sureness
+    known_lost: Figure = None
+    known: int | None = None

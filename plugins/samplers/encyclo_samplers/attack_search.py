@@ -180,4 +180,4 @@ def truly_about(prompt: Prompt, concept: Concept, other: Concept) -> bool:
 
 def _words(concept: Concept) -> tuple[str, ...]:
     """Return the words by which texts mention a concept, its name first."""
-    return (as_word(concept).name, *concept.aliases)
+    return (as_word(concept).name, *concept.aliases, *concept.held_out_aliases)

@@ -52,7 +52,8 @@ def nameless_definition(concept: Concept) -> str:
 
 def names(concept: Concept, text: str) -> bool:
     """Return whether a text contains a content word of the concept's name or aliases, also inflected or derived."""
-    name_words = {w for name in (concept.name, *concept.aliases) for w in _content_words(name)}
+    every_name = (concept.name, *concept.aliases, *concept.held_out_aliases)
+    name_words = {w for name in every_name for w in _content_words(name)}
     # If a name consists of stop words ("to be"), search all words.
     words = WORD.findall(text.lower()) if name_words & STOP_WORDS else _content_words(text)
     return any(_related(word, name_word) for word in words for name_word in name_words)

@@ -15,13 +15,16 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from random import Random
 from typing import Any
 
 from encyclo.english import as_word, qualifier
 from encyclo.errors import StoreError
+from encyclo.held_out_aliases import clear_aliases
 from encyclo.seeds import derive_seed
 from encyclo.storage import files, safe_read
 from encyclo.types import Concept, Context, Opening, Prompt, TextGenerator
+from encyclo_samplers.alias_mentions import alias_or_name
 from encyclo_samplers.descriptions import sense_values
 from encyclo_samplers.inflection import forms
 from encyclo_samplers.sentence_filter import STOP, fault, find_mention, sentence_end
@@ -134,11 +137,12 @@ def _in_rounds(
         refused = []
         for (concept, number), family, text in zip(asked, families, texts, strict=True):
             own = found[concept.id]
+            word = _word(concept, number, stage, context)
             own.asked += 1
             text = " ".join(text[: sentence_end(text)].split())
-            reason = fault(text, concept, [*EXAMPLES, *(prompt.text for prompt in own.kept)])
+            reason = fault(text, word, [*EXAMPLES, *(prompt.text for prompt in own.kept)])
             if reason is None:
-                own.kept.append(Prompt(concept.id, text, find_mention(text, concept), family))
+                own.kept.append(Prompt(concept.id, text, find_mention(text, word), family))
                 continue
             own.dropped[reason] += 1
             if number + wanted[concept.id] < recipe.attempts * wanted[concept.id]:
@@ -153,9 +157,15 @@ def _opening(
     """Return how a concept's sentence `number` begins, and its family."""
     register, temperature = recipe.kind(concept, stage, context, number)
     seed = derive_seed(context.seed, stage, concept.id, "generated", number)
-    words = forms(as_word(concept).name, concept.part_of_speech)
-    opening = Opening(f"{_headword(concept)}, {register}:", temperature, seed, words)
+    word = _word(concept, number, stage, context)
+    words = forms(as_word(word).name, concept.part_of_speech)
+    opening = Opening(f"{_headword(word)}, {register}:", temperature, seed, words)
     return opening, f"generated.{register}.T{temperature:g}"
+
+
+def _word(concept: Concept, number: int, stage: int, context: Context) -> Concept:
+    """Return the concept under the word that its sentence `number` is asked for: its name or an alias."""
+    return alias_or_name(concept, Random(derive_seed(context.seed, stage, concept.id, "alias", number)))
 
 
 def _headword(concept: Concept) -> str:
@@ -180,7 +190,7 @@ def _key(
         dataclasses.asdict(recipe),
         [context.model.weights_sha256, context.model.dtype, context.model.device],
         [context.seed, stage],
-        [[c.id, _headword(c), c.part_of_speech, wanted[c.id]] for c in concepts],
+        [[c.id, _headword(c), c.part_of_speech, wanted[c.id], *clear_aliases(c)] for c in concepts],
     ]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:24]
 

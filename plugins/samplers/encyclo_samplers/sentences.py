@@ -1,7 +1,8 @@
 """Stage 2, or another: a user's own sentences about the concepts, from a file (`encyclo.labelled_sentences`).
 
 The column `source` becomes the prompts' family, so that whole sources are held out; without it each concept's
-sentences are dealt over FAMILIES families. Background lines are left out, and so are concepts without a sentence.
+sentences are dealt over FAMILIES families. Background lines are left out, and so are concepts without a sentence and
+sentences with a held-out alias of their concept.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 
 from encyclo import hookimpl
 from encyclo.errors import EncycloError, UsageError
+from encyclo.held_out_aliases import mentions_held_out
 from encyclo.labelled_sentences import advice, file_hash, mention, read_sentences, sentences_of
 from encyclo.types import Concept, Context, Prompt
 
@@ -63,7 +65,8 @@ def sample_prompts(concepts: Sequence[Concept], stage: int, context: Context) ->
         raise UsageError(f"The sampler sentences needs a file; {advice(FLAG)}.")
     path = _expanded(options.path)
     by_name = read_sentences(path, FLAG, options.sha256)
-    for concept, own in sentences_of(concepts, context.all_concepts or concepts, path, by_name):
+    for concept, given in sentences_of(concepts, context.all_concepts or concepts, path, by_name):
+        own = [sentence for sentence in given if not mentions_held_out(sentence.text, concept)]
         wanted = min(context.prompts_for(concept.id), len(own))
         for place in sorted(context.random(stage, concept.id).sample(range(len(own)), wanted)):
             sentence = own[place]

@@ -2,7 +2,8 @@
 
 The templates are in templates.toml. A concept's prompts are drawn evenly from the groups, each template at most once.
 The group `sense` is only for a concept whose name has a qualifier, as in "bank (slope)": its templates say what settles
-the sense before the mention. A prompt's family is its template, such as `noun.subject.3`.
+the sense before the mention. A prompt's family is its template, such as `noun.subject.3`. Some prompts mention the
+concept by an alias.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from pydantic import BaseModel, ConfigDict, field_validator
 from encyclo import hookimpl
 from encyclo.english import as_word, is_proper, qualifier
 from encyclo.types import Concept, Context, Prompt
+from encyclo_samplers import alias_mentions
+from encyclo_samplers.alias_mentions import alias_or_name
 from encyclo_samplers.descriptions import sense_values
 from encyclo_samplers.inflection import (
     compare,
@@ -79,11 +82,9 @@ def sample_prompts(concepts: Sequence[Concept], stage: int, context: Context) ->
     options = context.options
     assert isinstance(options, Options)
     for given in concepts:
-        wanted = context.prompts_for(given.id)
-        chosen = draw(grouped_templates(given, options), wanted, context.random(stage, given.id))
-        concept = as_word(given)
-        for template in chosen:
-            yield fill(template, concept)
+        random = context.random(stage, given.id)
+        chosen = draw(grouped_templates(given, options), context.prompts_for(given.id), random)
+        yield from fill_all(chosen, as_word(given), random)
 
 
 def grouped_templates(concept: Concept, options: Options) -> list[list[Template]]:
@@ -158,6 +159,18 @@ def draw(groups: list[list[Template]], wanted: int, random: Random) -> list[Temp
     return flat[:wanted]
 
 
+def fill_all(templates: Sequence[Template], concept: Concept, random: Random) -> Iterator[Prompt]:
+    """Put the concept into each template, some times under an alias, if the alias has the form for the slot.
+
+    A template that settles the sense may have the alias already.
+    """
+    for template in templates:
+        word = alias_or_name(concept, random)
+        fits = kind_of(word) == kind_of(concept) and fitting_templates([template], word)
+        said = word.name.casefold() in template.text.casefold()
+        yield fill(template, word if fits and not said else concept)
+
+
 def fill(template: Template, concept: Concept) -> Prompt:
     """Put the concept into the template's slot; the prompt's span is the word without its article."""
     slot = template.slot
@@ -226,4 +239,4 @@ def capital(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-FINGERPRINT = fingerprint(packaged(FILE))
+FINGERPRINT = fingerprint(packaged(FILE), alias_mentions.FINGERPRINT)

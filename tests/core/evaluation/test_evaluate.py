@@ -14,6 +14,7 @@ from rich.console import Console
 from encyclo.cli.views.ladder import print_ladder
 from encyclo.english import find_mention
 from encyclo.errors import EncycloError
+from encyclo.evaluation.absent import mentions
 from encyclo.evaluation.evaluate import evaluate, write
 from encyclo.evaluation.rungs import capture_definitions, check_apart, described_prompts
 from encyclo.evaluation.unseen_concepts import take_out_concepts
@@ -125,6 +126,25 @@ def test_a_random_model_still_knows_what_it_has_seen(climbed: tuple[Path, dict])
         assert all(0 <= row["median"] <= 1 and row["n"] > 0 for row in kinds.values())
 
 
+def test_absent_concepts_are_read_as_by_encyclo_read(climbed: tuple[Path, dict]):
+    """No concept's name is another's word: where one is absent, nothing is read, and no known sample is lost."""
+    metrics = climbed[1]
+    for name, row in metrics["absent"].items():
+        kinds = metrics["unfamiliar"][name]
+        assert row["interpreter_alone"] == kinds["absent"] and row["known"] == kinds["known"]["n"]
+        assert row["read"]["above_half"] == row["read"]["median"] == 0 and row["read"]["n"] > 0
+        assert row["known_lost"] < 0.05
+
+
+def test_samples_are_read_with_their_own_texts(opened):
+    run, samples, _ = opened
+    rows = samples.named_rows(Split.TEST)[::7]
+    found = mentions(run, run.ledger.ordered(), samples, rows)
+    assert np.array_equal(found.activations, samples.read(rows))
+    for concept, text in zip(found.concept, found.upto, strict=True):
+        assert find_mention(text, run.session.concepts[concept])[1] == len(text)
+
+
 def test_the_trial_trains_on_nothing_of_an_unseen_concept(opened):
     """Rows are identified by their activations: no sample of a held-out concept is among the trial's."""
     run, samples, definitions = opened
@@ -224,11 +244,12 @@ def test_the_table_and_the_page_show_every_rung(
         "not measured",
         "absent",
         "noise",
+        "Absent concepts",
         "ECE",
     ):
         assert word in printed
     assert f"{metrics['accuracy']['natural']['transformer']['top1']:.1%}" in printed
-    assert (out / "report.html").read_text().count("this run did not measure this rung") == 1
+    assert (out / "report.html").read_text().count("this run did not measure this rung") == 2
 
 
 def test_concepts_without_examples_have_no_natural_sentences():

@@ -241,3 +241,13 @@ def test_a_conformal_threshold_covers_as_often_as_it_says(generator):
     thresholds = [calibration.conformal_threshold(generator.exponential(size=99), 0.9) for _ in range(400)]
     held = [generator.exponential(size=200) <= threshold for threshold in thresholds]
     assert np.mean(held) == pytest.approx(0.9, abs=0.01)
+
+
+def test_exact_confidences_have_an_error_by_chance_that_falls_with_their_number():
+    generator = np.random.default_rng(3)
+    few, many = generator.random(100), generator.random(10_000)
+    assert calibration.error_by_chance(few) > 0.05 > 0.015 > calibration.error_by_chance(many) > 0.005
+    right = generator.random(10_000) < many
+    measured = calibration.expected_calibration_error(calibration.reliability_bins(many, right))
+    assert measured == pytest.approx(calibration.error_by_chance(many), abs=0.005)
+    assert calibration.error_by_chance(np.ones(9)) == 0

@@ -201,3 +201,29 @@ def test_a_damaged_calibration_is_refused(written: Path, damage: str):
     )
     with pytest.raises(DamagedError, match="encyclo evaluate"):
         load_calibration(written.parent)
+
+
+def overconfident(count: int, seed: int = 0) -> Readings:
+    """Readings as of definitions: half are of concepts whose own score is no better than the others'."""
+    known, scores = planted(count, seed)
+    scores = scores.copy()
+    generator = np.random.default_rng(seed + 1)
+    vague = generator.random(count) < 0.5
+    scores[vague, known.truth[vague]] = -2
+    other = (known.truth[vague] + 1) % CONCEPTS
+    scores[vague, other] += generator.normal(5, 1.5, int(vague.sum()))
+    return of_scores(scores, known.truth, known.distance)
+
+
+def test_readings_of_another_kind_get_honest_confidences():
+    readings = overconfident(3000)
+    plain = confidence.cross_fit(readings, readings.truth, KNOWN)
+    own = confidence.cross_fit(readings, readings.truth, KNOWN, by_kind=True)
+    assert plain.ece > 0.1 and own.ece < 0.03 and own.brier < plain.brier
+    assert own.conformal == plain.conformal
+
+
+def test_readings_that_are_all_right_or_all_wrong_have_that_confidence():
+    readings, _ = planted(200, strength=30)
+    found = confidence.confidences_by_kind(readings, readings.take(np.arange(3)), 1.0)
+    assert readings.right.all() and found.tolist() == [1.0, 1.0, 1.0]

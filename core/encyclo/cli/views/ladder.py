@@ -11,7 +11,7 @@ from encyclo.cli.views.running_text import running_text_line
 from encyclo.cli.views.tables import columns
 from encyclo.runs.metrics import LadderFigures, Metrics
 from encyclo.statistics.coverage import FEWEST, SHOWN
-from encyclo.statistics.figures import Coverage, Sureness
+from encyclo.statistics.figures import Absent, Coverage, Sureness
 from encyclo.text import one_line
 
 NOT_MEASURED = "not measured"
@@ -25,6 +25,9 @@ def print_ladder(metrics: Metrics, console: Console) -> None:
     if metrics.unfamiliar:
         console.print()
         console.print(_unfamiliar(metrics.unfamiliar))
+    if metrics.absent:
+        console.print()
+        console.print(_absent(metrics.absent))
     console.print()
     console.print(f"Coverage: {one_line(_coverage(metrics.coverage))}", highlight=False, markup=False)
     line = running_text_line(metrics.running_text)
@@ -49,16 +52,19 @@ def _accuracies(ladder: LadderFigures) -> Table:
 
 
 def _calibrations(ladder: LadderFigures) -> Table:
-    headings = ("Rung", "Reader", "ECE", "Brier", "n", "Set level", "Coverage", "Set size")
-    table = columns(*headings, "Accuracy, most confident half", spare=("Brier", "Set size", "Set level"))
+    headings = ("Rung", "Reader", "ECE", "By chance", "Brier", "n", "Set level", "Coverage", "Set size")
+    table = columns(
+        *headings, "Accuracy, most confident half", spare=("Brier", "By chance", "Set size", "Set level")
+    )
     for rung, readers in ladder.rungs().items():
         for name, row in (readers or {}).items():
             found = row.calibration if row else None
             if not found or not found.conformal or not found.coverage:
                 continue
             sets, half = found.conformal, found.coverage[4]
+            chance = "" if found.ece_by_chance is None else f"{found.ece_by_chance:.3f}"
             table.add_row(
-                rung, name, f"{found.ece:.3f}", f"{found.brier:.3f}", f"{found.n:,}", f"{sets.level:.0%}",
+                rung, name, f"{found.ece:.3f}", chance, f"{found.brier:.3f}", f"{found.n:,}", f"{sets.level:.0%}",
                 f"{sets.coverage:.1%}", f"{sets.size:.2f}", f"{half[1]:.1%}",
             )  # fmt: skip
     return table
@@ -69,6 +75,18 @@ def _unfamiliar(readers: Mapping[str, Mapping[str, Sureness] | None]) -> Table:
     for name, kinds in readers.items():
         for kind, row in (kinds or {}).items():
             table.add_row(kind, name, f"{row.median:.1%}", f"{row.above_half:.1%}", f"{row.n:,}")
+    return table
+
+
+def _absent(readers: Mapping[str, Absent | None]) -> Table:
+    headings = ("Absent concepts", "Read above 50%", "By the interpreter alone", "n", "Known samples lost")
+    table = columns(*headings, "Of known")
+    for name, row in readers.items():
+        if row:
+            table.add_row(
+                name, f"{row.read.above_half:.1%}", f"{row.interpreter_alone.above_half:.1%}",
+                f"{row.read.n:,}", f"{row.known_lost:.1%}", f"{row.known:,}",
+            )  # fmt: skip
     return table
 
 

@@ -65,6 +65,7 @@ def _concepts() -> dict[str, Spoil]:
         "a word share is not a number": first(word_shares=(NAN,)),
         "a word share is a text": first(word_shares=("all",)),
         **{f"examples are {words}": first(examples=value) for words, value in several.items()},
+        **{f"held-out aliases are {w}": first(held_out_aliases=value) for w, value in several.items()},
         "example_spans are a list": first(examples=("A dog.",), example_spans=[(2, 5)]),
         "example_spans are too many": first(examples=("A dog.",), example_spans=((2, 5), None)),
         "an example's span is beyond it": first(examples=("A dog.",), example_spans=((2, 50),)),

@@ -53,8 +53,9 @@ def _accuracies(ladder: LadderFigures) -> Table:
 
 def _calibrations(ladder: LadderFigures) -> Table:
     headings = ("Rung", "Reader", "ECE", "By chance", "Brier", "n", "Set level", "Coverage", "Set size")
-    spare = ("By chance", "Brier", "Set size", "Set level")
-    table = columns(*headings, "Accuracy, most confident half", spare=spare)
+    table = columns(
+        *headings, "Accuracy, most confident half", spare=("Brier", "By chance", "Set size", "Set level")
+    )
     for rung, readers in ladder.rungs().items():
         for name, row in (readers or {}).items():
             found = row.calibration if row else None

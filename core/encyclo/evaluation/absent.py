@@ -22,7 +22,7 @@ from encyclo.types import Interpreter, SampleSet
 
 
 @dataclass(frozen=True)
-class Mentions:
+class NamedSamples:
     """Samples with their prompts: activations [n, L, H], concepts [n], and the texts up to the mention's end."""
 
     activations: NDArray[np.float32]
@@ -32,7 +32,7 @@ class Mentions:
 
 def mentions(
     run: OpenRun, commits: Sequence[Commit], samples: SampleSet, rows: NDArray[np.int64]
-) -> Mentions:
+) -> NamedSamples:
     """Return samples of the run by their rows, all of which mention their concept; one part in memory at a time."""
     upto = [""] * len(rows)
     start = 0
@@ -46,11 +46,15 @@ def mentions(
                 row = int(rows[place]) - start
                 upto[place] = part.prompt[row][: int(part.span[row, 1])]
         start += commit.rows
-    return Mentions(samples.read(rows), samples.concept[rows], upto)
+    return NamedSamples(samples.read(rows), samples.concept[rows], upto)
 
 
 def read_absent(
-    interpreter: Interpreter, calibrator: Calibrator, words: EntryWords, absent: Mentions, known: Mentions
+    interpreter: Interpreter,
+    calibrator: Calibrator,
+    words: EntryWords,
+    absent: NamedSamples,
+    known: NamedSamples,
 ) -> Absent | None:
     """Return the figures of samples of `absent` concepts, which `words` lacks too, and of `known` ones, or None."""
     if not (absent.upto and known.upto):
@@ -74,7 +78,7 @@ def sureness(confidence: NDArray[np.float64]) -> Sureness:
 
 
 def _read(
-    interpreter: Interpreter, calibrator: Calibrator, words: EntryWords, given: Mentions
+    interpreter: Interpreter, calibrator: Calibrator, words: EntryWords, given: NamedSamples
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]]:
     """Return the confidences of the interpreter alone and of `encyclo read`, [n] each, and who is right, [n, 2]."""
     scores = interpreter.read(given.activations)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from encyclo.entry_words import EntryWords
-from encyclo.evaluation.absent import Mentions, read_absent
+from encyclo.evaluation.absent import NamedSamples, read_absent
 from encyclo.statistics.confidence import Calibrator, TrainingDistribution
 from encyclo.types import Concept
 
@@ -24,9 +24,11 @@ class Reads:
         return activations[:, 0]
 
 
-def given(*samples: tuple[str, int, list[float]]) -> Mentions:
+def given(*samples: tuple[str, int, list[float]]) -> NamedSamples:
     scores = np.array([[row] for *_, row in samples], np.float32)
-    return Mentions(scores, np.array([c for _, c, _ in samples], np.int32), [text for text, *_ in samples])
+    return NamedSamples(
+        scores, np.array([c for _, c, _ in samples], np.int32), [text for text, *_ in samples]
+    )
 
 
 SURE = [20.0, 0.0, 0.0]
@@ -48,5 +50,5 @@ def test_what_the_words_cost_known_samples_is_counted():
 
 
 def test_without_samples_nothing_is_measured():
-    none = Mentions(np.empty((0, 1, 3), np.float32), np.empty(0, np.int32), [])
+    none = NamedSamples(np.empty((0, 1, 3), np.float32), np.empty(0, np.int32), [])
     assert read_absent(Reads(), CALIBRATOR, WORDS, none, given(("A dog", 0, SURE))) is None

@@ -278,7 +278,7 @@ def test_full_metrics_show_every_figure_beside_the_baselines(render: Any) -> Non
         assert figure in text
     assert "centroid 93.1% (5.6 points lower), n = 2,345" in text
     assert "centroid 0.088, n = 2,345" in text
-    assert text.count("this run did not measure this rung") == 4
+    assert text.count("this run did not measure this rung") == 5
     assert "a5fd3b62230a…" in text and "encyclo run --out 'my run'" in text
     assert "2 trained the readers, 1 decided when training stops, 1 calibrated them, 2 tested them" in text
 

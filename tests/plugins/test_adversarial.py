@@ -185,7 +185,7 @@ def test_the_same_seed_gives_the_same_attacks(tmp_path: Path):
 
 def test_it_can_not_be_the_first_stage(encyclo, tiny_flags, tmp_path: Path):
     result = encyclo("run", "--sampler", "adversarial", "--out", tmp_path / "no", *tiny_flags)
-    assert result.returncode == 2 and "first stage has none" in one_sentence(result.stderr)
+    assert result.returncode == 2 and "first sampler has none" in one_sentence(result.stderr)
     assert not (tmp_path / "no").exists()
 
 

@@ -234,7 +234,7 @@ def test_right_to_left_names_stay_inside_their_own_isolate(render: Any) -> None:
 @pytest.mark.parametrize("measured", [True, False])
 def test_the_page_loads_nothing(render: Any, measured: bool) -> None:
     html = render(NAMES, full_metrics() if measured else null_metrics(), measured=measured)
-    html = re.sub(r"'sha256-[\w+/=]+'", "", html)  # a hash may have // in it
+    html = re.sub(r"sha256-[\w+/=]+", "", html)  # a hash may have // in it
     assert not re.search(
         r"https?:|//\w|@import|\bsrc=|<link|<base|javascript:|fetch\(|import\(", html, re.IGNORECASE
     )

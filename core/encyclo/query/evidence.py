@@ -54,5 +54,7 @@ def reader_basis(reader: TextReader) -> str:
     among, calibrator = f"among {len(reader.names):,} concepts", reader.calibrator
     if calibrator is None:
         return f"{among}, not calibrated: the run had too few held-out readings"
+    if reader.word_reader:
+        return f"{among} and none of them, learned from {reader.word_reader.n:,} labelled mentions"
     kind = "natural sentences" if calibrator.fitted_on == "natural" else "held-out prompts"
     return f"{among}, calibrated on {calibrator.n:,} {kind}; words without an entry are not among them"

@@ -87,5 +87,5 @@ def cut_at_tokens(
 
 
 def confidence_suffix(confidence: float | None) -> str:
-    """Return ` 98%`; nothing for 0, where no word of an entry stands, and if the run could not calibrate."""
-    return f" {confidence:.0%}" if confidence else ""
+    """Return ` 98%`; nothing below 0.5%, as where no word of an entry stands, and if the run could not calibrate."""
+    return f" {confidence:.0%}" if confidence is not None and confidence >= 0.005 else ""

@@ -95,6 +95,8 @@ def test_a_run_reads_what_it_learned(learned, encyclo):
         )
     assert yes > 0.8 and no < 0.2
     assert encyclo("verify", run).returncode == 0
+    said = encyclo("read", run, "Mr. Smith came.").stderr
+    assert "and none of them, learned from 960 labelled mentions" in said
 
 
 def test_what_was_learned_stays(learned, encyclo):

@@ -43,7 +43,8 @@ def _bpe(specials: tuple[str, ...]) -> str:
     from encyclo_concepts.core import CATEGORIES, read_category
     from encyclo_samplers.templates import load_templates
 
-    texts = [t.text for groups in load_templates().values() for ts in groups.values() for t in ts]
+    groups = [ts for groups in load_templates().values() for name, ts in groups.items() if name != "sense"]
+    texts = [t.text for ts in groups for t in ts]
     texts += [f"{c.name} {c.definition}" for category in CATEGORIES for c in read_category(category)]
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from encyclo.entry_words import EntryWords
+from encyclo.errors import StoreError
 from encyclo.pipeline.judge import Judgement
 from encyclo.pipeline.natural_sentences import RungSamples
 from encyclo.pipeline.train import score
@@ -16,6 +17,7 @@ from encyclo.statistics.confidence import (
     fit,
     training_distribution,
 )
+from encyclo.statistics.word_reader import WordReader
 from encyclo.types import Interpreter, SampleSet, Scores, Split
 
 
@@ -42,8 +44,15 @@ def keep_calibrator(
     calibrator = scores.calibrator or default_calibrator(interpreter, samples, sentences)
     if calibrator is not None:
         words = EntryWords.of(run.session.concepts)
-        learned = load_calibration(run.path).word_reader
-        save_calibration(run.path, ReadingModel(calibrator, words, learned))
+        save_calibration(run.path, ReadingModel(calibrator, words, _learned(run)))
+
+
+def _learned(run: OpenRun) -> WordReader | None:
+    """Return what `encyclo learn` wrote; None if the file is gone or another run's, for it is written anew here."""
+    try:
+        return load_calibration(run.path).word_reader
+    except StoreError:
+        return None
 
 
 def default_calibrator(

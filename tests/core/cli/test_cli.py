@@ -42,7 +42,7 @@ def test_plugins_lists_every_built_in_with_its_hooks(encyclo):
 
 
 BAD = {
-    "unknown sampler": (["--sampler", "tempaltes"], ["tempaltes", "templates", "raw", "hdf5"]),
+    "unknown sampler": (["--sampler", "tempaltes"], ["tempaltes", "did you mean templates", "raw"]),
     "unknown store": (["--store", "sqlite"], ["sqlite", "hdf5"]),
     "a plugin of another kind": (
         ["--store", "templates"],

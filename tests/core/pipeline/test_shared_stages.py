@@ -35,7 +35,9 @@ LABELLED = NAMES[3:8]
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("lists")
-    (folder / "list.csv").write_text("\n".join(["name,part_of_speech", *(f"{name},noun" for name in NAMES), ""]))
+    (folder / "list.csv").write_text(
+        "\n".join(["name,part_of_speech", *(f"{name},noun" for name in NAMES), ""])
+    )
     lines = [f"{name},The {name} of number {i} was there.,s{i % 5}" for name in LABELLED for i in range(15)]
     lines.append(",He was nowhere at all.,s0")
     (folder / "own.csv").write_text("\n".join(["concept,sentence,source", *lines, ""]))

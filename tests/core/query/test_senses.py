@@ -58,10 +58,9 @@ def book(run: Path):
 def test_a_word_is_sampled_without_its_qualifier_and_its_sense_first(book: Encyclopedia):
     part = book["bank (slope)"].samples
     assert not [text for text in part.prompt if "(" in text]
-    assert all(
-        text[a:b].lower().startswith("bank") for text, (a, b) in zip(part.prompt, part.span, strict=True)
-    )
-    assert sum(".sense." in family for family in part.family) == 3
+    words = {text[a:b].lower() for text, (a, b) in zip(part.prompt, part.span, strict=True)}
+    assert any(word.startswith("bank") for word in words) and not [word for word in words if "slope" in word]
+    assert all(".sense." in family for family in part.family)
     assert not [family for family in book["season"].samples.family if ".sense." in family]
 
 

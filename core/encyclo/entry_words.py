@@ -17,8 +17,6 @@ from encyclo.types import Concept
 
 Meaning = tuple[int, str, float | None]
 """An entry's row in the list, its part of speech, and the word's share that means it (None: unknown)."""
-
-
 NONE = -1
 """The row of "none of the word's entries"."""
 

@@ -9,8 +9,8 @@ the mention's characters; without them the name or an alias is looked for, infle
 sentence comes from.
 A line without a concept is background: the marked words mean none of the concepts.
 
-The sampler `sentences` makes prompts of such a file; `encyclo run --examples` tests with one, and `encyclo evaluate
---running-text` reads one as running text (`encyclo.evaluation.labelled_text`).
+The sampler `sentences` makes prompts of such a file; `encyclo run --examples` tests with one, `encyclo learn` learns
+from one, and `encyclo evaluate --running-text` reads one as running text (`encyclo.evaluation.labelled_text`).
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ from encyclo.types import Concept
 COLUMNS = ("concept", "sentence", "start", "end", "source")
 BACKGROUND = ""
 """What the column `concept` of a background line has."""
+NOT_JUDGED = "?"
+"""What it has if nothing is known of what the marked words mean."""
 LARGEST = 2**30
 
 
@@ -76,6 +78,23 @@ def read_lines(path: Path, flag: str) -> Iterator[Sentence]:
             raise fault(path, line, "its column sentence is empty; fill it in or delete the line")
         span = _span(path, line, record)
         yield Sentence(line, concept, text, span, str(record.get("source", "")).strip())
+
+
+def labelled_lines(
+    path: Path, flag: str, concepts: Sequence[Concept]
+) -> list[tuple[Sentence, Concept | None]]:
+    """Return every line of the file with its concept, None if it has none of `concepts`, in the file's order.
+
+    Raises UsageError naming file and line.
+    """
+    lines = list(read_lines(path, flag))
+    by_name: dict[str, list[Sentence]] = defaultdict(list)
+    for line in lines:
+        by_name[line.concept].append(line)
+    owners = {
+        line: concept for concept, own in sentences_of(concepts, concepts, path, by_name) for line in own
+    }
+    return [(line, owners.get(line)) for line in lines]
 
 
 def file_hash(path: Path, flag: str) -> str:

@@ -27,7 +27,7 @@ def learn(
     debug: flags.Debug = False,
 ) -> None:
     """Learn from labelled sentences which of a word's entries `read` should read, or none of them."""
-    from encyclo.pipeline.labelled_mentions import learn as fit
+    from encyclo.pipeline.learn import learn as fit
     from encyclo.terminal import ConsoleProgress, say, say_json
 
     reader = fit(directory, file, ConsoleProgress(quiet=as_json), device or "auto")

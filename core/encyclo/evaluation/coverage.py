@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from encyclo.evaluation.reader import text_reader
 from encyclo.pipeline.natural_sentences import natural_prompts
+from encyclo.pipeline.reader import text_reader
 from encyclo.query.text_coverage import TOKENS, read_coverage
 from encyclo.query.text_reader import read_pieces
 from encyclo.runs.open_run import OpenRun

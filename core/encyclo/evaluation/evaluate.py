@@ -26,16 +26,14 @@ from encyclo.pipeline.natural_sentences import NaturalSentences, RungSamples
 from encyclo.pipeline.reading_calibration import keep_calibrator
 from encyclo.pipeline.train import score
 from encyclo.report import report_run
-from encyclo.runs.directory import read_record
 from encyclo.runs.metrics import Metrics, read_metrics, write_metrics
 from encyclo.runs.open_run import OpenRun
-from encyclo.runs.reopen import reopen_run, require_finished
+from encyclo.runs.reopen import finished_run
 from encyclo.statistics import confidence
 from encyclo.statistics.confidence import TrainingDistribution
 from encyclo.statistics.figures import Accuracy
 from encyclo.statistics.signatures import estimate_signatures
-from encyclo.storage import run_files
-from encyclo.storage.ledger import Commit, locked
+from encyclo.storage.ledger import Commit
 from encyclo.types import Interpreter, Progress, SampleSet, Signatures, Split
 
 
@@ -55,11 +53,7 @@ def evaluate(
     The same run gives the same figures. Raises UsageError (or a subclass) if the run is not finished or can't be
     reopened, or if a text can't be read.
     """
-    record = read_record(path)
-    require_finished(path)
-    run = reopen_run(path, record, progress, device)
-    with locked(path):
-        run_files.check_finished_record(path)  # before the work: it may be refused
+    with finished_run(path, progress, device) as run:
         before = read_metrics(path)
         commits = run.ledger.ordered()
         samples = run.load_samples(commits)

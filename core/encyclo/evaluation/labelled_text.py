@@ -24,19 +24,18 @@ from encyclo.english import find_mention
 from encyclo.errors import UsageError
 from encyclo.labelled_sentences import (
     BACKGROUND,
+    NOT_JUDGED,
     Sentence,
     advice,
     file_hash,
+    labelled_lines,
     mention,
-    read_lines,
-    sentences_of,
 )
 from encyclo.query.word_readings import word_spans
 from encyclo.table_files import fault
 from encyclo.types import Concept
 
 FLAG = "--running-text FILE"
-NOT_JUDGED = "?"
 WORDS = 20_000
 """The most words that are read, by default."""
 
@@ -70,6 +69,8 @@ class LabelledText:
     sha256: str
 
 
+Line = tuple[Sentence, Concept | None]
+"""A line of the file, and the entry that it names."""
 Mark = tuple[int, int, str]
 """Where a mark starts and ends, and its concept: an entry's id, else what the file says."""
 
@@ -79,23 +80,18 @@ def read_labelled_text(path: Path, concepts: Sequence[Concept], most: int = WORD
 
     Raises UsageError, naming file and line, for a line that can't be used, and for a file without sentences.
     """
-    sources: dict[str, dict[str, list[Sentence]]] = defaultdict(lambda: defaultdict(list))
-    by_name: dict[str, list[Sentence]] = defaultdict(list)
+    sources: dict[str, dict[str, list[Line]]] = defaultdict(lambda: defaultdict(list))
     digest = file_hash(path, FLAG)
-    for line in read_lines(path, FLAG):
-        sources[line.source][line.text].append(line)
-        by_name[line.concept].append(line)
+    for line, concept in labelled_lines(path, FLAG, concepts):
+        sources[line.source][line.text].append((line, concept))
     if not sources:
         raise UsageError(f"{path} has no sentence; {advice(FLAG)}.")
-    owners = {
-        line: concept for concept, own in sentences_of(concepts, concepts, path, by_name) for line in own
-    }
     documents: list[LabelledDocument] = []
     for sentences in sources.values():
         length = sum(map(_length, sentences))
         if documents and length > most:
             break
-        documents.append(_document(path, {text: sentences[text] for text in _first(sentences, most)}, owners))
+        documents.append(_document(path, {text: sentences[text] for text in _first(sentences, most)}))
         most -= length
     return LabelledText(documents, path.name, digest)
 
@@ -115,20 +111,18 @@ def _length(text: str) -> int:
     return sum(1 for _ in word_spans(text))
 
 
-def _document(
-    path: Path, sentences: Mapping[str, Sequence[Sentence]], owners: Mapping[Sentence, Concept]
-) -> LabelledDocument:
+def _document(path: Path, sentences: Mapping[str, Sequence[Line]]) -> LabelledDocument:
     marks: list[Mark] = []
     offset = 0
     for text, lines in sentences.items():
-        for line in lines:
-            entry = owners.get(line)
+        for line, entry in lines:
             if place := _place(path, line, entry):
                 concept = entry.id if entry else line.concept
                 marks.append((offset + place[0], offset + place[1], concept))
         offset += len(text) + 1
     whole = " ".join(sentences)
-    return LabelledDocument(whole, _words(whole, marks, {entry.id for entry in owners.values()}))
+    entries = {entry.id for lines in sentences.values() for _, entry in lines if entry}
+    return LabelledDocument(whole, _words(whole, marks, entries))
 
 
 def _place(path: Path, line: Sentence, entry: Concept | None) -> tuple[int, int] | None:

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from encyclo import english
 from encyclo.evaluation.labelled_text import LabelledText, LabelledWord
-from encyclo.evaluation.reader import text_reader
 from encyclo.evaluation.word_answers import (
     ANY_WORD,
     INTERPRETER,
@@ -20,6 +19,7 @@ from encyclo.evaluation.word_answers import (
     WordAnswers,
     read_text,
 )
+from encyclo.pipeline.reader import text_reader
 from encyclo.runs.calibration_file import load_calibration
 from encyclo.runs.metrics import Rung
 from encyclo.runs.open_run import OpenRun

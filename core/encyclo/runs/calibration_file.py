@@ -131,24 +131,20 @@ def _layers(content: list[list[dict[str, Any]]]) -> Layers:
 
 
 def _array(values: NDArray[np.float32], kind: str = "<f4") -> dict[str, Any]:
-    return {
-        "shape": list(values.shape),
-        "data": base64.b64encode(np.ascontiguousarray(values, kind).tobytes()).decode(),
-    }
+    return {"shape": list(values.shape), "data": _packed(values, kind)}
 
 
 def _from_array(content: dict[str, Any], kind: str = "<f4") -> NDArray[np.float32]:
-    values = np.frombuffer(base64.b64decode(content["data"]), kind)
-    return values.reshape(tuple(content["shape"])).astype(np.float32)
+    return _unpacked(content["data"], tuple(content["shape"]), kind)
 
 
 def _finite(value: float) -> float | None:
     return value if np.isfinite(value) else None
 
 
-def _packed(values: NDArray[np.float32]) -> str:
-    return base64.b64encode(np.ascontiguousarray(values, "<f4").tobytes()).decode()
+def _packed(values: NDArray[np.float32], kind: str = "<f4") -> str:
+    return base64.b64encode(np.ascontiguousarray(values, kind).tobytes()).decode()
 
 
-def _unpacked(text: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
-    return np.frombuffer(base64.b64decode(text), "<f4").reshape(shape).astype(np.float32)
+def _unpacked(text: str, shape: tuple[int, ...], kind: str = "<f4") -> NDArray[np.float32]:
+    return np.frombuffer(base64.b64decode(text), kind).reshape(shape).astype(np.float32)

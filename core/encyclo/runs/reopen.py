@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from encyclo.config import RunConfig
 from encyclo.errors import RunDirectoryError, UsageError
 from encyclo.plugins.manager import Plugins
 from encyclo.runs import interpreter_folder
-from encyclo.runs.directory import RunDirectory, another_model
+from encyclo.runs.directory import RunDirectory, another_model, read_record
 from encyclo.runs.metrics import FILE as METRICS
 from encyclo.runs.open_run import OpenRun
 from encyclo.runs.session import (
@@ -26,6 +27,7 @@ from encyclo.runs.session import (
 from encyclo.schema import Schema
 from encyclo.storage import run_files, safe_read
 from encyclo.storage.checksums import Seal
+from encyclo.storage.ledger import locked
 from encyclo.types import Concept, Context, Interpreter, Model, Progress, Store
 
 
@@ -49,6 +51,21 @@ def reopen_run(path: Path, record: dict[str, Any], progress: Progress, device: s
     _check_concepts(path, record, session.concepts)
     check_model(path, record, session.model)
     return OpenRun.of(session, RunDirectory(path, record))
+
+
+@contextmanager
+def finished_run(path: Path, progress: Progress, device: str = "auto") -> Iterator[OpenRun]:
+    """Reopen the finished run in `path`, locked for the block, which may write into it.
+
+    Raises UsageError (or a subclass) if it is not finished, its concepts or model have changed, or its run.json is
+    another run's.
+    """
+    record = read_record(path)
+    require_finished(path)
+    run = reopen_run(path, record, progress, device)
+    with locked(path):
+        run_files.check_finished_record(path)  # before the work: it may be refused
+        yield run
 
 
 def reopen_model(

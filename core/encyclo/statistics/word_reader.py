@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from encyclo.entry_words import NONE, NamedWord
 
-Meaning = tuple[str, int]
+WordMeaning = tuple[str, int]
 """A word, not inflected, and the row of an entry that it may mean, or NONE."""
 FEATURES = 6
 PRIOR = 0.5
@@ -40,7 +40,7 @@ Layers = tuple[tuple[Floats, Floats], ...]
 class Means:
     """What the mentions of each meaning look like: m meanings."""
 
-    place: Mapping[Meaning, int]
+    place: Mapping[WordMeaning, int]
     """A meaning's row in the arrays."""
     mean: Floats
     """The mean of the mentions' directions: float32 [m, k]."""

@@ -16,8 +16,8 @@ from encyclo.statistics.word_reader import (
     SCALE,
     Floats,
     Layers,
-    Meaning,
     Means,
+    WordMeaning,
     WordReader,
     feature_row,
     unit,
@@ -54,7 +54,7 @@ class Mentions:
 
 def fit(mentions: Mentions, seed: int) -> WordReader:
     """Fit on mentions of at least two groups; the features of a mention leave its own group's mentions out."""
-    place: dict[Meaning, int] = {}
+    place: dict[WordMeaning, int] = {}
     keys = [(named.word, row) for named, row in zip(mentions.words, mentions.meant.tolist(), strict=True)]
     of = np.array([place.setdefault(key, len(place)) for key in keys])
     projection, offset = discriminants(mentions.activations, of)
@@ -145,7 +145,7 @@ def _features_by_group(
     mentions: Mentions,
     directions: Floats,
     of: NDArray[np.int64],
-    place: Mapping[Meaning, int],
+    place: Mapping[WordMeaning, int],
     sums: Floats,
     count: NDArray[np.int32],
 ) -> tuple[Floats, NDArray[np.int64], NDArray[np.int64]]:

@@ -3,32 +3,27 @@
 from __future__ import annotations
 
 import os
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from encyclo.entry_words import NONE, EntryWords, NamedWord
+from encyclo.entry_words import NONE, EntryWords
 from encyclo.errors import UsageError
-from encyclo.labelled_sentences import BACKGROUND, Sentence, mention, read_lines, sentences_of
-from encyclo.query.text_reader import TextReader
+from encyclo.labelled_sentences import BACKGROUND, NOT_JUDGED, labelled_lines, mention
+from encyclo.pipeline.reader import text_reader
 from encyclo.query.word_readings import entries_at, word_spans
 from encyclo.runs.calibration_file import ReadingModel, load_calibration, save_calibration
-from encyclo.runs.directory import read_record
 from encyclo.runs.interpreter_folder import FOLDER
 from encyclo.runs.open_run import OpenRun
-from encyclo.runs.reopen import reopen_run, require_finished
+from encyclo.runs.reopen import finished_run
 from encyclo.statistics.word_reader import WordReader
 from encyclo.statistics.word_training import Mentions, fit
 from encyclo.storage import run_files
-from encyclo.storage.ledger import locked
 from encyclo.types import Concept, Progress, Prompt
 
 FLAG = "FILE"
-UNKNOWN = "?"
-"""A line with this concept says nothing of what its words mean."""
 FEWEST = 200
 """The fewest mentions of entries, and of other meanings, that a word reader is fitted on."""
 
@@ -39,11 +34,7 @@ def learn(path: Path, file: Path, progress: Progress, device: str = "auto") -> W
     A later `encyclo evaluate` keeps it. Raises UsageError (or a subclass) if the run is not finished, can't be reopened
     or could not calibrate, or if the file can't be used.
     """
-    record = read_record(path)
-    require_finished(path)
-    run = reopen_run(path, record, progress, device)
-    with locked(path):
-        run_files.check_finished_record(path)  # before the work: it may be refused
+    with finished_run(path, progress, device) as run:
         known = load_calibration(path)
         if known.calibrator is None:
             raise UsageError(
@@ -58,57 +49,43 @@ def learn(path: Path, file: Path, progress: Progress, device: str = "auto") -> W
 
 
 def fit_word_reader(run: OpenRun, path: Path) -> WordReader:
-    """Capture the mentions in the file and fit a reader of words on them.
+    """Read the mentions in the file and fit a reader of words on them.
 
     A line whose concept is empty, or not in the run, says that its words mean none of the entries. Raises UsageError,
     naming the file, for a line that can't be used and for too few mentions.
     """
     path = Path(os.path.expanduser(path))
     concepts, session = run.session.concepts, run.session
-    prompts = list(labelled_mentions(concepts, path))
-    words = _named_words(prompts, EntryWords.of(concepts))
-    meant = [session.place_of.get(prompt.concept, NONE) for prompt in prompts]
-    # A phrase may hide the labelled word, and a mention need not be one of the entry's words.
-    usable = [
-        i
-        for i, (row, word) in enumerate(zip(meant, words, strict=True))
-        if word and (row == NONE or row in word)
-    ]
-    sources = {
-        source: number for number, source in enumerate(dict.fromkeys(prompt.family for prompt in prompts))
-    }
-    entries = sum(meant[i] != NONE for i in usable)
-    if min(entries, len(usable) - entries) < FEWEST or len({prompts[i].family for i in usable}) < 2:
+    prompts, meant, words = [], [], []
+    known = EntryWords.of(concepts)
+    for prompt in labelled_mentions(concepts, path):
+        assert prompt.span is not None
+        word = entries_at(prompt.text, [prompt.span[1]], known)[0]
+        row = session.place_of.get(prompt.concept, NONE)
+        # A phrase may hide the labelled word, and a mention need not be one of the entry's words.
+        if word and (row == NONE or row in word):
+            prompts.append(prompt)
+            meant.append(row)
+            words.append(word)
+    entries = sum(row != NONE for row in meant)
+    number = {name: place for place, name in enumerate(dict.fromkeys(prompt.family for prompt in prompts))}
+    source = np.array([number[prompt.family] for prompt in prompts], np.int64)
+    if min(entries, len(meant) - entries) < FEWEST or len(number) < 2:
         raise UsageError(
-            f"{path} has {entries:,} mentions of entries by one of their words, {len(usable) - entries:,} of "
-            f"such words with another meaning, and {len(sources):,} sources; it needs at least {FEWEST} of both, and 2 "
+            f"{path} has {entries:,} mentions of entries by one of their words, {len(meant) - entries:,} of "
+            f"such words with another meaning, and {len(number):,} sources; it needs at least {FEWEST} of both, and 2 "
             "sources: add lines, and fill in the column source."
         )
-    session.progress.stage(f"Learning which entry a word means from {len(usable):,} mentions in {path.name}")
-    activations = _read(run, [prompts[i] for i in usable])
-    found = Mentions(
-        activations,
-        np.array([meant[i] for i in usable], np.int32),
-        [words[i] for i in usable],
-        np.array([sources[prompts[i].family] for i in usable]),
-    )
-    return fit(found, session.config.seed)
+    session.progress.stage(f"Learning which entry a word means from {len(prompts):,} mentions in {path.name}")
+    return fit(Mentions(_read(run, prompts), np.array(meant, np.int32), words, source), session.config.seed)
 
 
 def _read(run: OpenRun, prompts: Sequence[Prompt]) -> NDArray[np.float32]:
     """Return each mention's activation, [n, L, H], read as `encyclo read` does in the text of its source."""
-    session, progress = run.session, run.session.progress
-    reader = TextReader(
-        run.load_interpreter(run.path / FOLDER),
-        [concept.name for concept in session.concepts],
-        session.model,
-        session.schema.layer_index,
-        session.config.pooling,
-        calibrator=None,
-        echo=session.config.echo,
-    )
-    values = np.zeros((len(prompts), len(session.schema.layers), session.schema.hidden_size), np.float32)
-    with progress.track("Reading mentions", len(prompts), "mentions") as advance:
+    schema = run.session.schema
+    reader = text_reader(run, run.load_interpreter(run.path / FOLDER))
+    values = np.zeros((len(prompts), len(schema.layers), schema.hidden_size), np.float32)
+    with run.session.progress.track("Reading mentions", len(prompts), "mentions") as advance:
         for text, row_of in documents(prompts):
             for window in reader.windows_of(text):
                 found = [(row_of.get(window.start + end), at) for at, (_, end) in enumerate(window.spans)]
@@ -140,18 +117,10 @@ def labelled_mentions(concepts: Sequence[Concept], path: Path) -> Iterator[Promp
 
     They come in the file's order. If a word is labelled twice, an entry counts before "none".
     """
-    lines = list(read_lines(path, FLAG))
-    by_name: dict[str, list[Sentence]] = defaultdict(list)
-    for line in lines:
-        by_name[line.concept].append(line)
-    owner = {
-        line: concept for concept, own in sentences_of(concepts, concepts, path, by_name) for line in own
-    }
     found: dict[tuple[str, str, tuple[int, int]], Prompt] = {}
-    for line in lines:
-        concept = owner.get(line)
+    for line, concept in labelled_lines(path, FLAG, concepts):
         span = mention(path, line, concept) if concept else line.span
-        if span is None or line.concept == UNKNOWN or not (word := last_word(line.text, span)):
+        if span is None or line.concept == NOT_JUDGED or not (word := last_word(line.text, span)):
             continue
         key = (line.source, line.text, word)
         if concept or key not in found:
@@ -163,13 +132,3 @@ def last_word(text: str, span: tuple[int, int]) -> tuple[int, int] | None:
     """Return the characters of the last word in `span`, as `read` reads it; None if it goes on after the span."""
     *_, last = [None, *(word for word in word_spans(text) if word[0] < span[1] and span[0] < word[1])]
     return last if last and last[1] <= span[1] else None
-
-
-def _named_words(prompts: Sequence[Prompt], words: EntryWords) -> list[NamedWord]:
-    """Return the entries that each prompt's word may mean."""
-    ends: dict[str, list[int]] = {}
-    for prompt in prompts:
-        assert prompt.span is not None
-        ends.setdefault(prompt.text, []).append(prompt.span[1])
-    found = {text: iter(entries_at(text, places, words)) for text, places in ends.items()}
-    return [next(found[prompt.text]) for prompt in prompts]

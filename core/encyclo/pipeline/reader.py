@@ -1,4 +1,4 @@
-"""A reader of texts with the objects of an open run, for the figures that `encyclo evaluate` measures on text."""
+"""A reader of texts with the objects of an open run, for `encyclo learn` and the figures of `encyclo evaluate`."""
 
 from __future__ import annotations
 

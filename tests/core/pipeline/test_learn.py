@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import encyclo as package
-from encyclo.pipeline.labelled_mentions import documents, labelled_mentions, last_word, learn
+from encyclo.pipeline.learn import documents, labelled_mentions, last_word, learn
 from encyclo.runs.calibration_file import load_calibration
 from encyclo.terminal import ConsoleProgress
 from encyclo.types import Concept, Prompt

@@ -1,0 +1,1 @@
+"""Executors that encyclo ships: what does the units of a run."""

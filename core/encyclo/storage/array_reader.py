@@ -29,6 +29,7 @@ from encyclo.schema import (
 )
 from encyclo.storage.raw_arrays import Chunks, Flat
 from encyclo.text import unstorable
+from encyclo.token_parts import TOKEN_PART, TokenColumns
 
 
 class Arrays(Protocol):
@@ -64,6 +65,9 @@ OpenArrays = Callable[[Path, bool], Arrays]
 
 class StoredSamples:
     """Samples by row, from the arrays of one group."""
+
+    brings_files = True
+    """Activations are read by `raw_arrays`, which brings those that an object store still has (see `late_files`)."""
 
     def __init__(self, path: Path, arrays: Arrays, group: str) -> None:
         self.path = path
@@ -122,6 +126,40 @@ class PartReader(StoredSamples):
             return super().prompts(rows)
 
 
+class TokenReader:
+    """A part of a capture of texts; no file stays open. Raises StoreError if it is missing, DamagedError."""
+
+    def __init__(self, path: Path, open_arrays: OpenArrays) -> None:
+        _require(path, "write it again", "capture")
+        self.path, self._open_arrays = path, open_arrays
+        with explained("read", path), closing(open_arrays(path, True)) as arrays:
+            self.scale: NDArray[np.float32] = arrays.numbers("tokens/scale")
+            self._activations = arrays.activations()
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """The activations' shape: n, L, H."""
+        return self._activations.shape
+
+    def activations(
+        self, rows: NDArray[np.int64], layers: Sequence[int] | None = None
+    ) -> NDArray[np.float16]:
+        """Return activations as stored, float16 [k, len(layers), H], of rising rows."""
+        with explained("read", self.path):
+            return self._activations.read(rows, layers)
+
+    def columns(self) -> TokenColumns:
+        """Return all columns but the activations."""
+        found: dict[str, Any] = {}
+        with explained("read", self.path), closing(self._open_arrays(self.path, True)) as arrays:
+            for group, table in TOKEN_PART.items():
+                for name, array in table.items():
+                    read = arrays.texts if array.dtype == TEXT else arrays.numbers
+                    if name != "activations":
+                        found[name] = read(f"{group}/{name}")
+        return TokenColumns(**found)
+
+
 class EncyclopediaReader(StoredSamples):
     """A finalised encyclopedia. Raises StoreError if there is none, DamagedError."""
 
@@ -172,9 +210,9 @@ def explained(verb: str, path: Path) -> Iterator[None]:
         ) from error
 
 
-def _require(path: Path, purpose: str) -> None:
+def _require(path: Path, purpose: str, command: str = "run") -> None:
     if not path.exists():
-        raise StoreError(f"There is no {path}; run the same `encyclo run` command again to {purpose}.")
+        raise StoreError(f"There is no {path}; run the same `encyclo {command}` command again to {purpose}.")
 
 
 def _read_column(arrays: Arrays, group: str, name: str, rows: NDArray[np.int64] | None = None) -> Any:

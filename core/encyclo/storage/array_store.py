@@ -19,10 +19,14 @@ from numpy.typing import NDArray
 from encyclo.errors import StoreError
 from encyclo.schema import Book, Columns, ConceptTable, Part, Schema
 from encyclo.storage import files
-from encyclo.storage.array_reader import Arrays, EncyclopediaReader, PartReader, explained
+from encyclo.storage.array_reader import Arrays, EncyclopediaReader, PartReader, TokenReader, explained
 from encyclo.storage.raw_arrays import joined_blocks
 from encyclo.text import unstorable
+from encyclo.token_parts import TokenPart
 from encyclo.types import Bulk
+
+AnyPart = Part | TokenPart
+"""What a store writes as a part."""
 
 
 class JoinedSamples:
@@ -60,14 +64,14 @@ class ArrayStore(ABC):
         """Open a part or an encyclopedia. Raises OSError, and ValueError for anything that the schema forbids."""
 
     @abstractmethod
-    def write_part_file(self, path: Path, part: Part) -> int:
+    def write_part_file(self, path: Path, part: AnyPart) -> int:
         """Write a part; return where its activations, which must be in one piece, begin."""
 
     @abstractmethod
     def write_encyclopedia(self, path: Path, book: Book, samples: JoinedSamples) -> None:
         """Write the encyclopedia; if it is a folder, `path` exists already."""
 
-    def write_part(self, name: str, part: Part) -> Bulk:
+    def write_part(self, name: str, part: AnyPart) -> Bulk:
         """Write a part durably; return its activations' byte range. Raises StoreError."""
         path = self.part_path(name)
         _check_texts(path, part)
@@ -82,6 +86,10 @@ class ArrayStore(ABC):
     def open_part(self, name: str) -> PartReader:
         """Open a part for reading by row. Raises StoreError, DamagedError."""
         return PartReader(self.part_path(name), self.open_arrays)
+
+    def open_tokens(self, name: str) -> TokenReader:
+        """Open a part of a capture of texts. Raises StoreError, DamagedError."""
+        return TokenReader(self.part_path(name), self.open_arrays)
 
     def finalise(self, parts: Sequence[str], book: Book) -> Path:
         """Join the parts and the book into the encyclopedia, replacing an old one. Raises StoreError."""
@@ -109,7 +117,7 @@ class ArrayStore(ABC):
         return self.location / "parts" / f"{name}{self.PART_SUFFIX}"
 
 
-def _check_texts(path: Path, table: Part | ConceptTable) -> None:
+def _check_texts(path: Path, table: AnyPart | ConceptTable) -> None:
     """Raise StoreError for a text with a character that can't be stored."""
     for field in dataclasses.fields(table):
         column = getattr(table, field.name)

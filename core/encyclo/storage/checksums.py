@@ -116,6 +116,20 @@ def fault(path: Path, size: int | None, described: Mapping[str, Any]) -> str | N
     return None
 
 
+def outside(described: Mapping[str, Any]) -> list[tuple[int, int]]:
+    """Return the byte ranges (start, end) outside the bulk of a file, from its record by `describe`.
+
+    Raises ValueError, KeyError or TypeError for an invalid record.
+    """
+    bulk = [(int(start), int(length)) for start, length in described["bulk"]]
+    found, at = [], 0
+    for length, in_bulk in _segments(int(described["bytes"]), bulk):
+        if length and not in_bulk:
+            found.append((at, at + length))
+        at += length
+    return found
+
+
 def join_ranges(offsets: NDArray[np.int64], lengths: NDArray[np.int64]) -> list[tuple[int, int]]:
     """Return byte ranges in ascending order, without empty ones; ranges that touch are joined."""
     joined: list[tuple[int, int]] = []

@@ -68,6 +68,12 @@ class Disk:
         """Make a folder whose parent exists."""
         path.mkdir()
 
+    def fetch(self, path: Path) -> None:
+        """Bring a commit record, and its part, from where the run is; do nothing if it is here, or nowhere."""
+
+    def refresh(self) -> None:
+        """Bring everything that has changed where the run is."""
+
     def remove(self, path: Path) -> None:
         """Remove a file, or a folder with its content; do nothing if it is missing."""
         if path.is_dir() and not path.is_symlink():
@@ -118,9 +124,15 @@ def late_file(path: Path) -> Iterator[LateFile]:
 _disk = Disk()
 
 
+def use(disk: Disk) -> None:
+    """Let every write of this process go through `disk` from now on."""
+    global _disk
+    _disk = disk
+
+
 @contextmanager
 def using(disk: Disk) -> Iterator[None]:
-    """Let every write of this process go through `disk` while the block runs. For tests."""
+    """Let every write of this process go through `disk` while the block runs."""
     global _disk
     before, _disk = _disk, disk
     try:
@@ -248,6 +260,24 @@ def make_folder(path: Path) -> None:
         _disk.sync_folder(path.parent)
 
 
+def remove(path: Path) -> None:
+    """Remove a file, or a folder with its content; do nothing if it is missing. Raises StoreError."""
+    with _explained(path):
+        _disk.remove(path)
+
+
+def fetch(path: Path) -> None:
+    """Bring a commit record that another machine wrote, and its part, if the run is on an object store."""
+    with _explained(path):
+        _disk.fetch(path)
+
+
+def refresh(run: Path) -> None:
+    """Bring what other machines wrote, if this process has a copy of its own of a run on an object store."""
+    with _explained(run):
+        _disk.refresh()
+
+
 def sync_file(path: Path) -> None:
     """Flush a file's data to the disk."""
     _disk.sync_file(path)
@@ -314,7 +344,7 @@ def _explained(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        advice = remedy(error, "check the disk")
+        advice = getattr(error, "advice", None) or remedy(error, "check the disk")
         # A library's own text may have many lines and addresses; the system's is short.
         reason = os.strerror(error.errno) if error.errno else " ".join(str(error).split()).rstrip(".")
         raise StoreError(

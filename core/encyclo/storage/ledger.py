@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import shutil
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -32,10 +31,14 @@ from encyclo import crc
 from encyclo.errors import DamagedError, RunDirectoryError, StoreError
 from encyclo.schema import Part
 from encyclo.storage import checksums, files, safe_read
+from encyclo.token_parts import TokenPart
 from encyclo.types import Store
 
 Name = Annotated[str, StringConstraints(pattern=r"^[0-9A-Za-z_-]{1,200}$")]
 """The name of a unit or a part: it becomes a file's name, and a record may come from a stranger."""
+
+
+AGAIN = "run the same `encyclo run` command again"
 
 
 @dataclass(frozen=True)
@@ -86,7 +89,9 @@ class Commit:
 class Ledger:
     """The commit records of one run directory."""
 
-    def __init__(self, run: Path) -> None:
+    def __init__(self, run: Path, again: str = AGAIN) -> None:
+        """`again` is how a unit is captured again, for messages."""
+        self._again = again
         self.commits_folder = run / "commits"
         self.parts_folder = run / "parts"
 
@@ -101,9 +106,23 @@ class Ledger:
         for path in sorted(self.commits_folder.glob("*.json")):
             if path.name.startswith(files.TEMPORARY):
                 continue
-            commit = read_record(path)
+            commit = read_record(path, self._again)
             found[commit.unit] = commit
         return found
+
+    def has(self, unit: str) -> bool:
+        """Return whether the unit with this id is committed."""
+        record = self._record(unit)
+        if not record.exists():
+            files.fetch(record)
+        return record.exists()
+
+    def read(self, unit: str) -> Commit:
+        """Return the commit of the unit with this id. Raises DamagedError if its record can't be read."""
+        return read_record(self._record(unit), self._again)
+
+    def _record(self, unit: str) -> Path:
+        return self.commits_folder / f"{unit}.json"
 
     def ordered(self) -> list[Commit]:
         """Return every commit, by stage and unit."""
@@ -115,7 +134,7 @@ class Ledger:
         return attempt, f"{unit.id}-{attempt}"
 
     def store(
-        self, store: Store, unit: Unit, part: Part, seconds: float, tokens: int, computed: int
+        self, store: Store, unit: Unit, part: Part | TokenPart, seconds: float, tokens: int, computed: int
     ) -> Commit:
         """Write `part`, then its commit record; return the unit's commit (another attempt's if that was first).
 
@@ -129,7 +148,11 @@ class Ledger:
             self.describe_part(name, bulk), crc.pack(sums), part.columns().checksum(),
             crc.pack(crc.of_texts(part.prompt)), unit.sampler,
         )  # fmt: skip
-        return commit if self.commit(commit) else self.commits()[unit.id]
+        if self.commit(commit):
+            return commit
+        for root in {path.split("/")[0] for path in commit.files}:  # another attempt was first
+            files.remove(self.parts_folder / root)
+        return self.read(unit.id)
 
     def commit(self, record: Commit) -> bool:
         """Record a unit whose part is durable; return False if another attempt was first."""
@@ -181,7 +204,7 @@ class Ledger:
         """
         others = self.commits().keys() - {commit.unit for commit in commits}
         for unit in others:
-            _remove(self.commits_folder / f"{unit}.json")
+            files.remove(self.commits_folder / f"{unit}.json")
         if others:
             self.sweep()
 
@@ -190,18 +213,28 @@ class Ledger:
 
         Only for the holder of the run's lock.
         """
-        kept = {commit.part for commit in self.commits().values()}
-        for path in self.parts_folder.iterdir():
-            if path.name.split(".")[0] in kept and not path.name.startswith(files.TEMPORARY):
-                continue
-            _remove(path)
+        for name in self.orphans():
+            files.remove(self.parts_folder / name)
         for path in list(self.commits_folder.parent.rglob(f"{files.TEMPORARY}*")):
-            _remove(path)
+            files.remove(path)
+
+    def orphans(self) -> list[str]:
+        """Return the files and folders of parts/ that no commit names, except temporary ones. Raises DamagedError."""
+        records = self.commits_folder.glob("*.json")  # one at a time: a capture's take gigabytes
+        kept = {
+            read_record(path, self._again).part
+            for path in records
+            if not path.name.startswith(files.TEMPORARY)
+        }
+        there = sorted(path.name for path in self.parts_folder.glob("*"))
+        return [
+            name for name in there if name.split(".")[0] not in kept and not name.startswith(files.TEMPORARY)
+        ]
 
 
-def read_record(path: Path) -> Commit:
-    """Read one commit record. Raises DamagedError naming it."""
-    advice = "delete it and run the same `encyclo run` command again to capture the unit again"
+def read_record(path: Path, again: str = AGAIN) -> Commit:
+    """Read one commit record. Raises DamagedError naming it; `again` is how the unit is captured again."""
+    advice = f"delete it and {again} to capture the unit again"
     content = checksums.read_sealed(
         path, at_most=safe_read.COMMIT_JSON, within=path.parents[1], advice=advice
     )
@@ -215,15 +248,8 @@ def read_record(path: Path) -> Commit:
     return commit
 
 
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
-
-
 def _redo(commit: Commit) -> str:
-    return f"delete commits/{commit.unit}.json and run the same `encyclo run` command again to capture the unit again."
+    return f"delete commits/{commit.unit}.json and {AGAIN} to capture the unit again."
 
 
 def read_committed(store: Store, commit: Commit) -> Part:
@@ -292,7 +318,7 @@ def locked(run: Path) -> Iterator[None]:
             f"{run} can't be locked: {error.strerror or error}; {files.remedy(error, link)}."
         ) from error
     try:
-        _remove(owner)  # were it a link, the number would be written to where it leads
+        files.remove(owner)  # were it a link, the number would be written to where it leads
         owner.write_text(f"{os.getpid()}\n")
         yield
     finally:

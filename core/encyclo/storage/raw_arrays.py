@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from encyclo.errors import DamagedError
 from encyclo.regular_files import RESTORE, open_raw
-from encyclo.storage import checksums
+from encyclo.storage import checksums, late_files
 from encyclo.types import RowReader
 
 
@@ -102,6 +102,7 @@ def read_into(path: Path, offsets: NDArray[np.int64], pieces: NDArray[np.float16
     """
     if pieces.size == 0:
         return
+    late_files.bring(path)
     length = pieces.shape[1] * 2
     cuts = (np.flatnonzero(np.diff(offsets) != length) + 1).tolist()
     view = pieces.reshape(-1).view(np.uint8).data

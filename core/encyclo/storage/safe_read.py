@@ -31,6 +31,8 @@ __all__ = [
     "refusal",
 ]
 
+TEXTS_RECORD = "capture.json"
+"""What a capture of texts has in place of run.json."""
 RUN_JSON = 2**24
 METRICS_JSON = 2**26
 SEAL_JSON = 2**29

@@ -18,9 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encyclo import crc, half_precision
-from encyclo.errors import DamagedError
+from encyclo.errors import DamagedError, UsageError
 from encyclo.schema import Columns, Part
-from encyclo.storage import checksums
+from encyclo.storage import checksums, late_files
 from encyclo.storage.ledger import Commit, Ledger, prompt_sums, read_committed, refuse_part, sums_of
 from encyclo.types import Reader, RowReader, SampleSet, Split, Store
 
@@ -200,6 +200,8 @@ class FinishedRows:
 
     def __init__(self, reader: Reader, seal: checksums.Seal, path: Path) -> None:
         self._reader, self.seal, self._path = reader, seal, path
+        if not getattr(reader, "brings_files", False):
+            late_files.bring_all(path)
         by_row = hasattr(reader, "columns") and hasattr(reader, "activations")
         self._by_row: RowReader = reader if by_row else WholePart(reader.samples(slice(None)))  # type: ignore[assignment]
         self.columns = self._by_row.columns()
@@ -266,6 +268,8 @@ def differs(
 
 Source = CommittedRows | FinishedRows
 """Samples by row, in any order."""
+Rows = NDArray[np.integer | np.bool_] | Sequence[int] | slice | int
+"""Rows by number, a slice of them, or a mask over all."""
 
 
 def _rises(rows: NDArray[np.int64]) -> bool:
@@ -296,21 +300,60 @@ def sample_set(source: Source, layers: tuple[int, ...], split: NDArray[np.int8] 
     )
 
 
+def row_numbers(rows: Rows, count: int, path: Path) -> NDArray[np.int64]:
+    """Return the numbers of rows, int64 [k]. Raises UsageError for what can't be some of the `count` rows in `path`."""
+    found = np.arange(count)[rows] if isinstance(rows, slice) else np.asarray(rows)
+    if found.dtype == bool and found.shape == (count,):
+        found = np.flatnonzero(found)
+    if found.size and (found.dtype.kind not in "iu" or found.ndim > 1):
+        raise UsageError(
+            f"Rows are whole numbers, a slice, or a mask of all {count:,} rows, not {found.dtype} of shape "
+            f"{found.shape}."
+        )
+    numbers = found.reshape(-1).astype(np.int64)
+    if len(numbers) and not 0 <= numbers.min() <= numbers.max() < count:
+        raise UsageError(f"{path} has the rows 0 to {count - 1:,}; ask for some of these.")
+    return numbers
+
+
+def check_batches(size: int, seed: int) -> None:
+    """Raise UsageError for a size or a seed of batches that can't be."""
+    if not (isinstance(size, int) and size > 0 and isinstance(seed, int) and seed >= 0):
+        raise UsageError(
+            f"batches takes a size from 1 and a seed from 0, whole numbers, not {size!r} and {seed!r}."
+        )
+
+
 def batches(source: Source, size: int, seed: int, rows: NDArray[np.int64] | None = None) -> Iterator[Batch]:
     """Yield every row (or each of `rows`) once, shuffled, `size` at a time; the last batch may be smaller.
 
+    The order depends only on the rows and the seed (see `shuffled`).
+    """
+    columns = source.columns
+    wanted = np.arange(len(columns)) if rows is None else np.sort(rows)
+    for chosen, halves in shuffled(source.halves, wanted, size, seed):
+        yield Batch(chosen, columns.concept[chosen], half_precision.decode(halves, columns.scale[chosen]))
+
+
+def shuffled(
+    read: Callable[[NDArray[np.int64]], NDArray[np.float16]],
+    wanted: NDArray[np.int64],
+    size: int,
+    seed: int,
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float16]]]:
+    """Yield each of the ascending rows `wanted` once, shuffled, with what `read` gives of it: (rows, activations).
+
     Blocks of adjacent rows come in random order, and the rows of BLOCKS_MIXED blocks are mixed. So reads are long,
-    memory does not grow, and a batch has many concepts. The order depends only on the rows and the seed.
+    memory does not grow, and a batch has rows from everywhere. The order depends only on the rows and the seed.
     """
     generator = np.random.default_rng(seed)
-    wanted = np.arange(len(source.columns)) if rows is None else np.sort(rows)
     blocks = [wanted[start : start + BLOCK] for start in range(0, len(wanted), BLOCK)]
     order = generator.permutation(len(blocks))
     kept_rows = np.empty(0, np.int64)
     kept: NDArray[np.float16] | None = None
     for start in range(0, len(order), BLOCKS_MIXED):
         fresh = np.concatenate([blocks[i] for i in order[start : start + BLOCKS_MIXED]])
-        values = source.halves(fresh)
+        values = read(fresh)
         kept = values if kept is None else np.concatenate([kept, values])
         kept_rows = np.concatenate([kept_rows, fresh])
         mixed = generator.permutation(len(kept_rows))
@@ -318,10 +361,5 @@ def batches(source: Source, size: int, seed: int, rows: NDArray[np.int64] | None
         whole = len(mixed) if last else len(mixed) // size * size
         for at in range(0, whole, size):
             some = mixed[at : min(at + size, whole)]
-            chosen = kept_rows[some]
-            yield Batch(
-                chosen,
-                source.columns.concept[chosen],
-                half_precision.decode(kept[some], source.columns.scale[chosen]),
-            )
+            yield kept_rows[some], kept[some]
         kept, kept_rows = kept[mixed[whole:]], kept_rows[mixed[whole:]]

@@ -8,23 +8,21 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from encyclo.errors import CaptureError
 from encyclo.types import Prompt, Samples
 from encyclo_capture.batch_sizes import even_size
+from encyclo_capture.batches import LARGEST, halving, out_of_range, range_fault, start_transfer
 from encyclo_capture.cpu.workers import worker_count
-from encyclo_capture.forward.passes import run_padded, run_tree
+from encyclo_capture.forward.passes import Places, Reading, run_padded, run_tree
 from encyclo_capture.forward.token_tree import build_tree, count_nodes, tree_groups
 from encyclo_capture.model import TransformersModel
 from encyclo_capture.tokenization import TokenisedPrompt, tokenise
 
 # Long prompts share a small part of their tokens; they run in padded batches with the model's own attention.
 LONGEST_IN_TREE = 192
-LARGEST = 1e12
-"""Sums of squares of larger activations would overflow float32 later. Intact models stay far below."""
 
 
 def capture(
@@ -42,12 +40,14 @@ def capture(
         (t for t in tokenised if t.position not in tree_positions), key=lambda t: (len(t.ids), t.ids)
     )
     limit = max_nodes(model, in_tree, batch_tokens)
+    places = model.places
     jobs = [
-        partial(_compute, model.device, layers, _run_tree, group) for group in tree_groups(in_tree, limit)
+        partial(_compute, model.device, layers, partial(_run_tree, places), group)
+        for group in tree_groups(in_tree, limit)
     ]
     jobs += [
-        partial(_compute, model.device, layers, _run_padded, group)
-        for group in padded_batches(rest, batch_tokens)
+        partial(_compute, model.device, layers, partial(_run_padded, model.support.whole, places), group)
+        for group in padded_batches(rest, batch_tokens if model.support.whole.padded else 1)
     ]
     # While the device computes a batch, the previous batch is transferred to the host.
     previous: list[Captured] = []
@@ -88,57 +88,22 @@ def _compute(
 
 
 def _run_tree(
-    network: Any, device: str, layers: Sequence[int], group: Sequence[TokenisedPrompt]
+    places: Places, network: Any, device: str, layers: Sequence[int], group: Sequence[TokenisedPrompt]
 ) -> tuple[Tensor, int]:
     tree = build_tree(group)
-    return run_tree(network, device, tree, layers), even_size(network, len(tree))
+    return run_tree(network, device, tree, layers, places), even_size(network, len(tree))
 
 
 def _run_padded(
-    network: Any, device: str, layers: Sequence[int], group: Sequence[TokenisedPrompt]
+    reading: Reading,
+    places: Places,
+    network: Any,
+    device: str,
+    layers: Sequence[int],
+    group: Sequence[TokenisedPrompt],
 ) -> tuple[Tensor, int]:
-    return run_padded(network, device, group, layers), len(group[-1].ids) * len({p.ids for p in group})
-
-
-def halving(
-    group: Sequence[TokenisedPrompt], run: Callable[[Sequence[TokenisedPrompt]], tuple[Tensor, int]]
-) -> Iterator[tuple[Sequence[TokenisedPrompt], Tensor, int]]:
-    """Run a group; if the device runs out of memory, run its halves recursively. Yield (prompts, pooled, tokens).
-
-    Raises CaptureError if a single prompt does not fit.
-    """
-    try:
-        pooled, computed = run(group)
-    except torch.OutOfMemoryError as error:
-        if len(group) == 1:
-            raise CaptureError(
-                f"A prompt of {len(group[0].ids)} tokens does not fit into the device's memory; "
-                "use a smaller model or another --device."
-            ) from error
-    else:
-        yield group, pooled, computed
-        return
-    # Not in the handler: there the error's traceback keeps the tensors of the failed pass alive.
-    torch.cuda.empty_cache()
-    middle = len(group) // 2
-    yield from halving(group[:middle], run)
-    yield from halving(group[middle:], run)
-
-
-def start_transfer(pooled: Tensor) -> Callable[[], NDArray[np.float32]]:
-    """Start to copy a tensor to the host; return a function that waits for the copy and returns it."""
-    if pooled.device.type != "cuda":
-        return lambda: pooled.cpu().numpy()
-    host = torch.empty(pooled.shape, dtype=pooled.dtype, pin_memory=True)
-    host.copy_(pooled, non_blocking=True)
-    arrived = torch.cuda.Event()
-    arrived.record()
-
-    def wait() -> NDArray[np.float32]:
-        arrived.synchronize()
-        return host.numpy()
-
-    return wait
+    computed = len(group[-1].ids) * len({p.ids for p in group})
+    return run_padded(network, device, group, layers, reading, places), computed
 
 
 def padded_batches(prompts: Sequence[TokenisedPrompt], batch_tokens: int) -> Iterator[list[TokenisedPrompt]]:
@@ -176,17 +141,6 @@ def _samples(
     )
 
 
-def out_of_range(values: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Return where values are not finite or beyond LARGEST."""
-    outside: NDArray[np.bool_] = ~(np.abs(values) <= LARGEST)
-    return outside
-
-
-def range_fault(value: float) -> str:
-    """Return what is wrong with a value that is out of range."""
-    return f"is implausibly large (more than {LARGEST:g})" if np.isfinite(value) else "is not finite"
-
-
 def _out_of_range(
     model: TransformersModel, prompts: Sequence[Prompt], layers: Sequence[int], batch: Captured
 ) -> CaptureError:
@@ -197,7 +151,8 @@ def _out_of_range(
     """
     group, values = batch.group, batch.ready()
     for prompt in group:
-        alone = run_padded(model.network, model.device, [prompt], layers).cpu().numpy()
+        pooled = run_padded(model.network, model.device, [prompt], layers, model.support.whole, model.places)
+        alone = pooled.cpu().numpy()
         if out_of_range(alone).any():
             group, values = [prompt], alone
             break

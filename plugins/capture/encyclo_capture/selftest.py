@@ -1,8 +1,7 @@
 """A run's self-test: a few of its prompts, captured in every way, must agree with a plain pass.
 
-The plain pass is transformers' own forward pass with its own attention over the same modules. Modules replaced on a
-CPU were compared with their originals when they were replaced (see fused_modules.py). The plain passes run in
-parallel, like a run's batches.
+The plain pass is transformers' own: eager attention, one text at a time, modules that encyclo hasn't touched, and the
+hidden states that transformers returns. The plain passes run in parallel, like a run's batches.
 """
 
 from __future__ import annotations
@@ -15,28 +14,20 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from encyclo.errors import CaptureError
 from encyclo.types import Prompt
-from encyclo_capture.capture import capture, out_of_range, range_fault
-from encyclo_capture.cpu.workers import worker_count
+from encyclo_capture.batches import out_of_range, range_fault
+from encyclo_capture.capture import capture
+from encyclo_capture.cpu.workers import Replicas, worker_count
 from encyclo_capture.forward.passes import run_padded
+from encyclo_capture.forward.plain_pass import EAGER
 from encyclo_capture.loading.refusals import refusing
 from encyclo_capture.model import TransformersModel
+from encyclo_capture.plain_comparison import ADVICE, Floats, allowed_errors, plain_hidden, relative_errors
 from encyclo_capture.tokenization import TokenisedPrompt, tokenise
 
 PROMPTS = 8
-# Largest error of one vector and largest mean error of a layer over the prompts, relative to the vector's length.
-# Another order of summation on gemma-3-270m causes, in float32, errors of about 1e-6; the rest of the tolerance
-# allows for deeper models. In bfloat16 it causes errors of up to 2.8% for one prompt and about 1% in the mean (60
-# template prompts, all layers). Neighbouring layers differ by at least 6% for one prompt and 10% in the mean. So the
-# bound on the mean finds a wrong layer, and the bound on one vector finds a prompt with another prompt's tokens.
-TOLERANCE = {"float32": (1e-3, 1e-4), "bfloat16": (0.10, 0.04)}
-
-ADVICE = "try another --device or -o transformers.dtype"
-
-Floats = NDArray[np.float32]
 
 
 def check(
@@ -46,33 +37,54 @@ def check(
     pooling: str,
     batch_tokens: int,
 ) -> dict[str, float]:
-    """Return each check's worst value: {mentions, finite, layers, batch, padding}.
+    """Return each check's worst value: {mentions, sums, finite, layers, batch, padding, sdpa}.
 
     mentions: number of prompts whose pooled tokens don't decode to the mention; always 0, since one is an error
+    sums:     number of blocks whose attention and MLP don't add up to the residual stream; always 0, since one is an
+              error, and left out at the site `resid`
     finite:   the largest |activation|, at most LARGEST of capture.py
     layers:   each prompt captured alone against a plain forward pass with output_hidden_states
     batch:    all prompts captured together against each one alone
-    padding:  all prompts in one padded batch against the plain pass
-    The last three are relative errors. The argument `layers` holds hidden_states indices from 0. Raises CaptureError
-    naming the failed check.
+    padding:  all prompts in one padded batch against the plain pass; left out if the model's texts can't be padded
+    sdpa:     the longest prompt by transformers' sdpa attention against eager; recorded, not checked, and left out
+              where transformers would not use sdpa
+    `layers`, `batch`, `padding` and `sdpa` are relative errors. The argument `layers` holds hidden_states indices from
+    0. Raises CaptureError naming the failed check.
     """
     chosen = choose(prompts)
     if not chosen:
         return {}
     test, tokenised = SelfTest(model, chosen, layers, pooling), tokenise(model, chosen, pooling)
     worst = {"mentions": test.mentions(tokenised)}
-    passes = [partial(_plain, model.device, layers, prompt) for prompt in tokenised]
-    plain = np.stack(list(model.replicas.run(passes, worker_count(model.device))))
+    plain, sdpa = plain_passes(model, layers, tokenised)
+    if model.sites is not None:
+        worst["sums"] = 0.0
     worst["finite"] = test.finite(plain)
     alone, together = test.captured(batch_tokens=1), test.captured(batch_tokens)
-    padded = run_padded(model.network, model.device, tokenised, layers).cpu().numpy()
-    for name, ours, theirs, how in (
-        ("layers", alone, plain, "captured and by a plain forward pass"),
-        ("batch", together, alone, "captured with others and alone"),
-        ("padding", padded, plain, "padded and by a plain forward pass"),
-    ):
-        worst[name] = test.equal(name, ours, theirs, how)
+    worst["layers"] = test.equal("layers", alone, plain, "captured and by a plain forward pass")
+    worst["batch"] = test.equal("batch", together, alone, "captured with others and alone")
+    if (whole := model.support.whole).padded:
+        padded = run_padded(model.network, model.device, tokenised, layers, whole, model.places).cpu().numpy()
+        worst["padding"] = test.equal("padding", padded, plain, "padded and by a plain forward pass")
+    if sdpa is not None:
+        worst["sdpa"] = float(relative_errors(sdpa, plain[-1]).max())
     return worst
+
+
+def plain_passes(
+    model: TransformersModel, layers: Sequence[int], prompts: Sequence[TokenisedPrompt]
+) -> tuple[Floats, Floats | None]:
+    """Return the prompts' pooled layers by plain passes, float32 [n, L, H], and the last one's by sdpa, [L, H].
+
+    The second is None if the model was loaded with eager attention.
+    """
+    network, pass_over = model.original, partial(_plain, model, layers)
+    passes = [partial(pass_over, prompt, EAGER) for prompt in prompts]
+    own = network.config._attn_implementation
+    if own != EAGER:
+        passes.append(partial(pass_over, prompts[-1], own))
+    states = np.stack(list(Replicas(network).run(passes, worker_count(model.device))))
+    return states[: len(prompts)], states[-1] if own != EAGER else None
 
 
 def choose(prompts: Sequence[Prompt]) -> list[Prompt]:
@@ -82,16 +94,14 @@ def choose(prompts: Sequence[Prompt]) -> list[Prompt]:
     return [different[place][1] for place in places]
 
 
-def _plain(device: str, layers: Sequence[int], prompt: TokenisedPrompt, network: Any) -> Floats:
-    """Pool one prompt's hidden states from transformers' own output: float32 [L, H]."""
-    ids = torch.tensor([prompt.ids], device=device)
-    with (
-        refusing("A plain forward pass of the model failed", CaptureError, f"; {ADVICE}"),
-        torch.inference_mode(),
-    ):
-        hidden = network(input_ids=ids, output_hidden_states=True, use_cache=False).hidden_states
-        rows = [hidden[layer][0, list(prompt.pooled)].float().mean(dim=0) for layer in layers]
-        pooled: Floats = torch.stack(rows).cpu().numpy()
+def _plain(
+    model: TransformersModel, layers: Sequence[int], prompt: TokenisedPrompt, attention: str, network: Any
+) -> Floats:
+    """Pool one prompt's hidden states from transformers' own output, or its site: float32 [L, H]."""
+    with refusing("A plain forward pass of the model failed", CaptureError, f"; {ADVICE}"):
+        hidden = plain_hidden(model, network, prompt.ids, attention)
+    rows = [hidden[layer][list(prompt.pooled)].float().mean(dim=0) for layer in layers]
+    pooled: Floats = torch.stack(rows).cpu().numpy()
     return pooled
 
 
@@ -115,9 +125,10 @@ class SelfTest:
         """Return the largest relative error; neither it nor a layer's mean error may exceed the tolerance."""
         lengths = np.linalg.norm(theirs, axis=-1)
         # Below, "not error <= bound" instead of "error > bound": a NaN must fail too.
-        error = np.linalg.norm(ours - theirs, axis=-1) / np.maximum(lengths, 1e-12)
-        bound, mean_bound = TOLERANCE[self.model.dtype]
-        prompt, layer = np.unravel_index(np.nan_to_num(error, nan=np.inf).argmax(), error.shape)
+        error = relative_errors(ours, theirs)
+        bound, mean_bound = allowed_errors(self.model.dtype, self.model.site)
+        worst = np.nan_to_num(error, nan=np.inf).argmax()
+        prompt, layer = (int(place) for place in np.unravel_index(worst, error.shape))
         if not error.max() <= bound:
             raise CaptureError(
                 f"The self-test's check {name!r} failed: the vector of {self.prompts[prompt].text!r} at layer "
@@ -169,7 +180,9 @@ class SelfTest:
                         _letters(decode(end)) and rest and _letters(expected) in _letters(decode(rest))
                     )
             else:
-                expected, holds = prompt.text, _letters(prompt.text) in read
+                # A text's own BOS is special, as one that the tokenizer puts before it.
+                expected = prompt.text.removeprefix(self.model.tokenizer.bos_token or "")
+                holds = _letters(expected) in read
             if not holds:
                 raise CaptureError(
                     f"The self-test's check 'mentions' failed: the pooled tokens of the prompt {prompt.text!r} "

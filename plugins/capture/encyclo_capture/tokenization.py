@@ -11,6 +11,9 @@ from encyclo.pooling import pooled_tokens
 from encyclo.types import Prompt
 from encyclo_capture.loading.refusals import refusing
 
+BLANKS = ["\u2581", "\u0120"]
+"""A blank in the vocabularies of SentencePiece and of byte-level BPE."""
+
 
 class TokenisingModel(Protocol):
     """The part of a model that tokenising needs."""
@@ -57,7 +60,6 @@ def tokenise(model: TokenisingModel, prompts: Sequence[Prompt], pooling: str) ->
         model,
         [prompt.text for prompt in prompts],
         return_offsets_mapping=True,
-        return_special_tokens_mask=True,
         return_attention_mask=False,
         padding=False,
         truncation=False,
@@ -84,16 +86,18 @@ def tokenise(model: TokenisingModel, prompts: Sequence[Prompt], pooling: str) ->
 
 
 def encode(model: TokenisingModel, texts: list[str], **options: Any) -> Mapping[str, list[Any]]:
-    """Call the model's tokenizer; `options` are its own.
+    """Call the model's tokenizer; `options` are its own. Every token that the text itself doesn't have is special.
 
-    Raises CaptureError, naming a text, if it fails or gives a token that the model has no embedding for.
+    If a text begins with the token that the tokenizer puts before every text, it doesn't get a second one. Raises
+    CaptureError, naming a text, if the tokenizer fails or gives a token that the model has no embedding for.
     """
     with refusing(
         f"The tokenizer of the model {model.name!r} fails on {_first(texts)}",
         CaptureError,
         "; check its tokenizer.json",
     ):
-        encoded: Mapping[str, list[Any]] = model.tokenizer(texts, **options)
+        encoded = model.tokenizer(texts, return_special_tokens_mask=True, **options)
+        _mark_added(model.tokenizer, texts, encoded)
     for text, ids in zip(texts, encoded["input_ids"], strict=True):
         if (highest := max(ids, default=0)) >= model.vocab_size:
             raise CaptureError(
@@ -101,6 +105,30 @@ def encode(model: TokenisingModel, texts: list[str], **options: Any) -> Mapping[
                 f"model's last token is {model.vocab_size - 1}; use the tokenizer that belongs to these weights."
             )
     return encoded
+
+
+def _mark_added(tokenizer: Any, texts: Sequence[str], encoded: Mapping[str, list[list[Any]]]) -> None:
+    """Mark as special what the tokenizer's own mask lacks: a text's own BOS, and a blank that the text doesn't have.
+
+    Tokenizers that put a blank before a text's first word make a token of it if the script has no spaces, and
+    give it the word's first character as its range.
+    """
+    blanks = set(tokenizer.convert_tokens_to_ids(BLANKS)) - {tokenizer.unk_token_id, None}
+    ranges = encoded.get("offset_mapping")
+    for row, (ids, special) in enumerate(
+        zip(encoded["input_ids"], encoded["special_tokens_mask"], strict=True)
+    ):
+        if special[:2] == [1, 0] and ids[0] == ids[1]:
+            for column in encoded.values():
+                del column[row][0]
+            special[0] = 1
+        if ids[:1] == [tokenizer.bos_token_id]:
+            special[0] = 1
+        if ranges is None or blanks.isdisjoint(ids):
+            continue
+        for place, (start, end) in enumerate(ranges[row]):
+            if ids[place] in blanks and not texts[row][start:end].isspace():
+                special[place] = 1
 
 
 def _first(texts: Sequence[str]) -> str:

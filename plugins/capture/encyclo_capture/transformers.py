@@ -22,23 +22,29 @@ class Options(BaseModel):
     dtype: Literal["auto", "bfloat16", "float32"] = "auto"
     """Compute type; auto is bfloat16 if the processor computes it fast, else float32. float16 would overflow."""
     batch_tokens: int | None = Field(None, ge=1)
-    """Approximate tokens per batch; the default is 2,048 on a CPU (per thread), else 4,096."""
+    """Approximate tokens per batch; the default is 2,048 on a CPU (per thread), and on a GPU 65,536 or what fits."""
     fused: bool = True
     """Use torch's private operations (fused modules) for bfloat16 on a CPU; false keeps transformers' modules."""
 
-    def batch_for(self, device: str) -> int:
-        """Return `batch_tokens`, or the device's default."""
-        return self.batch_tokens or (2048 if device == "cpu" else 4096)
+    def batch_for(self, model: TransformersModel) -> int:
+        """Return `batch_tokens`, or the default on the model's device."""
+        from encyclo_capture.batch_sizes import default_batch
+
+        return self.batch_tokens or default_batch(model)
 
 
 @hookimpl
 def load_model(name: str, context: Context) -> TransformersModel:
-    """Return the model `name`: gemma-3-270m (packaged weights), a folder, a .gguf file or a hub id."""
+    """Return the model `name`: one with packaged weights (gemma-3-270m), a folder, a .gguf file or a hub id."""
     from encyclo_capture.model import TransformersModel
 
     assert isinstance(context.options, Options)
     options = context.options
-    return TransformersModel(name, context.device, options.dtype, context.progress, options.fused)
+    model = TransformersModel(
+        name, context.device, options.dtype, context.progress, options.fused, context.site
+    )
+    model.batch_tokens = options.batch_tokens
+    return model
 
 
 @hookimpl
@@ -51,17 +57,20 @@ def capture_layers(
 
     assert isinstance(context.options, Options)
     assert isinstance(context.model, TransformersModel)
-    return capture(context.model, prompts, layers, pooling, context.options.batch_for(context.model.device))
+    return capture(context.model, prompts, layers, pooling, context.options.batch_for(context.model))
 
 
 @hookimpl
 def check_capture(
     prompts: Sequence[Prompt], layers: Sequence[int], pooling: str, context: Context
 ) -> dict[str, float]:
-    """Capture a few of the prompts in every way and compare with a plain pass (see selftest.py)."""
+    """Capture a few of the prompts in every way and compare with a plain pass (see selftest.py).
+
+    A run like an earlier one on this machine remembers that one's figures (see remembered_selftest.py).
+    """
     from encyclo_capture.model import TransformersModel
-    from encyclo_capture.selftest import check
+    from encyclo_capture.remembered_selftest import check_once
 
     assert isinstance(context.options, Options)
     assert isinstance(context.model, TransformersModel)
-    return check(context.model, prompts, layers, pooling, context.options.batch_for(context.model.device))
+    return check_once(context.model, prompts, layers, pooling, context.options.batch_for(context.model))

@@ -100,12 +100,18 @@ class FusedRmsNorm(nn.Module):
         return states.mul_(scale).mul_(self.factor)
 
 
+def can_fuse(network: Any) -> bool:
+    """Return whether a network gains from replaced modules: one in bfloat16 on a CPU, with plain weights."""
+    quantised = getattr(network.config, "_is_quantized", False)
+    return bool(network.device.type == "cpu" and network.dtype == torch.bfloat16 and not quantised)
+
+
 def fuse_modules(network: Any, blocks: nn.Module) -> Any:
     """Replace modules of `blocks`, a part of `network`, in place; return the network.
 
     A network that isn't in bfloat16 on a CPU is returned unchanged.
     """
-    if network.device.type != "cpu" or network.dtype != torch.bfloat16:
+    if not can_fuse(network):
         return network
     with torch.inference_mode(False), torch.no_grad(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

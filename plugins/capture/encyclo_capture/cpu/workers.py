@@ -59,7 +59,9 @@ def replica_of(network: nn.Module) -> nn.Module:
     """Return a copy of the network's modules and configuration over the same tensors."""
     shared: dict[int, Any] = {}
     for module in network.modules():
-        for values in (module.__dict__, module._parameters, module._buffers):
+        # Quantised layers keep tensors in an object of their own, such as bitsandbytes' MatmulLtState.
+        states = [vars(value) for value in module.__dict__.values() if hasattr(value, "__dict__")]
+        for values in (module.__dict__, module._parameters, module._buffers, *states):
             shared |= {id(value): value for value in values.values() if isinstance(value, Tensor)}
     return copy.deepcopy(network, shared)
 

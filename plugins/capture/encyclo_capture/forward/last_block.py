@@ -65,9 +65,18 @@ class LastBlockPruning:
     def _after(self, _: nn.Module, __: tuple[Any, ...], output: Any) -> Any:
         if not self._happened:
             return None
-        states = output if isinstance(output, Tensor) else output[0]
-        all_states = states.new_zeros(1, self._size, states.shape[-1]).index_copy_(1, self._chosen, states)
+        all_states = self.restored(output if isinstance(output, Tensor) else output[0])
         return all_states if isinstance(output, Tensor) else (all_states, *output[1:])
+
+    def restored(self, states: Tensor) -> Tensor:
+        """Return what the pruned block or a module in it gives for the pooled nodes in their original rows.
+
+        Before the block is pruned, and for one that can't be, the states are those of all nodes already.
+        """
+        states = states.reshape(1, -1, states.shape[-1])
+        if states.shape[1] == self._size:
+            return states
+        return states.new_zeros(1, self._size, states.shape[-1]).index_copy_(1, self._chosen, states)
 
     def _keep(self, value: Any) -> Any:
         if isinstance(value, Tensor):

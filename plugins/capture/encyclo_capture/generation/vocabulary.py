@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -32,15 +33,13 @@ class Vocabulary:
     """
 
     def __init__(self, model: LoadedModel, texts: Iterable[Sequence[int]], words: Iterable[str]) -> None:
-        tokenizer = model.tokenizer
-        pieces = pieces_of(tokenizer)[: len(model.head[0])]
+        tokenizer, size = model.tokenizer, len(model.head[0])
+        pieces, text = pieces_of(tokenizer, size)
         asked = {**{word: f" {word}" for word in words}, ".": "."}
         encoded = encode(model, list(asked.values()), add_special_tokens=False)["input_ids"]
         firsts = {word: ids[:1] for word, ids in zip(asked, encoded, strict=True)}
         end, special = tokenizer.eos_token_id, set(tokenizer.all_special_ids)
         end = end if end is not None and end < len(pieces) else None
-        # SentencePiece puts single characters last.
-        text = {i for i, p in enumerate(pieces) if (i < FREQUENT or len(p) == 1) and TEXT.fullmatch(p)}
         known = sorted(text.union({end} - {None}, *firsts.values(), *texts))
         numbers = {token: number for number, token in enumerate(known)}
         self.ids = torch.tensor(known, device=model.device)
@@ -56,10 +55,15 @@ class Vocabulary:
         return torch.searchsorted(self.ids, ids)
 
 
-def pieces_of(tokenizer: Any) -> list[str]:
-    """Return every token's text; SentencePiece marks blanks by ▁, byte-level BPE by Ġ and line ends by Ċ."""
-    tokens = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
-    return [(token or "").replace("▁", " ").replace("Ġ", " ").replace("Ċ", "\n") for token in tokens]
+@lru_cache(maxsize=1)  # a run asks for each batch of sentences
+def pieces_of(tokenizer: Any, size: int) -> tuple[list[str], frozenset[int]]:
+    """Return the texts of the first `size` tokens, and which of them are plain English text."""
+    tokens = tokenizer.convert_ids_to_tokens(list(range(min(size, len(tokenizer)))))
+    # SentencePiece marks blanks by ▁, byte-level BPE by Ġ and line ends by Ċ.
+    pieces = [(token or "").replace("▁", " ").replace("Ġ", " ").replace("Ċ", "\n") for token in tokens]
+    # SentencePiece puts single characters last.
+    plain = (i for i, p in enumerate(pieces) if (i < FREQUENT or len(p) == 1) and TEXT.fullmatch(p))
+    return pieces, frozenset(plain)
 
 
 def causal_network(model: LoadedModel, ids: Tensor) -> Any:

@@ -20,6 +20,7 @@ from encyclo.errors import ModelNotFoundError
 # A key's value follows its type: bool (7), uint32 (4) or uint64 (10). A library takes seconds to read all keys.
 BLOCKS = re.compile(rb"\.block_count(?:\x04\0{3}(.{4})|\x0a\0{3}(.{8}))", re.DOTALL)
 STARTS = re.compile(rb"tokenizer\.ggml\.add_bos_token\x07\0{3}(.)", re.DOTALL)
+TYPE = re.compile(rb"general\.file_type\x04\0{3}(.{4})", re.DOTALL)
 # A blank, as the vocabulary writes it, and a word.
 WORD = re.compile(r"[\u2581\u0120]([a-z]{4,})$")
 WORDS = 400
@@ -37,6 +38,17 @@ def check_gguf(path: Path) -> None:
                 raise ModelNotFoundError(
                     f"The GGUF file {path} asks for {layers} layers, but has {tensors} tensors; download it again."
                 )
+
+
+def quantisation_of(path: Path) -> str:
+    """Return how a GGUF file's weights are quantised, by llama.cpp's name for the file's type."""
+    from gguf import LlamaFileType
+
+    with _content(path) as content:
+        found = TYPE.search(content)
+        number = int.from_bytes(found[1], "little") if found else None
+    names = [kind.name.removeprefix("MOSTLY_") for kind in LlamaFileType if kind == number]
+    return ", ".join(["gguf", *names, "dequantised when prepared"])
 
 
 def check_tokenizer(path: Path, tokenizer: Any) -> None:

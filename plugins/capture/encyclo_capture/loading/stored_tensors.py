@@ -115,28 +115,34 @@ def check_room(name: str, network: Any, tensors: Mapping[str, StoredTensor], pac
 
 
 def check_loaded(
-    name: str, network: Any, blocks: str, report: Mapping[str, Any], tensors: Mapping[str, StoredTensor]
+    name: str,
+    network: Any,
+    within: tuple[str, str | None],
+    report: Mapping[str, Any],
+    tensors: Mapping[str, StoredTensor],
+    packed: bool,
 ) -> None:
     """Check that a loaded network has every weight from the files and uses all those of its blocks.
 
-    `blocks` is the name of the network's list of blocks, `report` is what transformers says about the loading.
-    Raises ModelNotFoundError.
+    `within` are the names, in the whole model, of the network and of its list of blocks, if it has one; `report` is
+    what transformers says about the loading. Quantised (`packed`) files hold numbers of other types. Raises
+    ModelNotFoundError.
     """
+    part, blocks = f"{within[0]}." if within[0] else "", within[1]
     if mismatched := sorted(report["mismatched_keys"]):
         key, stored, required = mismatched[0]
         raise ModelNotFoundError(
             f"The weights of the model {name!r} don't fit its config.json: {key} has the shape {list(stored)} in the "
             f".safetensors files, but config.json requires {list(required)}; {ADVICE}."
         )
-    # Hidden layers never need the pooler.
-    if missing := sorted(key for key in report["missing_keys"] if not key.startswith("pooler.")):
+    # Hidden layers never need the pooler, nor the parts of a model that read no text.
+    needed = [key for key in report["missing_keys"] if key.startswith(part)]
+    if missing := sorted(key for key in needed if not key.startswith(f"{part}pooler.")):
         raise ModelNotFoundError(
             f"The weights of the model {name!r} are incomplete: {len(missing)} weights that config.json "
             f"requires are missing from the .safetensors files, such as {missing[0]}; {ADVICE}."
         )
-    if hasattr(network, "is_quantized"):  # transformers has unpacked the weights
-        return
-    of_block = re.compile(rf"(^|\.){re.escape(blocks)}\.\d+\..*\.(weight|bias)$")
+    of_block = re.compile(rf"(^|\.){re.escape(blocks or part)}\.\d+\..*\.(weight|bias)$")
     for key, tensor in sorted(tensors.items()):
         # Masks of old files are called bias too, but have four dimensions.
         if key in report["unexpected_keys"] and of_block.search(key) and len(tensor.shape) <= 2:
@@ -144,7 +150,7 @@ def check_loaded(
                 f"The weights of the model {name!r} don't fit its config.json, which has no place for {key}; use the "
                 "config.json that belongs to these weights."
             )
-        if tensor.dtype not in FLOATS and key.endswith((".weight", "_proj")):
+        if not packed and tensor.dtype not in FLOATS and key.endswith((".weight", "_proj")):
             raise ModelNotFoundError(
                 f"The weights of the model {name!r} are quantised in a way that config.json doesn't describe: {key} "
                 f"has the type {tensor.dtype}; use the model's unquantised weights."

@@ -19,8 +19,10 @@ from safetensors import SafetensorError
 from encyclo.errors import MissingDependencyError, ModelNotFoundError, StoreError, UsageError
 from encyclo.regular_files import open_file
 from encyclo.storage import files
+from encyclo.storage.cache import cache_folder
 from encyclo.types import Progress
-from encyclo_capture.loading.gguf_files import check_gguf, check_tokenizer
+from encyclo_capture.loading import packaged
+from encyclo_capture.loading.gguf_files import check_gguf, check_tokenizer, quantisation_of
 from encyclo_capture.loading.identity import model_identity
 from encyclo_capture.loading.model_files import (
     LICENCE_FILES,
@@ -46,19 +48,27 @@ NOT_WRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENO
 class Weights:
     """A folder for transformers to load, a description of its source, and two hashes.
 
-    sha256 is the weights' hash, identity that of weights, configuration and tokenizer.
+    sha256 is the weights' hash, identity that of weights, configuration and tokenizer. quantisation says how the
+    weights were quantised before they were prepared.
     """
 
     folder: Path
     source: str
     sha256: str
     identity: str = ""
+    quantisation: str | None = None
 
 
 def find_weights(name: str, progress: Progress | None) -> Weights:
     """Return the weights of the model `name`. Raises ModelNotFoundError with the places that were tried."""
     if name == PACKAGED:
         return _packaged(progress)
+    if name in packaged.MODELS:
+        model = packaged.MODELS[name]
+        path = model.path(name)
+        if path.suffix == ".gguf":
+            return prepare_gguf(path, model.source, progress)
+        return _folder(path, model.source)
     with refusing(f"The model {name!r} can't be read", advice="; correct --model or the permissions"):
         path = Path(name).expanduser()
         if path.suffix == ".gguf":
@@ -76,6 +86,8 @@ def find_licence(name: str, weights: Weights) -> str | None:
     """Return a model's terms with their source: packaged, model card or LICENSE file; None if unknown."""
     if name == PACKAGED:
         return PACKAGED_LICENCE
+    if name in packaged.MODELS and packaged.MODELS[name].licence:
+        return packaged.MODELS[name].licence
     if terms := _card_licence(weights.folder / MODEL_CARD):
         return f"{terms}, says its model card"
     found = (file for pattern in LICENCE_FILES for file in weights.folder.glob(pattern))
@@ -112,13 +124,6 @@ def _head(file: Path) -> str:
             return opened.read(LICENCE_BYTES).decode("utf-8", errors="replace")
     except StoreError:
         return ""
-
-
-def cache_folder() -> Path:
-    """Return the folder for prepared models: ENCYCLO_CACHE, or the user's cache directory."""
-    import platformdirs
-
-    return Path(os.environ.get("ENCYCLO_CACHE") or platformdirs.user_cache_dir("encyclo"))
 
 
 def folder_name(gguf_sha256: str) -> str:
@@ -193,6 +198,7 @@ def _prepare(gguf: Path, ready: Path, source: str, progress: Progress | None) ->
                 "gguf_sha256": files.sha256_of(gguf),
                 "sha256": _hash_folder(building),
             }
+            record["quantisation"] = quantisation_of(gguf)
             record["prepared"] = model_identity(building, record["sha256"])
             for file in building.iterdir():
                 files.sync_file(file)
@@ -236,7 +242,9 @@ def _prepared(ready: Path, source: str) -> Weights:
     try:
         check_folder(ready)
         record = read_settings(ready / "encyclo.json")
-        weights = Weights(ready, source, str(record["sha256"]), str(record["gguf_sha256"]))
+        # Folders prepared by an earlier version don't say it.
+        quantisation = str(record.get("quantisation", "gguf"))
+        weights = Weights(ready, source, str(record["sha256"]), str(record["gguf_sha256"]), quantisation)
         whole = record["prepared"] == model_identity(ready, weights.sha256)
     except (ModelNotFoundError, KeyError) as error:
         raise _damaged(ready) from error

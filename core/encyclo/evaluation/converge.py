@@ -29,6 +29,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from encyclo.config import RunConfig
 from encyclo.pipeline.natural_sentences import capture_rung
 from encyclo.pipeline.train import chosen_rows
 from encyclo.query.encyclopedia import Encyclopedia, open_run
@@ -46,10 +47,14 @@ from encyclo.statistics.figures import Figures, LayerConvergence, LayerCurve
 from encyclo.statistics.signatures import estimate
 from encyclo.storage import checksums, run_files
 from encyclo.storage.ledger import locked
+from encyclo.storage.run_location import in_working_copy
 from encyclo.storage.sample_rows import sample_set
 from encyclo.types import Progress, Prompt, SampleSet
 
 FILE = "convergence.json"
+AS_THEY_ARE = {
+    key: RunConfig.model_fields[key].default for key in ("echo", "chat", "chat_role", "chat_system", "site")
+}
 OLDER_POOLING, OLDER_LAYER = "mean-all", -1
 OLDER_CONCEPTS, OLDER_SAMPLES = 200, 20
 """The most concepts that are captured for the older protocol, and the most prompts of each. The experiment that
@@ -83,6 +88,7 @@ class Convergence(Figures):
     older: OlderProtocol | None
 
 
+@in_working_copy()
 def converge(path: Path, progress: Progress, device: str = "auto", older: bool = True) -> Convergence:
     """Measure a run's convergence, write convergence.json, return its content.
 
@@ -131,14 +137,15 @@ def older_protocol(
 ) -> OlderProtocol | None:
     """Capture the run's prompts by the older protocol and compare; None if no two concepts have enough samples.
 
-    The older protocol gives the model each text once, also in a run with --echo.
+    The older protocol gives the model each text once and without a chat template, also in a run with --echo or --chat,
+    and reads the residual stream.
     """
     seed = int(book.record["config"]["seed"])
     rows = older_rows(samples, book.concepts, seed)
     if len(rows) == 0:
         return None
     here = chosen_rows(samples, rows)
-    config = {**book.record["config"], "pooling": OLDER_POOLING, "layers": [OLDER_LAYER], "echo": False}
+    config = {**book.record["config"], "pooling": OLDER_POOLING, "layers": [OLDER_LAYER], **AS_THEY_ARE}
     run = reopen_run(book.path, {**book.record, "config": config}, progress, device)
     ids = [run.session.concepts[concept].id for concept in here.concept]
     there = capture_rung(run, _prompts(book, rows, ids), f"as {OLDER_POOLING} at layer {OLDER_LAYER}")

@@ -34,9 +34,11 @@ from encyclo.statistics.confidence import TrainingDistribution
 from encyclo.statistics.figures import Accuracy
 from encyclo.statistics.signatures import estimate_signatures
 from encyclo.storage.ledger import Commit
+from encyclo.storage.run_location import in_working_copy
 from encyclo.types import Interpreter, Progress, SampleSet, Signatures, Split
 
 
+@in_working_copy()
 def evaluate(
     path: Path,
     progress: Progress,
@@ -123,11 +125,11 @@ def read_heldout(
 ) -> Accuracy | None:
     """Read families that training did not see: accuracy on those that test, calibration over families."""
     session = run.session
-    test = RungSamples(samples, samples.named_rows(Split.TEST))
+    test = RungSamples(samples, confidence.few_enough(samples.named_rows(Split.TEST)))
     found, _ = measure(interpreter, test, session.concepts, distribution, session.config.seed)
     if found is None:
         return None
-    both = samples.named_rows(Split.CALIBRATION, Split.TEST)
+    both = confidence.few_enough(samples.named_rows(Split.CALIBRATION, Split.TEST))
     readings = confidence.collect_readings(interpreter, samples, both, distribution)
     calibration = confidence.cross_fit(
         readings, samples.family[both], distribution, folds=len(samples.families), seed=session.config.seed

@@ -64,13 +64,13 @@ class TakenOut:
 
 
 def take_out_concepts(
-    session: Session, samples: SampleSet, definitions: RungSamples | None
+    session: Session, samples: SampleSet, definitions: RungSamples | None, fifth: int = 0
 ) -> TakenOut | None:
-    """Take a fifth of the concepts out of training; None if too few have enough samples."""
+    """Take a fifth (one of five) of the concepts out of training; None if too few have enough samples."""
     concepts, seed = session.concepts, session.config.seed
     named_rows = samples.named_rows(Split.TRAIN)
     sampled = np.bincount(samples.concept[named_rows], minlength=len(concepts)) > 0
-    taken = unseen_concepts(concepts, seed)
+    taken = unseen_concepts(concepts, seed, fifth)
     held = [c for c in taken if sampled[c]]
     kept = sorted(set(range(len(concepts))).difference(taken))
     if not held or len(kept) < 2:

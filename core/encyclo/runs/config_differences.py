@@ -10,11 +10,13 @@ HASHES = {
     "concepts_sha256": "the list gives other concepts now",
     "weights_sha256": "the model has other weights now",
     "model_sha256": "the model has another configuration or tokenizer now",
+    "chat_frame": "the model's chat template writes something else before a text now",
 }
 CAUSES = {
     "concepts_sha256": {"concepts", "limit", "examples"},
     "weights_sha256": {"model"},
     "model_sha256": {"model", "weights_sha256"},
+    "chat_frame": {"chat", "chat_role", "chat_system", "model"},
 }
 """Differences that explain another hash."""
 

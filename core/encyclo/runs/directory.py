@@ -20,7 +20,9 @@ from typing import Any
 
 from packaging.requirements import InvalidRequirement, Requirement
 
+from encyclo.config import RunConfig
 from encyclo.errors import DamagedError, RunDirectoryError, StoreError
+from encyclo.runs import worker_locks
 from encyclo.runs.config_differences import config_differences
 from encyclo.runs.metrics import FILE as METRICS
 from encyclo.storage import checksums, files, run_files, safe_read
@@ -70,8 +72,8 @@ class RunDirectory:
         write_record(self.path, self.record)
 
 
-def check_usable(out: Path) -> None:
-    """Raise RunDirectoryError if `out` can't hold a run; write nothing."""
+def check_usable(out: Path, record: str = run_files.RECORD) -> None:
+    """Raise RunDirectoryError if `out` can't hold a run, whose file `record` says what it is; write nothing."""
     if out.exists():
         if not out.is_dir():
             raise RunDirectoryError(f"--out {out} is a file, not a directory; choose another --out.")
@@ -79,16 +81,26 @@ def check_usable(out: Path) -> None:
             raise RunDirectoryError(
                 f"--out {out} can't be written; change its permissions or choose another --out."
             )
-        if not (out / "run.json").exists() and any(
+        if record == run_files.RECORD:
+            _refuse_capture(out)
+        if not (out / record).exists() and any(
             entry.name not in {".lock", ".lock.pid"} and not entry.name.startswith(files.TEMPORARY)
             for entry in out.iterdir()
         ):
             raise RunDirectoryError(
-                f"--out {out} holds other files and no run.json; choose an empty or a new directory."
+                f"--out {out} holds other files and no {record}; choose an empty or a new directory."
             )
         _refuse_links(out)
         return
     check_parent(out)
+
+
+def _refuse_capture(out: Path) -> None:
+    if (out / safe_read.TEXTS_RECORD).exists():
+        raise RunDirectoryError(
+            f"{out} is a capture of texts by `encyclo capture`, not an encyclopedia; read it with encyclo.open, or "
+            "check it with `encyclo verify`."
+        )
 
 
 def check_parent(out: Path) -> None:
@@ -104,9 +116,10 @@ def check_parent(out: Path) -> None:
 
 def _refuse_links(out: Path) -> None:
     """Refuse a run whose folders are links: what encyclo writes and removes there may be somebody else's."""
-    folders = [out / name for name in ("commits", "parts", "rounds", "plugins")]
-    if not folders[-1].is_symlink() and folders[-1].is_dir():
-        folders += sorted(folders[-1].iterdir())
+    folders = [out / name for name in ("commits", "parts", "rounds", "plugins", worker_locks.FOLDER)]
+    own = out / "plugins"
+    if not own.is_symlink() and own.is_dir():
+        folders += sorted(own.iterdir())
     for folder in folders:
         if folder.is_symlink():
             raise RunDirectoryError(
@@ -138,7 +151,8 @@ def check_same(out: Path, resolved: Mapping[str, Any], defaults: Options = Mappi
     for name in _concept_sources(there, here):
         there["options"][name] = here["options"][name]
     for config in (there, here):  # an older version did not record it
-        config.setdefault("echo", False)
+        for key in ("chat", "chat_role", "chat_system", "echo", "site"):
+            config.setdefault(key, RunConfig.model_fields[key].default)
     if _same_concepts(there, here):
         there["examples"] = here.get("examples")
     fixed = [{k: v for k, v in c.items() if k not in GROWS} for c in (there, here)]
@@ -227,6 +241,7 @@ def claimed(
             record = _new_record(resolved, provenance)
             write_record(out, record)
         directory = RunDirectory(out, record)
+        worker_locks.clear(out)
         directory.ledger.create()
         directory.ledger.sweep()
         yield directory
@@ -236,6 +251,7 @@ def read_record(out: Path) -> dict[str, Any]:
     """Return run.json's content. Raises RunDirectoryError if there is none, DamagedError if unreadable."""
     path = out / "run.json"
     if not path.exists():
+        _refuse_capture(out)
         raise RunDirectoryError(
             f"{out} is not a run of encyclo: it has no run.json; name the --out of an `encyclo run`."
         )
@@ -259,7 +275,7 @@ def _new_record(resolved: Mapping[str, Any], provenance: Mapping[str, Any]) -> d
         "config": dict(resolved),
         "efforts": [_effort(resolved)],
         "provenance": dict(provenance),
-        "versions": _versions({text.split()[0] for text in provenance.get("plugins", {}).values()}),
+        "versions": versions_of({text.split()[0] for text in provenance.get("plugins", {}).values()}),
         "platform": {"python": platform.python_version(), "system": platform.platform()},
     }
 
@@ -274,7 +290,7 @@ def _raise_effort(out: Path, record: dict[str, Any], resolved: Mapping[str, Any]
     if asked == record["efforts"][-1]:
         return
     # In this order: a process killed in between leaves an unfinished run, which the same command raises again.
-    (out / METRICS).unlink(missing_ok=True)
+    files.remove(out / METRICS)
     record["efforts"].append(asked)
     record["config"] |= asked
     write_record(out, record)
@@ -287,7 +303,7 @@ def _lower(there: Any, here: Any) -> bool:
     return there is not None and (here is None or here < there)
 
 
-def _versions(packages: set[str]) -> dict[str, str]:
+def versions_of(packages: set[str]) -> dict[str, str]:
     """Return the versions of encyclo's main libraries, the plugins' packages and their requirements."""
     names = dict.fromkeys(_LIBRARIES)
     for package in sorted(packages):

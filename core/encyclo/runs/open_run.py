@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import chain, repeat
 from pathlib import Path
@@ -65,16 +65,19 @@ class OpenRun:
 
     @contextmanager
     def handed(self, prompts: Sequence[Prompt]) -> Iterator[tuple[list[Prompt], str]]:
-        """Give the prompts and the pooling that the capture plugin gets: with --echo, each text twice.
+        """Give the prompts and the pooling that the capture plugin gets.
 
-        An error of the capture in the block then says so.
+        With --echo each text is given twice, and an error of the capture in the block says so; with --chat the
+        texts are messages.
         """
         config = self.session.config
+        given, pooling = list(prompts), str(config.pooling)
         if config.echo:
-            with explained():
-                yield doubled_prompts(prompts, config.pooling)
-        else:
-            yield list(prompts), config.pooling
+            given, pooling = doubled_prompts(given, pooling)
+        if chat := config.as_messages:
+            given, pooling = chat.prompts(self.session.model, given, pooling)
+        with explained() if config.echo else nullcontext():
+            yield given, pooling
 
     def capture(self, prompts: Sequence[Prompt], advance: Callable[[int], None] | None = None) -> Captured:
         """Capture prompts with the run's capture plugin; call `advance` with the size of each batch.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,15 +11,15 @@ from typing import Any
 from pydantic import ValidationError
 
 from encyclo.config import RunConfig
-from encyclo.errors import RunDirectoryError, UsageError
+from encyclo.errors import ConceptListWarning, RunDirectoryError, UsageError
 from encyclo.plugins.manager import Plugins
 from encyclo.runs import interpreter_folder
+from encyclo.runs.concept_lists import load_concepts
 from encyclo.runs.directory import RunDirectory, another_model, read_record
 from encyclo.runs.metrics import FILE as METRICS
 from encyclo.runs.open_run import OpenRun
 from encyclo.runs.session import (
     concepts_hash,
-    load_concepts,
     load_model,
     open_store,
     plugin_folder,
@@ -47,10 +48,19 @@ def recorded_config(record: dict[str, Any], device: str = "auto") -> RunConfig:
 
 def reopen_run(path: Path, record: dict[str, Any], progress: Progress, device: str = "auto") -> OpenRun:
     """Reopen the run in `path`. Raises RunDirectoryError if the concepts or the model have changed."""
-    session = prepare(recorded_config(record, device), progress, path)
+    with known_lists():
+        session = prepare(recorded_config(record, device), progress, path)
     _check_concepts(path, record, session.concepts)
     check_model(path, record, session.model)
     return OpenRun.of(session, RunDirectory(path, record))
+
+
+@contextmanager
+def known_lists() -> Iterator[None]:
+    """Don't repeat in the block what the run's beginning warned of."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConceptListWarning)
+        yield
 
 
 @contextmanager
@@ -86,7 +96,8 @@ def reopen_concepts(path: Path, record: dict[str, Any], plugins: Plugins) -> lis
     """Load the run's concepts again. Raises RunDirectoryError if they changed."""
     config = recorded_config(record)
     options = {name: _options(plugins, config, name) for name in config.concept_lists}
-    concepts = load_concepts(config, plugins, options)
+    with known_lists():
+        concepts = load_concepts(config, plugins, options)
     _check_concepts(path, record, concepts)
     return concepts
 
@@ -124,7 +135,7 @@ def check_model(path: Path, record: dict[str, Any], model: Model) -> None:
 
 
 def check_identity(path: Path, record: dict[str, Any], model: Model) -> None:
-    """Raise RunDirectoryError if a model with the run's weights has another configuration or tokenizer.
+    """Raise RunDirectoryError if a model with the run's weights has another configuration, tokenizer or template.
 
     Warns if the run records the weights alone, as encyclo's first version did.
     """
@@ -133,6 +144,12 @@ def check_identity(path: Path, record: dict[str, Any], model: Model) -> None:
         run_files.warn_first_version(path)
     elif config["model_sha256"] not in (None, getattr(model, "model_sha256", None)):
         raise another_model(path, config["model"])
+    chat = recorded_config(record).as_messages
+    if chat and config.get("chat_frame") not in (None, chat.frame(model)):
+        raise RunDirectoryError(
+            f"{path} was made with another chat template of the model {config['model']} than it has now; restore it, "
+            "or run again in a new --out."
+        )
 
 
 def require_finished(path: Path) -> None:

@@ -5,35 +5,27 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from encyclo.config import MOST_SAMPLES, RunConfig
+from encyclo.config import MOST_SAMPLES, RunConfig, default_layers
 from encyclo.errors import UsageError
 from encyclo.held_out_aliases import without_held_out
-from encyclo.labelled_sentences import with_examples
 from encyclo.plugins.manager import Plugins
-from encyclo.plugins.values import shown
+from encyclo.runs.concept_lists import load_concepts
 from encyclo.schema import Schema
 from encyclo.storage import files
-from encyclo.types import Concept, Context, Model, Progress, Store
+from encyclo.storage.working_copy import is_on_object_store
+from encyclo.types import RESIDUAL, Concept, Context, Model, Progress, Store
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-MOST_CONCEPTS = 2_000_000
-"""The most concepts of a list without --limit."""
-EXAMPLES = "--examples FILE"
 LAST_STAGE = 127
 """The samples' column for the stage has 8 bits."""
-MOST_CHARACTERS = 2_000_000_000
-"""The most characters of a list's names, definitions, aliases and examples together."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +70,12 @@ class Session:
         """Each concept's index in `concepts`, by its id."""
         return {concept.id: place for place, concept in enumerate(self.concepts)}
 
+    @cached_property
+    def chat_frame(self) -> str | None:
+        """What the model gets before each text; None without --chat. Raises UsageError if it has no template."""
+        chat = self.config.as_messages
+        return chat.frame(self.model) if chat else None
+
     def looks(self, stage: Stage) -> bool:
         """Return whether a stage's sampler needs an interpreter."""
         return self.plugins.traits(stage.sampler).needs_interpreter
@@ -102,6 +100,8 @@ class Session:
             folder=plugin_folder(out, plugin),
             model=self.model,
             pooling=self.config.pooling,
+            site=self.config.site,
+            chat=dataclasses.asdict(chat) if (chat := self.config.as_messages) else None,
             echo=self.config.echo,
             prompts_wanted=more.pop("prompts_wanted", self.config.per_concept),
             progress=self.progress,
@@ -110,15 +110,19 @@ class Session:
 
     def resolved(self) -> dict[str, Any]:
         """Return everything that determines the encyclopedia, as run.json records it."""
-        record = self.config.model_dump(mode="json", by_alias=True)
+        record = self.config.model_dump(mode="json", by_alias=True, exclude={"executor"})
         record["options"] = {
-            name: options.model_dump(mode="json") for name, options in self.options.items() if options
+            name: options.model_dump(mode="json")
+            for name in self.config.recorded_plugins()
+            if (options := self.options[name])
         }
         record["weights_sha256"] = self.model.weights_sha256
         record["model_sha256"] = getattr(self.model, "model_sha256", None)
         record["concepts_sha256"] = concepts_hash(self.concepts)
         record["dtype"] = self.model.dtype
         record["device"] = self.model.device
+        if self.chat_frame is not None:
+            record["chat_frame"] = self.chat_frame
         return record
 
     def default_options(self) -> dict[str, dict[str, Any]]:
@@ -138,6 +142,7 @@ class Session:
         """Return where model, concepts and plugins come from, as run.json records it."""
         return {
             "model_source": self.model.source,
+            "model_quantisation": getattr(self.model, "quantisation", None),
             "concept_files": _files_named(
                 self.config.examples, [self.options[name] for name in self.config.concept_lists]
             ),
@@ -147,7 +152,7 @@ class Session:
             },
             "plugins": {
                 name: f"{found.package} {found.version}"
-                for name in self.options
+                for name in self.config.recorded_plugins()
                 for found in [self.plugins.load(name)]
             },
         }
@@ -159,6 +164,14 @@ def open_store(plugins: Plugins, name: str, out: Path, schema: Schema) -> Store:
     return store
 
 
+def check_store(plugins: Plugins, name: str, out: Path) -> None:
+    """Raise UsageError if the run `out` is on an object store and the store `name` can't be."""
+    if is_on_object_store(out) and not plugins.traits(name).object_stores:
+        raise UsageError(
+            f"A run with the store {name} can't be on an object store ({out}); use --store zarr."
+        )
+
+
 def prepare(config: RunConfig, progress: Progress, out: Path = Path()) -> Session:
     """Load the plugins, fill their options, read the concepts, find the model, check the layers.
 
@@ -168,27 +181,27 @@ def prepare(config: RunConfig, progress: Progress, out: Path = Path()) -> Sessio
     plugins = Plugins()
     for hook, name in _hooks_used(config):
         plugins.require(hook, name)
+    check_store(plugins, config.store, out)
     plugins.opt_in(config.wrappers)
     options = {name: plugins.options(name, config.options.get(name, {})) for name in config.plugin_names()}
     concepts = load_concepts(config, plugins, options)
     config = _with_fitting_baselines(config, plugins, len(concepts), progress)
     options = {name: options[name] for name in config.plugin_names()}
     model = load_model(plugins, config, options[config.capture], out, progress)
-    index = tuple(resolve_layer(layer, model) for layer in config.layers)
-    if len(set(index)) != len(index):
-        raise UsageError(
-            f"--layers names a layer twice: {list(config.layers)} are the indices {list(index)}; name each once."
-        )
-    return Session(
+    layers, index = chosen_layers(config, model)
+    config = config.model_copy(update={"layers": layers})
+    session = Session(
         config,
         plugins,
         options,
         concepts,
         read_stages(config, plugins, options),
         model,
-        Schema(config.layers, index, model.hidden_size),
+        Schema(layers, index, model.hidden_size),
         progress,
     )
+    _ = session.chat_frame  # refuses a model without a chat template
+    return session
 
 
 def read_stages(
@@ -237,16 +250,47 @@ def load_model(
     progress: Progress,
     name: str | None = None,
 ) -> Model:
-    """Return the run's model (or the one called `name`); its weights are not loaded yet."""
-    folder = plugin_folder(out, config.capture)
-    context = Context(config.seed, config.device, options, folder, pooling=config.pooling, progress=progress)
+    """Return the run's model (or the one called `name`); its weights are not loaded yet.
+
+    Raises UsageError if the capture plugin can't read the run's site.
+    """
+    context = Context(
+        config.seed,
+        config.device,
+        options,
+        plugin_folder(out, config.capture),
+        pooling=config.pooling,
+        site=config.site,
+        progress=progress,
+    )
     model: Model = plugins.call("load_model", config.capture, name=name or config.model, context=context)
+    if getattr(model, "site", RESIDUAL) != config.site:
+        raise UsageError(
+            f"The capture {config.capture} reads only the residual stream, not --site {config.site}; leave --site out, "
+            "or use --capture transformers."
+        )
     return model
 
 
 def plugin_folder(out: Path, name: str) -> Path:
     """Return the folder of the plugin `name` in the run directory `out`; it is not created."""
     return out / "plugins" / name
+
+
+def chosen_layers(config: RunConfig, model: Model) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return the layers of --layers, or the default ones, and their hidden_states indices. Raises UsageError."""
+    layers = config.layers or default_layers(model.depth)
+    index = tuple(resolve_layer(layer, model) for layer in layers)
+    if len(set(index)) != len(index):
+        raise UsageError(
+            f"--layers names a layer twice: {list(layers)} are the indices {list(index)}; name each once."
+        )
+    if config.site != RESIDUAL and 0 in index:
+        raise UsageError(
+            f"--layers names layer 0, the embedding, which comes before every block; with --site {config.site} name "
+            f"layers from 1 to {model.depth}."
+        )
+    return layers, index
 
 
 def resolve_layer(layer: int, model: Model) -> int:
@@ -271,66 +315,7 @@ def _hooks_used(config: RunConfig) -> Iterator[tuple[str, str]]:
     for name in (config.interpreter, *config.baselines):
         yield "train_interpreter", name
     yield "score_confidence", config.scorer
-
-
-def load_concepts(
-    config: RunConfig, plugins: Plugins, options: Mapping[str, BaseModel | None]
-) -> list[Concept]:
-    """Return the concepts of each `--concepts` and of `--limit`, checked, with the sentences of `--examples`.
-
-    `options` is keyed by list. Raises PluginError or UsageError.
-    """
-    concepts: list[Concept] = []
-    owner: dict[str, str] = {}
-    for name in config.concept_lists:
-        left = None if config.limit is None else config.limit - len(concepts)
-        if left == 0:
-            break
-        for concept in read_list(plugins, name, options.get(name), left):
-            if (other := owner.setdefault(concept.id, name)) != name:
-                raise UsageError(
-                    f"The concept lists {other} and {name} (--concepts) both have the concept id {shown(concept.id)}; "
-                    "remove it from one of them, or give it another id there."
-                )
-            concepts.append(concept)
-    if config.examples:
-        return with_examples(concepts, Path(os.path.expanduser(config.examples)), EXAMPLES)
-    return concepts
-
-
-def read_list(plugins: Plugins, name: str, options: BaseModel | None, limit: int | None) -> list[Concept]:
-    """Return the concepts of one list, at most `limit`. Raises PluginError or UsageError.
-
-    A list that never ends is read until MOST_CONCEPTS or MOST_CHARACTERS, so that it can't fill the memory.
-    """
-    loaded = plugins.call("load_concepts", name, options=options)
-    concepts: list[Concept] = []
-    seen: set[str] = set()
-    characters = 0
-    with closing(plugins.iterate(name, loaded)) as given:
-        for concept in islice(given, limit):
-            if concept.id in seen:
-                raise plugins.fault(
-                    name, f"gave the concept id {shown(concept.id)} twice; give each concept its own"
-                )
-            if limit is None and len(concepts) == MOST_CONCEPTS:
-                raise plugins.fault(
-                    name, f"gave more than {MOST_CONCEPTS:,} concepts; give the number wanted with --limit"
-                )
-            texts = (concept.name, concept.definition, *concept.aliases, *concept.examples)
-            characters += sum(map(len, texts))
-            if characters > MOST_CHARACTERS:
-                raise plugins.fault(
-                    name,
-                    f"gave concepts with more than {MOST_CHARACTERS:,} characters; give fewer with --limit",
-                )
-            seen.add(concept.id)
-            concepts.append(concept)
-    if not concepts:
-        raise UsageError(
-            f"The concept list {name!r} (--concepts) gave no concept; check its options (-o {name}.…) or its file."
-        )
-    return concepts
+    yield "run_units", config.executor
 
 
 def _with_fitting_baselines(config: RunConfig, plugins: Plugins, count: int, progress: Progress) -> RunConfig:
@@ -369,7 +354,7 @@ def _files_named(examples: Path | None, lists: Sequence[BaseModel | None]) -> di
 
 def fields_of(concept: Concept) -> dict[str, Any]:
     """Return a concept's fields as hashes cover them: without those that older runs lack, if they are empty."""
-    fields = dataclasses.asdict(concept)
+    fields = {field.name: getattr(concept, field.name) for field in dataclasses.fields(concept)}
     for name in ("example_spans", "held_out_aliases"):
         if not fields[name]:
             del fields[name]

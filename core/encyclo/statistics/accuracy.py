@@ -12,6 +12,9 @@ from encyclo.statistics.figures import Accuracy
 from encyclo.types import Interpreter, SampleSet
 
 BATCH = 1024
+"""Samples that are read at once, at most ..."""
+SCORES = 2**24
+"""... and scores: 64 MB. At 50,000 concepts a batch is 335 samples."""
 RESAMPLES = 1000
 TOPS = {"top1": 1, "top10": 10, "top100": 100}
 
@@ -28,10 +31,16 @@ def read_batches(
     interpreter: Interpreter, samples: SampleSet, rows: NDArray[np.int64]
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.float32]]]:
     """Yield (rows [k], activations float32 [k, L, H], scores float32 [k, C]); each batch is fetched once."""
-    for start in range(0, len(rows), BATCH):
-        some = rows[start : start + BATCH]
+    size = batch_size(len(interpreter.concepts))
+    for start in range(0, len(rows), size):
+        some = rows[start : start + size]
         activations = samples.read(some)
         yield some, activations, interpreter.read(activations)
+
+
+def batch_size(candidates: int) -> int:
+    """Return how many samples are read at once, so that their scores take at most 64 MB."""
+    return max(1, min(BATCH, SCORES // max(1, candidates)))
 
 
 def true_ranks(scores: NDArray[np.float32], truth: NDArray[np.int32]) -> NDArray[np.int64]:

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 BINS = 15
 BORROWED = 100.0
 """The most readings that all other concepts together count as, beside a concept's own ones, in its interval."""
+BLOCK = 2**17
+"""Scores that are exponentiated at once: 1 MB, which stays in a processor's cache."""
 HALVINGS = 24
 """Halvings of [0, 1] in the search for a quantile: as fine as float32."""
 
@@ -37,15 +39,34 @@ def fit_temperature(scores: NDArray[np.floating], truth: NDArray[np.integer]) ->
 
     Temperature scaling: Guo et al., "On Calibration of Modern Neural Networks", 2017. scores [n, C].
     """
+    scores = np.asarray(scores)
+    return fit_temperature_of_best(scores, scores[np.arange(len(truth)), truth], np.ones(len(truth), bool))
+
+
+def fit_temperature_of_best(
+    top: NDArray[np.floating], own: NDArray[np.floating], inside: NDArray[np.bool_]
+) -> float:
+    """Return the same from each reading's best scores [n, K], the score of its truth [n], and whether it is among them.
+
+    Rows are read in blocks, so that the loss, which is evaluated often, needs no copy of the scores.
+    """
     from scipy.optimize import minimize_scalar
 
-    # Minus each row's best, so that no exponential overflows; in place, since the loss is evaluated often.
-    behind = np.asarray(scores, np.float64) - np.max(scores, axis=1, keepdims=True)
-    own = behind[np.arange(len(truth)), truth]
+    step = max(1, BLOCK // max(1, top.shape[1]))
+    highest = np.max(top, axis=1).astype(np.float64)
+    behind = own.astype(np.float64) - highest
+    buffer = np.empty((min(step, len(top)), top.shape[1]), np.float64)
 
     def loss(log_temperature: float) -> float:
-        temperature = np.exp(log_temperature)
-        return float(np.mean(np.log(np.exp(behind / temperature).sum(axis=1)) - own / temperature))
+        temperature, sums = np.exp(log_temperature), np.empty(len(top))
+        for start in range(0, len(top), step):
+            rows = slice(start, start + step)
+            # Minus each row's best, so that no exponential overflows.
+            values = np.subtract(top[rows], highest[rows, None], out=buffer[: len(top[rows])])
+            values /= temperature
+            sums[rows] = np.exp(values, out=values).sum(axis=1)
+        sums[~inside] += np.exp(behind[~inside] / temperature)
+        return float(np.mean(np.log(sums) - behind / temperature))
 
     best = minimize_scalar(loss, bounds=(np.log(1e-4), np.log(1e3)), method="bounded")
     return float(np.exp(best.x))

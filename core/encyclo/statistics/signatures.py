@@ -24,8 +24,9 @@ from encyclo.types import SampleSet, Signatures
 
 COMMON = 30
 """The fewest samples of a family from which its share can be estimated; a rarer family is not corrected."""
-SWEEPS = 10
-"""Iterations of the least-squares solution; it changes by less than 1e-6 after about five."""
+SWEEPS, CLOSE = 10, 1e-9
+"""The most iterations of the least-squares solution; it changes by less than 1e-6 after about five. They end earlier if
+no family's share changes by more than CLOSE times the largest mean."""
 
 
 @dataclass(frozen=True)
@@ -69,17 +70,19 @@ def estimate(samples: SampleSet, concepts: int, block: int = 2048) -> tuple[Sign
     shape = (concepts, *samples.read(rows[:1]).shape[1:])
     total, shared = np.zeros(shape), np.zeros((families, *shape[1:]))
     for some, values in _blocks(samples, rows, block):
-        total += _sum_by(samples.concept[some], values, concepts)
-        shared += _sum_by(family[some], values, families)
+        _add_by(total, samples.concept[some], values)
+        _add_by(shared, family[some], values)
     mean, share = _additive(total, shared, owner, family[rows])
-    contexts = Contexts(family, share)
-    variance = np.zeros(shape)
-    for some, values in _blocks(samples, rows, block):
-        rest = values - share[family[some]] - mean[samples.concept[some]]
-        variance += _sum_by(samples.concept[some], rest**2, concepts)
+    signature = mean.astype(np.float32)
+    del total, mean  # a large run's arrays in float64 take gigabytes
     count = np.bincount(owner, minlength=concepts).astype(np.int32)
-    variance /= np.maximum(count, 1)[:, None, None]
-    return Signatures(mean.astype(np.float32), variance.astype(np.float32), count), contexts
+    # Dividing before summing keeps the variance as precise in float32 as the samples are.
+    variance = np.zeros(shape, np.float32)
+    for some, values in _blocks(samples, rows, block):
+        rest = values - share[family[some]] - signature[samples.concept[some]]
+        own = count[samples.concept[some]][:, None, None]
+        _add_by(variance, samples.concept[some], rest**2 / own)
+    return Signatures(signature, variance, count), Contexts(family, share)
 
 
 def relative_standard_error(signatures: Signatures) -> NDArray[np.float64]:
@@ -90,9 +93,11 @@ def relative_standard_error(signatures: Signatures) -> NDArray[np.float64]:
     """
     count = signatures.count.astype(np.float64)
     seen = count > 0
-    centre, scale = centre_and_scale(signatures.mean[seen])
-    length = np.linalg.norm((signatures.mean - centre) / scale, axis=-1)
-    spread = (signatures.variance / scale**2).sum(axis=-1)
+    centre, scale = centre_and_scale(signatures.mean if seen.all() else signatures.mean[seen])
+    length, spread = np.empty((2, *signatures.mean.shape[:2]), np.float32)
+    for layer in range(len(centre)):  # a layer at a time: no further array of the signatures' size
+        length[:, layer] = np.linalg.norm((signatures.mean[:, layer] - centre[layer]) / scale[layer], axis=-1)
+        spread[:, layer] = (signatures.variance[:, layer] / scale[layer] ** 2).sum(axis=-1)
     with np.errstate(divide="ignore", invalid="ignore"):
         error = np.sqrt(spread / np.maximum(count - 1, 0)[:, None]) / np.maximum(length, 1e-12)
     error[count < 2] = np.inf
@@ -114,31 +119,39 @@ def _additive(
     owner: NDArray[np.int32],
     family: NDArray[np.int64],
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return (mean [C, L, H], offset [F, L, H]) of the additive model, from sums by concept and by family."""
+    """Return (mean [C, L, H], offset [F, L, H]) of the additive model, from sums by concept and by family.
+
+    The means take the place of the sums in `total`.
+    """
     from scipy.sparse import csr_array
 
     concepts, families = len(total), len(shared)
     together = csr_array((np.ones(len(owner)), (owner, family)), shape=(concepts, families))
     by_concept = np.maximum(np.bincount(owner, minlength=concepts), 1)[:, None]
     by_family = np.maximum(np.bincount(family, minlength=families), 1)[:, None]
-    sums, joint = total.reshape(concepts, -1), shared.reshape(families, -1)
-    offset: NDArray[np.float64] = np.zeros_like(joint)
-    mean = sums / by_concept
-    for _ in range(SWEEPS if families > 1 else 0):
-        offset = (joint - together.T @ mean) / by_family
-        offset[0] = 0
-        mean = (sums - together @ offset) / by_concept
-    return mean.reshape(total.shape), offset.reshape(shared.shape)
+    offsets: NDArray[np.float64] = np.zeros_like(shared)
+    for layer in range(total.shape[1]):  # a layer at a time: no further array of the signatures' size
+        sums, joint = total[:, layer].copy(), shared[:, layer]
+        mean, offset = sums / by_concept, np.zeros_like(joint)
+        for _ in range(SWEEPS if families > 1 else 0):
+            before, offset = offset, (joint - together.T @ mean) / by_family
+            offset[0] = 0
+            # Families that all concepts share, as in stage 0, need one sweep.
+            if np.abs(offset - before).max() <= CLOSE * np.abs(mean).max():
+                break
+            mean = (sums - together @ offset) / by_concept
+        total[:, layer], offsets[:, layer] = mean, offset
+    return total, offsets
 
 
-def _sum_by(owner: NDArray[np.integer], values: NDArray[np.floating], owners: int) -> NDArray[np.float64]:
-    """Return float64 [owners, L, H]: the sum of each owner's values [n, L, H]."""
+def _add_by(total: NDArray[np.floating], owner: NDArray[np.integer], values: NDArray[np.floating]) -> None:
+    """Add values [n, L, H] to their owners' rows of `total` [owners, L, H]; no other row is touched."""
     from scipy.sparse import csr_array
 
-    ones = np.ones(len(owner))
-    pick = csr_array((ones, (owner, np.arange(len(owner)))), shape=(owners, len(owner)))
-    flat: NDArray[np.float64] = pick @ values.reshape(len(values), -1).astype(np.float64)
-    return flat.reshape(owners, *values.shape[1:])
+    owners, place = np.unique(owner, return_inverse=True)
+    pick = csr_array((np.ones(len(owner)), (place, np.arange(len(owner)))), shape=(len(owners), len(owner)))
+    sums = pick @ values.reshape(len(values), -1).astype(np.float64)
+    total[owners] += sums.reshape(len(owners), *values.shape[1:])
 
 
 def _blocks(

@@ -8,6 +8,7 @@ has no signature: it counts in neither mean nor standard deviation, and is not a
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,8 @@ from encyclo.schema import SignatureTable
 TINY = 1e-12
 NEAR = 0.005
 """The smallest cosine of a neighbour: less is shown as 0.00, as of concepts that have nothing in common."""
+ROWS = 2048
+"""The number of concepts whose signatures are worked on at once: 26 MB for five layers of 640."""
 BLOCK = 256
 """The number of concepts whose neighbours are looked up at once: memory is BLOCK x C."""
 
@@ -28,11 +31,13 @@ def centre_and_scale(mean: NDArray[np.float32]) -> tuple[NDArray[np.float32], ND
     is at least TINY, so that it can be divided by. Without concepts they are 0 and 1.
     """
     shape = mean.shape[1:]
-    centre, scale = np.zeros(shape, np.float32), np.ones(shape, np.float32)
-    for layer in range(shape[0] if len(mean) else 0):  # a layer at a time: no second array of this size
-        centre[layer] = mean[:, layer].mean(axis=0, dtype=np.float64)
-        scale[layer] = np.maximum(mean[:, layer].std(axis=0, dtype=np.float64), TINY)
-    return centre, scale
+    if len(mean) == 0:
+        return np.zeros(shape, np.float32), np.ones(shape, np.float32)
+    blocks = range(0, len(mean), ROWS)  # no second array of this size
+    centre = sum(mean[at : at + ROWS].sum(axis=0, dtype=np.float64) for at in blocks) / len(mean)
+    squares = sum(((mean[at : at + ROWS] - centre) ** 2).sum(axis=0) for at in blocks)
+    scale = np.maximum(np.sqrt(squares / len(mean)), TINY)
+    return centre.astype(np.float32), scale.astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -52,10 +57,11 @@ class Similarity:
     def of(cls, signatures: SignatureTable) -> Similarity:
         """Return the directions of signatures."""
         mean, seen = signatures.mean, signatures.count > 0
-        centre, scale = centre_and_scale(mean[seen])
-        units = np.zeros(mean.shape, np.float32)
-        for layer in range(mean.shape[1]):  # a layer at a time: no second array of this size
-            units[seen, layer] = _unit((mean[seen, layer] - centre[layer]) / scale[layer])
+        centre, scale = centre_and_scale(mean if seen.all() else mean[seen])
+        units = np.empty(mean.shape, np.float32)
+        for at in range(0, len(mean), ROWS):  # no second array of this size
+            units[at : at + ROWS] = _unit((mean[at : at + ROWS] - centre) / scale)
+        units[~seen] = 0
         return cls(centre, scale, units, seen)
 
     def cosines(
@@ -96,8 +102,21 @@ class Similarity:
 
 def likeliest(cosines: NDArray[np.float32], count: int) -> list[tuple[int, float]]:
     """Return the `count` largest of `cosines` [C] as (row, cosine), the largest first; -inf is left out."""
-    order = np.argsort(-cosines, kind="stable")[: max(count, 0)]
+    rows = smallest(-cosines, count)
+    order = rows[np.argsort(-cosines[rows], kind="stable")[: max(count, 0)]]
     return [(int(row), float(cosines[row])) for row in order if np.isfinite(cosines[row])]
+
+
+def smallest(values: NDArray[Any], count: int) -> NDArray[np.int64]:
+    """Return the rows of the `count` smallest of `values` [C] and of those that tie with them, ascending.
+
+    Sorting only these rows takes a tenth of the time of sorting all of a large run's concepts.
+    """
+    if count < 1:
+        return np.empty(0, np.int64)
+    if count >= len(values):
+        return np.arange(len(values))
+    return np.flatnonzero(values <= np.partition(values, count - 1)[count - 1])
 
 
 def _unit(values: NDArray[np.floating]) -> NDArray[np.float32]:

@@ -47,10 +47,14 @@ def split_families(
     return assigned
 
 
-def unseen_concepts(concepts: Sequence[Concept], seed: int) -> list[int]:
-    """Return the indices of the fifth of the concepts that is kept from training, ascending."""
+def unseen_concepts(concepts: Sequence[Concept], seed: int, fifth: int = 0) -> list[int]:
+    """Return the indices of the fifth of the concepts that is kept from training, ascending.
+
+    There are five such fifths, 0 to 4; `encyclo evaluate` uses the first.
+    """
     order = sorted(range(len(concepts)), key=lambda i: derive_seed(seed, "unseen", concepts[i].id))
-    return sorted(order[: round(UNSEEN_SHARE * len(concepts))])
+    first, last = (round(UNSEEN_SHARE * place * len(concepts)) for place in (fifth, fifth + 1))
+    return sorted(order[first:last])
 
 
 def leaked_prompts(training: Iterable[str], judging: Sequence[str]) -> set[int]:

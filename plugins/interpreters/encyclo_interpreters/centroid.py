@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict
 from encyclo import hookimpl
 from encyclo.types import Concept, Context, SampleSet, Split
 from encyclo_interpreters.provenance import check_shape, trained_on
-from encyclo_interpreters.sample_statistics import layer_statistics, standardised, training_means
+from encyclo_interpreters.sample_statistics import blocks, layer_statistics, standardised, training_means
 from encyclo_interpreters.saved_model import load_model, save_model
 
 
@@ -46,16 +46,16 @@ class CentroidInterpreter:
     def read(self, activations: NDArray[np.float32]) -> NDArray[np.float32]:
         """Score every concept: float32 [n, L, H] -> float32 [n, C], from -1 to 1."""
         check_shape(activations, self.mean.shape, self.origin)
-        directions = self._directions(activations)
-        layers = directions.shape[1]
-        flat = directions.reshape(len(directions), -1) @ self.centroids.reshape(len(self.centroids), -1).T
+        read = directions(activations, self.mean, self.std)
+        layers = read.shape[1]
+        flat = read.reshape(len(read), -1) @ self.centroids.reshape(len(self.centroids), -1).T
         scores: NDArray[np.float32] = flat / layers
         return scores
 
     def add_concepts(self, ids: Sequence[str], signatures: NDArray[np.float32]) -> None:
         """Add concepts by their signatures, float32 [k, L, H]."""
         self.concepts = [*self.concepts, *ids]
-        self.centroids = np.concatenate([self.centroids, self._directions(signatures)])
+        self.centroids = np.concatenate([self.centroids, directions(signatures, self.mean, self.std)])
 
     def save(self, folder: Path) -> None:
         """Write model.safetensors and config.json."""
@@ -63,10 +63,14 @@ class CentroidInterpreter:
         config = {"interpreter": "centroid", "trained_on": self.origin, "concepts": self.concepts}
         save_model(folder, arrays, config)
 
-    def _directions(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
-        standard = standardised(values, self.mean, self.std)
-        lengths = np.linalg.norm(standard, axis=-1, keepdims=True)
-        return (standard / np.maximum(lengths, 1e-12)).astype(np.float32)
+
+def directions(
+    values: NDArray[np.float32], mean: NDArray[np.float32], std: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Return vectors standardised and scaled to length 1 at each layer: float32 [n, L, H]."""
+    standard = standardised(values, mean, std)
+    lengths = np.linalg.norm(standard, axis=-1, keepdims=True)
+    return (standard / np.maximum(lengths, 1e-12)).astype(np.float32)
 
 
 @hookimpl
@@ -77,11 +81,10 @@ def train_interpreter(
     rows = samples.rows(Split.TRAIN)
     mean, std = layer_statistics(samples, rows)
     means, _ = training_means(samples, rows, len(concepts))
-    interpreter = CentroidInterpreter(
-        [], mean, std, np.empty((0, *mean.shape), np.float32), trained_on(samples, context)
-    )
-    interpreter.add_concepts([concept.id for concept in concepts], means)
-    return interpreter
+    for block in blocks(means):  # in place: a large run's means take most of a gigabyte
+        block[:] = directions(block, mean, std)
+    ids = [concept.id for concept in concepts]
+    return CentroidInterpreter(ids, mean, std, means, trained_on(samples, context))
 
 
 @hookimpl

@@ -1,7 +1,7 @@
 """Baseline `logistic`: multinomial logistic regression on all layers at once.
 
-Activations are standardised per layer and dimension, and their layers are concatenated. scikit-learn fits the
-weights with Adam and reads one block of samples at a time. A concept added after training is not trained: its
+Activations are standardised per layer and dimension, and their layers are concatenated. The weights are fitted with
+Adam (see regression.py), which reads one block of samples at a time. A concept added after training is not trained: its
 weights are its standardised signature, scaled to the average length of the other concepts' weights.
 """
 
@@ -19,7 +19,7 @@ from encyclo.errors import UsageError
 from encyclo.seeds import derive_seed
 from encyclo.types import Concept, Context, SampleSet, Split
 from encyclo_interpreters.provenance import check_shape, trained_on
-from encyclo_interpreters.sample_statistics import blocks, flattened, layer_statistics, training_means
+from encyclo_interpreters.sample_statistics import BLOCK, blocks, flattened, layer_statistics, training_means
 from encyclo_interpreters.saved_model import load_model, save_model
 
 MOST_CONCEPTS = 5_000
@@ -124,32 +124,22 @@ def _fit(
     seed: int,
 ) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.float32]]:
     """Return (concepts with samples [k], weights float32 [L * H, k], bias [k])."""
-    from sklearn.neural_network import MLPClassifier
+    from encyclo_interpreters.regression import Regression
 
-    seen = np.unique(samples.concept[rows]).astype(np.int64)
+    seen, classes = np.unique(samples.concept[rows], return_inverse=True)
     if len(seen) == 1:
-        return seen, np.zeros((mean.size, 1), np.float32), np.zeros(1, np.float32)
-    # Without a hidden layer, scikit-learn's network is multinomial logistic regression, and it trains on batches.
-    # SGDClassifier would fit one binary problem per class, one sample at a time.
-    model = MLPClassifier(
-        hidden_layer_sizes=(),
-        alpha=options.penalty,
-        batch_size=options.batch,
-        learning_rate_init=options.learning_rate,
-        random_state=seed,
-    )
+        return seen.astype(np.int64), np.zeros((mean.size, 1), np.float32), np.zeros(1, np.float32)
+    # The samples of one block are read once; more of them again in each epoch.
+    whole = flattened(samples.read(rows), mean, std) if len(rows) <= BLOCK else None
     generator = np.random.default_rng(seed)
+    regression = Regression(mean.size, len(seen), seed, options.learning_rate, options.penalty)
     steps = -(-len(rows) // options.batch)
     for _ in range(max(options.epochs, -(-FEWEST_STEPS // steps))):
-        for block in blocks(generator.permutation(rows)):
-            if len(block) < options.batch:
-                model.set_params(batch_size=len(block))
-            model.partial_fit(flattened(samples.read(block), mean, std), samples.concept[block], classes=seen)
-            model.set_params(batch_size=options.batch)
-    weights, bias = model.coefs_[0], model.intercepts_[0]
-    if len(seen) == 2:  # scikit-learn gives one logit, for the second class
-        weights, bias = np.concatenate([-weights, weights], axis=1) / 2, np.concatenate([-bias, bias]) / 2
-    return seen, weights.astype(np.float32), bias.astype(np.float32)
+        for block in blocks(generator.permutation(len(rows))):
+            values = flattened(samples.read(rows[block]), mean, std) if whole is None else whole[block]
+            for some in blocks(np.arange(len(block)), options.batch):
+                regression.step(values[some], classes[block[some]])
+    return seen.astype(np.int64), *regression.weights_and_bias()
 
 
 @hookimpl

@@ -11,14 +11,16 @@ from encyclo.types import Context, SampleSet
 
 
 def trained_on(samples: SampleSet, context: Context) -> dict[str, Any]:
-    """Return the model, its weights' hash, the layers, the pooling and --echo, for an interpreter's config.json."""
+    """Return model, weights' hash, layers, site, pooling, --echo and --chat, for an interpreter's config.json."""
     model = context.model
     return {
         "model": model.name if model else None,
         "weights_sha256": model.weights_sha256 if model else None,
         "layers": list(samples.layers),
+        "site": context.site,
         "pooling": context.pooling,
         "echo": context.echo,
+        "chat": dict(context.chat) if context.chat else None,
     }
 
 

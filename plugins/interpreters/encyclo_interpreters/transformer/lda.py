@@ -26,15 +26,16 @@ def fit_discriminants(data: TrainingData, width: int) -> tuple[NDArray[np.float3
     has two samples, the scatter of the concepts' means replaces the within-concept scatter.
     """
     samples, rows, means, count = data.samples, data.rows, data.means, data.count
-    seen = count > 0
+    seen = slice(None) if (count > 0).all() else count > 0  # a slice copies nothing
     centre = means[seen].mean(axis=0)
     repeated = rows[samples.named[rows] & (count[samples.concept[rows]] > 1)]
     layers, hidden = centre.shape
     projection = np.zeros((layers, hidden, width), np.float32)
-    scatter = _within_scatter(samples, repeated, means) if len(repeated) else _scatter(means[seen] - centre)
-    for layer in range(layers):
-        whiten = _whitening(scatter[layer])
-        directions = _main_directions((means[seen, layer] - centre[layer]) @ whiten, width)
+    within = _within_scatter(samples, repeated, means) if len(repeated) else None
+    for layer in range(layers):  # a layer at a time: no further array of the means' size
+        between = _scatter((means[seen, layer] - centre[layer]).astype(np.float64))
+        whiten = _whitening(between if within is None else within[layer])
+        directions = _main_directions(whiten.T @ between @ whiten, min(width, hidden, len(means[seen])))
         projection[layer, :, : directions.shape[1]] = whiten @ directions
     return centre, projection
 
@@ -46,17 +47,19 @@ def _within_scatter(
     layers, hidden = means.shape[1:]
     total = np.zeros((layers, hidden, hidden))
     for block in blocks(rows):
-        total += _scatter(samples.read(block) - means[samples.concept[block]]) * len(block)
+        rest = samples.read(block) - means[samples.concept[block]]
+        for layer in range(layers):
+            total[layer] += _scatter(rest[:, layer]) * len(block)
     return total / len(rows)
 
 
-def _scatter(values: NDArray[np.float32]) -> NDArray[np.float64]:
-    by_layer = values.transpose(1, 0, 2)
-    result: NDArray[np.float64] = (by_layer.transpose(0, 2, 1) @ by_layer / len(values)).astype(np.float64)
+def _scatter(values: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Return the mean outer product of vectors [n, H]: [H, H]."""
+    result: NDArray[np.floating] = values.T @ values / len(values)
     return result
 
 
-def _whitening(scatter: NDArray[np.float64]) -> NDArray[np.float64]:
+def _whitening(scatter: NDArray[np.floating]) -> NDArray[np.float64]:
     """Return the matrix [H, H] that whitens `scatter` after shrinking its correlations."""
     scale = np.sqrt(np.diag(scatter))
     scale = np.maximum(scale, max(float(scale.max()) * 1e-4, 1e-12))  # keeps dead dimensions bounded
@@ -67,12 +70,10 @@ def _whitening(scatter: NDArray[np.float64]) -> NDArray[np.float64]:
     return result
 
 
-def _main_directions(values: NDArray[np.float64], width: int) -> NDArray[np.float64]:
+def _main_directions(scatter: NDArray[np.floating], width: int) -> NDArray[np.floating]:
     """Return the directions of highest variance, [H, at most width], with fixed signs for reproducibility."""
-    width = min(width, *values.shape)
-    # Decompose the scatter, whose size doesn't grow with the number of concepts.
-    _, vectors = np.linalg.eigh(values.T @ values)
+    _, vectors = np.linalg.eigh(scatter)
     directions = vectors[:, ::-1][:, :width]
     signs = np.sign(directions[np.abs(directions).argmax(axis=0), np.arange(width)])
-    result: NDArray[np.float64] = directions * signs
+    result: NDArray[np.floating] = directions * signs
     return result

@@ -208,7 +208,7 @@ def time_self_test(model: Any, prompts: list[dict[str, Any]]) -> float:
 
     assert model.shares_prefixes is not None and model.tokenizer  # loads both, and tries trees
     begun = time.perf_counter()
-    check(model, as_prompts(prompts), LAYERS, "span", Options().batch_for(model.device))
+    check(model, as_prompts(prompts), LAYERS, "span", Options().batch_for(model))
     return time.perf_counter() - begun
 
 
@@ -289,7 +289,7 @@ def encyclo(model: Any) -> Callable[[list[dict[str, Any]]], tuple[int, Any]]:
         # In slices of a run's unit, as `encyclo run` hands prompts over.
         for start in range(0, len(prompts), 2000):
             given = as_prompts(prompts[start : start + 2000])
-            for batch in capture(model, given, LAYERS, "span", Options().batch_for(model.device)):
+            for batch in capture(model, given, LAYERS, "span", Options().batch_for(model)):
                 if states is not None:
                     states[start + batch.positions] = batch.activations
                 tokens += batch.tokens_computed

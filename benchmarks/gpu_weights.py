@@ -3,14 +3,16 @@
     python benchmarks/gpu_weights.py cut .gpu/weights     where gemma-3-270m is installed
     python benchmarks/gpu_weights.py join .gpu/weights .gpu/model
 
-The pieces hold the blocks and only those rows of the embedding that the core concepts' prompts use; `join` fills the
-other rows with zeros. So the folder serves the steps of on_gpu.py and nothing else: another token would read as zero.
+The pieces hold the blocks and only those rows of the embedding that the steps of on_gpu.py use. `join` fills the other
+rows with NaN: the folder serves those steps and nothing else, and encyclo refuses the states of any other token.
 """
 
 from __future__ import annotations
 
 import shutil
 import sys
+import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +50,7 @@ def cut(target: Path) -> None:
 
 
 def used_tokens(model: Any) -> set[int]:
-    """Return the tokens of the benchmark's prompts, and those with which encyclo tries a model out."""
+    """Return the tokens of the benchmark's prompts, of on_gpu.py's run, and of encyclo's checks of a model."""
     import capture as bench
 
     from encyclo_capture.forward.support import probes
@@ -60,7 +62,29 @@ def used_tokens(model: Any) -> set[int]:
         for prompt in prompts
     ]
     read = {token for ids in model.tokenizer(texts)["input_ids"] for token in ids}
-    return set(range(FIRST_WORDS)).union(read, *probes(model.config.vocab_size))
+    return set(range(FIRST_WORDS)).union(read, tokens_of_run(), *probes(model.config))
+
+
+def tokens_of_run() -> set[int]:
+    """Return the tokens that `encyclo run` of on_gpu.py's step `run` reads: it is run here, on the CPU."""
+    from on_gpu import RUN
+
+    from encyclo.cli import main
+    from encyclo_capture import tokenization
+
+    encode, tokens = tokenization.encode, set[int]()
+
+    def recorded(model: Any, texts: list[str], **options: Any) -> Any:
+        encoded = encode(model, texts, **options)
+        tokens.update(token for ids in encoded["input_ids"] for token in ids)
+        return encoded
+
+    tokenization.encode = recorded
+    with tempfile.TemporaryDirectory() as folder, suppress(SystemExit):
+        sys.argv = ["encyclo", *RUN, "--model", "gemma-3-270m", "--device", "cpu", "--out", f"{folder}/run"]
+        main()
+    tokenization.encode = encode
+    return tokens
 
 
 def join(pieces: Path, folder: Path) -> None:
@@ -75,7 +99,8 @@ def join(pieces: Path, folder: Path) -> None:
         shutil.copy(pieces / name, folder)
     used = load_file(pieces / USED)
     config = json.loads((folder / "config.json").read_text())
-    embedding = torch.zeros(config["vocab_size"], used["embedding"].shape[1], dtype=used["embedding"].dtype)
+    shape = (config["vocab_size"], used["embedding"].shape[1])
+    embedding = torch.full(shape, torch.nan, dtype=used["embedding"].dtype)
     embedding[used["rows"]] = used["embedding"]
     save_file({**weights, EMBEDDING: embedding}, folder / "model.safetensors", metadata={"format": "pt"})
 

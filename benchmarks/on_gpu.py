@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ ROOT = Path(__file__).resolve().parents[1]
 MODEL = ROOT / ".gpu" / "model"
 LAYERS = (7, 10, 13, 16, 18)
 UNIT = 2000
+RUN = ("run", "--sampler", "templates", "--with", "timing")
 Figures = dict[str, Any]
 
 
@@ -114,7 +116,7 @@ def machine(model: str, dry: bool) -> Figures:
 
 def tests(model: str, dry: bool) -> Figures:
     """Run the tests marked `cuda`; on a GPU none may be skipped."""
-    folders = ["tests/plugins/test_capture_device.py", "tests/plugins/test_interpreters.py"]
+    folders = [f"tests/plugins/test_{name}.py" for name in ("capture_device", "interpreters", "quantised")]
     command = [
         sys.executable,
         "-m",
@@ -154,21 +156,27 @@ def selftest(model: str, dry: bool) -> Figures:
                 for pooling in POOLINGS:
                     for name, value in check(loaded, CORPUS, (0, 2, 3, 4), pooling, 4096).items():
                         worst[name] = max(value, worst.get(name, 0.0))
-                errors = max(worst["layers"], worst["batch"], worst["padding"])
-                how = "shared prefixes" if loaded.shares_prefixes else "padded"
+                # Texts that are read alone have no figure for padding.
+                errors = max(worst.get(name, 0.0) for name in ("layers", "batch", "padding"))
+                how = "padded" if loaded.support.whole.padded else "alone"
+                how = "shared prefixes" if loaded.shares_prefixes else how
                 found[f"{family} {dtype}"] = f"{errors:.1e} ({how})"
     return found
 
 
-def states(model: Any, prompts: list[Any], batch_tokens: int = 4096) -> Any:
+def states(
+    model: Any, prompts: list[Any], batch_tokens: int | None = None, layers: tuple[int, ...] = LAYERS
+) -> Any:
     """Return the prompts' activations, float32 [n, L, H], captured in slices as `encyclo run` hands prompts over."""
     import numpy as np
 
+    from encyclo_capture.batch_sizes import default_batch
     from encyclo_capture.capture import capture as captured
 
-    found = np.full((len(prompts), len(LAYERS), model.hidden_size), np.nan, np.float32)
+    size = batch_tokens or default_batch(model)
+    found = np.full((len(prompts), len(layers), model.hidden_size), np.nan, np.float32)
     for start in range(0, len(prompts), UNIT):
-        for batch in captured(model, prompts[start : start + UNIT], LAYERS, "span", batch_tokens):
+        for batch in captured(model, prompts[start : start + UNIT], layers, "span", size):
             found[start + batch.positions] = batch.activations
     return found
 
@@ -207,38 +215,109 @@ def capture(model: str, dry: bool) -> Figures:
 
     loaded = TransformersModel(model, device_of(dry))
     found: Figures = {"dtype": loaded.dtype}
-    wait = (lambda: None) if dry else torch.cuda.synchronize
-
-    def rate(run: Callable[[], Any], count: int) -> float:
-        run()
-        seconds = []
-        for _ in range(1 if dry else 3):
-            begun = time.perf_counter()
-            run()
-            wait()
-            seconds.append(time.perf_counter() - begun)
-        return round(count / statistics.median(seconds))
-
     for workload in ("templates", "definitions"):
         for _, prompts in bench.make_prompts(workload, 20 if dry else 1000, None):
             own = bench.as_prompts(prompts)
             for size in (4096, 16384, 65536):
-                found[f"{workload} encyclo {size}"] = rate(
-                    lambda own=own, size=size: states(loaded, own, size), len(own)
-                )
-            for size in (128, 1024):
+                run = partial(states, loaded, own, size)
+                found[f"{workload} encyclo {size}"] = rate(run, len(own), dry)
+            for size in (128, 1024, 4096):
                 bench.BATCH = size
-                peer = bench.METHODS["transformers"](loaded)
-                found[f"{workload} AutoModel {size}"] = rate(
-                    lambda peer=peer, prompts=prompts: peer(prompts), len(own)
-                )
+                peer = partial(bench.METHODS["transformers"](loaded), prompts)
+                found[f"{workload} AutoModel {size}"] = rate(peer, len(own), dry)
             found[f"{workload} largest difference of a layer's mean length"] = difference(
-                states(loaded, own), peer(prompts)[1]
+                states(loaded, own), peer()[1]
             )
     if not dry:
-        found.update(profile(lambda: states(loaded, own, 16384)))
+        found.update(profile(lambda: states(loaded, own)))
         found["peak_memory_mb"] = round(torch.cuda.max_memory_allocated() / 1e6)
     return found
+
+
+def rate(run: Callable[[], Any], count: int, dry: bool) -> str:
+    """Return prompts/s: the median of five runs after a first, and their range."""
+    import torch
+
+    run()
+    rates = []
+    for _ in range(1 if dry else 5):
+        begun = time.perf_counter()
+        run()
+        if not dry:
+            torch.cuda.synchronize()
+        rates.append(count / (time.perf_counter() - begun))
+    return f"{statistics.median(rates):,.0f} ({min(rates):,.0f} to {max(rates):,.0f})"
+
+
+SHAPES = {
+    "1B": {
+        "hidden_size": 1152,
+        "intermediate_size": 6912,
+        "num_hidden_layers": 26,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 1,
+    },
+    "4B": {
+        "hidden_size": 2560,
+        "intermediate_size": 10240,
+        "num_hidden_layers": 34,
+        "num_attention_heads": 8,
+        "num_key_value_heads": 4,
+    },
+}
+"""The published shapes of gemma-3-1b and of the text model of gemma-3-4b."""
+
+
+def shapes(model: str, dry: bool) -> Figures:
+    """Time capture and AutoModel on networks of the shapes of Gemma's larger sisters, with random weights."""
+    import capture as bench
+    import torch
+
+    from encyclo_capture.model import TransformersModel
+
+    found: Figures = {}
+    ((_, prompts),) = bench.make_prompts("templates", 20 if dry else 1000, None)
+    own = bench.as_prompts(prompts)
+    for name, shape in SHAPES.items():
+        with tempfile.TemporaryDirectory() as folder:
+            write_random(Path(model), Path(folder), {"num_hidden_layers": 2} if dry else shape, dry)
+            loaded = TransformersModel(folder, device_of(dry), "bfloat16")
+            layers = tuple(loaded.depth + 1 + layer for layer in (-12, -9, -6, -3, -1)) if not dry else (1, 2)
+            run = partial(states, loaded, own, None, layers)
+            found[f"{name} encyclo"] = rate(run, len(own), dry)
+            bench.LAYERS = layers
+            for size in (128, 1024):
+                bench.BATCH = size
+                peer = partial(bench.METHODS["transformers"](loaded), prompts)
+                found[f"{name} AutoModel {size}"] = rate(peer, len(own), dry)
+            found[f"{name} largest difference of a layer's mean length"] = difference(run(), peer()[1])
+            if not dry:
+                found[f"{name} peak_memory_mb"] = round(torch.cuda.max_memory_allocated() / 1e6)
+            del loaded, run, peer
+            torch.cuda.empty_cache()
+    return found
+
+
+def write_random(model: Path, folder: Path, shape: dict[str, int], dry: bool) -> None:
+    """Write a model of another shape with random weights, and the tokenizer of `model`."""
+    import shutil
+
+    import torch
+    from transformers import AutoConfig, AutoModel
+
+    config = AutoConfig.from_pretrained(model)
+    for key, value in shape.items():
+        setattr(config, key, value)
+    every = getattr(config, "_sliding_window_pattern", 6)
+    config.layer_types = [
+        "full_attention" if (layer + 1) % every == 0 else "sliding_attention"
+        for layer in range(config.num_hidden_layers)
+    ]
+    torch.manual_seed(0)
+    with torch.device(device_of(dry)):
+        AutoModel.from_config(config, dtype=torch.bfloat16).save_pretrained(folder)
+    for file in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(model / file, folder)
 
 
 def difference(ours: Any, theirs: Any) -> str:
@@ -317,7 +396,7 @@ def run(model: str, dry: bool) -> Figures:
         with tempfile.TemporaryDirectory() as folder:
             out = Path(folder) / "run"
             begun = time.perf_counter()
-            encyclo("run", *flags, "--sampler", "templates", "--with", "timing", "--out", str(out))
+            encyclo(*RUN, *flags, "--out", str(out))
             found[f"{device} seconds"] = round(time.perf_counter() - begun, 1)
             encyclo("verify", str(out))
             metrics = flat(json.loads((out / "metrics.json").read_text()))
@@ -359,6 +438,7 @@ STEPS: dict[str, Callable[[str, bool], Figures]] = {
     "selftest": selftest,
     "values": values,
     "capture": capture,
+    "shapes": shapes,
     "memory": memory,
     "run": run,
 }

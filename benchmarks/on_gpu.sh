@@ -40,7 +40,7 @@ run() {
             --target .gpu/site .gpu/wheels/*.whl
     fi
     [ ! -d .gpu/site ] || export PYTHONPATH=$PWD/.gpu/site PATH=$PWD/.gpu/site/bin:$PATH
-    if [ -d .gpu/weights ] && [ ! -f .gpu/model/model.safetensors ]; then
+    if [ -f .gpu/weights/used_rows.safetensors ] && [ ! -f .gpu/model/model.safetensors ]; then
         "$PYTHON" benchmarks/gpu_weights.py join .gpu/weights .gpu/model
     fi
     "$PYTHON" benchmarks/on_gpu.py "$@"

@@ -40,6 +40,8 @@ def marks(row: dict, nouns: bool, prefix: str) -> Iterator[tuple[str, int, int]]
     """Yield (concept, start, end) of a sentence's words."""
     covered = []
     for start, end, lemma, synset in row["senses"]:
+        if not any(map(str.isalnum, row["text"][start:end])):
+            continue  # such as "|": SemCor tags a sign, which is no word to read
         name = (lemma, synset) in NAMES
         if name or not nouns or synset.endswith("-n"):
             covered.append((start, end))

@@ -16,6 +16,9 @@ from tests import tiny_models
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # nothing is fetched from a model hub at test time
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
+os.environ["ENCYCLO_SELF_TEST"] = (
+    "always"  # a test that changes the capture must not get an earlier test's figures
+)
 # Tiny models are faster on one thread, and tests that share the machine don't wait for other work's threads.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 

@@ -25,8 +25,19 @@ class PlainModel:
         ).eval()
         self._states: dict[str, Any] = {}
 
+    def encoded(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        """The text's ids and character ranges. A BOS that the text begins with stands for the tokenizer's own."""
+        encoded = self.tokenizer(text, return_offsets_mapping=True)
+        ids, ranges = list(encoded["input_ids"]), list(encoded["offset_mapping"])
+        bos = self.tokenizer.bos_token_id
+        if ids[:2] == [bos, bos] and tuple(ranges[0]) == (0, 0):
+            ids, ranges = ids[1:], ranges[1:]
+        if ids[:1] == [bos]:
+            ranges[0] = (0, 0)
+        return ids, ranges
+
     def ids(self, text: str) -> list[int]:
-        return list(self.tokenizer(text)["input_ids"])
+        return self.encoded(text)[0]
 
     def states(self, text: str) -> Any:
         """All hidden states of one text: float64 [layers + 1, tokens, hidden]."""
@@ -39,18 +50,18 @@ class PlainModel:
         return self._states[text]
 
     def pooled_tokens(self, text: str, span: tuple[int, int] | None, pooling: str) -> list[int]:
-        encoded = self.tokenizer(text, return_offsets_mapping=True)
-        # The tokens that the tokenizer adds are not in the text; a "<bos>" that is written there is part of the text.
-        own = [i for i, (start, end) in enumerate(encoded["offset_mapping"]) if end > start]
+        _, ranges = self.encoded(text)
+        # The tokens that the tokenizer adds are not in the text; a "<bos>" inside a text is part of it.
+        own = [i for i, (start, end) in enumerate(ranges) if end > start]
         if pooling == "mean-all":
-            return list(range(len(encoded["input_ids"])))
+            return list(range(len(ranges)))
         if pooling == "mean":
             return own
         if pooling == "last" or span is None:
             return own[-1:]
         # A character at a time, not by comparing ends: whichever token holds one of the mention's.
         mention = set(range(*span))
-        return [i for i in own if mention & set(range(*encoded["offset_mapping"][i]))]
+        return [i for i in own if mention & set(range(*ranges[i]))]
 
     def read(self, prompt: Any, layers: Sequence[int], pooling: str) -> Any:
         """One prompt's pooled layers, float64 [L, H]; layers as transformers counts them, negative too."""

@@ -10,10 +10,11 @@ import numpy as np
 from encyclo import half_precision
 from encyclo.config import RunConfig
 from encyclo.plugins.manager import Plugins
+from encyclo.runs.concept_lists import load_concepts
 from encyclo.runs.directory import claimed, read_record
 from encyclo.runs.interpreter_folder import save_interpreter
 from encyclo.runs.metrics import Metrics, write_metrics
-from encyclo.runs.session import concepts_hash, load_concepts
+from encyclo.runs.session import concepts_hash
 from encyclo.schema import NO_SPAN, Attributes, Book, ConceptTable, Part, Schema, SignatureTable
 from encyclo.statistics.signatures import estimate_signatures
 from encyclo.storage import checksums, files, run_files

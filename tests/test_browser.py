@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,29 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(scope="module")
+def long_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A page about four stages with every figure, whose readings were all right; every third entry has none of its own."""
+    path = tmp_path_factory.mktemp("long") / "report.html"
+    book, metrics = make_book([f"entry {place}" for place in range(12)]), full_metrics()
+    every = {
+        "concepts": 10_000,
+        "samples": 100_000,
+        "settled": 10_000,
+        "converged": 10_000,
+        "heldout_top1": 0.999,
+    }
+    every |= {"natural_top1": 0.999, "confidence": 0.999, "seconds": 5000.0}
+    first, last = metrics["stages"]
+    names = ("raw", "templates", "diverse", "adversarial")
+    metrics["stages"] = [first | last | every | {"stage": n, "sampler": name} for n, name in enumerate(names)]
+    ones, own = np.ones(12, np.float32), np.arange(12) % 3
+    table = replace(book.concepts, confidence=ones, confidence_low=ones * 0.975, confidence_high=ones)
+    details = Details({}, [], 0, True, [], own)
+    write_report(path, make_record(), Metrics.model_validate(metrics), replace(book, concepts=table), details)
+    return path
+
+
 def expect(found: Any) -> Any:
     from playwright.sync_api import expect as wait_until
 
@@ -99,11 +123,10 @@ def test_a_real_report_opens_without_a_complaint_or_a_request(browser, report: P
 
 def test_search_finds_an_entry_that_opens_to_everything_about_it(browser, report: Path, tiny_run: Path):
     from encyclo.query.encyclopedia import open_run
-    from encyclo.query.evidence import recorded_readings
 
     with open_run(tiny_run) as book:
         found, prompts = book.entry("mammal"), book.samples("mammal").prompt
-        own = recorded_readings(book)[book.index("mammal")]
+        own = book["mammal"].own_readings
         carried = len(book.book.attributes.layers)
     with open_page(browser, report) as opened:
         page = opened.page
@@ -138,14 +161,42 @@ def test_entries_come_first_and_nothing_is_cut(browser, report: Path, settings: 
         linked = page.locator("nav a").evaluate_all("all => all.map((node) => node.hash.slice(1))")
         assert linked == headings
         assert headings[:4] == ["all", "mapping", "figures", "stages"] and headings[-1] == "repeat"
-        cut = page.evaluate(
-            "[...document.querySelectorAll('.scroll, table, dl, figure')].filter((node) => node.checkVisibility() &&"
-            " (node.scrollWidth > node.clientWidth + 1 || node.getBoundingClientRect().right > innerWidth))"
-            ".map((node) => node.innerText.slice(0, 40))"
-        )
-        assert cut == []
+        assert cut_off(page) == []
         stage = page.locator("section[aria-labelledby='stages'] tbody tr").first.inner_text()
         assert stage.startswith("1 templates") and page.locator("nav a").last.is_visible()
+
+
+def cut_off(page: Any) -> list[str]:
+    """Return the beginnings of what is wider than its place or than the window."""
+    found = page.evaluate(
+        "[...document.querySelectorAll('.scroll, table, dl, figure')].filter((node) => node.checkVisibility() &&"
+        " (node.scrollWidth > node.clientWidth + 1 || node.getBoundingClientRect().right > innerWidth))"
+        ".map((node) => node.innerText.slice(0, 40))"
+    )
+    return list(found)
+
+
+@pytest.mark.parametrize("settings", [{"width": 1400}, PHONE], ids=["wide", "phone"])
+def test_no_table_of_a_long_run_is_cut(browser, long_run: Path, settings: dict[str, Any]):
+    with open_page(browser, long_run, **settings) as opened:
+        stages = opened.page.locator("section[aria-labelledby='stages'] tbody tr")
+        row = " ".join(stages.last.inner_text().split())
+        assert row.startswith("3 adversarial") and row.endswith("1 h 23 min")
+        assert cut_off(opened.page) == []
+
+
+def test_where_all_readings_are_right_the_number_of_readings_tells_entries_apart(browser, long_run: Path):
+    with open_page(browser, long_run) as opened:
+        page = opened.page
+        assert page.locator(".bar").count() == 0, "a bar that is the same for all says nothing"
+        assert "4 entries have none: the confidence is that of the other concepts" in page.inner_text("main")
+        assert page.locator("#list .borrowed").all_inner_texts() == ["n\xa0=\xa00"] * 4
+        page.select_option("#order", "own")
+        told = page.locator("#list .entry summary span small").all_inner_texts()
+        counts = [int(text.split("=\xa0")[1]) for text in told if "=" in text]
+        assert counts == sorted(counts) and len(counts) == 12
+        page.locator("#list .entry summary").first.click()
+        assert "no held-out reading of its own" in page.locator("#list .inside").first.inner_text()
 
 
 def test_a_single_hit_opens(browser, report: Path):

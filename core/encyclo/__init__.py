@@ -11,7 +11,7 @@ from encyclo.version import __version__
 
 if TYPE_CHECKING:
     from encyclo.query.encyclopedia import Encyclopedia
-    from encyclo.query.encyclopedia import open_run as open
+    from encyclo.query.opening import open_folder as open
     from encyclo.statistics import calibration
     from encyclo.storage import files
     from encyclo.types import Concept, Prompt, Samples
@@ -33,7 +33,7 @@ _LAZY = {
     "Prompt": ("encyclo.types", "Prompt"),
     "Samples": ("encyclo.types", "Samples"),
     "Encyclopedia": ("encyclo.query.encyclopedia", "Encyclopedia"),
-    "open": ("encyclo.query.encyclopedia", "open_run"),
+    "open": ("encyclo.query.opening", "open_folder"),
     # Modules that plugins use under these names: docs/hooks.md lists what they may rely on.
     "files": ("encyclo.storage.files", None),
     "calibration": ("encyclo.statistics.calibration", None),

@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
+from encyclo.chat import Chat
 from encyclo.errors import UsageError
 from encyclo.regular_files import read_text
 from encyclo.text import unstorable
@@ -44,6 +45,8 @@ class RunConfig(BaseModel):
     concepts: str | tuple[str, ...] = "core"
     """The concept list, or several; see `concept_lists`."""
     scorer: str = "calibrated"
+    executor: str = "local"
+    """Where units are done. It does not determine the encyclopedia, and run.json does not record it."""
     baselines: tuple[str, ...] = ("centroid", "logistic")
     """Interpreters that are trained for comparison with the chosen one."""
     examples: Path | None = None
@@ -55,8 +58,16 @@ class RunConfig(BaseModel):
     """The most samples of a sampler; None means its usual number times the number of concepts."""
     targets: tuple[float, ...] = (0.40, 0.70, 0.85, 0.95)
     """Each stage's target, stage 0 first: the lower end of a concept's confidence must reach it."""
-    layers: tuple[int, ...] = Field((-12, -9, -6, -3, -1), min_length=1)
+    layers: tuple[int, ...] | None = Field(None, min_length=1)
+    """None means `default_layers` of the model; run.json records the layers themselves."""
+    site: Literal["resid", "attn", "mlp"] = "resid"
+    """Where the layers are read (`encyclo.types.SITES`)."""
     pooling: Literal["span", "last", "mean", "mean-all"] = "span"
+    chat: bool = False
+    """Give the model each text as a message in its chat template (`encyclo.chat`)."""
+    chat_role: str = "user"
+    chat_system: str | None = None
+    """The system prompt; None leaves it to the template."""
     echo: bool = False
     """Give the model each text twice and read the second copy (`encyclo.echo`)."""
     model: str = "gemma-3-270m"
@@ -78,8 +89,8 @@ class RunConfig(BaseModel):
 
     @field_validator("layers")
     @classmethod
-    def _distinct(cls, layers: tuple[int, ...]) -> tuple[int, ...]:
-        if len(set(layers)) != len(layers):
+    def _distinct(cls, layers: tuple[int, ...] | None) -> tuple[int, ...] | None:
+        if layers is not None and len(set(layers)) != len(layers):
             raise ValueError("a layer is named twice; name it once")
         return layers
 
@@ -94,14 +105,25 @@ class RunConfig(BaseModel):
             raise ValueError("targets must not fall from stage to stage")
         return targets
 
-    @field_validator("echo")
+    @field_validator("chat", "echo")
     @classmethod
-    def _readable(cls, echo: bool, others: ValidationInfo) -> bool:
-        if echo and others.data.get("pooling") == "mean-all":
-            raise ValueError(
-                "the pooling mean-all averages the first copy of a text too; choose span, last or mean"
-            )
-        return echo
+    def _readable(cls, on: bool, about: ValidationInfo) -> bool:
+        if on and about.data.get("pooling") == "mean-all":
+            other = "the chat template" if about.field_name == "chat" else "the first copy of a text"
+            raise ValueError(f"the pooling mean-all averages {other} too; choose span, last or mean")
+        return on
+
+    @field_validator("chat_role", "chat_system")
+    @classmethod
+    def _needs_chat(cls, value: str | None, about: ValidationInfo) -> str | None:
+        if value != cls.model_fields[str(about.field_name)].default and not about.data.get("chat", True):
+            raise ValueError("it needs --chat")
+        return value
+
+    @property
+    def as_messages(self) -> Chat | None:
+        """How texts become messages; None without --chat."""
+        return Chat(self.chat_role, self.chat_system) if self.chat else None
 
     @property
     def concept_lists(self) -> tuple[str, ...]:
@@ -110,11 +132,17 @@ class RunConfig(BaseModel):
 
     def plugin_names(self) -> list[str]:
         """Return the plugins of this run, without repeats, in a fixed order."""
-        names = [
+        return list(dict.fromkeys((*self._roles(), self.executor, *self.wrappers)))
+
+    def recorded_plugins(self) -> list[str]:
+        """Return the plugins that determine the encyclopedia: all but the executor."""
+        return list(dict.fromkeys((*self._roles(), *self.wrappers)))
+
+    def _roles(self) -> tuple[str, ...]:
+        return (
             *self.concept_lists, *self.sampler, self.capture, self.store,
-            self.interpreter, *self.baselines, self.scorer, *self.wrappers,
-        ]  # fmt: skip
-        return list(dict.fromkeys(names))
+            self.interpreter, *self.baselines, self.scorer,
+        )  # fmt: skip
 
 
 def load_config(flags: Mapping[str, Any], file: Path | None = None, options: Sequence[str] = ()) -> RunConfig:
@@ -182,6 +210,12 @@ def _concept_list(named: str, tables: dict[str, dict[str, Any]]) -> str:
             "file, which may hold both lists."
         )
     return FILE_LIST
+
+
+def default_layers(depth: int) -> tuple[int, ...]:
+    """Return a run's layers without --layers: -12 -9 -6 -3 -1 on 18 layers, and these shares of any other depth."""
+    back = [max(1, round(depth * layer / 18)) for layer in (12, 9, 6, 3)]
+    return tuple(-layer for layer in dict.fromkeys([*back, 1]))  # few layers may coincide
 
 
 def parse_layers(text: str) -> tuple[int, ...]:

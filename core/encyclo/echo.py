@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from encyclo.chat import Chat
 from encyclo.errors import CaptureError
 from encyclo.types import Prompt
 
@@ -15,7 +17,14 @@ SEPARATOR = "\n"
 """After a line break, tokenizers such as gemma's cut a text as they do at its start; after a blank they don't."""
 REMARK = "each text twice (--echo)"
 
+
 Ranges = list[tuple[int, int]]
+
+
+def how_given(config: Mapping[str, Any]) -> str:
+    """Return what summaries say of a recorded configuration's --echo and --chat, each after a comma."""
+    chat = Chat.of(config)
+    return (f", {REMARK}" if config.get("echo") else "") + (f", {chat.remark}" if chat else "")
 
 
 def doubled(text: str) -> str:

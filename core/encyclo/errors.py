@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from encyclo.text import one_line
+from encyclo.text import named, one_line
 
 
 class EncycloError(Exception):
@@ -29,8 +29,8 @@ class EncycloError(Exception):
     exit_code = 1
 
     def __str__(self) -> str:
-        """Return the message on one line; names in it may be somebody else's (see `encyclo.text`)."""
-        return one_line(super().__str__())
+        """Return the message on one line, and with URLs in place of their copies (see `encyclo.text`)."""
+        return one_line(named(super().__str__()))
 
 
 class UsageError(EncycloError):
@@ -84,6 +84,10 @@ class DamagedError(StoreError):
 
 class EncycloWarning(UserWarning):
     """Something can be read but not checked, or may not be meant, such as a run of an earlier version."""
+
+
+class ConceptListWarning(EncycloWarning):
+    """A concept list may not be meant as it is read; shown where a run begins, not where it is opened again."""
 
 
 def without_advice(error: Exception) -> str:

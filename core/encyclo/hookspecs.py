@@ -16,6 +16,7 @@ import pluggy
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
+    from encyclo.executors import Executor, Workplace
     from encyclo.schema import Schema
     from encyclo.types import (
         Concept,
@@ -158,6 +159,19 @@ def score_confidence(interpreter: Interpreter, samples: SampleSet, context: Cont
             rows = samples.named_rows(Split.CALIBRATION, Split.TEST)
             right = interpreter.read(samples.read(rows)).argmax(1) == samples.concept[rows]
             return my_scores(right, samples.concept[rows])
+    """
+
+
+@hookspec(firstresult=True)
+def run_units(workplace: Workplace, context: Context) -> Executor | None:
+    """Return what does the run's units, wherever its workers are: called once, before the first unit.
+
+    Pickle `workplace` to another process, and call `workplace.worker(report)` there; types are in
+    `encyclo.executors`. docs/hooks.md has a complete example.
+
+        @hookimpl
+        def run_units(workplace):
+            return MyExecutor(workplace)
     """
 
 

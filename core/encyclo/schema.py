@@ -16,7 +16,7 @@ import dataclasses
 import hashlib
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
 
@@ -68,7 +68,30 @@ HIERARCHY: dict[str, dict[str, Array]] = {
 }
 
 
-LETTERS = {"n": "the samples", "L": "the layers", "H": "the hidden size", "C": "the concepts"}
+Hierarchy = Mapping[str, Mapping[str, Array]]
+"""Arrays by group and name; the group "" is the root."""
+PART: Hierarchy = {"": SAMPLES}
+"""The hierarchy of a part."""
+
+
+def columns_of(table: Any, arrays: Mapping[str, Array]) -> dict[str, Any]:
+    """Return those columns of a dataclass that `arrays` names, by name."""
+    return {name: getattr(table, name) for name in arrays}
+
+
+def place_of_activations(hierarchy: Hierarchy) -> str:
+    """Return the path of the activations, such as "samples/activations"."""
+    group = next(name for name, arrays in hierarchy.items() if "activations" in arrays)
+    return f"{group}/activations" if group else "activations"
+
+
+LETTERS = {
+    "n": "the samples",
+    "L": "the layers",
+    "H": "the hidden size",
+    "C": "the concepts",
+    "T": "the texts",
+}
 """What a letter of a shape counts."""
 
 
@@ -102,6 +125,8 @@ class Schema:
     layer_index: tuple[int, ...]
     """The same layers as indices into the model library's hidden_states."""
     hidden_size: int
+    part: Hierarchy = field(default_factory=lambda: PART)
+    """The hierarchy of a part: a capture of texts has another one (`encyclo.token_parts`)."""
 
 
 @dataclass(frozen=True)
@@ -134,9 +159,9 @@ class Part:
     def take(self, rows: NDArray[np.int64]) -> Part:
         """Return the part's `rows`, in that order."""
         columns: dict[str, Any] = {}
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            columns[field.name] = [value[i] for i in rows] if isinstance(value, list) else value[rows]
+        for column in dataclasses.fields(self):
+            value = getattr(self, column.name)
+            columns[column.name] = [value[i] for i in rows] if isinstance(value, list) else value[rows]
         return Part(**columns)
 
     def checksum(self, sums: crc.Sums | None = None) -> str:
@@ -144,7 +169,7 @@ class Part:
 
         Activations enter by the crc32 of each vector, `crc.of(activations)`; pass it as `sums` if it is known.
         """
-        return _checksum(self, sums)
+        return checksum_of(self, sums)
 
     @staticmethod
     def join(parts: Sequence[Part]) -> Part:
@@ -168,7 +193,7 @@ class Columns:
     @staticmethod
     def read(column: Callable[[str], Any]) -> Columns:
         """Return the columns that `column` gives by name; equal families share one string."""
-        values = {field.name: column(field.name) for field in dataclasses.fields(Columns)}
+        values = {item.name: column(item.name) for item in dataclasses.fields(Columns)}
         return Columns(**{**values, "family": [sys.intern(name) for name in values["family"]]})
 
     def samples(self, rows: NDArray[np.int64], activations: NDArray[np.float16], prompts: list[str]) -> Part:
@@ -185,7 +210,7 @@ class Columns:
 
     def checksum(self) -> str:
         """Return a sha256 over the columns."""
-        return _checksum(self)
+        return checksum_of(self)
 
     @staticmethod
     def join(columns: Sequence[Columns]) -> Columns:
@@ -193,17 +218,18 @@ class Columns:
         return Columns(**_joined(Columns, columns))
 
 
-def _checksum(table: Part | Columns, sums: crc.Sums | None = None) -> str:
+def checksum_of(table: Any, sums: crc.Sums | None = None) -> str:
+    """Return a sha256 over a dataclass of columns; activations enter by their crc32, `sums` if these are known."""
     digest = hashlib.sha256()
-    for field in dataclasses.fields(table):
-        value = getattr(table, field.name)
-        digest.update(field.name.encode())
+    for column in dataclasses.fields(table):
+        value = getattr(table, column.name)
+        digest.update(column.name.encode())
         if isinstance(value, list):
             digest.update(np.array([len(text) for text in value], "<u8").data)
             digest.update("".join(value).encode("utf-8", "surrogatepass"))
             continue
         digest.update(f"{value.dtype.str}{value.shape}".encode())
-        if field.name == "activations":
+        if column.name == "activations":
             value = (crc.of(value) if sums is None else sums).astype("<u4")
         digest.update(np.ascontiguousarray(value).data)
     return digest.hexdigest()
@@ -211,9 +237,9 @@ def _checksum(table: Part | Columns, sums: crc.Sums | None = None) -> str:
 
 def _joined(table: type[Any], items: Sequence[Any]) -> dict[str, Any]:
     joined: dict[str, Any] = {}
-    for field in dataclasses.fields(table):
-        values = [getattr(item, field.name) for item in items]
-        joined[field.name] = list(chain(*values)) if isinstance(values[0], list) else np.concatenate(values)
+    for column in dataclasses.fields(table):
+        values = [getattr(item, column.name) for item in items]
+        joined[column.name] = list(chain(*values)) if isinstance(values[0], list) else np.concatenate(values)
     return joined
 
 

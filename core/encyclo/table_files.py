@@ -182,13 +182,15 @@ def _rows(
 
 
 def _delimiter(header: str, columns: Sequence[str], usual: str) -> str:
-    """Return the delimiter that makes known columns of the header, else the usual one."""
+    """Return the delimiter that makes known columns of the header, else that of most known ones, else the usual one."""
+    known: dict[str, int] = {}
     for delimiter in (usual, *_DELIMITERS):
         cells = next(csv.reader([header[:_LONGEST_HEADER].rstrip("\r\n")], delimiter=delimiter), [])
         names = [name for name in map(_column, cells) if name]
         if columns[0] in names and set(names) <= set(columns):
             return delimiter
-    return usual
+        known[delimiter] = len(set(names) & set(columns))
+    return max(known, key=known.__getitem__)  # the usual one comes first
 
 
 def _fits(path: Path, line: int, cells: Sequence[str], header: Sequence[str]) -> bool:

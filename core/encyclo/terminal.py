@@ -18,7 +18,7 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 from rich.text import Text
 
-from encyclo.text import one_line, printable
+from encyclo.text import named, one_line, printable
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
@@ -39,7 +39,7 @@ class SafeConsole(Console):
 
     def render_str(self, text: str, **more: Any) -> Text:
         """Return a text, escaped before anything is laid out."""
-        return super().render_str(printable(text), **more)
+        return super().render_str(printable(named(text)), **more)
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         """Yield the pieces of anything that rich can print, escaped."""
@@ -50,7 +50,7 @@ class SafeConsole(Console):
 
 def say(text: str, end: str = "\n") -> None:
     """Print the command's output."""
-    print(printable(text), end=end, file=_output or sys.stdout)
+    print(printable(named(text)), end=end, file=_output or sys.stdout)
 
 
 def say_json(value: Any) -> None:
@@ -65,7 +65,7 @@ def json_text(value: Any) -> str:
 
 def warn(text: str) -> None:
     """Print an error or a warning on stderr, on one line."""
-    print(one_line(text), file=sys.stderr)
+    print(one_line(named(text)), file=sys.stderr)
 
 
 def warn_lines(text: str) -> None:

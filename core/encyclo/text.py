@@ -12,6 +12,16 @@ _UNSAFE = re.compile(
     "\ud800-\udfff]"  # lone surrogates, which UTF-8 has none of
 )
 
+NAMES: dict[str, str] = {}
+"""What this process's messages call a folder: a run's URL, in place of the folder that the run is copied to."""
+
+
+def named(text: str) -> str:
+    """Return a message with the names of `NAMES`."""
+    for folder, name in NAMES.items():
+        text = text.replace(folder, name)
+    return text
+
 
 def printable(text: str) -> str:
     r"""Return text from outside made safe for a terminal: what would control it is written as `\x1b` or `\u202e`.

@@ -29,6 +29,9 @@ Bulk = Mapping[str, Sequence[tuple[int, int]]]
 """The byte ranges of activations: (offset, bytes) by the file's path, ascending, not overlapping."""
 
 POOLINGS = ("span", "last", "mean", "mean-all")
+RESIDUAL = "resid"
+SITES = (RESIDUAL, "attn", "mlp")
+"""Where layers are read: the residual stream after a block, or what attention or the MLP adds to it there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,9 +205,10 @@ class Opening:
 class Model(Protocol):
     """A language model. Its description is available at once; weights are loaded on first use.
 
-    It may have `licence`, the terms of its weights as a text, which run.json records, and `model_sha256`, a hash
-    of all that it computes with: weights, configuration and tokenizer. A run continues, and is read, only with the
-    same hashes. A model that can generate text is a `TextGenerator` as well; samplers must work without one.
+    It may have `site`, where it reads the layers (without it RESIDUAL); `licence`, the terms of its weights, and
+    `quantisation`, how they are quantised: texts that run.json records. It may have `model_sha256`, a hash of all that
+    it computes with: weights, configuration and tokenizer. A run continues, and is read, only with the same hashes. A
+    model that can generate text is a `TextGenerator` as well; samplers must work without one.
     """
 
     name: str
@@ -232,7 +236,10 @@ class Model(Protocol):
 
 @runtime_checkable
 class TextGenerator(Protocol):
-    """A model that can generate text; optional."""
+    """A model that can generate text; optional.
+
+    Its attribute `can_generate` may say that it can't after all: an encoder does not continue texts.
+    """
 
     def generate(
         self, prefix: str, openings: Sequence[Opening], max_new_tokens: int, stop: str | None = None
@@ -241,6 +248,18 @@ class TextGenerator(Protocol):
 
         A continuation ends after the first match of the regular expression `stop`, at the model's end token, or
         after `max_new_tokens`. The same call gives the same texts; other openings in the call may change a text.
+        """
+        ...
+
+
+@runtime_checkable
+class ChatModel(Protocol):
+    """A model with a chat template; optional."""
+
+    def conversation(self, messages: Sequence[Mapping[str, str]]) -> str:
+        """Return messages, each {"role": ..., "content": ...}, as one text with the template's special tokens.
+
+        Raise `encyclo.errors.UsageError` if there is no template or it refuses the messages.
         """
         ...
 
@@ -293,10 +312,11 @@ class Store(Protocol):
     """Writes and reads parts, which hold samples. Units, ids, commits and resuming are the core's.
 
     A part's files are parts/NAME, parts/NAME.* or files in a folder of such a name. The core compares their
-    checksums before the store reads them, and removes parts that were never committed. A store may have two
+    checksums before the store reads them, and removes parts that were never committed. A store may have three
     more methods:
 
         open_part(name) -> RowReader    reads a part by row, so that a large run need not fit in memory
+        open_tokens(name) -> TokenReader    reads a part of `encyclo capture`, whose hierarchy is the schema's `part`
         bulk_ranges() -> Bulk           the activations' byte ranges, by the files' paths below the encyclopedia
                                         ("" for itself); opening then need not read these bytes
 
@@ -304,8 +324,8 @@ class Store(Protocol):
     read, and all other bytes before anything is read.
     """
 
-    def write_part(self, name: str, part: Part) -> Bulk | None:
-        """Write one part; replace an old one. When this returns, the part must survive a power cut.
+    def write_part(self, name: str, part: Any) -> Bulk | None:
+        """Write one part, a `Part`; replace an old one. When this returns, the part must survive a power cut.
 
         A store may return the activations' byte ranges, by the files' paths below parts/.
         """
@@ -351,6 +371,10 @@ class Context:
     """A folder in the run for the plugin's own files; the plugin creates it."""
     model: Model | None = None
     pooling: str = "span"
+    site: str = RESIDUAL
+    """Where layers are read: one of SITES. A model that `load_model` returns says so in its own `site`."""
+    chat: Mapping[str, str | None] | None = None
+    """The role and the system prompt of a run with --chat; `capture_layers` gets texts in the chat template then."""
     echo: bool = False
     """Whether states are read in the second copy of each text; `capture_layers` then gets texts that are doubled."""
     prompts_wanted: int = 10

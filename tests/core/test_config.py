@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from encyclo.config import RunConfig, load_config, parse_layers
+from encyclo.config import RunConfig, default_layers, load_config, parse_layers
 from encyclo.errors import UsageError
 
 BAD_FLAGS = {
@@ -98,9 +98,17 @@ def test_plugin_names_have_no_repeats():
     config = load_config(flags)
     names = config.plugin_names()
     assert len(names) == len(set(names))
-    assert {"core", "raw", "templates", "transformers", "hdf5", "centroid", "logistic", "calibrated"} == set(
-        names
-    )
+    assert {
+        "core",
+        "raw",
+        "templates",
+        "transformers",
+        "hdf5",
+        "centroid",
+        "logistic",
+        "calibrated",
+        "local",
+    } == set(names)
 
 
 @pytest.mark.parametrize("key", BAD_FLAGS)
@@ -256,3 +264,24 @@ def test_a_file_of_concepts_that_is_not_there_is_named(tmp_path: Path, monkeypat
     (tmp_path / "folder.d").mkdir()
     assert what in refusal({"concepts": named}) and named in refusal({"concepts": named})
     assert load_config({"concepts": "brids"}).concepts == "brids"  # no file's name: the plugins are searched
+
+
+@pytest.mark.parametrize(
+    ("depth", "layers"),
+    [
+        (18, (-12, -9, -6, -3, -1)),
+        (30, (-20, -15, -10, -5, -1)),
+        (12, (-8, -6, -4, -2, -1)),
+        (6, (-4, -3, -2, -1)),
+        (2, (-1,)),
+        (1, (-1,)),
+    ],
+)
+def test_the_default_layers_are_shares_of_the_depth(depth: int, layers: tuple[int, ...]):
+    assert default_layers(depth) == layers
+
+
+def test_default_layers_fit_every_depth():
+    for depth in range(1, 200):
+        layers = default_layers(depth)
+        assert layers[-1] == -1 and list(layers) == sorted(set(layers)) and -layers[0] <= depth

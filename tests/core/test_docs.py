@@ -37,7 +37,7 @@ def test_hooks_md_has_a_heading_with_the_signature_of_every_hook():
 
 def test_hooks_md_examples_are_python_with_a_hookimpl():
     examples = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "hooks.md").read_text(), flags=re.S)
-    assert len(examples) == 11
+    assert len(examples) == 12
     for example in examples:
         compile(example, "hooks.md", "exec")
         assert "@hookimpl" in example
@@ -107,7 +107,12 @@ def test_every_run_in_the_readme_has_a_folder_of_its_own():
 
 def test_the_readme_links_every_page():
     pages = {f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md")}
-    assert pages <= set(re.findall(r"\]\((docs/\w+\.md)\)", README.partition("## All pages")[2]))
+    assert pages <= set(re.findall(r"\]\((docs/[\w-]+\.md)\)", README.partition("## All pages")[2]))
+
+
+def test_the_readmes_line_about_export_names_the_extra_that_it_needs():
+    line = next(line for line in README.splitlines() if line.startswith("| `encyclo export"))
+    assert "pip install -e '.[export]'" in line
 
 
 def test_the_plugin_in_the_readme_works(tmp_path: Path):

@@ -1,4 +1,4 @@
-"""The examples of docs/python.md and docs/export.md run, one after another, on a tiny run."""
+"""The examples of docs/python.md, docs/export.md and docs/own-texts.md run, one after another, on tiny models."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from encyclo.cli import run_command
 from encyclo.export import export as exporting
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -63,6 +64,40 @@ def test_the_examples_of_export_md(tiny_run: Path, tmp_path: Path, monkeypatch: 
     monkeypatch.chdir(tmp_path)
     run_all("export.md")
     assert "(32,)" in capsys.readouterr().out
+
+
+def test_the_commands_and_examples_of_own_texts_md(
+    tiny_gemma: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    Path("corpus.jsonl").write_text('{"text": "the dog is old"}\n' * 30)
+    text = (DOCS / "own-texts.md").read_text(encoding="utf-8")
+    commands = re.findall(r"^    encyclo (.+)$", text, flags=re.M)
+    assert len(commands) == 2
+    for command in commands:
+        # The tiny model has no layer -6.
+        flags = command.replace("-6", "-2").split()
+        assert run_command([*flags, "--model", str(tiny_gemma), "--device", "cpu"]) == 0
+    namespace: dict = {}
+    for example in examples("own-texts.md"):
+        exec(compile(example.replace("-6", "-2"), "own-texts.md", "exec"), namespace)
+    said = capsys.readouterr().out
+    assert (
+        "Tokens    150 stored, 180 computed, with special and repeated ones" in said
+        and "<TextCapture by " in said
+        and "corpus.jsonl 1 'the' (1, 32)" in said
+    )
+
+
+def test_own_texts_md_names_every_format_and_method():
+    from encyclo.corpus.text_capture import TextCapture
+    from encyclo.corpus.text_files import FORMATS
+
+    text = (DOCS / "own-texts.md").read_text(encoding="utf-8")
+    assert all(f"`{suffix}`" in text for suffix in FORMATS)
+    public = [name for name in vars(TextCapture) if not name.startswith("_")]
+    inner = {"close", "columns", "part"}
+    assert all(f"capture.{name}" in text for name in public if name not in inner)
 
 
 def test_convergence_md_names_every_column_and_key(encyclo, tiny_run: Path, tmp_path: Path):

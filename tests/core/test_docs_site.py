@@ -24,7 +24,9 @@ from encyclo import hookspecs
 from encyclo.plugins.traits import Traits, read_traits
 from encyclo.plugins.validation import GROUP, hooks_fault
 from encyclo.scaffold import CONTRACTS, KINDS, write_package
+from encyclo.testing.fixtures.folder_workplace import FolderWorkplace
 from encyclo.testing.fixtures.planted import PlantedReader, PlantedSamples
+from encyclo.token_parts import TOKEN_PART
 from encyclo.types import Context, Prompt
 from tests.commands import in_own_process
 from tests.plugins.test_external import run_pytest
@@ -123,6 +125,7 @@ def hook_arguments(tmp_path: Path) -> dict:
         "prompts": [Prompt("dog", "A dog", (2, 5), "a")], "layers": (0, 1), "pooling": "span",
         "location": tmp_path, "schema": None, "samples": planted.make(), "folder": tmp_path,
         "interpreter": reader, "metrics": {"capture": {"prompts": 1234}},
+        "workplace": FolderWorkplace(tmp_path),
     }  # fmt: skip
 
 
@@ -233,8 +236,9 @@ def test_schema_md_names_everything_in_the_file(tiny_run: Path):
     }
     with h5py.File(tiny_run / "encyclopedia.h5") as file:
         found = {*file.attrs, *(name for group in file.values() for name in group)}
+    found |= {"units", *(name for arrays in TOKEN_PART.values() for name in arrays)}
     assert found <= table
-    assert table - found <= {"n", "L", "H", "C"}
+    assert table - found <= {"n", "L", "H", "C", "layers"}
 
 
 # --- troubleshooting.md ------------------------------------------------------------------------------------------

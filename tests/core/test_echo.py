@@ -267,13 +267,18 @@ def reader(echo_run: Path):
 
 def test_a_word_is_read_as_its_mention_is_captured_with_echo(reader: TextReader, echo_run: Path):
     text = "Please look at the animal again, said the otter."
+    assert_read_as_captured(reader, opened(echo_run), text, ("animal", "otter"))
+
+
+def assert_read_as_captured(reader: TextReader, run: OpenRun, text: str, words: tuple[str, ...]) -> None:
+    """Check that the reader, which records, reads each token once, and words as mentions are captured."""
     found = list(reader.read(text))
     assert "".join(r.token for r in found) == text.replace(" ", "")
     assert all(text[r.start : r.end] == r.token for r in found)
-    for word in ("animal", "otter"):
+    for word in words:
         span = (text.index(word), text.index(word) + len(word))
         place = next(i for i, r in enumerate(found) if r.end == span[1])
-        sample = opened(echo_run).capture([Prompt("animal", text, span, "f")]).activations[0]
+        sample = run.capture([Prompt("animal", text, span, "f")]).activations[0]
         assert relative_error(reader.interpreter.seen[0][place], sample).max() < 1e-5
 
 

@@ -23,6 +23,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("report", "export"),
     ("query",),
     ("maintenance",),
+    ("corpus",),
     ("runs",),
     ("testing",),
     ("scaffold",),

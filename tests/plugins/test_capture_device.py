@@ -35,11 +35,11 @@ def test_out_of_memory_halves_the_batch_and_goes_on(tiny_gemma: Path, monkeypatc
     expected = captured(model, TEXTS)
     run_tree, sizes = module.run_tree, []
 
-    def small_device(network, device, tree, layers):
+    def small_device(network, device, tree, layers, *more):
         sizes.append(len(tree.counts))
         if len(tree.counts) > 2:
             raise torch.OutOfMemoryError("no memory for more than two prompts")
-        return run_tree(network, device, tree, layers)
+        return run_tree(network, device, tree, layers, *more)
 
     monkeypatch.setattr(module, "run_tree", small_device)
     np.testing.assert_allclose(captured(model, TEXTS), expected, rtol=1e-5, atol=1e-6)
@@ -72,3 +72,20 @@ def test_cuda_gives_the_cpus_numbers(tiny_gemma: Path, batch_tokens: int):
     cpu = captured(TransformersModel(str(tiny_gemma), "cpu", "float32"), TEXTS)
     gpu = captured(TransformersModel(str(tiny_gemma), "cuda", "float32"), TEXTS, batch_tokens)
     np.testing.assert_allclose(gpu, cpu, rtol=1e-3, atol=1e-4)
+
+
+def test_a_gpu_batch_takes_at_most_half_of_the_free_memory():
+    from types import SimpleNamespace
+
+    from encyclo_capture.batch_sizes import fitting_tokens
+
+    config = SimpleNamespace(hidden_size=2560, intermediate_size=10240)
+    per_token = 2 * (16 * 2560 + 4 * 10240)
+    assert fitting_tokens(80 * 2**30, config, itemsize=2) == 65536
+    for free in (2**30, 4 * 2**30, 16 * 2**30):
+        tokens = fitting_tokens(free, config, itemsize=2)
+        assert tokens * per_token <= free / 2 < 2 * tokens * per_token
+    assert fitting_tokens(2**20, config, itemsize=2) == 1024
+    assert fitting_tokens(2**30, SimpleNamespace(hidden_size=2560), itemsize=2) == fitting_tokens(
+        2**30, config, itemsize=2
+    )

@@ -34,6 +34,8 @@ BEFORE = (
     "The concept of the other ",
     "In the old story nobody had ever seen such a thing as a ",
     "“",
+    "<bos>",
+    "A <bos>",
 )
 AFTER = ("", ".", " is here", " is", ", which nobody in the old story had ever seen before, was gone.")
 
@@ -45,7 +47,7 @@ def make(before: str, mention: str, after: str, named: bool = True) -> Prompt:
 
 # Mentions at the start, in the middle and at the end, of one token and of many; prefixes shared or not.
 CORPUS = [make(b, m, a) for b in BEFORE[:5] for m in MENTIONS[:6:2] for a in (AFTER[0], AFTER[4])] + [
-    make(b, m, a, named=False) for b in BEFORE[1:3] for m in MENTIONS[:2] for a in AFTER
+    make(b, m, a, named=False) for b in (*BEFORE[1:3], *BEFORE[-2:]) for m in MENTIONS[:2] for a in AFTER
 ]
 
 

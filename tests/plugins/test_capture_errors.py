@@ -111,7 +111,7 @@ def test_the_prompt_that_is_not_finite_is_named(own_model, trees):
 
 def test_a_network_that_is_not_finite_shares_nothing(own_model):
     with torch.no_grad():
-        own_model.network.norm.weight[0] = torch.nan
+        own_model.original.norm.weight[0] = torch.nan
     assert own_model.shares_prefixes is False
 
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from encyclo.types import POOLINGS, Prompt
-from tests.tiny_models import CAUSAL, FAMILIES
+from tests.tiny_models import CAUSAL, FAMILIES, build_tokenizer, write_model
 
 TEXTS = ("The cat", "The cat sat on", "The cat sat here", "A dog", "A dog that saw the cat", "cat", "café")
 
@@ -53,12 +53,80 @@ def distinct_prefixes(plain, asked, pooling: str) -> int:
         ("The cat", "The", "mean-all", "<bos>The cat"),
         ("cat<bos>", "cat", "mean", "cat<bos>"),  # written in the text, so the text's own
         ("cat<bos>", "cat", "last", "<bos>"),
+        ("<bos>The cat", "cat", "mean", "The cat"),  # the text brings its own: special, and no second one
+        ("<bos>The cat", "cat", "mean-all", "<bos>The cat"),
+        ("<bos>", None, "mean-all", "<bos>"),
         ("The 日本 is here", "日本", "span", "日本"),  # the blank is a token of its own
     ],
 )
 def test_the_mention_is_read_and_nothing_else(tiny_family, text, mention, pooling, read):
     model, _ = tiny_family("gemma3")
     assert read_tokens(model, prompt(text, mention), pooling) == read
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_text_that_brings_its_own_bos_gets_no_second_one(tiny_family, family):
+    model, plain = tiny_family(family)
+    starts = plain.ids("The cat")[0] == model.tokenizer.bos_token_id
+    spans = model.tokens("<bos>The cat")
+    assert spans == [
+        (0, 0),
+        *((a + 5, b + 5) for a, b in model.tokens("The cat") if b),
+        *[(0, 0)] * (family == "bert"),
+    ]
+    if starts:
+        ours, theirs = model.forward(["<bos>The cat", "The cat"], [1, 4])
+        np.testing.assert_array_equal(ours, theirs)
+    twice = model.tokens("<bos><bos>The cat")  # two that are written are two
+    assert len(twice) == len(spans) + 1
+
+
+def test_a_token_that_starts_every_text_is_special_whatever_it_is_called(tmp_path):
+    """BERT's tokenizers call it CLS, and have no BOS."""
+    from encyclo_capture.model import TransformersModel
+
+    tokenizer = build_tokenizer(ends=True)
+    tokenizer.cls_token, tokenizer.bos_token = "<bos>", None
+    write_model(tmp_path, "bert", tokenizer=tokenizer)
+    model = TransformersModel(str(tmp_path), "cpu", "float32")
+    assert read_tokens(model, prompt("<bos>The cat"), "mean") == "The cat"
+    assert read_tokens(model, prompt("<bos>The cat"), "mean-all") == "<bos>The cat<eos>"
+
+
+def spaceless_tokenizer(kind: str):
+    """A tokenizer that puts a blank before a text's first word, as Llama's and Mistral's do."""
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    pieces = ["<unk>", "<bos>", "<eos>", "<pad>", "\u2581", "\u2581the", "日", "本", "犬", "."]
+    tokenizer = Tokenizer(models.Unigram([(piece, -float(len(piece) == 1)) for piece in pieces], unk_id=0))
+    blank = normalizers.Replace(" ", "\u2581")
+    if kind == "normalizer":
+        tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("\u2581"), blank])
+    else:
+        tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=kind)
+    tokenizer.add_special_tokens(pieces[:4])
+    tokenizer.post_processor = processors.TemplateProcessing(single="<bos> $A", special_tokens=[("<bos>", 1)])
+    names = {f"{name}_token": f"<{name}>" for name in ("unk", "bos", "eos", "pad")}
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names)
+
+
+@pytest.mark.parametrize("kind", ["normalizer", "first", "always"])
+def test_a_blank_that_the_tokenizer_puts_before_a_word_is_no_part_of_it(tmp_path, kind):
+    from encyclo_capture.model import TransformersModel
+
+    folder = write_model(tmp_path / "model", "llama", spaceless_tokenizer(kind))
+    model = TransformersModel(str(folder), "cpu", "float32")
+    assert model.tokenizer.tokenize("日本犬") == ["\u2581", "日", "本", "犬"]
+    assert model.tokens("日本") == [(0, 0), (0, 0), (0, 1), (1, 2)]
+    assert read_tokens(model, prompt("日本犬", "日本"), "span") == "日 本"
+    assert read_tokens(model, prompt("日本", "日本"), "mean") == "日 本"
+    # A blank that is written in the text is the text's own.
+    assert model.tokens("the 犬") == [(0, 0), (0, 3), (3, 4), (4, 5)]
+    assert read_tokens(model, prompt("the 犬", "犬"), "span") == "犬"
+    (batch,) = capture(model, [prompt("犬.", "犬")])
+    states = model.forward(["犬."], (1, 4))[0]
+    np.testing.assert_allclose(batch.activations[0], states[2], rtol=1e-4, atol=1e-5)
 
 
 def test_last_is_the_texts_own_last_token(tiny_family):

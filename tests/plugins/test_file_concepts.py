@@ -139,7 +139,7 @@ def test_a_broader_concept_is_found_by_id_or_name_or_kept_as_a_name(tmp_path: Pa
     [
         ("definition\nx\n", 1, "'name' is missing"),
         ("dog\ncat\n", 1, "there is no column 'dog'"),
-        ("name;colour\ndog;x\n", 1, "there is no column 'name;colour'"),
+        ("name;colour\ndog;x\n", 1, "there is no column 'colour'"),
         ("name,colour\ndog,red\n", 1, "there is no column 'colour'; the columns are name, id, definition"),
         ("name,name\na,b\n", 1, "the column 'name' appears twice"),
         ("name,\na,b\n", 2, "column 2 has the cell 'b' and no name"),

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.numpy import load_file
+from sklearn.neural_network import MLPClassifier
 
 from encyclo.errors import DamagedError, UsageError
 from encyclo.types import Concept, Context, SampleSet, Split
@@ -601,3 +602,35 @@ def test_logistic_refuses_more_concepts_than_it_can_train(tmp_path: Path):
     samples = make_samples(3)
     with pytest.raises(UsageError, match=r"at most 5,000 concepts and this run has 5,001"):
         logistic.train_interpreter(samples, make_concepts(5001), context_for("logistic", tmp_path))
+
+
+def test_logistic_fits_the_weights_that_scikit_learn_fits():
+    from encyclo_interpreters.regression import Regression
+
+    generator = np.random.default_rng(0)
+    values = generator.standard_normal((120, 30)).astype(np.float32)
+    truth = generator.integers(0, 7, 120)
+    peer = MLPClassifier((), alpha=0.1, batch_size=40, learning_rate_init=0.01, random_state=5, shuffle=False)
+    ours = Regression(30, 7, 5, 0.01, 0.1)
+    for _ in range(20):
+        peer.partial_fit(values, truth, classes=np.arange(7))
+        for start in range(0, 120, 40):
+            ours.step(values[start : start + 40], truth[start : start + 40])
+    weights, bias = ours.weights_and_bias()
+    assert np.abs(weights - peer.coefs_[0]).max() < 1e-4
+    assert np.abs(bias - peer.intercepts_[0]).max() < 1e-4
+
+
+def test_logistic_reads_the_samples_of_a_small_run_once(tmp_path: Path):
+    samples, reads = make_samples(20), []
+    counted = replace(samples, fetch=lambda rows: reads.append(len(rows)) or samples.fetch(rows))
+    train("logistic", counted, tmp_path)
+    assert len(reads) < 10  # not again in each of a hundred epochs
+
+
+def test_logistic_reads_no_worse_if_its_samples_come_in_blocks(tmp_path: Path, monkeypatch):
+    samples = make_samples(40)
+    whole = train("logistic", samples, tmp_path)
+    monkeypatch.setattr(logistic, "BLOCK", 8)
+    parts = train("logistic", samples, tmp_path)
+    assert np.array_equal(whole.weights, parts.weights)

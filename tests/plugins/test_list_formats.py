@@ -59,9 +59,11 @@ def test_lines_are_counted_from_the_files_first(tmp_path: Path):
         read(tmp_path, 'sep=;\nname;id\n"do"g;\n', "my.csv")
 
 
-def test_a_header_of_unknown_columns_is_cut_in_the_usual_way(tmp_path: Path):
+def test_a_header_of_unknown_columns_is_cut_where_it_has_known_ones(tmp_path: Path):
     for text, why in (
-        ("name;colour\nowl;brown\n", "there is no column"),
+        ("name;colour\nowl;brown\n", "there is no column 'colour'"),
+        ("term;definition\nowl;a hunter\n", "there is no column 'term'"),
+        ("a;b\nowl;brown\n", "there is no column 'a;b'"),
         ("x" * 200_000 + "\nowl\n", "a cell has more"),
     ):
         with pytest.raises(UsageError, match=why):
@@ -171,6 +173,9 @@ def test_a_list_of_names_alone_says_that_all_are_nouns(tmp_path: Path):
         assert read(tmp_path, content, "my.csv")[1] == []
 
 
+SHARED = ("animal", "mammal", "bird", "fish")
+
+
 def test_the_command_line_says_each_warning_once(encyclo, tmp_path: Path, tiny_flags: list[str]):
     (tmp_path / "list.txt").write_text("- owl\n- wren\n")
     flags = ["--sampler", "raw", "--interpreter", "centroid", *tiny_flags]
@@ -178,3 +183,21 @@ def test_the_command_line_says_each_warning_once(encyclo, tmp_path: Path, tiny_f
     assert result.returncode == 0, result.stderr
     assert result.stderr.count("the name is taken as '- owl'") == 1
     assert result.stderr.count("every concept is taken for a noun") == 1
+    again = encyclo("evaluate", tmp_path / "run", "--device", "cpu")
+    assert again.returncode == 0 and "Warning" not in again.stderr, "the run has said it"
+
+
+def test_lists_that_share_ids_or_names_say_so(encyclo, tmp_path: Path, tiny_flags: list[str]):
+    plan = ["plan", "--sampler", "raw", "--out", tmp_path / "run", *tiny_flags, "--concepts", "core"]
+    (tmp_path / "same.csv").write_text(
+        "name,definition\n" + "".join(f"{n},d\n" for n in (*SHARED, "ocarina"))
+    )
+    refused = encyclo(*plan, "--concepts", tmp_path / "same.csv")
+    assert refused.returncode == 2
+    assert "both have the concept ids 'animal', 'mammal', 'bird' and 1 more; leave them out" in refused.stderr
+    rows = [f"{n},{n} (mine),d\n" for n in SHARED]
+    (tmp_path / "own.csv").write_text("id,name,definition\n" + "".join(f"my {row}" for row in rows))
+    result = encyclo(*plan, "--concepts", tmp_path / "own.csv")
+    assert result.returncode == 0
+    said = "core and file share the names 'animal (mine)', 'mammal (mine)', 'bird (mine)' and 1 more; each list's"
+    assert result.stderr.count(said) == 1

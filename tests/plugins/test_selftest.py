@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import threading
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,7 +14,7 @@ from encyclo.types import POOLINGS, Prompt
 from tests.plugins.test_capture_equal import CORPUS
 from tests.tiny_models import FAMILIES
 
-CHECKS = {"mentions", "finite", "layers", "batch", "padding"}
+CHECKS = {"mentions", "finite", "layers", "batch", "padding", "sdpa"}
 
 
 def check(model, prompts=CORPUS, layers=(0, 2, 3, 4), pooling="span", batch_tokens=4096):
@@ -52,7 +51,7 @@ def test_passes_on_every_family(tiny_family, family, pooling):
     found = check(tiny_family(family)[0], pooling=pooling)
     assert set(found) == CHECKS and {type(value) for value in found.values()} == {float}
     assert found["mentions"] == 0 and 0 < found["finite"] < 1e4
-    assert max(found["layers"], found["batch"], found["padding"]) < 1e-5
+    assert max(found[name] for name in ("layers", "batch", "padding", "sdpa")) < 1e-5
 
 
 def test_passes_in_bfloat16(broken):
@@ -118,6 +117,57 @@ def test_attention_that_sees_beyond_the_window_fails(broken, monkeypatch):
     assert_check_fails("layers", model)
 
 
+def test_attention_of_transformers_that_is_not_eager_attention_fails(broken, monkeypatch):
+    """The plain pass doesn't use the attention of the capture: here both would be wrong alike."""
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+    from encyclo_capture.model import TransformersModel
+
+    model = broken("bert")
+    sdpa = ALL_ATTENTION_FUNCTIONS["sdpa"]
+
+    def blurred(*arguments, **more):
+        states, weights = sdpa(*arguments, **more)
+        return states + 0.1 * states.mean(dim=1, keepdim=True), weights
+
+    monkeypatch.setitem(ALL_ATTENTION_FUNCTIONS, "sdpa", blurred)
+    assert_check_fails("layers", model)
+    fresh = TransformersModel(model.name, "cpu", "float32")
+    with pytest.raises(CaptureError, match="eager and sdpa, disagree") as error:
+        check(fresh)
+    assert "BertModel" in str(error.value) and "\n" not in str(error.value)
+
+
+def test_attention_of_transformers_that_gives_no_number_is_refused(broken, monkeypatch):
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+    from encyclo_capture.model import TransformersModel
+
+    sdpa = ALL_ATTENTION_FUNCTIONS["sdpa"]
+
+    def overflowing(*arguments, **more):
+        states, weights = sdpa(*arguments, **more)
+        return states * float("nan"), weights
+
+    name = broken("bert").name
+    monkeypatch.setitem(ALL_ATTENTION_FUNCTIONS, "sdpa", overflowing)
+    with pytest.raises(CaptureError, match="eager and sdpa, disagree"):
+        check(TransformersModel(name, "cpu", "float32"))
+
+
+def test_a_wrong_module_that_every_path_uses_fails(broken, monkeypatch):
+    """The plain pass runs on transformers' own modules, also if the capture's were prepared long before."""
+    from encyclo_capture.cpu.fused_modules import FusedGatedMlp
+
+    model = broken("llama", "bfloat16")
+    assert {FusedGatedMlp} <= {type(module) for module in model.network.modules()}
+    assert not {FusedGatedMlp} <= {type(module) for module in model.original.modules()}
+    check(model)
+    forward = FusedGatedMlp.forward
+    monkeypatch.setattr(FusedGatedMlp, "forward", lambda mlp, x: 1.3 * forward(mlp, x))
+    assert_check_fails("layers", model)
+
+
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_attention_that_leaks_between_prompts_fails(broken, monkeypatch, dtype):
     """Each node gets a tenth of the others at its depth: nothing changes for a prompt alone."""
@@ -169,7 +219,7 @@ def test_padding_on_the_other_side_fails(broken, monkeypatch):
 
     model = broken("llama")
 
-    def padded_left(network, device, batch, layers):
+    def padded_left(network, device, batch, layers, *_):
         longest = max(len(prompt.ids) for prompt in batch)
         ids = torch.tensor([[0] * (longest - len(p.ids)) + list(p.ids) for p in batch])
         hidden = network(ids, attention_mask=(ids != 0).long(), output_hidden_states=True).hidden_states
@@ -184,11 +234,14 @@ def retokenise(model, change) -> None:
     """Let `change` alter what the model's tokenizer says of texts."""
     real = model.tokenizer
 
-    class Altered(SimpleNamespace):
+    class Altered:
         def __call__(self, texts, **more):
             return change(dict(real(texts, **more)))
 
-    model.__dict__["tokenizer"] = Altered(decode=real.decode, unk_token_id=real.unk_token_id)
+        def __getattr__(self, name):
+            return getattr(real, name)
+
+    model.__dict__["tokenizer"] = Altered()
 
 
 @pytest.mark.parametrize("shift", [-6, -3, 3, 6])

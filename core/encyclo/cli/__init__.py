@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 import typer
 
 from encyclo.cli import (  # noqa: F401 - each of them adds its command to `app`
+    capture,
     converge,
     convert,
     evaluate,
@@ -32,12 +33,14 @@ from encyclo.cli import (  # noqa: F401 - each of them adds its command to `app`
 )
 from encyclo.cli.app import app
 from encyclo.cli.interrupts import EXIT_CODE, STOPPED, Interrupts, was_interrupted
+from encyclo.cli.threads import let_waiting_threads_sleep
 
 __all__ = ["app", "main", "run_command"]
 
 
 def main() -> NoReturn:
     """Run the command line and exit with its code: 0 done, 1 failed, 2 bad usage, 130 interrupted."""
+    let_waiting_threads_sleep()
     interrupts = Interrupts()
     interrupts.install()
     interrupts.leave(run_command(sys.argv[1:]))

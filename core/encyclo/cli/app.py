@@ -15,6 +15,7 @@ ORDER = (
     "show",
     "read",
     "learn",
+    "capture",
     "evaluate",
     "converge",
     "verify",

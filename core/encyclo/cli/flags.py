@@ -19,6 +19,9 @@ Sampler = Annotated[
 Store = Annotated[str | None, typer.Option(help="The store for the samples. [default: hdf5]")]
 Interpreter = Annotated[str | None, typer.Option(help="The interpreter to train. [default: transformer]")]
 Capture = Annotated[str | None, typer.Option(help="The plugin that runs the model. [default: transformers]")]
+Executor = Annotated[
+    str | None, typer.Option(help="What does the units of a run: local, ray or slurm. [default: local]")
+]
 ConceptSource = Annotated[
     list[str] | None,
     typer.Option(
@@ -50,7 +53,15 @@ Targets = Annotated[
 Layers = Annotated[
     str | None,
     typer.Option(
-        help="Layers as hidden_states indices; negative ones count from the end. [default: -12,-9,-6,-3,-1]"
+        help="Layers as hidden_states indices; negative ones count from the end. [default: -12,-9,-6,-3,-1 of 18 "
+        "layers, and the same shares of another depth]"
+    ),
+]
+Site = Annotated[
+    str | None,
+    typer.Option(
+        help="Where the layers are read: resid (the residual stream after a block), or attn or mlp (what attention or "
+        "the MLP adds to it). [default: resid]"
     ),
 ]
 Pooling = Annotated[
@@ -63,9 +74,21 @@ Echo = Annotated[
         help="Give the model each text twice and read the second copy; capture takes at least twice as long.",
     ),
 ]
+Chat = Annotated[
+    bool | None,
+    typer.Option("--chat", help="Give the model each text as a message in its chat template."),
+]
+ChatRole = Annotated[str | None, typer.Option(help="With --chat, the role of the message. [default: user]")]
+ChatSystem = Annotated[
+    str | None, typer.Option(help="With --chat, the system prompt. [default: the template's own, if any]")
+]
 ModelName = Annotated[
     str | None,
-    typer.Option("--model", help="gemma-3-270m, a hub id, a folder or a .gguf file. [default: gemma-3-270m]"),
+    typer.Option(
+        "--model",
+        help="gemma-3-270m, smollm2-135m-instruct, minilm, a hub id, a folder or a .gguf file. "
+        "[default: gemma-3-270m]",
+    ),
 ]
 Device = Annotated[str | None, typer.Option(help="auto, cpu or cuda. [default: auto]")]
 Seed = Annotated[int | None, typer.Option(help="The same seed gives the same result. [default: 0]")]

@@ -17,6 +17,7 @@ def run(
     store: flags.Store = None,
     interpreter: flags.Interpreter = None,
     capture: flags.Capture = None,
+    executor: flags.Executor = None,
     concepts: flags.ConceptSource = None,
     examples: flags.Examples = None,
     limit: flags.Limit = None,
@@ -24,8 +25,12 @@ def run(
     budget: flags.Budget = None,
     targets: flags.Targets = None,
     layers: flags.Layers = None,
+    site: flags.Site = None,
     pooling: flags.Pooling = None,
     echo: flags.Echo = None,
+    chat: flags.Chat = None,
+    chat_role: flags.ChatRole = None,
+    chat_system: flags.ChatSystem = None,
     model: flags.ModelName = None,
     device: flags.Device = None,
     out: Annotated[Path, typer.Option(help="The run's directory.")] = Path("encyclopedia"),
@@ -39,13 +44,16 @@ def run(
     """Write an encyclopedia into --out; the same command resumes an interrupted run."""
     from encyclo.pipeline.run import run as write
     from encyclo.runs.directory import check_usable
+    from encyclo.storage.run_location import opened
     from encyclo.terminal import console, say, say_json
 
-    check_usable(out)
-    outcome = write(flags.make_session(locals()), out)
+    given = locals()
+    with opened(out) as folder:
+        check_usable(folder)
+        outcome = write(flags.make_session({**given, "out": folder}), folder)
     if as_json:
         metrics = outcome.metrics.as_json()
-        say_json({"out": str(out), "run": outcome.record, "metrics": metrics})
+        say_json({"out": str(folder), "run": outcome.record, "metrics": metrics})
         return
     from encyclo.cli.views.summary import print_summary
 

@@ -5,7 +5,7 @@
     entries.csv           a row for each entry, with the columns of `to_pandas`; see `csv_cell`
     entries.parquet       the same
     control/*.gguf        a llama.cpp control vector for each chosen concept; see `encyclo.export.control_vectors`
-    metadata.json         model, layers, pooling, echo, hashes, licences, and every file's sha256
+    metadata.json         model, layers, site, pooling, echo, chat, hashes, licences, and every file's sha256
 
 docs/export.md shows how to read each of them.
 """
@@ -13,7 +13,6 @@ docs/export.md shows how to read each of them.
 from __future__ import annotations
 
 import csv
-import importlib.util
 import json
 import re
 from collections.abc import Sequence
@@ -23,8 +22,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from encyclo.errors import MissingDependencyError, UsageError
+from encyclo.errors import UsageError
 from encyclo.export import control_vectors
+from encyclo.optional_packages import require
 from encyclo.plugins.manager import Plugins
 from encyclo.query.encyclopedia import Encyclopedia, entry_columns, open_run
 from encyclo.runs.interpreter_folder import SUMS, check_sums
@@ -57,7 +57,7 @@ def export(
     with open_run(path) as book:
         vectors = concept_vectors(book)
         steering = [control_vectors.find(book, name, vectors["centred"]) for name in control]
-        interpreter = path / "interpreter"
+        interpreter = book.path / "interpreter"
         metadata = describe(book)
         metadata["control"] = {vector.file: vector.json() for vector in steering}
         with files.new_folder(out) as folder:
@@ -108,8 +108,10 @@ def describe(book: Encyclopedia) -> dict[str, Any]:
         "weights_sha256": attributes.weights_sha256,
         "layers": list(attributes.layers),
         "layer_index": list(attributes.layer_index),
+        "site": book.site,
         "pooling": attributes.pooling,
         "echo": book.echo,
+        "chat": config.get("chat_frame"),
         "hidden_size": attributes.hidden_size,
         "interpreter": config["interpreter"],
         "concept_list": ", ".join(lists),
@@ -177,8 +179,10 @@ def _write_vectors(path: Path, vectors: dict[str, NDArray[Any]], metadata: dict[
         "weights_sha256",
         "layers",
         "layer_index",
+        "site",
         "pooling",
         "echo",
+        "chat",
         "run_id",
         "encyclo_version",
     )
@@ -196,8 +200,4 @@ def _check_installed(control: Sequence[str], parquet: bool) -> None:
     needed = [("pyarrow", "entries.parquet", " (or leave it out with --no-parquet)")] if parquet else []
     needed += [("gguf", "control vectors", "")] if control else []
     for package, what, instead in needed:
-        if importlib.util.find_spec(package) is None:
-            raise MissingDependencyError(
-                f"Writing {what} needs the package {package}, which is not installed; install it with: "
-                f"pip install 'encyclo[export]'{instead}"
-            )
+        require(package, f"Writing {what}", "export", instead)

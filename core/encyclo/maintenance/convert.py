@@ -15,10 +15,12 @@ from encyclo.maintenance.file_checks import round_faults, run_file_faults
 from encyclo.plugins.manager import Plugins
 from encyclo.runs.directory import check_parent, check_usable, read_record
 from encyclo.runs.reopen import reopen_store
+from encyclo.runs.session import check_store
 from encyclo.schema import Book
 from encyclo.storage import checksums, files, run_files, safe_read
 from encyclo.storage.finalise import finalise, open_finished
 from encyclo.storage.ledger import Commit, Ledger, Unit, read_committed, sums_of
+from encyclo.storage.run_location import fetched, opened
 
 _REWRITTEN = {"run.json", "commits", "parts", checksums.SEAL}
 
@@ -30,13 +32,16 @@ def convert(source: Path, store_name: str, out: Path) -> Path:
     store, so the same command with `--store` and `--out` can continue the copy. Raises RunDirectoryError,
     DamagedError or StoreError.
     """
+    source = fetched(source, parts=True)
     record, plugins = read_record(source), Plugins()
     plugins.require("store_activations", store_name)
-    _check_free(out)
-    for name, what in (*run_file_faults(source), *round_faults(source, record["run_id"])):
-        raise DamagedError(f"{source / name}: {what}; {checksums.ADVICE}.")
-    with files.new_folder(out) as folder:
-        _write(source, folder, _with_store(record, plugins, store_name), plugins)
+    with opened(out) as target:
+        check_store(plugins, store_name, target)
+        _check_free(target)
+        for name, what in (*run_file_faults(source), *round_faults(source, record["run_id"])):
+            raise DamagedError(f"{source / name}: {what}; {checksums.ADVICE}.")
+        with files.new_folder(target) as folder:
+            _write(source, folder, _with_store(record, plugins, store_name), plugins)
     return out
 
 

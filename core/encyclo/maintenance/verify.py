@@ -16,16 +16,20 @@ from __future__ import annotations
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from encyclo import crc
+from encyclo.corpus.directory import is_capture
 from encyclo.errors import EncycloError, EncycloWarning, without_advice
 from encyclo.maintenance.file_checks import leftovers, round_faults, run_file_faults
+from encyclo.maintenance.findings import LEFTOVER, NO_COMMIT, PRUNE, Problem, Report
+from encyclo.maintenance.verify_texts import verify_texts
 from encyclo.plugins.manager import Plugins
+from encyclo.runs import worker_locks
 from encyclo.runs.directory import read_record as read_run
 from encyclo.runs.metrics import FILE as METRICS
 from encyclo.runs.reopen import reopen_store
@@ -35,8 +39,10 @@ from encyclo.storage import checksums, files, run_files
 from encyclo.storage.finalise import open_finished
 from encyclo.storage.ledger import Commit, Ledger, locked, read_committed, read_record, sums_of
 from encyclo.storage.run_files import RECORD
+from encyclo.storage.run_location import fetched, opened
 from encyclo.storage.safe_read import parse_json
 from encyclo.storage.sample_rows import FinishedRows, sample_set
+from encyclo.storage.working_copy import PARTS
 from encyclo.types import Signatures, Store
 
 BLOCK = 2048
@@ -57,43 +63,25 @@ UNSEALED = (
     "it is of encyclo's first version and doesn't list the run's files, so another run's would not be noticed"
 )
 SEAL_IT = "`encyclo verify {run} --seal` seals the files as they are, if nothing else is wrong"
-LEFTOVER = "a killed process left it, or a running one is writing it"
 SWEEP = "the same `encyclo run` command removes it, and nothing reads it"
 
 
-@dataclass(frozen=True)
-class Problem:
-    """One thing that is wrong, and how to recover."""
+def verify(run: Path, seal: bool = False, prune: bool = False) -> Report:
+    """Check the run `run`, a directory or a URL. Raises RunDirectoryError if it is not a run.
 
-    where: str
-    what: str
-    recovery: str
-
-    def __str__(self) -> str:
-        return f"{self.where}: {self.what}; {self.recovery}."
-
-
-@dataclass
-class Report:
-    """The problems that `verify` found, and how much it checked."""
-
-    findings: list[Problem] = field(default_factory=list)
-    units: int = 0
-    samples: int = 0
-    finished: bool = False
-
-    def json(self) -> dict[str, Any]:
-        """Return the report as `encyclo verify --json` prints it."""
-        return {"ok": not self.findings, **asdict(self)}
-
-
-def verify(run: Path, seal: bool = False) -> Report:
-    """Check the run directory `run`. Raises RunDirectoryError if it is not a run.
-
-    With `seal`, a run of encyclo's first version in which nothing is wrong is sealed as it is.
+    With `seal`, a run of encyclo's first version in which nothing is wrong is sealed as it is. With `prune`, parts that
+    no commit names and temporary files are removed first. A capture of texts is checked by `verify_texts`.
     """
-    with warnings.catch_warnings():
+    if is_capture(Path(run)):
+        return verify_texts(Path(run), prune)
+    with warnings.catch_warnings(), opened(run, fresh=True) if seal or prune else nullcontext(run) as run:
         warnings.simplefilter("ignore", EncycloWarning)  # what they say is among the findings
+        run = fetched(run, parts=True, fresh=True)
+        if prune:
+            read_run(run)
+            with locked(run):
+                worker_locks.clear(run)
+                Ledger(run).sweep()
         return _verify(run, seal)
 
 
@@ -125,6 +113,11 @@ def _verify(run: Path, seal: bool) -> Report:
         for name, what in round_faults(run, record["run_id"]):
             report.findings.append(Problem(name, what, ROUNDS_AGAIN))
     report.findings += [Problem(name, LEFTOVER, SWEEP) for name in leftovers(run)]
+    if records_whole:
+        prune = PRUNE.format(run=run)
+        report.findings += [
+            Problem(f"{PARTS}/{name}", f"{NO_COMMIT}: {LEFTOVER}", prune) for name in Ledger(run).orphans()
+        ]
     if seal and report.findings and all(problem.what == UNSEALED for problem in report.findings):
         with locked(run):
             run_files.seal_as_it_is(run, record["run_id"])

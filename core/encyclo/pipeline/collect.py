@@ -1,8 +1,8 @@
-"""Collect one round's samples: sample prompts, capture activations, encode, store a part, commit.
+"""Collect one unit's samples: sample prompts, capture activations, encode, store a part, commit.
 
-collect_stage ── ask_sampler        the stage's sampler → checked prompts
-              ├─ OpenRun.capture    prompts → activations
-              └─ Ledger.store       the part, then its commit record
+UnitSampler.sample ── ask_sampler     the stage's sampler → checked prompts
+collect_unit ── OpenRun.capture       prompts → activations
+             └─ Ledger.store          the part, then its commit record
 """
 
 from __future__ import annotations
@@ -20,8 +20,6 @@ from numpy.typing import NDArray
 
 from encyclo import half_precision
 from encyclo.errors import UsageError
-from encyclo.pipeline.rounds import Plan
-from encyclo.pipeline.units import plan_units, recipe
 from encyclo.plugins.answers import check_prompt
 from encyclo.plugins.values import shown
 from encyclo.runs.directory import RunDirectory
@@ -34,39 +32,6 @@ from encyclo.types import Concept, Prompt
 CapturePrompts = Callable[[Sequence[Prompt]], NDArray[np.float32]]
 SURPLUS = 1_000
 """A sampler may give this many prompts more for a concept than it was asked for; they are ignored."""
-
-
-def collect_stage(
-    run: OpenRun, stage: Stage, plan: Plan, earlier: Sequence[Commit], known: Callable[[], Mapping[str, Any]]
-) -> list[Commit]:
-    """Sample and capture what `plan` says; return the round's commits in unit order.
-
-    The capture plugin checks itself on the first prompts; the result goes into run.json. `earlier` are the
-    commits of the earlier rounds. `known` returns their interpreter, scores and signatures; it is called only
-    if something is left to sample.
-    """
-    session = run.session
-    units = plan_units(session.concepts, plan, recipe(session, stage, earlier))
-    done = run.ledger.commits()
-    todo = [unit for unit in units if unit.id not in done]
-    committed = f", {len(units) - len(todo)} of {len(units)} units already committed"
-    session.progress.stage(
-        f"Stage {stage.number} ({stage.sampler}): {len(plan.concepts):,} concepts"
-        + (committed if len(todo) < len(units) else "")
-    )
-    if todo:
-        sampler = UnitSampler(run, stage, earlier, known())
-        with session.progress.track(
-            "Sampling and capturing", sum(sum(u.wanted) for u in todo), "prompts"
-        ) as advance:
-            tested = False
-            for unit in todo:
-                prompts = sampler.sample(unit)
-                if prompts and not tested:
-                    run.directory.note("self_test", self_test(run, prompts))
-                    tested = True
-                done[unit.id] = collect_unit(run, unit, prompts, advance)
-    return [done[unit.id] for unit in units]
 
 
 def collect_unit(run: OpenRun, unit: Unit, prompts: list[Prompt], advance: Callable[[int], None]) -> Commit:

@@ -19,11 +19,23 @@ from encyclo.runs.open_run import OpenRun
 from encyclo.schema import Attributes, Book, ConceptTable, SignatureTable
 from encyclo.storage.finalise import finalise
 from encyclo.storage.ledger import Commit
+from encyclo.types import Interpreter
 from encyclo.version import __version__
 
 
 def finish(refined: Refinement) -> Metrics:
     """Write what a finished run holds and, last, metrics.json, which marks it as finished."""
+    run = refined.run
+    metrics, interpreter = write_encyclopedia(refined)
+    refined.forget_samples()  # the report reads the encyclopedia
+    run.session.progress.stage("Writing the report")
+    report_run(run.path, metrics, interpreter)
+    write_metrics(run.path, metrics)
+    return metrics
+
+
+def write_encyclopedia(refined: Refinement) -> tuple[Metrics, Interpreter]:
+    """Write interpreter, calibration and encyclopedia; return the run's figures and its interpreter."""
     run, commits, judged = refined.run, refined.commits, refined.judged()
     session, config = run.session, run.session.config
     heldout, read = {config.interpreter: judged.accuracy}, {config.interpreter: judged.natural}
@@ -31,7 +43,7 @@ def finish(refined: Refinement) -> Metrics:
     sentences = refined.natural.rung(commits)
     for name in config.baselines:
         if name not in heldout:
-            trained = train_and_score(run, name, judged.samples, judged.signatures, sentences)
+            trained = train_and_score(run, name, judged.samples, judged.signatures, sentences, baseline=True)
             heldout[name], read[name] = trained.heldout, trained.natural
             calibration[name] = trained.scores.calibration
     book = make_book(run, commits, judged, refined.settled)
@@ -46,10 +58,7 @@ def finish(refined: Refinement) -> Metrics:
     natural = read if sentences else None
     count = refined.natural.count
     metrics = run_metrics(session, commits, judged, stages, heldout, natural, count, calibration)
-    session.progress.stage("Writing the report")
-    report_run(run.path, metrics, judged.interpreter)
-    write_metrics(run.path, metrics)
-    return metrics
+    return metrics, judged.interpreter
 
 
 def make_book(run: OpenRun, commits: Sequence[Commit], judged: Judgement, settled: NDArray[np.bool_]) -> Book:

@@ -21,6 +21,7 @@ from encyclo.runs.reopen import finished_run
 from encyclo.statistics.word_reader import WordReader
 from encyclo.statistics.word_training import Mentions, fit
 from encyclo.storage import run_files
+from encyclo.storage.run_location import in_working_copy
 from encyclo.types import Concept, Progress, Prompt
 
 FLAG = "FILE"
@@ -28,6 +29,7 @@ FEWEST = 200
 """The fewest mentions of entries, and of other meanings, that a word reader is fitted on."""
 
 
+@in_working_copy()
 def learn(path: Path, file: Path, progress: Progress, device: str = "auto") -> WordReader:
     """Fit a reader of words on the labelled sentences in `file`; write it into the run's calibration.json.
 

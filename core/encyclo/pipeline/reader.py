@@ -22,4 +22,5 @@ def text_reader(run: OpenRun, own: Interpreter, model: ReadingModel | None = Non
         model.words or EntryWords.of(session.concepts),
         session.config.echo,
         model.word_reader,
+        session.config.as_messages,
     )

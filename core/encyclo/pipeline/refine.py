@@ -2,7 +2,7 @@
 
 Refinement.refine ── begin   unsettled concepts, for all samplers of the stage
                   ├─ plan    a sampler's new samples of each
-                  └─ visit   collect_stage: prompts → activations → parts
+                  └─ visit   Dispatcher.collect_stage: prompts → activations → parts
                              judge: samples → interpreter → figures, settled concepts
 """
 
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from encyclo.pipeline.allocation import allocate, samples_to_clear, samples_to_converge
 from encyclo.pipeline.attacks import CaptureOnce, fresh_attacks
-from encyclo.pipeline.collect import collect_stage
+from encyclo.pipeline.dispatch import Dispatcher
 from encyclo.pipeline.judge import Judgement, judge, recall
 from encyclo.pipeline.metrics import stage_figures
 from encyclo.pipeline.natural_sentences import NaturalSentences
@@ -54,6 +54,7 @@ class Refinement:
 
     def __init__(self, run: OpenRun) -> None:
         self.run, self.session = run, run.session
+        self.dispatcher = Dispatcher(run)
         self.rounds = Rounds(run.path, run.directory.record["run_id"])
         self.natural = NaturalSentences(run)
         self.commits: list[Commit] = []
@@ -64,13 +65,19 @@ class Refinement:
         self.settled = np.zeros(count, bool)
         self.spent = np.zeros((count, len(self.numbers)), np.int64)
         self._judged: Judgement | None = None
+        self.judging: float | None = 0.0
+        """Seconds of training and scoring; None if an earlier process did a part of it."""
 
     def refine(self) -> None:
-        """Run the stages.
+        """Run the stages; end the executor's workers.
 
         Each time targets or budget were raised (an effort), the run repeats its stages with the concepts that
         the latest figures leave unsettled under the new targets.
         """
+        with self.dispatcher:
+            self._refine()
+
+    def _refine(self) -> None:
         for number, effort in enumerate(self.run.directory.goals):
             if number:
                 self._unsettle(effort)
@@ -126,16 +133,21 @@ class Refinement:
         result = self.rounds.result(index)
         capture, attacks = CaptureOnce(self.run), self.session.looks(stage) and result is None
         before = fresh_attacks(self.run, capture, stage, plan.concepts, self.judged()) if attacks else None
-        fresh = collect_stage(
-            self.run, stage, plan, self.commits, lambda: self.judged().known() if self.results else {}
+        fresh = self.dispatcher.collect_stage(
+            index, stage, plan, self.commits, lambda: self.judged().known() if self.results else {}
         )
         self.commits += fresh
         chosen = np.array(plan.concepts)
         self.reached[chosen] = stage.number
         self.spent[chosen, self.session.stages.index(stage)] += np.array(plan.wanted)
         self._judged = None
-        if result is None:
+        if result is not None:
+            self.judging = None
+        else:
+            started = time.perf_counter()
             judged = judge(self.run, self.commits, self.natural)
+            if self.judging is not None:
+                self.judging += time.perf_counter() - started
             # A confidence that could not be measured (NaN) clears no target.
             clears = (judged.scores.low >= effort.target(stage.number)) & judged.converged
             # The stage's last sampler decides.
@@ -159,6 +171,10 @@ class Refinement:
                 self.run, self.commits, self.results[last], self.rounds.saved_interpreter(last)
             )
         return self._judged
+
+    def forget_samples(self) -> None:
+        """Free the latest judgement, a large run's gigabytes; `judged` reads it again."""
+        self._judged = None
 
     def _needed(self, target: float, start: Start) -> NDArray[np.float64]:
         """Return float64 [C]: new samples until a concept has converged and clears `target`, as known at `start`."""

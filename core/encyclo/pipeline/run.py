@@ -1,12 +1,13 @@
 """`encyclo run`: claim the directory, run the stages, write the results.
 
-run ── refine ── collect_stage    prompts → activations → parts
+run ── refine ── Dispatcher       prompts → activations → parts
     │         └─ judge            samples → interpreter → figures
     └─ finish                     encyclopedia, interpreter, metrics, report
 """
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 from encyclo.pipeline.collect import require_prompts
 from encyclo.pipeline.finish import finish
 from encyclo.pipeline.refine import Refinement
+from encyclo.runs import judging_times
 from encyclo.runs.directory import check_usable, claimed
 from encyclo.runs.metrics import FILE, Metrics, read_metrics
 from encyclo.runs.open_run import OpenRun
@@ -48,8 +50,19 @@ def run(session: Session, out: Path) -> Outcome:
         opened = OpenRun.of(session, directory)
         refined = Refinement(opened)
         refined.refine()
-        metrics = finish(refined)
+        metrics = _timed_finish(refined)
         return Outcome(out, directory.record, metrics, False, _remarks(opened, metrics))
+
+
+def _timed_finish(refined: Refinement) -> Metrics:
+    """Finish the run; remember how long everything after capture took, for `encyclo plan`."""
+    begun = time.perf_counter()
+    metrics = finish(refined)
+    if refined.judging is not None:
+        seconds = refined.judging + time.perf_counter() - begun
+        samples = sum(commit.rows for commit in refined.commits)
+        judging_times.remember(refined.run.session, samples, seconds)
+    return metrics
 
 
 def _remarks(run: OpenRun, metrics: Metrics) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from encyclo.pipeline.natural_sentences import RungSamples
 from encyclo.runs.open_run import OpenRun
 from encyclo.statistics import accuracy
+from encyclo.statistics.confidence import few_enough
 from encyclo.statistics.figures import Accuracy
 from encyclo.types import Interpreter, SampleSet, Scores, Signatures, Split
 
@@ -26,20 +27,38 @@ class Trained:
 
 
 def train_and_score(
-    run: OpenRun, name: str, samples: SampleSet, signatures: Signatures, sentences: RungSamples | None
+    run: OpenRun,
+    name: str,
+    samples: SampleSet,
+    signatures: Signatures,
+    sentences: RungSamples | None,
+    baseline: bool = False,
 ) -> Trained:
-    """Train the interpreter plugin `name`, measure it on held-out families and `sentences`, score it."""
+    """Train the interpreter plugin `name`, measure it on held-out families and `sentences`, score it.
+
+    Of a `baseline` only the calibration counts, not each concept's confidence: it is scored on fewer readings.
+    """
     run.session.progress.stage(
         f"Training the {name} interpreter on {len(samples.rows(Split.TRAIN)):,} samples"
     )
     interpreter, count = run.train(name, samples), len(run.session.concepts)
-    ranks = accuracy.rank_samples(interpreter, samples, samples.named_rows(Split.TEST))
+    ranks = accuracy.rank_samples(interpreter, samples, few_enough(samples.named_rows(Split.TEST)))
     natural = None
     if sentences:
         read = accuracy.rank_samples(interpreter, sentences.samples, sentences.rows)
         natural = accuracy.accuracy(read, count)
-    scores = score(run, interpreter, samples, signatures, sentences)
+    scored = with_few_held_out(samples) if baseline else samples
+    scores = score(run, interpreter, scored, signatures, sentences)
     return Trained(interpreter, accuracy.accuracy(ranks, count), natural, scores)
+
+
+def with_few_held_out(samples: SampleSet) -> SampleSet:
+    """Return the samples without those held-out ones that the scorer's calibrator is not fitted on."""
+    held = samples.named_rows(Split.CALIBRATION, Split.TEST)
+    kept = np.ones(len(samples), bool)
+    kept[held] = False
+    kept[few_enough(held)] = True
+    return samples if kept.all() else chosen_rows(samples, np.flatnonzero(kept))
 
 
 def score(

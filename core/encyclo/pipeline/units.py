@@ -12,7 +12,7 @@ from encyclo.held_out_aliases import held_out
 from encyclo.pipeline.rounds import Plan
 from encyclo.runs.session import Session, Stage, fields_of
 from encyclo.storage.ledger import Commit, Unit
-from encyclo.types import Concept
+from encyclo.types import RESIDUAL, Concept
 
 SAMPLES_PER_UNIT = 2_000
 
@@ -39,8 +39,9 @@ def plan_units(concepts: Sequence[Concept], plan: Plan, recipe: Mapping[str, Any
 
 
 def _fields(concept: Concept, seed: int) -> dict[str, Any]:
-    out = (*concept.held_out_aliases, *held_out(concept, seed))
-    return fields_of(replace(concept, held_out_aliases=out))
+    if out := held_out(concept, seed):
+        concept = replace(concept, held_out_aliases=(*concept.held_out_aliases, *out))
+    return fields_of(concept)
 
 
 def recipe(session: Session, stage: Stage, earlier: Sequence[Commit]) -> dict[str, Any]:
@@ -66,7 +67,10 @@ def recipe(session: Session, stage: Stage, earlier: Sequence[Commit]) -> dict[st
         "options": {
             n: o.model_dump(mode="json", exclude={"stage", "per_concept"}) for n, o in options.items() if o
         },
-        **({"echo": True} if config.echo else {}),  # without it, units keep the ids that they had before
+        # Without --echo, --chat and --site, units keep the ids that they had before.
+        **({"echo": True} if config.echo else {}),
+        **({"chat": session.chat_frame} if config.chat else {}),
+        **({"site": config.site} if config.site != RESIDUAL else {}),
     }
 
 

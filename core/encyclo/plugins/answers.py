@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from encyclo.plugins.executor_handle import ExecutorHandle
 from encyclo.plugins.guards import through
 from encyclo.plugins.handles import Handle, InterpreterHandle, ModelHandle, Owner, TextModelHandle
 from encyclo.plugins.store_handles import StoreHandle
@@ -289,6 +290,10 @@ def _store(hook: str, answer: Any, arguments: Arguments, owner: Owner) -> StoreH
     return StoreHandle(answer, owner, arguments["location"], arguments["schema"])
 
 
+def _executor(hook: str, answer: Any, arguments: Arguments, owner: Owner) -> ExecutorHandle:
+    return ExecutorHandle(answer, owner, hook)
+
+
 def _first(error: ValueError) -> str:
     """Return the first of pydantic's problems as the end of a sentence."""
     first = error.errors()[0]  # type: ignore[attr-defined]
@@ -312,6 +317,7 @@ HANDLES: dict[str, Callable[[str, Any, Arguments, Owner], Handle]] = {
     "store_activations": _store,
     "train_interpreter": _interpreter,
     "load_interpreter": _interpreter,
+    "run_units": _executor,
 }
 """Hooks that return an object whose methods are called later."""
 VALUES: dict[str, Callable[[Any, Arguments], Any]] = {
@@ -324,6 +330,7 @@ WANTED = {hook: f"an iterable of {what}" for hook, (what, _) in ITEMS.items()} |
     "store_activations": "a Store",
     "train_interpreter": "an Interpreter",
     "load_interpreter": "an Interpreter",
+    "run_units": "an Executor",
     "check_capture": "a dict of each check's name and worst value",
     "score_confidence": "Scores",
     "end_run": "a str",

@@ -8,7 +8,7 @@ plugin that made the object gets it back as it made it.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from encyclo.errors import UsageError
 from encyclo.plugins.guards import Blame
 from encyclo.plugins.values import (
     WrongAnswer,
@@ -32,8 +33,8 @@ from encyclo.storage.checksums import list_files
 from encyclo.types import Opening
 
 T = TypeVar("T")
-FORWARD, TOKENS, GENERATE, READ = (
-    f"has a method {name} whose answer" for name in ("forward", "tokens", "generate", "read")
+FORWARD, TOKENS, GENERATE, CONVERSATION, READ = (
+    f"has a method {name} whose answer" for name in ("forward", "tokens", "generate", "conversation", "read")
 )
 
 
@@ -128,6 +129,13 @@ class ModelHandle(Handle):
             return None if found is None else check_text(found, "returned a model whose licence")
 
     @property
+    def quantisation(self) -> str | None:
+        """How the weights are quantised, if they are."""
+        with self._blame():
+            found = self._optional("quantisation")
+            return None if found is None else check_text(found, "returned a model whose quantisation")
+
+    @property
     def max_tokens(self) -> int | None:
         """The most tokens of a text, if the model says so."""
         with self._blame():
@@ -162,9 +170,25 @@ class ModelHandle(Handle):
                 )
             return [(start, end) for start, end in ranges.tolist()]
 
+    def conversation(self, messages: Sequence[Mapping[str, str]]) -> str:
+        """Return the text of messages in the chat template. Raises UsageError if the model's plugin knows none."""
+        with self._blame():
+            write = self._optional("conversation")
+            if write is None:
+                raise UsageError(
+                    f"The model {self.name!r} has no chat template; use a chat model, or leave --chat out."
+                )
+            return check_text(write(messages), CONVERSATION)
+
 
 class TextModelHandle(ModelHandle):
     """A model that can write text (see `encyclo.types.TextGenerator`)."""
+
+    @property
+    def can_generate(self) -> bool:
+        """Whether it continues texts, if the model says so."""
+        with self._blame():
+            return self._optional("can_generate") is not False
 
     def generate(
         self, prefix: str, openings: Sequence[Opening], max_new_tokens: int, stop: str | None = None

@@ -27,6 +27,7 @@ from encyclo.schema import (
     check_shapes,
 )
 from encyclo.storage.checksums import list_encyclopedia
+from encyclo.token_parts import TokenPart
 from encyclo.types import Bulk
 
 COLUMNS = {name: SAMPLES[name] for name in ("scale", "concept", "stage", "family", "span")}
@@ -47,7 +48,7 @@ class StoreHandle(Handle):
         found = super().__getattr__(name)
         return {"open_part": self._open_part, "bulk_ranges": self._bulk_ranges}.get(name, found)
 
-    def write_part(self, name: str, part: Part) -> Bulk | None:
+    def write_part(self, name: str, part: Part | TokenPart) -> Bulk | None:
         """Write one part durably; return its activations' byte ranges, if the store knows them."""
         with self._blame():
             bulk = self._object.write_part(name, part)

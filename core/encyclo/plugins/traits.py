@@ -4,6 +4,7 @@
     STAGE               a sampler's stage, 0 to 127 (default 1, templates)
     NEEDS_INTERPRETER   the sampler looks for prompts that the interpreter misreads; they are only used for training
     PARTIAL             the sampler may give no prompt for a concept
+    OBJECT_STORES       the store writes with `encyclo.storage.files` alone, so a run with it may be on an object store
     MOST_CONCEPTS       the largest number of concepts that an interpreter can train on
     FINGERPRINT         a hash of data that the plugin's results depend on, such as its templates
     LICENCE             the terms of the plugin's data, such as a concept list
@@ -33,6 +34,7 @@ class Traits:
     fingerprint: str = ""
     licence: str | None = None
     partial: bool = False
+    object_stores: bool = False
 
 
 def read_traits(plugin: object) -> Traits:
@@ -62,6 +64,7 @@ def read_traits(plugin: object) -> Traits:
         fingerprint,
         licence,
         _switch(plugin, "PARTIAL"),
+        _switch(plugin, "OBJECT_STORES"),
     )
 
 

@@ -16,14 +16,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from encyclo import half_precision
+from encyclo.chat import Chat
 from encyclo.entry_words import EntryWords
-from encyclo.errors import DamagedError, MissingDependencyError, UsageError
+from encyclo.errors import DamagedError, UsageError
+from encyclo.optional_packages import require
 from encyclo.plugins.manager import Plugins
 from encyclo.query.entry import Entry, Neighbour
+from encyclo.query.evidence import recorded_readings
 from encyclo.query.html import shown, table
 from encyclo.query.lookup import EntryLookup
 from encyclo.query.readings import Reading
+from encyclo.query.run_samples import RunSamples
 from encyclo.query.text_coverage import TOKENS, read_coverage
 from encyclo.query.text_reader import TextReader, check_trained_for
 from encyclo.runs.calibration_file import load_calibration
@@ -36,16 +39,17 @@ from encyclo.runs.reopen import (
     reopen_model,
     reopen_store,
 )
-from encyclo.schema import Book, ConceptTable, Part
+from encyclo.schema import Book, ConceptTable
 from encyclo.statistics.figures import Coverage
 from encyclo.statistics.similarity import Similarity, likeliest
 from encyclo.storage import checksums
 from encyclo.storage.finalise import open_finished
 from encyclo.storage.ledger import Ledger
-from encyclo.storage.sample_rows import Batch, CommittedRows, Source, batches, fetch
+from encyclo.storage.run_location import fetched
+from encyclo.storage.sample_rows import CommittedRows, Source
 from encyclo.terminal import ConsoleProgress
-from encyclo.text import one_line
-from encyclo.types import Concept, Interpreter, Progress
+from encyclo.text import named, one_line
+from encyclo.types import RESIDUAL, Concept, Interpreter, Progress
 
 if TYPE_CHECKING:
     import pandas
@@ -56,7 +60,7 @@ ROWS = 20
 """The number of entries that a notebook shows of an encyclopedia."""
 
 
-class Encyclopedia:
+class Encyclopedia(RunSamples):
     """A run, opened for reading; use it as a context manager.
 
     `len(book)` is the number of concepts, `book["otter"]` an entry (by name, id, word or alias; see
@@ -78,10 +82,7 @@ class Encyclopedia:
         """`listed` are the concepts themselves, of an unfinished run."""
         self.path, self.record, self._seal = path, record, seal
         self._plugins, self._book = plugins, book
-        self.source = source
-        """All samples, by row."""
-        self.concepts: list[str] = list(concepts)
-        """Every concept's name, in the run's order."""
+        self.source, self.concepts = source, list(concepts)
         self._listed = listed
         self._readers: dict[tuple[str, str | None], TextReader] = {}
         self._interpreter: Interpreter | None = None
@@ -120,13 +121,13 @@ class Encyclopedia:
 
     def __repr__(self) -> str:
         state = "" if self.finished else ", not finished"
-        return one_line(
-            f"<Encyclopedia of {self.record['config']['model']}: {len(self):,} concepts{state}, {self.path}>"
-        )
+        model, where = self.record["config"]["model"], named(str(self.path))
+        return one_line(f"<Encyclopedia of {model}: {len(self):,} concepts{state}, {where}>")
 
     def _repr_html_(self) -> str:
         layers, model = ", ".join(map(str, self.layers)), self.record["config"]["model"]
-        about = f"{len(self):,} concepts of {model} at layers {layers}"
+        site = "" if self.site == RESIDUAL else f" (--site {self.site})"
+        about = f"{len(self):,} concepts of {model} at layers {layers}{site}"
         if not self.finished:
             names = ", ".join(shown(name) for name in self.concepts[:ROWS])
             return f"<div><b>Encyclopedia, not finished</b>: {shown(about)}<br>{names}</div>"
@@ -146,9 +147,19 @@ class Encyclopedia:
         return tuple(self.record["config"]["layers"])
 
     @property
+    def site(self) -> str:
+        """Where the layers are read: resid, attn or mlp (--site)."""
+        return str(self.record["config"].get("site", RESIDUAL))
+
+    @property
     def echo(self) -> bool:
         """Whether the model got each text twice (--echo)."""
         return bool(self.record["config"].get("echo"))
+
+    @property
+    def chat(self) -> Chat | None:
+        """How texts became messages (--chat); None if they didn't."""
+        return Chat.of(self.record["config"])
 
     def close(self) -> None:
         """Close the file."""
@@ -200,6 +211,11 @@ class Encyclopedia:
             book=self,
             neighbours=neighbours,
         )
+
+    @cached_property
+    def own_readings(self) -> NDArray[np.int64] | None:
+        """Each entry's own held-out readings, int64 [C] in the book's order; None if the run recorded none."""
+        return recorded_readings(self.path, self.source.columns, len(self))
 
     def nearest(self, row: int, count: int) -> list[Neighbour]:
         """Return at most `count` neighbours by the cosine of centred, scaled signatures, the nearest first."""
@@ -270,15 +286,24 @@ class Encyclopedia:
         """Return a reader of texts with the run's interpreter and model (or the one named `model`); it is cached.
 
         Raises UsageError if the run isn't finished, or, naming both, if the interpreter was trained for another model,
-        other layers, another pooling or another --echo, and DamagedError if the files of the interpreter or the
-        calibration were changed.
+        other layers, another site, pooling, --echo or --chat, and DamagedError if the files of the interpreter or
+        the calibration were changed.
         """
         if (device, model) not in self._readers:
             about = self.book.attributes
             interpreter = self.interpreter()
             quiet = ConsoleProgress(quiet=True)
             found = reopen_model(self.path, self.record, progress or quiet, device, model)
-            check_trained_for(self.path, found, about.layers, about.pooling, self.echo, about.weights_sha256)
+            check_trained_for(
+                self.path,
+                found,
+                about.layers,
+                about.pooling,
+                self.echo,
+                about.weights_sha256,
+                self.chat,
+                self.site,
+            )
             check_identity(self.path, self.record, found)
             known = load_calibration(self.path, self._seal, len(self.book.concepts))
             names = dict(zip(self.book.concepts.id, self.book.concepts.name, strict=True))
@@ -292,6 +317,7 @@ class Encyclopedia:
                 known.words,
                 self.echo,
                 known.word_reader,
+                self.chat,
             )
         return self._readers[device, model]
 
@@ -300,71 +326,10 @@ class Encyclopedia:
 
         Confidences are NaN where the run could not measure them. Raises MissingDependencyError without pandas.
         """
-        try:
-            import pandas
-        except ModuleNotFoundError as error:
-            raise MissingDependencyError(
-                "to_pandas needs the package pandas, which is not installed; install it with: "
-                "pip install 'encyclo[pandas]'"
-            ) from error
+        require("pandas", "to_pandas", "pandas")
+        import pandas
+
         return pandas.DataFrame(entry_columns(self.book.concepts))
-
-    def rows(self, concept: str | None = None, stage: int | None = None) -> NDArray[np.int64]:
-        """Return the rows of the samples of `concept`, of `stage`, or of both: int64, ascending.
-
-        Raises UsageError for an unknown concept.
-        """
-        columns = self.source.columns
-        rows = np.arange(len(columns)) if concept is None else self.rows_of(self.index(concept))
-        return rows if stage is None else rows[columns.stage[rows] == stage]
-
-    def samples_of(self, row: int) -> Part:
-        """Return the samples of the concept in row `row` of the book. Raises DamagedError."""
-        return self.source.samples(self.rows_of(row))
-
-    def rows_of(self, place: int) -> NDArray[np.int64]:
-        """Return the rows of the samples of the concept in row `place` of the book."""
-        order, edges = self._by_concept
-        return order[edges[place] : edges[place + 1]]
-
-    @cached_property
-    def _by_concept(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """All rows by concept, and where in them each concept begins."""
-        owner = self.source.columns.concept
-        order = np.argsort(owner, kind="stable")
-        return order, np.searchsorted(owner[order], np.arange(len(self) + 1))
-
-    def samples(self, name: str | None = None, stage: int | None = None) -> Part:
-        """Return the samples of the concept `name`, of `stage`, or of both. Raises DamagedError."""
-        return self.source.samples(self.rows(name, stage))
-
-    def activations(self, rows: NDArray[np.int64], layer: int | None = None) -> NDArray[np.float32]:
-        """Return the activations of `rows`: float32 [k, L, H], or [k, H] at one of the run's layers.
-
-        `layer` is named as in the run's configuration (such as -6). Raises UsageError, DamagedError.
-        """
-        if layer is None:
-            return fetch(self.source, rows)
-        place = self._layer(layer)
-        scale = self.source.columns.scale[rows, place]
-        return half_precision.decode(self.source.halves(rows, [place])[:, 0], scale)
-
-    def layer(self, layer: int, block: int = 16_384) -> Iterator[NDArray[np.float32]]:
-        """Yield one layer of all samples in order, float32 [at most `block`, H] at a time."""
-        for start in range(0, len(self.source.columns), block):
-            yield self.activations(np.arange(start, min(start + block, len(self.source.columns))), layer)
-
-    def batches(self, size: int, seed: int, rows: NDArray[np.int64] | None = None) -> Iterator[Batch]:
-        """Yield all samples (or those of `rows`) shuffled, `size` at a time; memory does not grow with their number.
-
-        The same rows and seed give the same batches.
-        """
-        return batches(self.source, size, seed, rows)
-
-    def _layer(self, layer: int) -> int:
-        if layer not in self.layers:
-            raise UsageError(f"{self.path} has no layer {layer}; it has {', '.join(map(str, self.layers))}.")
-        return self.layers.index(layer)
 
     def confused_with(self, name: str, count: int = 5) -> list[tuple[str, float]]:
         """Return the concepts that the interpreter scores highest on the samples of `name`: (concept, mean margin).
@@ -389,12 +354,12 @@ class Encyclopedia:
 
 
 def open_run(path: Path | str) -> Encyclopedia:
-    """Open the run directory `path`, finished or not. Raises UsageError, DamagedError or StoreError.
+    """Open the run in the directory or at the URL `path`, finished or not. Raises UsageError, DamagedError, StoreError.
 
     A finished encyclopedia is compared with its checksums first, except its activations, which are compared when
     they are read. Of an unfinished run, every committed part is compared.
     """
-    path = Path(path)
+    path = fetched(path)
     record = read_record(path)
     plugins = Plugins()
     store = reopen_store(path, record, plugins)

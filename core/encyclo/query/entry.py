@@ -17,6 +17,8 @@ from encyclo.text import one_line
 PROMPTS = 5
 """The number of prompts that a notebook shows of an entry."""
 
+NO_NEIGHBOUR = "none: no signature is similar, or too few samples mention it"
+
 
 @dataclass(frozen=True)
 class Neighbour:
@@ -28,6 +30,11 @@ class Neighbour:
 
 class EntrySource(Protocol):
     """What an entry reads from its encyclopedia on first use."""
+
+    @property
+    def own_readings(self) -> NDArray[np.int64] | None:
+        """Each entry's own held-out readings, by row; None if not recorded."""
+        ...
 
     def nearest(self, row: int, count: int) -> list[Neighbour]:
         """Return at most `count` nearest concepts of the concept in `row`."""
@@ -68,6 +75,12 @@ class Entry:
         """The signature by layer, named as in the run's configuration (such as -6): float32 [H] each."""
         return dict(zip(self.layers, self.signature, strict=True))
 
+    @property
+    def own_readings(self) -> int | None:
+        """How many held-out readings of this entry its confidence rests on; None if the run recorded none."""
+        found = self.book.own_readings
+        return None if found is None else int(found[self.row])
+
     @cached_property
     def nearest(self) -> list[Neighbour]:
         """The concepts whose centred signatures are nearest, the nearest first."""
@@ -84,17 +97,17 @@ class Entry:
     def __repr__(self) -> str:
         near = ", ".join(neighbour.name for neighbour in self.nearest[:4])
         return one_line(
-            f"<Entry {self.name!r}: confidence {confidence_text(self)}, {self.n_samples:,} samples"
+            f"<Entry {self.name!r}: confidence {confidence_text(self)}{_own(self)}, {self.n_samples:,} samples"
             f"{f', nearest {near}' if near else ''}>"
         )
 
     def _repr_html_(self) -> str:
         state = ("settled" if self.settled else "not settled") + (", converged" if self.converged else "")
         rows = [
-            ("Confidence", confidence_text(self)),
+            ("Confidence", confidence_text(self) + _own(self)),
             ("Samples", f"{self.n_samples:,}, {state} after stage {self.stage}"),
             ("Length by layer", lengths_text(self)),
-            ("Nearest", ", ".join(f"{n.name} {n.cosine:.2f}" for n in self.nearest)),
+            ("Nearest", nearest_text(self)),
             *(("Prompt", prompt) for prompt in self.samples.prompt[:PROMPTS]),
         ]
         title = f"<b>{shown(self.name)}</b> {shown(self.category)}<br>{shown(self.definition)}"
@@ -106,6 +119,17 @@ def confidence_text(entry: Entry) -> str:
     if math.isnan(entry.confidence):
         return "not measured"
     return f"{entry.confidence:.0%} ({entry.low:.0%} to {entry.high:.0%})"
+
+
+def _own(entry: Entry) -> str:
+    """Return `, 2 own readings`; nothing without a confidence or where they are not recorded."""
+    count = None if math.isnan(entry.confidence) else entry.own_readings
+    return "" if count is None else f", {count:,} own reading{'' if count == 1 else 's'}"
+
+
+def nearest_text(entry: Entry) -> str:
+    """Return the neighbours with their cosines, or why there are none."""
+    return ", ".join(f"{n.name} {n.cosine:.2f}" for n in entry.nearest) or NO_NEIGHBOUR
 
 
 def lengths_text(entry: Entry) -> str:

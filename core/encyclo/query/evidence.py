@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from encyclo.errors import EncycloError
-from encyclo.query.encyclopedia import Encyclopedia
 from encyclo.query.text_reader import TextReader
 from encyclo.runs.metrics import read_metrics
+from encyclo.schema import Columns
 
 
 def held_out_families(splits: Mapping[str, Collection[str]]) -> frozenset[str]:
@@ -19,18 +20,18 @@ def held_out_families(splits: Mapping[str, Collection[str]]) -> frozenset[str]:
     return frozenset(family for name in ("calibration", "test") for family in splits.get(name) or ())
 
 
-def own_readings(book: Encyclopedia, splits: Mapping[str, Collection[str]]) -> NDArray[np.int64]:
+def own_readings(columns: Columns, splits: Mapping[str, Collection[str]], concepts: int) -> NDArray[np.int64]:
     """Return int64 [C]: each concept's own held-out readings, the samples of held-out families that mention it."""
-    columns, held = book.source.columns, held_out_families(splits)
+    held = held_out_families(splits)
     rows = np.fromiter((family in held for family in columns.family), bool, len(columns))
     rows &= columns.span[:, 0] >= 0
-    return np.bincount(columns.concept[rows], minlength=len(book))
+    return np.bincount(columns.concept[rows], minlength=concepts)
 
 
-def recorded_readings(book: Encyclopedia) -> NDArray[np.int64] | None:
+def recorded_readings(run: Path, columns: Columns, concepts: int) -> NDArray[np.int64] | None:
     """Return `own_readings` of a finished run; None if its metrics.json can't be read or has no held-out family."""
     with suppress(EncycloError):
-        readings = own_readings(book, read_metrics(book.path).splits)
+        readings = own_readings(columns, read_metrics(run).splits, concepts)
         return readings if readings.any() else None
     return None
 

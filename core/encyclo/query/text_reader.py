@@ -3,23 +3,25 @@
 The model gets a long text in windows: at most 1,000 new characters, after at most 250 earlier ones for context,
 which are not read again; both are cut at a blank if there is one. A token is read as a mention is captured: with
 the pooling `span`, the mean over its word's tokens up to it, so that a word's last token is read exactly like a
-sample; with `last`, its own state; with `mean` and `mean-all`, the mean over the window up to it. In a run with --echo
-the model gets the window twice, and tokens are read in the second copy; windows are cut at the end of a sentence if
-there is one, so that a word has seen its whole sentence.
+sample; with `last`, its own state; with `mean` and `mean-all`, the mean over the window up to it. In a run with
+--chat a window is a message, and a conversation is read as a whole. In a run with --echo the model gets the window
+twice, and tokens are read in the second copy; windows are cut at the end of a sentence if there is one, so that a
+word has seen its whole sentence.
 """
 
 from __future__ import annotations
 
 import codecs
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from encyclo.chat import Chat, Message, Place, pieces_around, placed
 from encyclo.echo import doubled, second_copy
 from encyclo.entry_words import EntryWords
 from encyclo.errors import DamagedError, UsageError
@@ -29,7 +31,7 @@ from encyclo.query.word_readings import WORD, entries_at, read_words
 from encyclo.statistics.confidence import Calibrator, best_scores
 from encyclo.statistics.word_reader import WordReader
 from encyclo.storage import safe_read
-from encyclo.types import Interpreter, Model
+from encyclo.types import RESIDUAL, Interpreter, Model
 
 FRESH = 1000
 CONTEXT = 250
@@ -69,6 +71,8 @@ class TextReader:
     """Whether the model gets each window twice and is read in the second copy, as in a run with --echo."""
     word_reader: WordReader | None = None
     """None unless the run has learned from labelled mentions."""
+    chat: Chat | None = None
+    """How a window becomes a message, as in a run with --chat."""
 
     def read(
         self, text: str | Iterable[str], top: int = 3, at_least: float = 0.5, any_word: bool = False
@@ -86,6 +90,29 @@ class TextReader:
         if not something:
             raise UsageError("There is nothing to read: the text is empty or blank; give at least a word.")
 
+    def read_conversation(
+        self, messages: Sequence[Message], top: int = 3, at_least: float = 0.5, any_word: bool = False
+    ) -> Iterator[TokenReading]:
+        """Yield a reading of each token of the messages' contents, joined by line breaks, as `read` does.
+
+        The model gets the whole conversation in its chat template. Raises UsageError if it is too long.
+        """
+        contents = [doubled(m["content"]) if self.echo else m["content"] for m in messages]
+        given = [{**m, "content": content} for m, content in zip(messages, contents, strict=True)]
+        read = range(len(given))
+        text, places = placed(self.model, given, read, pieces_around(self.model, given, read))
+        spans, most = self.model.tokens(text), getattr(self.model, "max_tokens", None)
+        if most is not None and len(spans) > most:
+            raise UsageError(
+                f"The conversation has {len(spans):,} tokens, but {self.model.name} takes at most {most:,}; shorten it."
+            )
+        states, start = self._states(text, spans), 0
+        for message, place in zip(messages, places, strict=True):
+            content = message["content"]
+            if window := self._pooled(start, "", content, *place.tokens(spans, states), first=False):
+                yield from self.read_window(window, top, at_least, any_word)
+            start += len(content) + 1
+
     def windows_of(self, text: str | Iterable[str]) -> Iterator[Window]:
         """Yield the windows of `text` (a string or pieces of one) that have a token that is not blank."""
         for start, context, fresh in windows([text] if isinstance(text, str) else text, self.echo):
@@ -95,8 +122,7 @@ class TextReader:
 
     def _fitting(self, start: int, context: str, fresh: str) -> Iterator[tuple[int, str, str]]:
         """Yield the window, or pieces of it that fit the model."""
-        most = min(getattr(self.model, "max_tokens", None) or MOST_TOKENS, MOST_TOKENS)
-        if len(self.model.tokens(self._given(context + fresh))) <= most or (not context and len(fresh) < 2):
+        if self._fits(context + fresh) or (not context and len(fresh) < 2):
             yield start, context, fresh
         elif len(context) > len(fresh) // 4:
             yield from self._fitting(start, context[len(context) // 2 + 1 :], fresh)
@@ -106,25 +132,54 @@ class TextReader:
             kept = (context + fresh[:middle])[-CONTEXT:]
             yield from self._fitting(start + middle, kept, fresh[middle:])
 
-    def _given(self, text: str) -> str:
-        return doubled(text) if self.echo else text
+    def _given(self, text: str) -> tuple[str, Place | None]:
+        """Return what the model gets for a window, and with --chat where the window is in it."""
+        text = doubled(text) if self.echo else text
+        return self.chat.given(self.model, text) if self.chat else (text, None)
+
+    def _fits(self, text: str) -> bool:
+        """Return whether a window has at most MOST_TOKENS tokens, and with the chat template fits the model."""
+        given, place = self._given(text)
+        spans = self.model.tokens(given)
+        before = sum(end <= place.start for _, end in spans) if place else 0
+        most = getattr(self.model, "max_tokens", None)
+        return len(spans) - before <= MOST_TOKENS and (most is None or len(spans) <= most)
 
     def _window(self, start: int, context: str, fresh: str) -> Window | None:
-        text = context + fresh
-        spans = self.model.tokens(self._given(text))
-        states = self.model.forward([self._given(text)], self.layer_index)[0]
+        given, place = self._given(context + fresh)
+        spans = self.model.tokens(given)
+        states = self._states(given, spans)
+        if place:
+            return self._pooled(start, context, fresh, *place.tokens(spans, states), first=False)
+        return self._pooled(start, context, fresh, spans, states, first=not self.echo)
+
+    def _states(self, given: str, spans: Sequence[tuple[int, int]]) -> NDArray[np.float32]:
+        states = self.model.forward([given], self.layer_index)[0]
         if len(states) != len(spans):
             raise DamagedError(
                 f"The model {self.model.name} gives {len(states)} states for {len(spans)} tokens; use the tokenizer "
                 "that belongs to its network."
             )
+        return states
+
+    def _pooled(
+        self,
+        start: int,
+        context: str,
+        fresh: str,
+        spans: Sequence[tuple[int, int]],
+        states: NDArray[np.float32],
+        first: bool,
+    ) -> Window | None:
+        """Return the window of the tokens in `fresh`; `first` says whether the model got nothing else before."""
+        text = context + fresh
         if self.echo:
             spans, states = second_copy(text, spans, states)
         chosen = [i for i, (a, b) in enumerate(spans) if b > len(context) and text[a:b].strip()]
         if not chosen:
             return None
         values = _pooled(states, spans, text, self.pooling)[chosen]
-        first = not self.echo and all(a == b for a, b in spans[: chosen[0]])
+        first = first and all(a == b for a, b in spans[: chosen[0]])
         return Window(text, start - len(context), [spans[i] for i in chosen], values, first)
 
     def read_window(
@@ -166,13 +221,18 @@ class TextReader:
 
 
 def check_trained_for(
-    path: Path, model: Model, layers: Sequence[int], pooling: str, echo: bool, weights_sha256: str
+    path: Path,
+    model: Model,
+    layers: Sequence[int],
+    pooling: str,
+    echo: bool,
+    weights_sha256: str,
+    chat: Chat | None = None,
+    site: str = RESIDUAL,
 ) -> None:
-    """Check that the interpreter was trained for this model, layers, pooling and --echo.
+    """Check that the interpreter was trained for this model, layers, site, pooling, --echo and --chat.
 
-    Raises UsageError naming both.
-
-    If the interpreter's config.json has no `trained_on`, the run's record is used.
+    Raises UsageError naming both. If the interpreter's config.json has no `trained_on`, the run's record is used.
     """
     there: dict[str, Any] = {
         "model": model.name,
@@ -180,17 +240,22 @@ def check_trained_for(
         "layers": list(layers),
         "pooling": pooling,
         "echo": echo,
+        "chat": asdict(chat) if chat else None,
+        "site": site,
     }
     file = path / "interpreter" / "config.json"
     try:
         config = safe_read.read_json(file, at_most=safe_read.INTERPRETER_JSON, within=path)
         there |= {key: value for key, value in (config.get("trained_on") or {}).items() if key in there}
+        messages = _as_message(there["chat"])
     except (ValueError, AttributeError) as error:
         raise safe_read.refusal(file, str(error), safe_read.RESTORE, DamagedError) from error
     for what, trained, given in (
         ("the layers", there["layers"], list(layers)),
+        ("the site", there["site"], site),
         ("the pooling", there["pooling"], pooling),
         ("texts given", *("twice (--echo)" if twice else "once" for twice in (there["echo"], echo))),
+        ("texts given", messages, _as_message(asdict(chat) if chat else None)),
     ):
         if trained != given:
             raise UsageError(
@@ -203,6 +268,15 @@ def check_trained_for(
             f"{str(there['weights_sha256'])[:12]}) and can't read {model.name} (weights "
             f"{model.weights_sha256[:12]}); read with the model it was trained for."
         )
+
+
+def _as_message(chat: Mapping[str, Any] | None) -> str:
+    """Return how texts are given: `alone (without --chat)`, or as messages of which role, after which system prompt."""
+    if not chat:
+        return "alone (without --chat)"
+    system = chat.get("system")
+    after = "" if system is None else f", after the system prompt {system!r}"
+    return f"as messages of the role {chat.get('role')} (--chat{after})"
 
 
 def windows(pieces: Iterable[str], sentences: bool = False) -> Iterator[tuple[int, str, str]]:

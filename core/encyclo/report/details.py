@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,8 +20,9 @@ from encyclo.report.entries import ranking
 from encyclo.runs.metrics import Metrics
 from encyclo.schema import Part, SignatureTable
 from encyclo.seeds import derive_seed
+from encyclo.statistics.accuracy import batch_size
 from encyclo.statistics.convergence import compare_halves
-from encyclo.statistics.similarity import Similarity
+from encyclo.statistics.similarity import Similarity, smallest
 from encyclo.types import Interpreter
 
 MOST = 2000
@@ -105,7 +107,7 @@ def collect(opened: Encyclopedia, interpreter: Interpreter, metrics: Metrics) ->
         sum(detail.readings for detail in found.values() if detail.held == held),
         held,
         _mean_curve(list(found.values())),
-        own_readings(opened, metrics.splits),
+        own_readings(opened.source.columns, metrics.splits, len(opened)),
     )
 
 
@@ -116,14 +118,16 @@ def _read_some(tools: _Reading, rows: Sequence[int]) -> Iterator[tuple[int, Deta
     own = {row: _spread(opened.rows_of(row), SAMPLES) for row in rows}
     part = opened.source.samples(np.concatenate([*own.values(), np.empty(0, np.int64)]))
     values, start = part.values(), 0
-    for row, mine in own.items():
+    sizes = np.cumsum([0, *(len(mine) for mine in own.values())])
+    chosen = [_to_read(part, np.arange(low, high), tools.heldout) for low, high in pairwise(sizes)]
+    # All at once: one by one, a large run's candidates are gone through for each entry.
+    scored = _scored(tools.interpreter, values, [read for read, _ in chosen])
+    for (row, mine), (read, held), scores in zip(own.items(), chosen, scored, strict=True):
         if len(mine) == 0:
             yield row, Detail(nearest=near[row]), []
             continue
         places = np.arange(start, start + len(mine))
         start += len(mine)
-        read, held = _to_read(part, places, tools.heldout)
-        scores = tools.interpreter.read(values[read]) if len(read) else np.empty((0, 1), np.float32)
         best = scores.argmax(axis=1)
         named = places[part.span[places, 0] >= 0]
         generator = np.random.default_rng(derive_seed(seed, "curve", row))
@@ -142,6 +146,22 @@ def _read_some(tools: _Reading, rows: Sequence[int]) -> Iterator[tuple[int, Deta
         yield row, detail, [other for other in best.tolist() if other != row]
 
 
+def _scored(
+    interpreter: Interpreter, values: NDArray[np.float32], groups: Sequence[NDArray[np.int64]]
+) -> Iterator[NDArray[np.float32]]:
+    """Yield the scores of each group of samples; as many groups are read at once as `accuracy` reads samples."""
+    most = batch_size(len(interpreter.concepts))
+    waiting: list[NDArray[np.int64]] = []
+    for number, group in enumerate(groups, 1):
+        waiting.append(group)
+        if number < len(groups) and sum(map(len, [*waiting, groups[number]])) <= most:
+            continue
+        rows = np.concatenate(waiting)
+        scores = interpreter.read(values[rows]) if len(rows) else np.empty((0, 1), np.float32)
+        yield from np.split(scores, np.cumsum([len(some) for some in waiting])[:-1])
+        waiting = []
+
+
 def carried_by_layer(signatures: SignatureTable, similarity: Similarity) -> NDArray[np.float64]:
     """Return float64 [C, L]: the share of a sample's variation that comes from its concept; NaN where unknown.
 
@@ -151,8 +171,11 @@ def carried_by_layer(signatures: SignatureTable, similarity: Similarity) -> NDAr
     """
     count = signatures.count.astype(np.float64)[:, None]
     centre, scale = similarity.centre, similarity.scale
-    length = (((signatures.mean - centre) / scale) ** 2).sum(axis=-1, dtype=np.float64)
-    spread = (signatures.variance / scale**2).sum(axis=-1, dtype=np.float64)
+    length, spread = np.empty((2, *signatures.mean.shape[:2]))
+    for layer in range(len(centre)):  # a layer at a time: no further array of the signatures' size
+        standard = (signatures.mean[:, layer] - centre[layer]) / scale[layer]
+        length[:, layer] = (standard**2).sum(axis=-1, dtype=np.float64)
+        spread[:, layer] = (signatures.variance[:, layer] / scale[layer] ** 2).sum(axis=-1, dtype=np.float64)
     with np.errstate(divide="ignore", invalid="ignore"):
         own = np.maximum(length - spread / (count - 1), 0)
         share = own / (own + spread * count / (count - 1))
@@ -182,7 +205,10 @@ def _confused(scores: NDArray[np.floating], row: int) -> list[tuple[int, int, fl
         return []
     margin = (scores[:, [row]] - scores).mean(axis=0, dtype=np.float64)
     instead = np.bincount(scores.argmax(axis=1), minlength=scores.shape[1])
-    order = np.lexsort((margin, -instead))
+    read = np.flatnonzero(instead)
+    # Those that were read instead come first; the other places need no more rows than these.
+    rows = np.union1d(read, smallest(margin, CONFUSED + 1 + len(read)))
+    order = rows[np.lexsort((margin[rows], -instead[rows]))]
     likeliest = [int(i) for i in order if i != row][:CONFUSED]
     return [(i, int(instead[i]), float(margin[i])) for i in likeliest]
 

@@ -28,8 +28,22 @@ class Trusted:
     note: str
 
 
-def trusted(book: Book, similarity: Similarity) -> Trusted:
+Own = NDArray[np.int64] | None
+"""Each entry's own held-out readings; None if not known."""
+SAME = 0.05
+
+
+def alike(book: Book) -> bool:
+    """Return whether all confidences and the ends of their intervals are nearly the same: bars would tell nothing."""
+    table = book.concepts
+    columns = (table.confidence, table.confidence_low, table.confidence_high)
+    measured = [column[np.isfinite(column)] for column in columns]
+    return len(measured[0]) > 1 and all(len(column) and np.ptp(column) < SAME for column in measured)
+
+
+def trusted(book: Book, similarity: Similarity, own: Own = None) -> Trusted:
     """Return the most and least trusted entries with their nearest concepts; no entry is in both lists."""
+    bars = not alike(book)
     order = ranking(book)
     most = order[: min(SHOWN, (len(order) + 1) // 2)]
     least = order[len(most) :][::-1][:SHOWN]
@@ -38,7 +52,7 @@ def trusted(book: Book, similarity: Similarity) -> Trusted:
 
     def rows(chosen: NDArray[np.int64]) -> list[dict[str, Any]]:
         return [
-            entry(book, int(i))
+            entry(book, int(i), own, bars)
             | {"nearest": [(entry_name(names[j], 60), number(c, 2), j) for j, c in near[int(i)]]}
             for i in chosen
         ]
@@ -46,7 +60,7 @@ def trusted(book: Book, similarity: Similarity) -> Trusted:
     return Trusted(rows(most), rows(least), len(order), _ties(book, order, most))
 
 
-def by_category(book: Book) -> list[dict[str, Any]]:
+def by_category(book: Book, own: Own = None) -> list[dict[str, Any]]:
     """Return every entry, grouped by category; categories by name, entries in the run's order."""
     places: dict[str, list[int]] = {}
     for row, category in enumerate(book.concepts.category):
@@ -57,14 +71,14 @@ def by_category(book: Book) -> list[dict[str, Any]]:
             "count": f"{len(rows):,} {'entry' if len(rows) == 1 else 'entries'}",
             "settled": f"{int(book.concepts.settled[rows].sum()):,} settled",
             "median": percent(median(book.concepts.confidence[rows])),
-            "entries": [entry(book, row) for row in rows],
+            "entries": [entry(book, row, own) for row in rows],
         }
         for category, rows in sorted(places.items())
     ]
 
 
-def entry(book: Book, row: int) -> dict[str, Any]:
-    """Return one entry's texts, and the interval in per cent for its bar."""
+def entry(book: Book, row: int, own: Own = None, bars: bool = True) -> dict[str, Any]:
+    """Return one entry's texts, and the interval in per cent for its bar, without `bars` none."""
     table = book.concepts
     figures = table.confidence[row], table.confidence_low[row], table.confidence_high[row]
     measured = all(known(figure) is not None for figure in figures)
@@ -73,10 +87,11 @@ def entry(book: Book, row: int) -> dict[str, Any]:
         "name": entry_name(table.name[row], LONGEST_NAME),
         "definition": clip(table.definition[row], LONGEST_DEFINITION),
         "category": category_name(table.category[row]),
-        "confidence": interval(*figures),
+        "confidence": interval(*figures)
+        + (f", n\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}{own[row]:,}" if measured and own is not None else ""),
         "samples": f"{int(table.n_samples[row]):,}",
         "settled": bool(table.settled[row]),
-        "bar": [f"{float(f) * 100:.0f}" for f in figures] if measured else [],
+        "bar": [f"{float(f) * 100:.0f}" for f in figures] if measured and bars else [],
     }
 
 

@@ -17,7 +17,7 @@ INK, RULE, FIRST, SECOND = "#010203", "#040506", "#070809", "#0a0b0c"
 _STYLED = {INK: "currentColor", RULE: "var(--rule)", FIRST: "var(--first)", SECOND: "var(--second)"}
 
 FEW_BINS = 6
-"""With at most this many bins, a reliability plot says how many readings each has."""
+"""With more bins than this, a reliability plot's numbers of readings stand upright."""
 # About a phone's width in points at font size 10, so that text stays readable unscaled.
 _SIZE = (4.7, 3.3)
 
@@ -42,7 +42,7 @@ def cosine_plot(layers: Sequence[tuple[str, LayerConvergence]]) -> str:
 
 
 def reliability_plot(series: Sequence[tuple[str, Sequence[Sequence[float]]]]) -> str:
-    """Return accuracy over confidence, and below it the number of readings in each bin.
+    """Return accuracy over confidence with 95% intervals, and below it the number of readings in each bin.
 
     `series` holds at most two names, each with its bins (confidence, accuracy, count).
     """
@@ -51,22 +51,32 @@ def reliability_plot(series: Sequence[tuple[str, Sequence[Sequence[float]]]]) ->
     with _figure("reliability", height=4.6) as figure:
         top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1.2))
         top.plot([0, 1], [0, 1], color=INK, linewidth=1, linestyle=(0, (4, 3)), label="perfect")
+        crowded = any(len(bins) > FEW_BINS for _, bins in series)
         for place, (name, bins) in enumerate(series):
-            colour, marker, style = _LOOKS[place]
+            colour, marker, _ = _LOOKS[place]
             confidence, accuracy, counts = zip(*bins, strict=True)
-            top.plot(confidence, accuracy, color=colour, marker=marker, linestyle=style, label=_plain(name))
+            # No line between bins: it would make much of those with a single reading.
+            spans = list(
+                zip(*(_exact_span(a, n) for a, n in zip(accuracy, counts, strict=True)), strict=True)
+            )
+            top.errorbar(
+                confidence, accuracy, yerr=spans, color=colour, marker=marker, linestyle="none", elinewidth=1,
+                label=_plain(name),
+            )  # fmt: skip
             # Side by side, so that one's bar does not hide the other's.
             shifted = [c + (place - (len(series) - 1) / 2) * 0.02 for c in confidence]
             bottom.bar(shifted, counts, width=0.018, color=colour)
-            if counts_shown(series):
-                side = ("right", "left")[place] if len(series) > 1 else "center"
-                for at, count in zip(shifted, counts, strict=True):
-                    bottom.text(at, count, f"{count:,.0f}", ha=side, va="bottom", fontsize=8, color=colour)
+            side = "center" if len(series) == 1 else ("right", "left")[place]
+            for at, count in zip(shifted, counts, strict=True):
+                bottom.text(
+                    at, count * 1.1, f"{count:,.0f}", ha=side, va="bottom", fontsize=7 if crowded else 8,
+                    rotation=90 if crowded else 0, color=colour,
+                )  # fmt: skip
         top.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), ylabel="share read right")
         bottom.set(xlabel="confidence of the reading", ylabel="readings", yscale="log")
-        bottom.set_ylim(bottom=0.7)
-        if counts_shown(series):
-            bottom.margins(y=0.35)
+        bottom.set_ylim(
+            0.7, 8 * max(count for _, bins in series for *_, count in bins)
+        )  # room for the numbers
         for axis in (top.yaxis, bottom.xaxis):
             axis.set_major_formatter(lambda value, _: f"{value:.0%}")
         bottom.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
@@ -75,9 +85,13 @@ def reliability_plot(series: Sequence[tuple[str, Sequence[Sequence[float]]]]) ->
         return _svg(figure, top, bottom)
 
 
-def counts_shown(series: Sequence[tuple[str, Sequence[Sequence[float]]]]) -> bool:
-    """Return whether the bins are so few that the plot has room for their counts, and needs them."""
-    return all(len(bins) <= FEW_BINS for _, bins in series)
+def _exact_span(share: float, count: float) -> tuple[float, float]:
+    """Return how far the exact 95% interval of a share of `count` readings reaches below and above it."""
+    from scipy.stats import binomtest
+
+    whole = max(1, round(count))
+    found = binomtest(min(max(round(share * whole), 0), whole), whole).proportion_ci()
+    return max(0.0, share - float(found.low)), max(0.0, float(found.high) - share)
 
 
 def curve_plot(curve: Sequence[tuple[int, int, float, float]]) -> str:

@@ -5,25 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 from encyclo.report.details import Details
-from encyclo.report.entries import median
+from encyclo.report.entries import alike, median
 from encyclo.report.sections import (
     NO_HALVES,
     bins_of,
     calibrations,
     interpreter_first,
-    no_accuracy,
-    no_calibration,
     top1_interval,
 )
 from encyclo.report.wording import NOT_MEASURED, clip, duration, known, moment, number, percent
 from encyclo.runs.metrics import Metrics
+from encyclo.runs.unmeasured import no_accuracy, no_calibration, no_sentences
 from encyclo.schema import Book
 from encyclo.statistics.figures import Accuracy
-
-UNKNOWN_SENTENCES = (
-    "the concept list has no natural sentences (wordnet's has), or all of them are training prompts too."
-)
-"""Of a run whose metrics don't say how many there were."""
 
 
 def about(record: dict[str, Any], book: Book) -> str:
@@ -44,11 +38,17 @@ def meaning(metrics: Metrics, book: Book, details: Details | None) -> str:
     )
     if details is None or details.own is None:
         return said
-    total = int(details.own.sum())
-    return (
-        f"{said} It rests on {total:,} held-out readings, {total / count:.1f} for an entry on average; n is the number "
+    total, without = int(details.own.sum()), int((details.own == 0).sum())
+    rests = (
+        f" It rests on {total:,} held-out readings, {total / count:.1f} for an entry on average; n is the number "
         "of the entry's own. The fewer there are, the wider the interval."
     )
+    if without:
+        verb = "entry has" if without == 1 else "entries have"
+        rests += f" {without:,} {verb} none: the confidence is that of the other concepts."
+    if alike(book):
+        rests += " All confidences are nearly the same, so there are no bars; n tells which entries have more evidence."
+    return said + rests
 
 
 def key_figures(metrics: Metrics, interpreter: str, book: Book) -> tuple[list[dict[str, Any]], list[str]]:
@@ -61,18 +61,6 @@ def key_figures(metrics: Metrics, interpreter: str, book: Book) -> tuple[list[di
         _settled(metrics, book),
     ]
     return [one for one in found if isinstance(one, dict)], [one for one in found if isinstance(one, str)]
-
-
-def no_sentences(metrics: Metrics) -> str:
-    """Return why no natural sentences were read."""
-    count = metrics.natural_sentences
-    if count is None:
-        return UNKNOWN_SENTENCES
-    if count == 0:
-        return "the concepts have no sentences by other authors; give some with --examples FILE."
-    return (
-        f"all {number(count)} natural sentences are prompts of the run too; give others with --examples FILE."
-    )
 
 
 def capture_line(metrics: Metrics) -> str:

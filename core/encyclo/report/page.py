@@ -7,11 +7,12 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from encyclo.echo import REMARK
+from encyclo.echo import how_given
 from encyclo.report.details import Details
 from encyclo.report.rendering import render
-from encyclo.report.wording import clip, moment
+from encyclo.report.wording import clip, moment, where_read
 from encyclo.runs.metrics import Metrics
+from encyclo.runs.unmeasured import no_calibration
 from encyclo.schema import Attributes, Book
 from encyclo.statistics.similarity import Similarity
 from encyclo.storage import run_files
@@ -63,6 +64,7 @@ def _context(
 
     interpreter = str((record.get("config") or {}).get("interpreter") or "interpreter")
     drawn = atlas.draw_atlas(similarity)
+    own = details.own if details else None
     figures, unknown = headline.key_figures(metrics, interpreter, book)
     script = payload.asset("common.js", "entries.js", "map.js")
     return {
@@ -82,14 +84,15 @@ def _context(
         "curve": sections.curve(details),
         "no_halves": sections.NO_HALVES,
         "reliability": sections.reliability(metrics, interpreter),
-        "no_calibration": sections.no_calibration(metrics),
+        "no_calibration": no_calibration(metrics),
         "coverage": sections.coverage(metrics, interpreter),
         "running_text": running_text.running_text(metrics),
         "explained": explained.explained(metrics),
         "atlas": drawn,
         "confused": sections.confused(metrics, interpreter, details, book),
-        "trusted": entries.trusted(book, similarity),
-        "categories": entries.by_category(book) if len(book.concepts) <= STATIC else [],
+        "trusted": entries.trusted(book, similarity, own),
+        "bars": not entries.alike(book),
+        "categories": entries.by_category(book, own) if len(book.concepts) <= STATIC else [],
         "total": f"{len(book.concepts):,}",
         "details": _details(record),
         "style": payload.asset("style.css"),
@@ -101,17 +104,19 @@ def _context(
 
 def _run(record: dict[str, Any], attributes: Attributes) -> list[tuple[str, str]]:
     """Return the run's model, weights, layers, id and time, with labels."""
-    source = (record.get("provenance") or {}).get("model_source")
-    echo = (record.get("config") or {}).get("echo")
+    provenance, config = record.get("provenance") or {}, record.get("config") or {}
+    weights = [provenance.get(key) for key in ("model_source", "model_quantisation")]
+    source, site = "; ".join(text for text in weights if text), where_read(config.get("site"))
     layers = ", ".join(
         f"{layer} ({index})" for layer, index in zip(attributes.layers, attributes.layer_index, strict=True)
     )
     return [
         ("Model", attributes.model),
-        ("Weights", str(source or "the run did not record where they come from")),
+        ("Weights", source or "the run did not record where they come from"),
         ("Weights' sha256", f"{attributes.weights_sha256[:12]}…"),
         ("Layers", f"{layers.replace('-', '−')}; in brackets the same counted from the embedding, 0"),
-        ("Pooling", f"{attributes.pooling}, {REMARK}" if echo else attributes.pooling),
+        *([("Site", f"{site} to the residual stream")] if site else []),
+        ("Pooling", attributes.pooling + how_given(config)),
         ("Begun", moment(record.get("created") or attributes.created)),
         ("Run", f"{attributes.run_id}, encyclo {attributes.encyclo_version}"),
     ]

@@ -12,7 +12,7 @@ import numpy as np
 
 from encyclo.report.atlas import Atlas
 from encyclo.report.details import Detail, Details, carried_by_layer
-from encyclo.report.entries import LONGEST_DEFINITION, LONGEST_NAME, category_name, entry_name
+from encyclo.report.entries import LONGEST_DEFINITION, LONGEST_NAME, alike, category_name, entry_name
 from encyclo.report.wording import clean, clip, interval, known
 from encyclo.schema import Book
 from encyclo.statistics.similarity import Similarity
@@ -54,6 +54,7 @@ def page_data(
         ],
         "categories": categories,
         "entries": columns,
+        "bars": not alike(book),
         "details": {str(row): _detail(detail, families) for row, detail in found.items()},
         "families": [clip(name, LONGEST_NAME) for name in families],
         "map": [] if atlas is None else np.column_stack([atlas.rows, atlas.places]).tolist(),

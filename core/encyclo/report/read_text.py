@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +22,13 @@ def write_reading(
     run: str,
     at_least: float,
     basis: str = "",
+    own: Mapping[str, int] | None = None,
 ) -> None:
     """Write the page about `text` and its readings to `path`: one HTML file that needs no network.
 
     `readings` are in the text's order; `run` names the run that read it,
-    `basis` says what the confidences rest on. The same arguments give the same bytes.
+    `basis` says what the confidences rest on, `own` how many held-out readings each concept (by id) has. The same
+    arguments give the same bytes.
     """
     calibrated = any(reading.concepts[0].confidence is not None for reading in readings)
     answered = sum(reading.read is not None for reading in readings)
@@ -46,12 +48,14 @@ def write_reading(
         "style": payload.asset("style.css"),
         "script": script,
         "policy": payload.policy(script),
-        "data": payload.as_json(_data(readings, calibrated)),
+        "data": payload.as_json(_data(readings, calibrated, own)),
     }
     files.write_text(path, render("reading.html.j2", context))
 
 
-def _data(readings: Sequence[TokenReading], calibrated: bool) -> dict[str, Any]:
+def _data(
+    readings: Sequence[TokenReading], calibrated: bool, own: Mapping[str, int] | None
+) -> dict[str, Any]:
     names: dict[str, int] = {}
     shown: list[str] = []
     tokens: list[list[Any]] = []
@@ -66,4 +70,9 @@ def _data(readings: Sequence[TokenReading], calibrated: bool) -> dict[str, Any]:
                 int(reading.read is not None),
             ]
         )
-    return {"names": shown, "tokens": tokens, "calibrated": calibrated}
+    return {
+        "names": shown,
+        "tokens": tokens,
+        "calibrated": calibrated,
+        "own": [own.get(id, 0) for id in names] if own else [],
+    }

@@ -12,9 +12,11 @@ from encyclo.runs.metrics import Metrics, read_metrics
 from encyclo.runs.reopen import require_finished
 from encyclo.storage import run_files
 from encyclo.storage.ledger import locked
+from encyclo.storage.run_location import in_working_copy
 from encyclo.types import Interpreter
 
 
+@in_working_copy(parts=False)
 def report_run(path: Path, metrics: Metrics | None = None, interpreter: Interpreter | None = None) -> Path:
     """Write report.html into the run in `path`, whose encyclopedia is finished; return its path.
 

@@ -10,6 +10,7 @@ from encyclo.report.details import Details
 from encyclo.report.entries import entry_name
 from encyclo.report.wording import NOT_MEASURED, clip, duration, known, number, percent
 from encyclo.runs.metrics import Metrics, Rung
+from encyclo.runs.unmeasured import why_not
 from encyclo.schema import Attributes, Book
 from encyclo.statistics.figures import Accuracy, Calibration, LayerConvergence
 
@@ -22,15 +23,6 @@ READ_FROM = {
     "unseen": "concepts that training never saw, among all concepts",
     "adversarial": "fresh attacks against the current interpreter",
 }
-NO_FAMILY = (
-    "no prompt family could be held out. If all prompts of a stage are of one family, it is used for training; "
-    "run with a sampler of several families, such as the sampler templates."
-)
-NO_SPARE_FAMILY = (
-    "no prompt family was left for calibration, besides training and testing. Run with a sampler of "
-    "more families, such as the sampler templates."
-)
-NO_LABELLED_TEXT = "give evaluate a labelled text with --running-text, with words that several entries have."
 NO_HALVES = "halving takes two concepts with at least four samples that mention them."
 
 
@@ -75,16 +67,10 @@ def ladder(metrics: Metrics, interpreter: str) -> list[dict[str, Any]]:
             "name": rung_name(rung),
             "read_from": READ_FROM[rung],
             "rows": [_reading(name, row) for name, row in interpreter_first(rows, interpreter)],
-            "reason": _no_rung(rung, metrics),
+            "reason": why_not(rung, metrics),
         }
         for rung, rows in metrics.accuracy.rungs().items()
     ]
-
-
-def _no_rung(rung: str, metrics: Metrics) -> str:
-    """Return why a rung was not measured."""
-    reasons = {"heldout_prompts": no_accuracy(metrics), "senses": NO_LABELLED_TEXT}
-    return reasons.get(rung, "this run did not measure this rung.")
 
 
 def rung_name(rung: str) -> str:
@@ -169,18 +155,6 @@ def families(metrics: Metrics) -> str:
     return f"Of the prompt families, {', '.join(parts)}." if parts else ""
 
 
-def no_accuracy(metrics: Metrics) -> str:
-    """Return why no held-out prompts were read."""
-    return "the run did not record it." if metrics.splits.get("test") else NO_FAMILY
-
-
-def no_calibration(metrics: Metrics) -> str:
-    """Return why the confidences were not measured."""
-    if not metrics.splits.get("test"):
-        return NO_FAMILY
-    return "the run's scorer reported none." if metrics.splits.get("calibration") else NO_SPARE_FAMILY
-
-
 def convergence(metrics: Metrics, attributes: Attributes) -> dict[str, Any] | None:
     """Return the convergence table, shallow layers first, and its two plots; None if not measured."""
     table = metrics.convergence
@@ -228,7 +202,6 @@ def reliability(metrics: Metrics, interpreter: str) -> dict[str, Any] | None:
             for name, row in found
         ],
         "plot": figures.reliability_plot(drawn) if drawn else "",
-        "counted": figures.counts_shown(drawn),
         "drawn": " and ".join(clip(name, 40) for name, _ in drawn),
         "bins": [
             {"name": clip(name, 40), "rows": [[percent(c, 1), percent(a, 1), number(n)] for c, a, n in bins]}

@@ -30,6 +30,12 @@ def number(value: Any, digits: int = 0) -> str:
     return NOT_MEASURED if figure is None else f"{figure:,.{digits}f}".replace("-", "−")
 
 
+def where_read(site: Any) -> str | None:
+    """Return what the layers of a run with --site attn or mlp are; None for the residual stream."""
+    adds = {"attn": "attention adds", "mlp": "the MLP adds"}.get(str(site))
+    return f"what {adds} (--site {site})" if adds else None
+
+
 def percent(value: Any, digits: int = 0) -> str:
     """Return `98%`, or `not measured`."""
     figure = known(value)

@@ -19,6 +19,7 @@ KINDS = {
     "train_interpreter": "interpreter",
     "load_interpreter": "interpreter",
     "score_confidence": "scorer",
+    "run_units": "executor",
 }
 """Each hook, and the kind of plugin that implements it; a plugin of one kind implements all of its hooks."""
 CONTRACTS = {
@@ -28,6 +29,7 @@ CONTRACTS = {
     "store": ("stores", "StoreContract"),
     "interpreter": ("interpreters", "InterpreterContract"),
     "scorer": ("scorers", "ScorerContract"),
+    "executor": ("executors", "ExecutorContract"),
 }
 """Each kind's module in `encyclo.testing`, and its contract."""
 NAME = re.compile(r"[a-z][a-z0-9]*(?:[-_][a-z0-9]+)*")

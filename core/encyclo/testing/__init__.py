@@ -6,6 +6,7 @@
     stores        StoreContract: parts, books, crashes, damage, hostile texts; the oracle is in `stores_memory`
     interpreters  InterpreterContract: learns a planted signal, and keeps it when saved and loaded
     scorers       ScorerContract: calibrated on planted data
+    executors     ExecutorContract: every unit once, though workers die
     planted       concepts, samples and an interpreter with a known answer
     disks         disks that fail, and what a power cut leaves
     processes     short-lived processes, killed at a chosen instant, limited in time and memory

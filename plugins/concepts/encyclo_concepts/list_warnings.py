@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-from encyclo.errors import EncycloWarning
+from encyclo.errors import ConceptListWarning
 from encyclo.table_files import Record, shown, where
 
 MARKER = re.compile(r"\s*(?:[-*•]|\d{1,6}[.)]|(?P<comment>#+))\s+(?=\S)")
@@ -75,4 +75,4 @@ def _others(found: Sequence[object]) -> str:
 
 
 def _warn(text: str) -> None:
-    warnings.warn(text, EncycloWarning, stacklevel=3)
+    warnings.warn(text, ConceptListWarning, stacklevel=3)

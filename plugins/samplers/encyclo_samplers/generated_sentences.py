@@ -76,7 +76,7 @@ _reported: set[Path] = set()
 
 def can_write(context: Context) -> bool:
     """Return whether the run's model writes sentences; report once per run that it doesn't."""
-    if isinstance(context.model, TextGenerator):
+    if isinstance(context.model, TextGenerator) and getattr(context.model, "can_generate", True):
         return True
     if context.progress is not None and context.folder not in _reported and context.model is not None:
         _reported.add(context.folder)

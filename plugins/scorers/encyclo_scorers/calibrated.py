@@ -10,10 +10,12 @@ from __future__ import annotations
 import numpy as np
 
 from encyclo import calibration, hookimpl
+from encyclo.statistics.accuracy import rank_samples
 from encyclo.statistics.confidence import (
     ENOUGH_SENTENCES,
     collect_readings,
     cross_fitted,
+    few_enough,
     fit,
     report,
     training_distribution,
@@ -33,7 +35,8 @@ def score_confidence(interpreter: Interpreter, samples: SampleSet, context: Cont
     is fitted on these instead. Without held-out families, confidences are NaN and the calibration is empty.
     """
     count, known = len(interpreter.concepts), training_distribution(samples)
-    rows = samples.named_rows(Split.CALIBRATION, Split.TEST)
+    every = samples.named_rows(Split.CALIBRATION, Split.TEST)
+    rows = few_enough(every)
     readings = collect_readings(interpreter, samples, rows, known)
     test = samples.split[rows] == Split.TEST
     parts = list(cross_fitted(readings, samples.family[rows], known, FOLDS, context.seed))
@@ -44,8 +47,9 @@ def score_confidence(interpreter: Interpreter, samples: SampleSet, context: Cont
     for judged, others in parts:
         confidence[judged] = others.confidences(readings.top[judged], readings.distance[judged])[:, 0]
     calibration_report = report(confidence[test], readings.right[test], calibrator.temperature)
-    hits = np.bincount(readings.truth, readings.right, minlength=count).astype(np.int64)
-    total = np.bincount(readings.truth, minlength=count)
+    right = readings.right if len(rows) == len(every) else rank_samples(interpreter, samples, every) == 1
+    hits = np.bincount(samples.concept[every], right, minlength=count).astype(np.int64)
+    total = np.bincount(samples.concept[every], minlength=count)
     mean, low, high = calibration.accuracy_intervals(calibration.fit_accuracies(hits, total), hits, total)
     natural = context.natural
     if natural is not None and len(natural) >= ENOUGH_SENTENCES:

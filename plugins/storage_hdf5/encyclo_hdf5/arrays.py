@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encyclo.regular_files import open_file
-from encyclo.schema import HIERARCHY, SAMPLES
+from encyclo.schema import HIERARCHY, Hierarchy, place_of_activations
 from encyclo.storage.array_reader import check_format
 from encyclo.storage.raw_arrays import Chunks, Flat
 from encyclo_hdf5.guard import check_file, chunk_offsets
@@ -19,15 +19,16 @@ from encyclo_hdf5.guard import check_file, chunk_offsets
 class Hdf5Arrays:
     """The arrays of a file. Raises ValueError for anything that the schema does not allow; see `check_file`."""
 
-    def __init__(self, path: Path, part: bool) -> None:
+    def __init__(self, path: Path, part: Hierarchy | None) -> None:
+        """`part` is the hierarchy of a part; None: the path is an encyclopedia."""
         self._path, self._part = path, part
         self._datasets: dict[str, h5py.Dataset] = {}
         open_file(path).close()  # h5py would wait for a named pipe
         self._file = h5py.File(path, "r")
         try:
-            if not part:
+            if part is None:
                 check_format(path, self._file.attrs)
-            check_file(self._file, {"": SAMPLES} if part else HIERARCHY)
+            check_file(self._file, HIERARCHY if part is None else part)
         except BaseException:
             self._file.close()
             raise
@@ -60,9 +61,9 @@ class Hdf5Arrays:
 
     def activations(self) -> Flat | Chunks:
         """Return where the samples' activations are. Raises ValueError if a chunk is incomplete."""
-        dataset = self._dataset("activations" if self._part else "samples/activations")
+        dataset = self._dataset(place_of_activations(self._part or HIERARCHY))
         shape, rows = dataset.shape, 1
-        if self._part:
+        if self._part is not None:
             if dataset.chunks:
                 raise ValueError("its activations are chunked")
             return Flat(self._path, dataset.id.get_offset() or 0, shape)

@@ -7,15 +7,16 @@ so that reading one layer touches no other layer's bytes.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 
-from encyclo.schema import Book, Part
+from encyclo.schema import Book, columns_of, place_of_activations
 from encyclo.storage import files
-from encyclo.storage.array_store import ArrayStore, JoinedSamples
+from encyclo.storage.array_store import AnyPart, ArrayStore, JoinedSamples
 from encyclo_hdf5.arrays import Hdf5Arrays
 
 ROWS_PER_CHUNK = 250
@@ -29,26 +30,27 @@ class Hdf5Store(ArrayStore):
 
     def open_arrays(self, path: Path, part: bool) -> Hdf5Arrays:
         """Open a file. Raises ValueError, OSError."""
-        return Hdf5Arrays(path, part)
+        return Hdf5Arrays(path, self.schema.part if part else None)
 
-    def write_part_file(self, path: Path, part: Part) -> int:
+    def write_part_file(self, path: Path, part: AnyPart) -> int:
         """Write a part; return where its activations begin."""
         with files.late_file(path) as disk, h5py.File(disk, "w") as file:
-            _write_table(file, part)
-            return file["activations"].id.get_offset() or 0
+            for group, arrays in self.schema.part.items():
+                _write_table(file.require_group(group) if group else file, columns_of(part, arrays))
+            return file[place_of_activations(self.schema.part)].id.get_offset() or 0
 
     def write_encyclopedia(self, path: Path, book: Book, samples: JoinedSamples) -> None:
         """Write the finished file."""
         with files.late_file(path) as disk, h5py.File(disk, "w") as file:
             for name, value in dataclasses.asdict(book.attributes).items():
                 file.attrs[name] = np.array(value, np.int32) if isinstance(value, tuple) else value
-            _write_table(file.create_group("concepts"), book.concepts)
-            _write_table(file.create_group("signatures"), book.signatures)
+            _write_table(file.create_group("concepts"), vars(book.concepts))
+            _write_table(file.create_group("signatures"), vars(book.signatures))
             _write_samples(file.create_group("samples"), samples)
 
 
 def _write_samples(group: h5py.Group, samples: JoinedSamples) -> None:
-    _write_table(group, samples.columns)
+    _write_table(group, vars(samples.columns))
     count, layers, hidden = samples.shape
     prompts, start = _create_texts(group, "prompt", count), 0
     for texts in samples.prompts():
@@ -64,15 +66,14 @@ def _write_samples(group: h5py.Group, samples: JoinedSamples) -> None:
             dataset.id.write_direct_chunk((index * rows, layer, 0), padded[layer])
 
 
-def _write_table(group: h5py.Group, table: Any) -> None:
-    """Write a dataclass; each field is a column: an array, or a list of texts."""
-    for field in dataclasses.fields(table):
-        column = getattr(table, field.name)
+def _write_table(group: h5py.Group, columns: Mapping[str, Any]) -> None:
+    """Write columns: each is an array, or a list of texts."""
+    for name, column in columns.items():
         if isinstance(column, list):
-            _create_texts(group, field.name, len(column))[...] = column
+            _create_texts(group, name, len(column))[...] = column
         else:
             # Without chunks the bytes are in one piece, at an offset that the file records.
-            group.create_dataset(field.name, data=column)
+            group.create_dataset(name, data=column)
 
 
 def _create_texts(group: h5py.Group, name: str, rows: int) -> h5py.Dataset:

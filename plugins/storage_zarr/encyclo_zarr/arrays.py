@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from zarr.buffer import default_buffer_prototype
 from zarr.storage import LocalStore, MemoryStore
 
-from encyclo.schema import HIERARCHY, SAMPLES
+from encyclo.schema import HIERARCHY, Hierarchy, place_of_activations
 from encyclo.storage.raw_arrays import Chunks, Flat
 from encyclo_zarr.guard import check_tree, keys_of, shard_index
 from encyclo_zarr.layout import grid
@@ -25,10 +25,12 @@ from encyclo_zarr.tree import Folder, Zip, read
 class ZarrArrays:
     """The arrays of a tree. Raises ValueError for anything that the schema does not allow; see `check_tree`."""
 
-    def __init__(self, path: Path, part: bool) -> None:
-        self._tree: Folder | Zip = Zip(path) if part else Folder(path)
-        self._part = part
-        self._documents = check_tree(self._tree, {"": SAMPLES} if part else HIERARCHY, part)
+    def __init__(self, path: Path, part: Hierarchy | None) -> None:
+        """`part` is the hierarchy of a part; None: the path is an encyclopedia."""
+        self._tree: Folder | Zip = Folder(path) if part is None else Zip(path)
+        self._part = part is not None
+        self._place = place_of_activations(HIERARCHY if part is None else part)
+        self._documents = check_tree(self._tree, HIERARCHY if part is None else part, self._part)
         self._arrays: dict[str, Any] = {}
         self._store: LocalStore | MemoryStore | None = None
 
@@ -50,7 +52,7 @@ class ZarrArrays:
 
     def activations(self) -> Flat | Chunks:
         """Return where the samples' activations are, shard by shard, from the shards' indices."""
-        path = "activations" if self._part else "samples/activations"
+        path = self._place
         shape = self._shape(path)
         keys = keys_of(path, shape, self._part)
         if self._part:
@@ -79,7 +81,7 @@ class ZarrArrays:
             self._store = LocalStore(self._tree.root, read_only=True)
         if self._store is None:
             buffer = default_buffer_prototype().buffer
-            names = [name for name in self._tree.sizes if not name.startswith("activations/")]
+            names = [name for name in self._tree.sizes if not name.startswith(f"{self._place}/c.")]
             self._store = MemoryStore({name: buffer.from_bytes(read(self._tree, name)) for name in names})
         return self._store
 

@@ -8,7 +8,6 @@ so a unit always has what its commit record says.
 
 from __future__ import annotations
 
-import dataclasses
 import warnings
 import zipfile
 from collections.abc import Mapping
@@ -20,8 +19,8 @@ import numpy as np
 import zarr
 from zarr.storage import MemoryStore
 
-from encyclo.schema import HIERARCHY, SAMPLES, Array, Book, Part
-from encyclo.storage.array_store import ArrayStore, JoinedSamples
+from encyclo.schema import HIERARCHY, SAMPLES, Array, Book, place_of_activations
+from encyclo.storage.array_store import AnyPart, ArrayStore, JoinedSamples
 from encyclo_zarr.arrays import ZarrArrays
 from encyclo_zarr.layout import ROWS_PER_SHARD, create
 from encyclo_zarr.tree import Zip
@@ -38,16 +37,18 @@ class ZarrStore(ArrayStore):
 
     def open_arrays(self, path: Path, part: bool) -> ZarrArrays:
         """Open a zip or a folder. Raises ValueError, OSError."""
-        return ZarrArrays(path, part)
+        return ZarrArrays(path, self.schema.part if part else None)
 
-    def write_part_file(self, path: Path, part: Part) -> int:
+    def write_part_file(self, path: Path, part: AnyPart) -> int:
         """Write a zipped part; return where its activations begin."""
         members: dict[str, Any] = {}
-        _write_table(zarr.create_group(MemoryStore(members), zarr_format=3), part, SAMPLES, part=True)
+        root = zarr.create_group(MemoryStore(members), zarr_format=3)
+        for group, arrays in self.schema.part.items():
+            _write_table(root.create_group(group) if group else root, part, arrays, part=True)
         with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
             for key in sorted(members):
                 archive.writestr(zipfile.ZipInfo(key, _WHEN), members[key].as_numpy_array().data)
-        bulk = "activations/c.0.0.0"
+        bulk = f"{place_of_activations(self.schema.part)}/c.0.0.0"
         return Zip(path).place(bulk)[1] if bulk in members else 0
 
     def write_encyclopedia(self, path: Path, book: Book, samples: JoinedSamples) -> None:
@@ -64,7 +65,8 @@ class ZarrStore(ArrayStore):
 
 
 def _write_samples(group: zarr.Group, samples: JoinedSamples) -> None:
-    _write_table(group, samples.columns, SAMPLES)
+    small = {name: array for name, array in SAMPLES.items() if hasattr(samples.columns, name)}
+    _write_table(group, samples.columns, small)
     _write(group, "prompt", SAMPLES["prompt"], list(chain.from_iterable(samples.prompts())))
     activations, start = create(group, "activations", SAMPLES["activations"], samples.shape), 0
     for block in samples.blocks(ROWS_PER_SHARD["activations"]) if activations.size else ():
@@ -73,9 +75,9 @@ def _write_samples(group: zarr.Group, samples: JoinedSamples) -> None:
 
 
 def _write_table(group: zarr.Group, table: Any, arrays: Mapping[str, Array], part: bool = False) -> None:
-    """Write a dataclass; each field is a column: an array, or a list of texts."""
-    for field in dataclasses.fields(table):
-        _write(group, field.name, arrays[field.name], getattr(table, field.name), part)
+    """Write those columns of a dataclass that `arrays` names: arrays, or lists of texts."""
+    for name, array in arrays.items():
+        _write(group, name, array, getattr(table, name), part)
 
 
 def _write(group: zarr.Group, name: str, array: Array, column: Any, part: bool = False) -> None:

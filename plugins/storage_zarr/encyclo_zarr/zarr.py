@@ -11,6 +11,8 @@ from encyclo.schema import Schema
 if TYPE_CHECKING:
     from encyclo_zarr.store import ZarrStore
 
+OBJECT_STORES = True
+
 
 @hookimpl
 def store_activations(location: Path, schema: Schema) -> ZarrStore:

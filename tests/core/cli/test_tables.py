@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import pty
 import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +18,10 @@ import pytest
 
 from encyclo.cli.views.convergence import conclusion
 from encyclo.cli.views.ladder import print_ladder
-from encyclo.cli.views.summary import _stages
+from encyclo.cli.views.summary import _calibration, _stages
 from encyclo.evaluation.converge import Convergence
 from encyclo.query.encyclopedia import open_run
-from encyclo.query.evidence import recorded_readings
+from encyclo.query.entry import NO_NEIGHBOUR
 from encyclo.runs.metrics import LadderFigures, Metrics, StageFigures
 from encyclo.statistics.figures import Accuracy, Calibration, Conformal, LayerConvergence
 from encyclo.terminal import SafeConsole
@@ -78,6 +80,24 @@ def test_the_stages_break_no_word(width: int):
     assert (WIDER + "Concepts" in text) == (width == 80) and "1,234" in text
 
 
+def test_the_ladder_says_why_a_rung_is_missing_and_has_no_empty_table():
+    text = printed(lambda console: print_ladder(Metrics(natural_sentences=0), console), 200)
+    assert "natural is not measured: the concepts have no sentences by other authors" in text
+    assert "heldout_prompts is not measured: no prompt family could be held out" in text
+    assert "ECE" not in text and "Reading of" not in text and "Absent concepts" not in text
+
+
+def test_a_summary_says_what_could_not_be_held_out(encyclo, tmp_path: Path, tiny_flags: list[str]):
+    run = ["run", "--limit", "4", "--sampler", "raw", "--out", tmp_path / "raw", *tiny_flags]
+    text = " ".join(encyclo(*run).stdout.split())
+    assert text.count("not measured: no prompt family could be held out (use --sampler templates)") == 3
+    assert _calibration(Metrics(splits={"test": ["a"]}), "transformer").startswith(
+        "not measured: no prompt family was left for calibration"
+    )
+    unreported = Metrics(splits={"test": ["a"], "calibration": ["b"]})
+    assert _calibration(unreported, "transformer") == "not measured: the run's scorer reported none"
+
+
 def convergence(**figures: float) -> Convergence:
     row = LayerConvergence(null_cosine=0.01, samples_to_5pct_median=272.0, **figures)
     worse = LayerConvergence(cosine=0.1, null_cosine=0.01, adjusted_rel_diff=0.9)
@@ -102,7 +122,7 @@ def test_where_there_is_no_terminal_no_line_is_wrapped(
     monkeypatch.delenv("COLUMNS", raising=False)
     with open_run(tiny_run) as book:
         near = [n.name for n in book.entry("animal").nearest]
-        own = recorded_readings(book)
+        own = book.own_readings
     assert own is not None
     lines = encyclo("show", tiny_run, "animal").stdout.splitlines()
     nearest = next(line for line in lines if line.startswith("Nearest"))
@@ -143,7 +163,7 @@ def test_a_terminal_of_80_columns_wraps_between_words(tiny_run: Path):
 
 def test_run_and_read_say_what_a_confidence_is_among(encyclo, tiny_run: Path, tiny_flags: list[str]):
     with open_run(tiny_run) as book:
-        own = recorded_readings(book)
+        own = book.own_readings
     assert own is not None and len(own) == 40 and 0 < own.sum() < 400
     result = encyclo("run", "--sampler", "templates", "--limit", "40", "--out", tiny_run, *tiny_flags)
     expected = (
@@ -153,6 +173,23 @@ def test_run_and_read_say_what_a_confidence_is_among(encyclo, tiny_run: Path, ti
     assert "without sampling and storing" in " ".join(result.stdout.split())
     read = encyclo("read", tiny_run, "The animal drank.", "--device", "cpu")
     assert f"among 40 concepts, calibrated on {own.sum()} held-out prompts" in read.stderr
+
+
+def test_every_view_says_how_many_readings_are_an_entrys_own(encyclo, tiny_run: Path, tiny_flags: list[str]):
+    with open_run(tiny_run) as book:
+        entry, own = book["animal"], int(book.own_readings[book.index("animal")])
+        assert entry.own_readings == own > 0
+        assert all(f", {own} own reading" in text for text in (repr(entry), entry._repr_html_()))
+        alone = replace(entry, neighbours=0)
+        assert NO_NEIGHBOUR in alone._repr_html_() and "nearest" not in repr(alone)
+    assert json.loads(encyclo("show", tiny_run, "animal", "--json").stdout)["own_readings"] == own
+    run = encyclo("run", "--sampler", "templates", "--limit", "40", "--out", tiny_run, *tiny_flags).stdout
+    heading = next(line for line in run.splitlines() if line.startswith("Concept "))
+    row = next(line for line in run.splitlines() if line.startswith("animal "))
+    assert row[heading.index("Own readings") :].split()[0] == str(own)
+    read = encyclo("read", tiny_run, "The animal drank.", "--device", "cpu", "--at-least", "0")
+    assert "n is the number of the entry's own held-out readings" in read.stderr
+    assert re.search(rf" animal +\d+% +{own}  ", read.stdout), read.stdout
 
 
 def test_a_run_without_its_metrics_still_shows_an_entry(encyclo, tiny_run: Path, tmp_path: Path):

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from encyclo.cli.views.heat_map import HEADING, HEAT, heat_map, print_readings
+from encyclo.cli.views.heat_map import HEAT, heat_map, print_readings
 from encyclo.query.encyclopedia import open_run
 from encyclo.query.suggestions import nearest_names
 from encyclo.query.text_reader import Candidate, TokenReading
@@ -127,7 +127,16 @@ def test_a_terminal_shows_the_text_in_colour_by_confidence():
 def test_where_there_is_no_terminal_lines_are_plain(capsys: pytest.CaptureFixture[str]):
     assert shown([reading("a", 0, 0.9)], "a", terminal=False) == ""
     printed = capsys.readouterr().out
-    assert printed.splitlines()[0] == HEADING and "\x1b" not in printed
+    assert printed.split()[:4] == ["Token", "Read", "as", "Likeliest"] and "\x1b" not in printed
+
+
+def test_a_reading_has_a_column_of_the_entrys_own_readings(capsys: pytest.CaptureFixture[str]):
+    print_readings(
+        [reading("a", 0, 0.9), reading("b", 2, 0.1)], "a b", Console(file=io.StringIO()), {"1": 12}
+    )
+    heading, read, not_read = capsys.readouterr().out.splitlines()
+    assert heading.split()[3] == "n" and read[heading.index(" n ") + 1] == "2" and " 12  otter" in read
+    assert "12" not in not_read
 
 
 def test_tokens_that_share_a_character_show_it_once():

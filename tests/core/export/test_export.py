@@ -361,10 +361,6 @@ def test_a_missing_package_is_named_before_anything_is_written(
     flags: list[str],
 ):
     monkeypatch.setitem(sys.modules, package_name, None)
-    find = exporting.importlib.util.find_spec
-    monkeypatch.setattr(
-        exporting.importlib.util, "find_spec", lambda name: None if name == package_name else find(name)
-    )
     result = encyclo("export", tiny_run, "--out", tmp_path / "out", *flags)
     assert result.returncode == 2 and "pip install 'encyclo[export]'" in one_sentence(result.stderr)
     assert not (tmp_path / "out").exists()

@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from encyclo.errors import RunDirectoryError
 from encyclo.maintenance.verify import verify
+from encyclo.runs import worker_locks
+from encyclo.storage.ledger import locked
 
 LEFTOVERS = (
     ".tmp-0123.json", "rounds/0/.tmp-0123.json", "plugins/transformer/.tmp-0123.safetensors",
@@ -33,3 +36,28 @@ def test_leftovers_are_listed_and_removed_by_the_same_command(
     assert encyclo(*flags).returncode == 0
     assert list(run.rglob(".tmp-*")) == []
     assert verify(run).findings == []
+
+
+def test_parts_without_a_commit_are_listed_and_pruned(tiny_run: Path, tmp_path: Path, encyclo):
+    run = Path(shutil.copytree(tiny_run, tmp_path / "run"))
+    (run / "parts" / "dead.h5").write_text("whole, and never committed")
+    (run / "parts" / ".tmp-0123.h5").write_text("half")
+    assert {problem.where for problem in verify(run).findings} == {"parts/dead.h5", "parts/.tmp-0123.h5"}
+    said = encyclo("verify", run)
+    assert said.returncode == 1
+    assert "parts/dead.h5: no commit names this part: a killed process left it" in said.stdout
+    assert f"`encyclo verify {run} --prune` removes it" in said.stdout
+    worker_locks.admit(run)  # a killed command's workers may be about to commit a part
+    assert encyclo("verify", run, "--prune").returncode == 0
+    assert not (run / worker_locks.FOLDER).exists()
+    assert not (run / "parts" / "dead.h5").exists() and verify(run).findings == []
+
+
+def test_prune_waits_for_no_running_command_and_needs_a_run(tiny_run: Path, tmp_path: Path):
+    run = Path(shutil.copytree(tiny_run, tmp_path / "run"))
+    (run / "parts" / "busy.h5").write_text("a running command's")
+    with locked(run), pytest.raises(RunDirectoryError, match="in use by process"):
+        verify(run, prune=True)
+    assert (run / "parts" / "busy.h5").exists()
+    with pytest.raises(RunDirectoryError, match="is not a run of encyclo"):
+        verify(tmp_path, prune=True)

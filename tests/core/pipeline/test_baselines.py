@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 
 from encyclo.config import load_config
 from encyclo.errors import UsageError
+from encyclo.pipeline.train import train_and_score, with_few_held_out
+from encyclo.runs.reopen import finished_run
 from encyclo.runs.session import Session, prepare
+from encyclo.statistics import confidence
+from encyclo.statistics.signatures import estimate_signatures
+from encyclo.terminal import ConsoleProgress
+from encyclo.types import Split
 from encyclo_interpreters import logistic
 
 
@@ -60,3 +67,23 @@ def test_a_default_baseline_that_takes_too_few_is_left_out_aloud(tiny_flags, tmp
 def test_one_that_was_asked_for_is_refused_before_anything_runs(tiny_flags, tmp_path, few, more, where):
     with pytest.raises(UsageError, match=f"'logistic' can't be trained: it takes at most 3 .* as {where}"):
         session_of(tiny_flags, few + 1, tmp_path, **more)
+
+
+def test_a_baseline_is_scored_on_fewer_readings_with_the_same_calibration(tiny_run, tmp_path, monkeypatch):
+    monkeypatch.setattr(confidence, "MOST_READINGS", 40)
+    copy = shutil.copytree(tiny_run, tmp_path / "run")
+    with finished_run(copy, ConsoleProgress(quiet=True)) as run:
+        samples = run.load_samples(run.ledger.ordered())
+        signatures = estimate_signatures(samples, len(run.session.concepts))
+        held = samples.named_rows(Split.CALIBRATION, Split.TEST)
+        assert len(samples.named_rows(Split.TEST)) > 40
+        whole, few = (
+            train_and_score(run, "centroid", samples, signatures, None, baseline=baseline)
+            for baseline in (False, True)
+        )
+        fewer = with_few_held_out(samples)
+    assert len(samples) - len(fewer) == len(held) - 40
+    assert len(fewer.named_rows(Split.CALIBRATION, Split.TEST)) == 40
+    assert whole.heldout == few.heldout and few.heldout is not None and few.heldout.n == 40
+    assert whole.scores.calibration == few.scores.calibration
+    assert (whole.scores.high - whole.scores.low).mean() < (few.scores.high - few.scores.low).mean()

@@ -78,8 +78,8 @@ def test_a_run_directory_holds_what_the_design_says(tiny_run: Path):
 
 def test_run_json_records_the_self_test(tiny_run: Path):
     found = json.loads((tiny_run / "run.json").read_text())["self_test"]
-    assert found.keys() == {"mentions", "finite", "layers", "batch", "padding"}
-    assert found["finite"] > 0 and max(found["layers"], found["batch"], found["padding"]) < 0.1
+    assert found.keys() == {"mentions", "finite", "layers", "batch", "padding", "sdpa"}
+    assert found["finite"] > 0 and max(found["layers"], found["batch"], found["padding"], found["sdpa"]) < 0.1
 
 
 def test_a_capture_that_fails_its_self_test_stops_the_run(
@@ -277,12 +277,48 @@ def test_plan_predicts_and_writes_nothing(encyclo, tmp_path: Path, tiny_run: Pat
     )
     plan = json.loads(result.stdout)
     assert plan["concepts"] == 40 and plan["prompts"] == 400
-    assert plan.keys() == {"concepts", "prompts", "tokens", "seconds", "memory_bytes", "disk_bytes"}
+    figures = {
+        "concepts",
+        "prompts",
+        "tokens",
+        "seconds",
+        "workers",
+        "memory_bytes",
+        "worker_bytes",
+        "disk_bytes",
+    }
+    assert plan.keys() == figures | {"seconds_by_step", "judging_measured", "bottleneck"}
+    assert plan["seconds_by_step"].keys() == {"sampling", "capture", "judging"}
+    assert plan["seconds"] == pytest.approx(sum(plan["seconds_by_step"].values()))
+    assert plan["seconds_by_step"][plan["bottleneck"]] == max(plan["seconds_by_step"].values())
     tokens = json.loads((tiny_run / "metrics.json").read_text())["capture"]["tokens"]
     assert abs(plan["tokens"] - tokens) <= 0.05 * tokens
     assert not (tmp_path / "out").exists()
     within = ["plan", "--sampler", "templates", "--limit", "40", "--budget", "123", "--json", *tiny_flags]
     assert json.loads(encyclo(*within).stdout)["prompts"] == 123
+
+
+def test_plan_asks_a_slow_sampler_for_few_concepts(
+    encyclo, tiny_flags: list[str], monkeypatch: pytest.MonkeyPatch
+):
+    from encyclo.pipeline import cost_estimate
+    from encyclo.pipeline.collect import UnitSampler
+
+    asked: list[int] = []
+    sample = UnitSampler.sample
+
+    def counting(self, unit):
+        asked.append(len(unit.concepts))
+        return sample(self, unit)
+
+    monkeypatch.setattr(UnitSampler, "sample", counting)
+    command = ["plan", "--sampler", "templates", "--limit", "40", "--json", *tiny_flags]
+    assert json.loads(encyclo(*command).stdout)["prompts"] == 400
+    assert asked == [1, 4, 8, 16, 12]  # warm-up, then groups up to all concepts
+    asked.clear()
+    monkeypatch.setattr(cost_estimate, "SAMPLING_SECONDS", 0.0)
+    assert json.loads(encyclo(*command).stdout)["prompts"] == 400
+    assert asked == [1, 4]
 
 
 PLAN = ["plan", "--sampler", "templates", "--limit"]

@@ -26,6 +26,7 @@ DESIGNED = {
     "store_activations",
     "train_interpreter",
     "score_confidence",
+    "run_units",
 }
 
 

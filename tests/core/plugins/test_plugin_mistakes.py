@@ -98,12 +98,12 @@ def test_a_list_that_never_ends_is_refused(
     from encyclo.config import RunConfig
     from encyclo.errors import PluginError
     from encyclo.plugins.manager import Plugins
-    from encyclo.runs import session
+    from encyclo.runs import concept_lists
 
     site.install("counting", COUNTING)
-    monkeypatch.setattr(session, constant, 1_000)
+    monkeypatch.setattr(concept_lists, constant, 1_000)
     with pytest.raises(PluginError, match=named) as refused:
-        session.load_concepts(RunConfig(concepts="counting", limit=limit), Plugins(), {})
+        concept_lists.load_concepts(RunConfig(concepts="counting", limit=limit), Plugins(), {})
     assert "'counting'" in str(refused.value)
     assert site.module("counting").given <= 1_001
 
@@ -112,7 +112,7 @@ def test_a_list_that_never_ends_is_refused(
 def test_a_million_concepts_can_be_had(site: Site):
     from encyclo.config import RunConfig
     from encyclo.plugins.manager import Plugins
-    from encyclo.runs.session import load_concepts
+    from encyclo.runs.concept_lists import load_concepts
 
     site.install("counting", COUNTING.replace("itertools.count(1)", "range(1, 1_000_001)"))
     assert len(load_concepts(RunConfig(concepts="counting"), Plugins(), {})) == 1_000_000

@@ -19,7 +19,7 @@ from encyclo.plugins.answers import check_prompt, check_samples
 from encyclo.plugins.manager import Plugins, find_installed
 from encyclo.plugins.traits import Traits
 from encyclo.plugins.values import WrongAnswer
-from encyclo.runs.session import load_concepts
+from encyclo.runs.concept_lists import load_concepts
 from encyclo.types import Concept, Prompt, Samples
 from tests import third_party
 

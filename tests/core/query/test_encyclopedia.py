@@ -367,3 +367,23 @@ def test_only_an_entrys_word_is_read(book: Encyclopedia):
     assert {token.concepts[0].name for token in sure} == {"animal"}
     anywhere = book.read(text, at_least=0.0, device="cpu", any_word=True)
     assert sum(bool(token.concepts[0].confidence) for token in anywhere) > len(sure)
+
+
+def test_rows_are_numbers_a_slice_or_a_mask(tiny_run):
+    with encyclo.open(tiny_run) as book:
+        values = book.activations(slice(None))
+        mask = np.zeros(len(values), bool)
+        mask[[3, 70]] = True
+        for same in ([3, 70], np.array([3, 70]), mask, slice(3, 71, 67)):
+            assert np.array_equal(book.activations(same), values[[3, 70]])
+            assert np.array_equal(book.activations(same, layer=-1), values[[3, 70], -1])
+            assert sorted(row for batch in book.batches(1, 0, same) for row in batch.rows) == [3, 70]
+        for wrong in (mask[:-1], [1.5], [[1, 2]]):
+            with pytest.raises(
+                UsageError, match="Rows are whole numbers, a slice, or a mask of all 400 rows"
+            ):
+                book.activations(wrong)
+        with pytest.raises(UsageError, match="has the rows 0 to 399; ask for some of these"):
+            book.batches(8, 0, [400])
+        with pytest.raises(UsageError, match="batches takes a size from 1 and a seed from 0"):
+            book.batches(0, 0)

@@ -141,7 +141,7 @@ def test_a_file_reads_like_its_text_in_flat_memory(
 
 def test_a_person_sees_a_table(encyclo, tiny_run: Path):
     lines = encyclo("read", tiny_run, TEXT, "--device", "cpu").stdout.splitlines()
-    assert lines[0].split() == ["Token", "Read", "as", "Likeliest"]
+    assert lines[0].split() == ["Token", "Read", "as", "n", "Likeliest"]
     assert len(lines) > 10 and any("%" in line for line in lines)
 
 

@@ -7,6 +7,7 @@ import hashlib
 import json
 import re
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from encyclo.report.atlas import draw_atlas
 from encyclo.report.details import Detail, carried_by_layer, collect
 from encyclo.runs.metrics import Metrics, read_metrics
 from encyclo.schema import SignatureTable
+from encyclo.statistics import accuracy
 from encyclo.statistics.similarity import Similarity, centre_and_scale
 from tests.core.report.test_report import HOSTILE, make_book
 
@@ -210,3 +212,52 @@ def test_an_entry_of_nothing_but_a_name_is_still_data():
     page = payload.page_data(book, found, None, Similarity.of(book.signatures))
     assert page["entries"]["confidence"] == [None, None] and page["details"]["0"][0] == []
     json.loads(payload.as_json(page))
+
+
+def test_confusions_are_those_of_a_sort_of_all_concepts():
+    generator = np.random.default_rng(0)
+    for _ in range(50):
+        scores, row = generator.integers(0, 5, (6, 80)).astype(np.float32), int(generator.integers(80))
+        margin = (scores[:, [row]] - scores).mean(axis=0, dtype=np.float64)
+        instead = np.bincount(scores.argmax(axis=1), minlength=80)
+        order = [int(i) for i in np.lexsort((margin, -instead)) if i != row][: details.CONFUSED]
+        assert details._confused(scores, row) == [(i, int(instead[i]), float(margin[i])) for i in order]
+
+
+@pytest.mark.parametrize("scores_at_once", [1, 60, 10_000])
+def test_entries_are_read_together_and_each_gets_its_own_scores(
+    monkeypatch: pytest.MonkeyPatch, scores_at_once: int
+):
+    monkeypatch.setattr(accuracy, "SCORES", scores_at_once)
+    asked: list[int] = []
+
+    class Echo:
+        concepts: ClassVar = ["a", "b", "c"]
+
+        def read(self, activations: np.ndarray) -> np.ndarray:
+            asked.append(len(activations))
+            return activations
+
+    values = np.arange(60, dtype=np.float32).reshape(20, 3)
+    groups = [np.array(some, np.int64) for some in ([3, 4], [], [7], [8, 1, 2], [], [19])]
+    found = list(details._scored(Echo(), values, groups))
+    assert len(found) == len(groups)
+    for some, scores in zip(groups, found, strict=True):
+        np.testing.assert_array_equal(scores[:, :3], values[some])
+    if scores_at_once == 10_000:
+        assert asked == [7]
+
+
+@pytest.mark.parametrize("lengths", [[0], [0, 0], [70, 0], [0, 70, 0, 0]])
+def test_entries_without_samples_need_no_scores(monkeypatch: pytest.MonkeyPatch, lengths: list[int]):
+    monkeypatch.setattr(accuracy, "SCORES", 60)
+
+    class Echo:
+        concepts: ClassVar = ["a"]
+
+        def read(self, activations: np.ndarray) -> np.ndarray:
+            return activations
+
+    groups = [np.arange(length) for length in lengths]
+    found = details._scored(Echo(), np.zeros((70, 1), np.float32), groups)
+    assert [len(scores) for scores in found] == lengths

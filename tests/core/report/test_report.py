@@ -15,8 +15,9 @@ import pytest
 
 from encyclo.report import write_report
 from encyclo.report.details import Details
-from encyclo.report.headline import no_sentences
+from encyclo.report.figures import _exact_span
 from encyclo.runs.metrics import Metrics
+from encyclo.runs.unmeasured import no_sentences, why_not
 from encyclo.schema import Attributes, Book, ConceptTable, SignatureTable
 
 LAYERS = (-12, -6, -1)
@@ -140,6 +141,24 @@ def test_the_page_says_why_no_natural_sentence_was_read(count: int | None, why: 
     assert why in no_sentences(Metrics(natural_sentences=count))
 
 
+@pytest.mark.parametrize(
+    ("rung", "metrics", "why"),
+    [
+        ("described", {}, "encyclo evaluate measures it"),
+        ("described", {"unfamiliar": None, "absent": None}, "too few concepts"),
+        ("described", {"unfamiliar": {}, "accuracy": {"described": {}}}, "has a definition"),
+        ("unseen", {"unfamiliar": {}, "accuracy": {"unseen": {}}}, "no held-out prompt"),
+        ("aliases", {"unfamiliar": {}}, "no concept has an alias"),
+        ("adversarial", {"unfamiliar": {}}, "no adversarial stage"),
+        ("senses", {"unfamiliar": {}}, "--running-text"),
+        ("natural", {"unfamiliar": {}, "natural_sentences": 0}, "have no sentences by other"),
+        ("heldout_prompts", {}, "no prompt family could be held out"),
+    ],
+)
+def test_each_rung_says_why_it_was_not_measured(rung: str, metrics: dict[str, Any], why: str):
+    assert why in why_not(rung, Metrics.model_validate(metrics))
+
+
 def null_metrics() -> dict[str, Any]:
     rungs = ("heldout_prompts", "natural", "described", "unseen", "adversarial")
     capture = dict.fromkeys(full_metrics()["capture"]) | {"prompts": 7, "tokens": 9, "device": "cpu"}
@@ -251,7 +270,8 @@ def test_what_was_not_measured_is_said_in_words_and_never_as_a_value(render: Any
     assert not re.search(r"\b(None|nan|NaN|inf|null|undefined)\b", values)
     assert "no prompt family could be held out" in page.text
     assert "halving takes two concepts with at least four samples" in page.text
-    assert "this run did not measure this rung" in page.text
+    assert page.text.count("encyclo evaluate measures it") == 3, "aliases, described, unseen"
+    assert "the run had no adversarial stage" in page.text
     assert "they can't be ranked" in page.text
     assert page.count("svg") == 2, "the map, and the shapes' namespace; no plot"
     assert not re.search(
@@ -279,7 +299,8 @@ def test_full_metrics_show_every_figure_beside_the_baselines(render: Any) -> Non
         assert figure in text
     assert "centroid 93.1% (5.6 points lower), n = 2,345" in text
     assert "centroid 0.088, n = 2,345" in text
-    assert text.count("this run did not measure this rung") == 5
+    assert text.count("encyclo evaluate measures it") == 3
+    assert text.count("the concept list has no natural sentences (wordnet's has), or all of them") == 2
     assert "a5fd3b62230a…" in text and "encyclo run --out 'my run'" in text
     assert "2 trained the readers, 1 decided when training stops, 1 calibrated them, 2 tested them" in text
 
@@ -315,15 +336,20 @@ def test_a_confidence_says_among_how_many_and_from_how_many_readings(tmp_path: P
     assert "It rests on 5 held-out readings, 1.7 for an entry on average" in text
 
 
-@pytest.mark.parametrize(("bins", "counted"), [(3, True), (7, False)])
-def test_a_calibration_plot_of_few_bins_says_how_many_readings_each_has(
-    render: Any, bins: int, counted: bool
-) -> None:
+@pytest.mark.parametrize("bins", [3, 9])
+def test_a_calibration_plot_says_how_many_readings_each_bin_has(render: Any, bins: int) -> None:
     metrics = full_metrics()
     few = [[0.1 + 0.1 * i, 0.5, 1234 + i] for i in range(bins)]
     metrics["calibration"] |= {"bins": few, "centroid": metrics["calibration"]["centroid"] | {"bins": few}}
     drawn = re.search(r'aria-label="Reliability.*?</figure>', render(NAMES, metrics), re.DOTALL)
-    assert drawn is not None and (">1,236<" in drawn[0]) == ("the numbers are n" in drawn[0]) == counted
+    assert drawn is not None and drawn[0].count(">1,236<") == 2, "one for each reader"
+
+
+def test_a_bin_of_one_reading_has_a_wide_interval() -> None:
+    below, above = _exact_span(0.0, 1)
+    assert below == 0 and above > 0.9
+    below, above = _exact_span(0.9, 1000)
+    assert 0.01 < below < 0.03 and 0.01 < above < 0.03
 
 
 def coverage() -> dict[str, Any]:

@@ -23,6 +23,7 @@ NAMES = {
     "store_activations": "my-npz",
     "train_interpreter": "my-nearest",
     "score_confidence": "encyclo-often",
+    "run_units": "my-order",
 }
 OPTIONAL = {"check_capture", "end_run"}
 

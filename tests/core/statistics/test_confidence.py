@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import tracemalloc
 from pathlib import Path
 from typing import ClassVar
 
@@ -15,7 +16,10 @@ from encyclo.runs.calibration_file import ReadingModel, load_calibration, save_c
 from encyclo.statistics import accuracy, calibration, confidence
 from encyclo.statistics.accuracy import true_ranks
 from encyclo.statistics.confidence import Calibrator, Readings, TrainingDistribution
-from encyclo.types import SampleSet, Split
+from encyclo.testing.fixtures.planted import PlantedSamples
+from encyclo.types import Context, SampleSet, Split
+from encyclo_interpreters import centroid
+from encyclo_scorers import calibrated
 
 CONCEPTS = 30
 KNOWN = TrainingDistribution(np.zeros((1, 1), np.float32), np.ones((1, 1), np.float32))
@@ -227,3 +231,38 @@ def test_readings_that_are_all_right_or_all_wrong_have_that_confidence():
     readings, _ = planted(200, strength=30)
     found = confidence.confidences_by_kind(readings, readings.take(np.arange(3)), 1.0)
     assert readings.right.all() and found.tolist() == [1.0, 1.0, 1.0]
+
+
+def test_the_temperature_needs_no_copy_of_the_scores():
+    generator = np.random.default_rng(0)
+    top = -np.sort(-generator.normal(size=(4000, 1024)).astype(np.float32), axis=1)
+    tracemalloc.start()
+    calibration.fit_temperature_of_best(top, top[:, 0], np.ones(4000, bool))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < top.nbytes / 4
+
+
+def test_a_batch_has_fewer_samples_if_there_are_many_concepts(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(accuracy, "SCORES", 7 * CONCEPTS)
+    samples = SampleSet(
+        np.zeros(20, np.int32), np.ones(20, bool), np.zeros(20, np.int32), ("a",), np.zeros(20, np.int8), (-1,),
+        lambda rows: np.zeros((len(rows), 1, CONCEPTS), np.float32),
+    )  # fmt: skip
+    sizes = [len(rows) for rows, _ in accuracy.read_in_batches(Reads(), samples, np.arange(20))]
+    assert sizes == [7, 7, 6]
+
+
+def test_a_calibrator_is_fitted_on_a_part_of_many_readings_but_all_of_them_count(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    data = PlantedSamples(concepts=12, per_family=4)
+    samples = data.make()
+    reader = centroid.train_interpreter(samples, data.ids(), Context(0, "cpu", centroid.Options(), Path()))
+    whole = calibrated.score_confidence(reader, samples, Context(0, "cpu", None, Path()))
+    monkeypatch.setattr(confidence, "MOST_READINGS", 60)
+    part = calibrated.score_confidence(reader, samples, Context(0, "cpu", None, Path()))
+    assert whole.calibrator is not None and part.calibrator is not None
+    assert (whole.calibrator.n, part.calibrator.n) == (12 * 4 * 3, 60)
+    for name in ("confidence", "low", "high"):
+        np.testing.assert_array_equal(getattr(part, name), getattr(whole, name))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -300,3 +301,17 @@ def test_the_adjusted_difference_is_that_of_samples_without_their_contexts():
     same = convergence.half_splits(samples, signatures, none, seed=0)
     assert same is not None
     np.testing.assert_allclose(same.adjusted, same.centred, rtol=1e-5)
+
+
+def test_signatures_need_no_array_of_all_concepts_for_each_block_of_samples():
+    count, shape = 20_000, (2, 16)
+    values = np.random.default_rng(0).normal(size=(97, *shape)).astype(np.float32)
+    samples = SampleSet(
+        np.arange(count, dtype=np.int32), np.ones(count, bool), (np.arange(count) % 5).astype(np.int32),
+        tuple("abcde"), np.zeros(count, np.int8), (-2, -1), lambda rows: values[rows % 97],
+    )  # fmt: skip
+    tracemalloc.start()
+    estimate(samples, count)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 3.7 * count * np.prod(shape) * 8  # sums and variances in float64, signatures in float32

@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from encyclo.query.encyclopedia import open_run
 from encyclo.report.entries import trusted
 from encyclo.schema import SignatureTable
-from encyclo.statistics.similarity import NEAR, Similarity, centre_and_scale
+from encyclo.statistics.similarity import NEAR, Similarity, centre_and_scale, likeliest
 
 LAYERS, HIDDEN = 3, 16
 
@@ -62,3 +63,13 @@ def test_show_search_and_report_name_the_same_neighbours(tiny_run: Path):
             assert [name for name, *_ in row["nearest"]] == names
             found = [n.name for n in book.search(entry.signature, count=5)]
             assert found[0] == entry.name and found[1:] == names
+
+
+@pytest.mark.parametrize("count", [0, 1, 5, 40, 60])
+def test_the_likeliest_are_those_of_a_stable_sort(count: int):
+    generator = np.random.default_rng(count)
+    for _ in range(30):
+        cosines = generator.integers(-3, 4, 50).astype(np.float32) / 4
+        cosines[generator.random(50) < 0.2] = -np.inf
+        order = [int(i) for i in np.argsort(-cosines, kind="stable")[:count] if np.isfinite(cosines[i])]
+        assert likeliest(cosines, count) == [(i, float(cosines[i])) for i in order]

@@ -118,6 +118,9 @@ def test_a_fifth_of_the_concepts_is_unseen_whatever_their_order():
     turned = CONCEPTS[::-1]
     assert {CONCEPTS[i].id for i in places} == {turned[i].id for i in unseen_concepts(turned, 0)}
     assert unseen_concepts(CONCEPTS, 1) != places
+    fifths = [unseen_concepts(CONCEPTS, 0, fifth) for fifth in range(5)]
+    assert fifths[0] == places
+    assert sorted(place for fifth in fifths for place in fifth) == list(range(len(CONCEPTS)))
 
 
 def test_a_prompt_on_both_sides_is_found_in_any_case_and_spacing():

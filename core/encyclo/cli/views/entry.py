@@ -11,12 +11,11 @@ from rich.text import Text
 from encyclo.cli.views.tables import labelled
 from encyclo.query.confusions import confusions_text
 from encyclo.query.encyclopedia import Encyclopedia
-from encyclo.query.entry import confidence_text, lengths_text
-from encyclo.query.evidence import readings_text, recorded_readings
+from encyclo.query.entry import confidence_text, lengths_text, nearest_text
+from encyclo.query.evidence import readings_text
 from encyclo.text import one_line
 
 PROMPTS = 8
-NO_NEIGHBOUR = "none: no signature is similar, or too few samples mention it"
 
 
 def print_entry(book: Encyclopedia, name: str, console: Console) -> None:
@@ -31,7 +30,7 @@ def print_entry(book: Encyclopedia, name: str, console: Console) -> None:
         ("Confidence", _confidence(book, name)),
         ("Samples", f"{entry.n_samples}, {'converged' if entry.converged else 'not converged'}, {state}"),
         ("Signature", f"length by layer {lengths_text(entry)}"),
-        ("Nearest", ", ".join(f"{n.name} {n.cosine:.2f}" for n in entry.nearest) or NO_NEIGHBOUR),
+        ("Nearest", nearest_text(entry)),
         ("Most confused", confusions_text(book, name)),
     ]
     console.print(labelled(lines))
@@ -45,10 +44,10 @@ def print_entry(book: Encyclopedia, name: str, console: Console) -> None:
 
 def _confidence(book: Encyclopedia, name: str) -> str:
     """Return the confidence, among how many concepts it is, and how many of the entry's readings it rests on."""
-    entry, readings = book.entry(name), recorded_readings(book)
+    entry = book.entry(name)
     if math.isnan(entry.confidence):
         return confidence_text(entry)
-    basis = "" if readings is None else f", from {readings_text(int(readings[book.index(name)]))}"
+    basis = "" if entry.own_readings is None else f", from {readings_text(entry.own_readings)}"
     return f"{confidence_text(entry)} among {len(book):,} concepts{basis}"
 
 
@@ -69,6 +68,7 @@ def entry_json(book: Encyclopedia, name: str) -> dict[str, Any]:
         "confidence": known(entry.confidence),
         "confidence_low": known(entry.low),
         "confidence_high": known(entry.high),
+        "own_readings": entry.own_readings,
         "converged": entry.converged,
         "settled": entry.settled,
         "nearest": [{"name": n.name, "cosine": n.cosine} for n in entry.nearest],

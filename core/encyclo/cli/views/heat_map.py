@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from rich.console import Console
 from rich.text import Text
@@ -26,16 +26,24 @@ distinguish blue from orange, and in grey the styles differ in brightness."""
 STEPS = (0.1, 0.3, 0.5, 0.7, 0.9)
 LEAST = 0.05
 """Another sense of the word that is read is not shown below this confidence."""
-HEADING = f"{'Token':<16} {'Read as':<20} {'':>4}  Likeliest"
 
 
-def print_readings(readings: Iterable[TokenReading], text: str | None, console: Console) -> None:
-    """Print a line for each token; on a colour terminal, print `text` as a heat map first, if it is given."""
+def print_readings(
+    readings: Iterable[TokenReading],
+    text: str | None,
+    console: Console,
+    own: Mapping[str, int] | None = None,
+) -> None:
+    """Print a line for each token; on a colour terminal, print `text` as a heat map first, if it is given.
+
+    `own` are the concepts' own held-out readings, by id: a column shows those of the concept that is read.
+    """
+    heading = _columns("Token", "Read as", "", "n", "Likeliest", own)
     if not console.is_terminal:
         for number, reading in enumerate(readings):
             if number == 0:
-                say(HEADING)
-            say(_line(reading))
+                say(heading)
+            say(_line(reading, own))
         return
     if text is not None:
         readings = list(readings)
@@ -43,8 +51,8 @@ def print_readings(readings: Iterable[TokenReading], text: str | None, console: 
         console.print(_key(), "\n")
     for number, reading in enumerate(readings):
         if number == 0:
-            console.print(HEADING, style="bold")
-        console.print(Text(_line(reading), _heat(reading.concepts[0])), soft_wrap=True)
+            console.print(heading, style="bold")
+        console.print(Text(_line(reading, own), _heat(reading.concepts[0])), soft_wrap=True)
 
 
 def heat_map(text: str, readings: Sequence[TokenReading]) -> Text:
@@ -70,14 +78,21 @@ def _heat(candidate: Candidate) -> str:
     return HEAT[sum((candidate.confidence or 0) >= step for step in STEPS)]
 
 
-def _line(reading: TokenReading) -> str:
+def _line(reading: TokenReading, own: Mapping[str, int] | None) -> str:
     """Return one line: the token, its reading (a dash if the reader abstains), the likeliest concepts."""
     likeliest = ", ".join(
         f"{one_line(name)} {_share(confidence)}".rstrip() for name, confidence in _folded(reading.concepts)
     )
     sure = _share(reading.concepts[0].confidence) if reading.read else ""
+    count = f"{own.get(reading.concepts[0].id, 0):,}" if own and reading.read else ""
     read = clip(one_line(reading.read or "-"), 20)
-    return f"{clip(one_line(reading.token), 16):<16} {read:<20} {sure:>4}  {likeliest}"
+    return _columns(clip(one_line(reading.token), 16), read, sure, count, likeliest, own)
+
+
+def _columns(
+    token: str, read: str, sure: str, count: str, likeliest: str, own: Mapping[str, int] | None
+) -> str:
+    return f"{token:<16} {read:<20} {sure:>4} {f'{count:>4} ' if own else ''} {likeliest}"
 
 
 def _folded(candidates: Sequence[Candidate]) -> list[tuple[str, float | None]]:

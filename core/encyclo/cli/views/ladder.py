@@ -10,6 +10,7 @@ from rich.table import Table
 from encyclo.cli.views.running_text import running_text_line
 from encyclo.cli.views.tables import columns
 from encyclo.runs.metrics import LadderFigures, Metrics
+from encyclo.runs.unmeasured import why_not
 from encyclo.statistics.coverage import FEWEST, SHOWN
 from encyclo.statistics.figures import Absent, Coverage, Sureness
 from encyclo.text import one_line
@@ -18,16 +19,19 @@ NOT_MEASURED = "not measured"
 
 
 def print_ladder(metrics: Metrics, console: Console) -> None:
-    """Print tables of accuracies, calibration and unfamiliar activations, and lines about coverage and running text."""
+    """Print tables of accuracies, calibration and unfamiliar activations, and lines about what was not measured."""
     console.print(_accuracies(metrics.accuracy))
-    console.print()
-    console.print(_calibrations(metrics.accuracy))
-    if metrics.unfamiliar:
-        console.print()
-        console.print(_unfamiliar(metrics.unfamiliar))
-    if metrics.absent:
-        console.print()
-        console.print(_absent(metrics.absent))
+    for rung, readers in metrics.accuracy.rungs().items():
+        if not any((readers or {}).values()):
+            console.print(f"{rung} is {NOT_MEASURED}: {why_not(rung, metrics)}")
+    for table in (
+        _calibrations(metrics.accuracy),
+        _unfamiliar(metrics.unfamiliar or {}),
+        _absent(metrics.absent or {}),
+    ):
+        if table.row_count:
+            console.print()
+            console.print(table)
     console.print()
     console.print(f"Coverage: {one_line(_coverage(metrics.coverage))}", highlight=False, markup=False)
     line = running_text_line(metrics.running_text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections.abc import Sequence
 from typing import Any
@@ -12,15 +13,21 @@ from rich.table import Table
 
 from encyclo.cli.views.running_text import running_text_line
 from encyclo.cli.views.tables import columns, labelled
-from encyclo.echo import REMARK
+from encyclo.echo import how_given
 from encyclo.pipeline.run import Outcome
 from encyclo.query.encyclopedia import Encyclopedia, open_run
 from encyclo.query.entry import confidence_text
-from encyclo.query.evidence import basis_text, recorded_readings
-from encyclo.runs.metrics import Metrics, RunCalibration, Rung, StageFigures
+from encyclo.query.evidence import basis_text
+from encyclo.report.wording import where_read
+from encyclo.runs.metrics import Metrics, Rung, StageFigures
 from encyclo.storage.checksums import read_seal
 
 EXAMPLES = 5
+NO_FAMILY = "not measured: no prompt family could be held out (use --sampler templates)"
+NOT_CALIBRATED = (
+    "not measured: no prompt family was left for calibration (use more concepts or a larger --per-concept)"
+)
+NO_CALIBRATOR = "not measured: the run's scorer reported none"
 
 
 def print_summary(outcome: Outcome, console: Console) -> None:
@@ -48,11 +55,14 @@ def print_summary(outcome: Outcome, console: Console) -> None:
 
 def _figures(metrics: Metrics, config: dict[str, Any], book: Encyclopedia) -> list[tuple[str, str]]:
     capture, table = metrics.capture, book.book.concepts
-    twice = f", {REMARK}" if book.echo else ""
+    layers, site = ", ".join(map(str, config["layers"])), where_read(config.get("site"))
     return [
         ("Model", f"{config['model']} ({book.record['provenance']['model_source']})"),
         ("Concepts", f"{len(book):,}, settled {int(table.settled.sum()):,}"),
-        ("Samples", f"{capture.prompts:,} at layers {', '.join(map(str, config['layers']))}{twice}"),
+        (
+            "Samples",
+            f"{capture.prompts:,} at layers {layers}{f': {site}' if site else ''}{how_given(config)}",
+        ),
         (
             "Capture",
             f"{capture.prompts_per_second or 0:,.0f} prompts/s in {capture.dtype} on {capture.device}, "
@@ -60,18 +70,18 @@ def _figures(metrics: Metrics, config: dict[str, Any], book: Encyclopedia) -> li
         ),
         ("Held-out top-1", _accuracy(metrics.accuracy.heldout_prompts, config["interpreter"])),
         ("Running text", running_text_line(metrics.running_text)),
-        ("Calibration error", _calibration(metrics.calibration, config["interpreter"])),
-        ("Confidence", _confidence(book)),
+        ("Calibration error", _calibration(metrics, config["interpreter"])),
+        ("Confidence", _confidence(metrics, book)),
         ("Peak memory", f"{(capture.peak_rss_mb or 0) / 1024:.1f} GB"),
     ]
 
 
-def _confidence(book: Encyclopedia) -> str:
+def _confidence(metrics: Metrics, book: Encyclopedia) -> str:
     """Return the median confidence, among how many concepts it is, and how many readings it rests on."""
     known = book.book.concepts.confidence[~np.isnan(book.book.concepts.confidence)]
     if not len(known):
-        return "not measured: no prompt family could be held out (use --sampler templates)"
-    readings = recorded_readings(book)
+        return _not_calibrated(metrics)
+    readings = book.own_readings
     basis = f"among {len(book):,} concepts" if readings is None else basis_text(readings)
     return f"{np.median(known):.0%} (median) {basis}"
 
@@ -99,7 +109,7 @@ def _share(value: float | None) -> str:
 def _accuracy(rung: Rung, name: str) -> str:
     measured = {other: row for other, row in (rung or {}).items() if row is not None}
     if name not in measured:
-        return "not measured: no prompt family could be held out (use --sampler templates)"
+        return NO_FAMILY
     own = measured.pop(name)
     figures = [f"{_share(row.top1)} ({other})" for other, row in {name: own, **measured}.items()]
     text = f"{', '.join(figures)}; n={own.n:,}, {own.candidates:,} candidates"
@@ -107,20 +117,30 @@ def _accuracy(rung: Rung, name: str) -> str:
     return f"{text}; {name} does not beat {' and '.join(better)}" if better else text
 
 
-def _calibration(calibration: RunCalibration | None, name: str) -> str:
+def _not_calibrated(metrics: Metrics) -> str:
+    if not metrics.splits.get("test"):
+        return NO_FAMILY
+    return NO_CALIBRATOR if metrics.splits.get("calibration") else NOT_CALIBRATED
+
+
+def _calibration(metrics: Metrics, name: str) -> str:
+    calibration = metrics.calibration
     if calibration is None or calibration.ece is None:
-        return "not measured: no prompt family could be held out (use --sampler templates)"
+        return _not_calibrated(metrics)
     measured = {name: calibration, **calibration.baselines()}
     figures = [f"{row.ece:.3f} ({other})" for other, row in measured.items() if row.ece is not None]
     return f"{', '.join(figures)}; n={calibration.n or 0:,}"
 
 
 def _examples(book: Encyclopedia) -> Table:
-    table = columns("Concept", "Confidence", "Nearest concepts", wrapped={"Concept", "Nearest concepts"})
+    headings = ("Concept", "Confidence", "Own readings", "Nearest concepts")
+    table = columns(*headings, wrapped={"Concept", "Own readings", "Nearest concepts"})
     table.title, table.title_justify = "Five entries", "left"
     ids = book.book.concepts.id  # names may be shared
     step = max(1, len(ids) // EXAMPLES)
     for id in ids[::step][:EXAMPLES]:
         entry = book.entry(id, neighbours=4)
-        table.add_row(entry.name, confidence_text(entry), ", ".join(n.name for n in entry.nearest) or "none")
+        own = "" if entry.own_readings is None or math.isnan(entry.confidence) else f"{entry.own_readings:,}"
+        near = ", ".join(n.name for n in entry.nearest) or "none is similar"
+        table.add_row(entry.name, confidence_text(entry), own, near)
     return table

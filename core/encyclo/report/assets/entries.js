@@ -1,6 +1,6 @@
 // The list of entries. In data: entries has a column a figure, in thousandths where it is a share; trust is
-// the confidence in words, own the number of held-out readings, empty if not known;
-// details[row] is [nearest [row, cosine %], confused [row, times, margin], readings, right, held out,
+// the confidence in words, own the number of held-out readings, empty if not known; bars says whether confidences
+// differ enough to draw them; details[row] is [nearest [row, cosine %], confused [row, times, margin], readings, right, held out,
 // prompts [text, family], samples, raw, centred], the last two by halves of 1, 2, 4 … samples.
 
 const data = read("data");
@@ -17,7 +17,7 @@ function link(row) {
 }
 
 function bar(row) {
-  if (all.confidence[row] === null || all.low[row] === null || all.high[row] === null) return null;
+  if (!data.bars || all.confidence[row] === null || all.low[row] === null || all.high[row] === null) return null;
   const node = el("span", { class: "bar", "aria-hidden": "true" });
   for (const [key, column] of [["--at", "confidence"], ["--low", "low"], ["--high", "high"]]) {
     node.style.setProperty(key, all[column][row] / 10 + "%");
@@ -25,8 +25,14 @@ function bar(row) {
   return node;
 }
 
+function counted(row) {
+  return all.own.length > 0 && all.confidence[row] !== null;
+}
+
+// An entry without a reading of its own is marked: its confidence is borrowed.
 function trustOf(row) {
-  return all.trust[row] + (all.own.length && all.confidence[row] !== null ? ", n\u00a0=\u00a0" + all.own[row].toLocaleString("en") : "");
+  const count = counted(row) ? "n\u00a0=\u00a0" + all.own[row].toLocaleString("en") : null;
+  return [all.trust[row], ...(count === null ? [] : [", ", all.own[row] ? count : el("b", { class: "borrowed" }, count)])];
 }
 
 function part(title, ...children) {
@@ -84,8 +90,9 @@ function insideOf(row) {
   const definition = all.definition[row];
   inside.append(el("p", {}, definition ? el("bdi", {}, definition) : el("small", {}, "No definition.")));
   const state = (all.settled[row] ? "settled in stage " : "not settled after stage ") + all.stage[row];
-  const lines = ["Confidence " + trustOf(row), all.samples[row].toLocaleString("en") + " samples, " + (all.converged[row] ? "converged" : "not converged"), state];
-  inside.append(part("How far to trust it", el("ul", {}, ...lines.map((line) => el("li", {}, line)))), layersOf(row));
+  const lines = [["Confidence ", ...trustOf(row)], all.samples[row].toLocaleString("en") + " samples, " + (all.converged[row] ? "converged" : "not converged"), state];
+  if (counted(row) && !all.own[row]) lines.splice(1, 0, "no held-out reading of its own: the confidence is that of the other concepts");
+  inside.append(part("How far to trust it", el("ul", {}, ...lines.map((line) => el("li", {}, ...[line].flat())))), layersOf(row));
   const detail = data.details[row];
   if (!detail) {
     inside.append(el("p", { class: "unmeasured" }, "Its neighbours, prompts and curve are not on this page; encyclo show prints them."));
@@ -108,7 +115,7 @@ function insideOf(row) {
 
 function entryOf(row) {
   const head = el("span", {}, el("b", {}, nameOf(row)), " ", el("small", {}, el("bdi", {}, data.categories[all.category[row]])));
-  const trust = el("span", {}, el("small", {}, trustOf(row)), bar(row));
+  const trust = el("span", {}, el("small", {}, ...trustOf(row)), bar(row));
   const node = el("details", { class: "entry", id: "entry-" + row }, el("summary", {}, head, trust));
   node.addEventListener("toggle", () => {
     if (node.open && node.children.length === 1) node.append(insideOf(row));
@@ -128,10 +135,12 @@ class EntryList {
     this.shown = AT_FIRST;
     this.pinned = null;
     const { names } = this;
+    const own = (row) => all.own[row] ?? 0;
     this.orders = {
       run: () => 0,
-      least: (a, b) => (all.confidence[a] ?? 2000) - (all.confidence[b] ?? 2000),
-      most: (a, b) => (all.confidence[b] ?? -1) - (all.confidence[a] ?? -1),
+      least: (a, b) => (all.confidence[a] ?? 2000) - (all.confidence[b] ?? 2000) || own(a) - own(b),
+      most: (a, b) => (all.confidence[b] ?? -1) - (all.confidence[a] ?? -1) || own(b) - own(a),
+      own: (a, b) => own(a) - own(b),
       name: (a, b) => (names[a] < names[b] ? -1 : names[a] > names[b] ? 1 : 0),
     };
   }
@@ -195,6 +204,7 @@ class EntryList {
       const target = event.target.closest && event.target.closest("a[href^='#entry-']");
       if (target && target.getAttribute("href") === location.hash) this.reveal();
     });
+    if (all.own.length) this.order.append(el("option", { value: "own" }, "fewest own readings first"));
     document.getElementById("static").remove();
     document.getElementById("finder").hidden = false;
     this.draw();

@@ -1,5 +1,6 @@
-// A text that was read. In data: names[concept]; tokens are [concepts [concept, confidence in thousandths],
-// familiarity in thousandths, read (1 where the reader answers)], in the order of the text's spans.
+// A text that was read. In data: names[concept]; own[concept], its held-out readings, empty if not known; tokens are
+// [concepts [concept, confidence in thousandths], familiarity in thousandths, read (1 where the reader answers)], in
+// the order of the text's spans.
 
 const data = read("data");
 const spans = [...document.querySelectorAll("#text span")];
@@ -28,13 +29,14 @@ function show(token) {
   at = token;
   spans[token].classList.add("on");
   const [concepts, familiarity, read] = data.tokens[token];
+  const known = data.own.length > 0;
   const rows = concepts.map(([concept, confidence]) =>
-    el("tr", {}, el("th", { scope: "row" }, el("bdi", {}, data.names[concept])), el("td", { class: "n" }, percent(confidence, 1))),
+    el("tr", {}, el("th", { scope: "row" }, el("bdi", {}, data.names[concept])), el("td", { class: "n" }, percent(confidence, 1)), known ? el("td", { class: "n" }, data.own[concept].toLocaleString("en")) : null),
   );
   const answer = read ? "read as " : data.calibrated ? "below the threshold; likeliest " : "likeliest ";
   panel.replaceChildren(
     el("p", {}, "“", el("b", {}, el("bdi", {}, spans[token].textContent)), "” ", answer, el("bdi", {}, data.names[concepts[0][0]]), familiarity === null ? null : ", familiarity " + percent(familiarity)),
-    el("table", {}, el("thead", {}, el("tr", {}, el("th", { scope: "col" }, "Concept"), el("th", { scope: "col", class: "n" }, "Confidence"))), el("tbody", {}, ...rows)),
+    el("table", {}, el("thead", {}, el("tr", {}, el("th", { scope: "col" }, "Concept"), el("th", { scope: "col", class: "n" }, "Confidence"), known ? el("th", { scope: "col", class: "n" }, "Own held-out readings") : null)), el("tbody", {}, ...rows)),
   );
 }
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from encyclo.executors import UnitReceipt
 from encyclo.testing.faults.evil_plugins import (
     ERRORS,
     Mistake,
@@ -184,7 +185,7 @@ def _model() -> dict[str, Spoil]:
         "model_sha256 lacks something": broken_property("model_sha256", AttributeError("no files")),
         **{
             f"{name} is a number": attribute(**{name: 5})
-            for name in ("name", "source", "dtype", "device", "licence")
+            for name in ("name", "source", "dtype", "device", "licence", "quantisation")
         },
         "name is nothing": attribute(name=None),
         "weights_sha256 is empty": attribute(weights_sha256=""),
@@ -338,6 +339,26 @@ def _scores() -> dict[str, Spoil]:
     }
 
 
+def _executor() -> dict[str, Spoil]:
+    stranger = UnitReceipt("0" * 32, "nowhere")
+    receipts: dict[str, Spoil] = {
+        "nothing": always(None),
+        "a number": always(5),
+        "numbers": always([5]),
+        "no receipt": always([]),
+        "a receipt of another unit": always([stranger]),
+        "an error": raising(ValueError("no workers")),
+        "an exit": raising(SystemExit(3)),
+        "what is no Exception": raising(Rude("no workers")),
+    }
+    return {
+        **junk(),
+        **{f"run gives {words}": method("run", spoil) for words, spoil in receipts.items()},
+        "raises what is no Exception": raising(Rude("out of my way")),
+        "close raises": attribute(close=lambda: 1 / 0),  # the last one: the units are done
+    }
+
+
 READING = {
     "concepts": attribute_of("concepts", lambda known: known[::-1]),
     **{f"read gives {words}": method("read", spoil) for words, spoil in _scores_of_readings().items()},
@@ -360,5 +381,6 @@ MISTAKES: Sequence[Mistake] = [
     *mistakes("load_interpreter", READING, "read"),
     *mistakes("load_interpreter", READING, "report"),
     *mistakes("score_confidence", _scores()),
+    *mistakes("run_units", _executor()),
 ]
 """Every mistake; those of one hook, met one after the other in one directory, must leave a run that goes on."""

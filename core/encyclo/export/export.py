@@ -15,7 +15,7 @@ from __future__ import annotations
 import csv
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,6 @@ from encyclo.plugins.manager import Plugins
 from encyclo.query.encyclopedia import Encyclopedia, entry_columns, open_run
 from encyclo.runs.interpreter_folder import SUMS, check_sums
 from encyclo.runs.session import licence_of_lists
-from encyclo.schema import ConceptTable
 from encyclo.statistics.similarity import centre_and_scale
 from encyclo.storage import files, safe_read
 from encyclo.text import utf8
@@ -63,9 +62,10 @@ def export(
         with files.new_folder(out) as folder:
             _write_vectors(folder / "vectors.safetensors", vectors, metadata)
             _copy_interpreter(interpreter, folder / "interpreter")
-            write_csv(folder / "entries.csv", book.book.concepts)
+            columns = entry_columns(book.book.concepts, book.own_readings)
+            write_csv(folder / "entries.csv", columns)
             if parquet:
-                write_parquet(folder / "entries.parquet", book.book.concepts)
+                write_parquet(folder / "entries.parquet", columns)
             for vector in steering:
                 control_vectors.write(folder, vector, model_hint or Path(metadata["model"]).name)
             metadata["files"] = {
@@ -129,9 +129,8 @@ def describe(book: Encyclopedia) -> dict[str, Any]:
     }
 
 
-def write_csv(path: Path, table: ConceptTable) -> None:
-    """Write the entries as CSV (UTF-8, RFC 4180 line ends); a confidence that was not measured is empty."""
-    columns = entry_columns(table)
+def write_csv(path: Path, columns: Mapping[str, Any]) -> None:
+    """Write the entries as CSV (UTF-8, RFC 4180 line ends); a figure that was not measured is empty."""
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(columns)
@@ -150,16 +149,16 @@ def csv_cell(value: Any) -> str:
     return "" if isinstance(value, np.floating) and np.isnan(value) else str(value)
 
 
-def write_parquet(path: Path, table: ConceptTable) -> None:
+def write_parquet(path: Path, columns: Mapping[str, Any]) -> None:
     """Write the entries as Parquet; texts are unchanged, and a figure that was not measured is NaN."""
     import pyarrow
     from pyarrow import parquet
 
-    columns = {
+    plain = {
         name: [utf8(text) for text in column] if isinstance(column, list) else column
-        for name, column in entry_columns(table).items()
+        for name, column in columns.items()
     }
-    parquet.write_table(pyarrow.table(columns), path)
+    parquet.write_table(pyarrow.table(plain), path)
 
 
 def _copy_interpreter(source: Path, target: Path) -> None:

@@ -329,7 +329,7 @@ class Encyclopedia(RunSamples):
         require("pandas", "to_pandas", "pandas")
         import pandas
 
-        return pandas.DataFrame(entry_columns(self.book.concepts))
+        return pandas.DataFrame(entry_columns(self.book.concepts, self.own_readings))
 
     def confused_with(self, name: str, count: int = 5) -> list[tuple[str, float]]:
         """Return the concepts that the interpreter scores highest on the samples of `name`: (concept, mean margin).
@@ -398,6 +398,11 @@ def check_owners(path: Path, source: Source, concepts: int) -> None:
         )
 
 
-def entry_columns(table: ConceptTable) -> dict[str, Any]:
-    """Return the columns of the entries' table, as `to_pandas` and `encyclo export` have them."""
-    return {field.name: getattr(table, field.name) for field in fields(table)}
+def entry_columns(table: ConceptTable, own_readings: NDArray[np.int64] | None) -> dict[str, Any]:
+    """Return the columns of the entries' table, as `to_pandas` and `encyclo export` have them.
+
+    `own_readings`, int64 [C], is NaN in each row if the run recorded none.
+    """
+    columns = {field.name: getattr(table, field.name) for field in fields(table)}
+    columns["own_readings"] = np.full(len(table.id), np.nan) if own_readings is None else own_readings
+    return columns

@@ -16,7 +16,7 @@ import encyclo as package
 from encyclo.export import control_vectors
 from encyclo.export import export as exporting
 from encyclo.export.export import csv_cell
-from encyclo.query.encyclopedia import open_run
+from encyclo.query.encyclopedia import entry_columns, open_run
 from encyclo.schema import ConceptTable
 from encyclo.storage import files
 from tests.commands import one_sentence
@@ -122,6 +122,8 @@ def test_pandas_reads_the_csv_and_the_parquet(exported: Path, book):
     assert list(read.columns) == list(table.columns) and list(read["name"]) == book.concepts
     np.testing.assert_allclose(read["confidence"], table["confidence"], rtol=1e-6)
     assert read["settled"].dtype == bool and list(read["definition"]) == list(table["definition"])
+    own = [book[name].own_readings for name in book.concepts]
+    assert list(read["own_readings"]) == list(table["own_readings"]) == own and max(own) > 0
 
 
 def test_pyarrow_reads_the_parquet(exported: Path, book):
@@ -140,7 +142,7 @@ def awkward_table() -> ConceptTable:
 
 
 def test_no_cell_of_the_csv_is_a_formula_and_every_text_comes_back(tmp_path: Path):
-    exporting.write_csv(tmp_path / "e.csv", awkward_table())
+    exporting.write_csv(tmp_path / "e.csv", entry_columns(awkward_table(), None))
     with (tmp_path / "e.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == len(AWKWARD)
@@ -157,7 +159,7 @@ def test_no_cell_of_the_csv_is_a_formula_and_every_text_comes_back(tmp_path: Pat
 def test_the_parquet_holds_awkward_texts_as_they_are(tmp_path: Path):
     from pyarrow import parquet
 
-    exporting.write_parquet(tmp_path / "e.parquet", awkward_table())
+    exporting.write_parquet(tmp_path / "e.parquet", entry_columns(awkward_table(), None))
     assert parquet.read_table(tmp_path / "e.parquet").column("id").to_pylist() == [
         *AWKWARD[:-1], "\\ud800",
     ]  # fmt: skip

@@ -250,6 +250,7 @@ def test_a_table_has_a_row_an_entry(book: Encyclopedia):
         np.float32(entry.confidence), entry.n_samples, entry.definition,
     )  # fmt: skip
     assert table["settled"].dtype == bool and table["confidence"].dtype == np.float32
+    assert row["own_readings"] == entry.own_readings
 
 
 def test_without_pandas_one_sentence_says_how_to_get_it(book: Encyclopedia, monkeypatch: pytest.MonkeyPatch):

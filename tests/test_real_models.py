@@ -105,7 +105,6 @@ def test_a_run_at_a_site_stores_the_plain_passs_numbers(name: str, site: str, tm
     plain = hooked(name)
     plain.site = site
     errors = errors_of_a_run(name, plain, tmp_path / "run", "--site", site)
-    print("ERR", name, site, errors.max(), errors.mean())
     assert errors.shape == (80, len(default_layers(DEPTH[name]))) and errors.max() < 2e-3  # half precision
 
 

@@ -63,12 +63,16 @@ def capture(job: CaptureJob, out: Path) -> CaptureOutcome:
             return CaptureOutcome(out, manifest, 0, time.perf_counter() - begun)
         cutter, read, work = job.cutter(), ByteCount(), Work()
         units: list[Listed] = []
-        with job.progress.track("Capturing", job.bytes, "bytes", work.rate) as advance:
+        total, shown = job.bytes, 0
+        with job.progress.track("Capturing", total, "bytes", work.rate) as advance:
             show = partial(advance, 0)
             for commit in _units(job, out, record, cutter.blocks(job.texts(read.add)), work, show):
                 units.append((commit.unit, commit.rows, commit.checksum))
-                advance(read.taken())
-            advance(read.taken())
+                # The last byte counts when everything is stored: a text is read before its windows are computed.
+                done = min(read.bytes, total - 1)
+                advance(done - shown)
+                shown = done
+            advance(total - shown)
         if not units:
             raise UsageError(
                 f"The files hold no token to keep, so {out} gets none; check --tokens and the files."

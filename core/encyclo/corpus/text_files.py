@@ -49,11 +49,6 @@ class ByteCount:
         """Count more bytes; an `Advance`."""
         self.bytes += count
 
-    def taken(self) -> int:
-        """Return the count, and begin again at 0."""
-        count, self.bytes = self.bytes, 0
-        return count
-
 
 @dataclass(frozen=True, slots=True)
 class SourceText:

@@ -50,8 +50,9 @@ def cut(target: Path) -> None:
 
 
 def used_tokens(model: Any) -> set[int]:
-    """Return the tokens of the benchmark's prompts, of on_gpu.py's run, and of encyclo's checks of a model."""
+    """Return the tokens of the benchmark's prompts, alone and in long texts, of on_gpu.py's run, of model checks."""
     import capture as bench
+    from gpu_commands import long_texts
 
     from encyclo_capture.forward.support import probes
 
@@ -61,13 +62,14 @@ def used_tokens(model: Any) -> set[int]:
         for _, prompts in bench.make_prompts(workload, 1000, None)
         for prompt in prompts
     ]
+    texts += long_texts(1000)
     read = {token for ids in model.tokenizer(texts)["input_ids"] for token in ids}
     return set(range(FIRST_WORDS)).union(read, tokens_of_run(), *probes(model.config))
 
 
 def tokens_of_run() -> set[int]:
     """Return the tokens that `encyclo run` of on_gpu.py's step `run` reads: it is run here, on the CPU."""
-    from on_gpu import RUN
+    from gpu_commands import RUN
 
     from encyclo.cli import main
     from encyclo_capture import tokenization

@@ -9,6 +9,7 @@ import json
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,10 +21,12 @@ from encyclo_capture.loading.packaged import MODELS
 from tests.commands import in_own_process
 from tests.plain_forward import PlainModel, relative_error
 from tests.plugins.test_capture_equal import captured
+from tests.plugins.test_sites import PLACES, PlainSites
 
 pytestmark = pytest.mark.real
 
 DEPTH = {"smollm2-135m-instruct": 30, "minilm": 6}
+STRUCTURE = {"smollm2-135m-instruct": "llama", "minilm": "bert"}
 TEXTS = ("The otter", "The otter slept near the old house", "Otters", "A café is nothing like an otter.")
 
 
@@ -71,11 +74,59 @@ def test_every_sample_is_the_plain_pass_with_and_without_shared_prefixes(
     assert (computed < tokens) is (shared and model.shares_prefixes)
 
 
+@cache
+def hooked(name: str) -> PlainSites:
+    """transformers' own network in float32, with hooks on the two modules of each block."""
+    from encyclo_capture.loading.weights import find_weights
+
+    return PlainSites(find_weights(name, None).folder, *PLACES[STRUCTURE[name]], "attn")
+
+
+@pytest.mark.slow  # 40 s of processor time
+@pytest.mark.parametrize("site", ["attn", "mlp"])
+def test_every_sample_of_a_site_is_the_plain_pass_s_at_all_layers(
+    name: str, site: str, monkeypatch: pytest.MonkeyPatch
+):
+    from encyclo_capture.model import TransformersModel
+
+    model, plain = TransformersModel(name, "cpu", "float32", site=site), hooked(name)
+    plain.site, layers = site, tuple(range(1, model.depth + 1))
+    for pooling in ("span", "mean"):
+        wanted = np.stack([plain.read(prompt, layers, pooling) for prompt in PROMPTS])
+        for longest in (10_000, 0):  # with and without shared prefixes
+            monkeypatch.setattr("encyclo_capture.capture.LONGEST_IN_TREE", longest)
+            values, _ = captured(model, PROMPTS, layers, pooling, 512)
+            assert relative_error(values, wanted).max() < 1e-5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("site", ["attn", "mlp"])
+def test_a_run_at_a_site_stores_the_plain_passs_numbers(name: str, site: str, tmp_path: Path):
+    plain = hooked(name)
+    plain.site = site
+    errors = errors_of_a_run(name, plain, tmp_path / "run", "--site", site)
+    assert errors.shape == (80, len(default_layers(DEPTH[name]))) and errors.max() < 2e-3  # half precision
+
+
 def test_a_run_stores_the_plain_passs_numbers(name: str, tmp_path: Path):
+    assert errors_of_a_run(name, loaded(name)[1], tmp_path / "run").max() < 2e-3  # half precision
+
+
+def errors_of_a_run(name: str, plain: PlainModel, out: Path, *more: str) -> Any:
+    """Run 20 concepts; return the distance of each stored sample at each layer from the plain pass: [80, L]."""
     from encyclo.query.encyclopedia import open_run
 
-    out = tmp_path / "run"
-    flags = ("--sampler", "templates", "--limit", "20", "--per-concept", "4", "--interpreter", "centroid")
+    flags = (
+        "--sampler",
+        "templates",
+        "--limit",
+        "20",
+        "--per-concept",
+        "4",
+        "--interpreter",
+        "centroid",
+        *more,
+    )
     result = in_own_process(
         "run", *flags, "--model", name, "-o", "transformers.dtype=float32", "--device", "cpu", "--out", out,
         timeout=300,
@@ -86,12 +137,13 @@ def test_a_run_stores_the_plain_passs_numbers(name: str, tmp_path: Path):
     assert "apache" in record["provenance"]["licences"]["model"].lower()
     layers = record["config"]["layers"]
     assert layers == list(default_layers(DEPTH[name]))
-    plain = loaded(name)[1]
+    errors = []
     with open_run(out) as book:
         samples = book.source.samples(np.arange(80))
         for text, span, values in zip(samples.prompt, samples.span.tolist(), samples.values(), strict=True):
             wanted = plain.read(Prompt("", text, tuple(span), ""), layers, "span")
-            assert relative_error(values, wanted).max() < 2e-3, text  # half precision
+            errors.append(relative_error(values, wanted))
+    return np.stack(errors)
 
 
 def test_the_mention_of_a_chat_model_and_of_an_encoder_is_its_tokens_alone(name: str):

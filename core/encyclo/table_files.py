@@ -244,8 +244,9 @@ def _objects(path: Path, text: str, columns: Sequence[str]) -> Iterator[Record]:
                 'its JSON is nested too deeply; write an object such as {"name": "dog"}',
             ) from None
         except ValueError as error:
-            reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
-            raise fault(path, number, f"it is not a JSON object: {reason}; correct this line") from None
+            raise fault(
+                path, number, f"it is not a JSON object: {json_reason(error)}; correct this line"
+            ) from None
         if not isinstance(value, dict):
             raise fault(
                 path, number, 'it is not a JSON object, such as {"name": "dog"}; write one in each line'
@@ -253,6 +254,13 @@ def _objects(path: Path, text: str, columns: Sequence[str]) -> Iterator[Record]:
         value = {key: entry for key, entry in value.items() if entry is not None}
         check_columns(path, number, list(value), columns, "")
         yield number, value
+
+
+def json_reason(error: Exception) -> str:
+    """Return why one line is no JSON, and at which of its characters (from 1)."""
+    if isinstance(error, json.JSONDecodeError):
+        return f"{error.msg.removesuffix(' at')} at character {error.colno:,}"
+    return str(error)
 
 
 def without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -138,21 +138,27 @@ class ConsoleProgress:
             self._console.print(one_line(title))
 
     @contextmanager
-    def track(self, title: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
-        """Show a bar while the block runs; the block gets a function to call with each amount done."""
+    def track(
+        self, title: str, total: int, unit: str, rate: Callable[[], str] | None = None
+    ) -> Iterator[Callable[[int], None]]:
+        """Show a bar while the block runs; the block gets a function to call with each amount done.
+
+        Beside it is the amount a second, or what `rate` returns.
+        """
         if self._quiet or total == 0:
             yield lambda _: None
         elif self._console.is_terminal:
             with self._bar() as bar:
                 task = bar.add_task(one_line(title), total=total, rate="")
-                counter = _Counter(total)
+                counter = _Counter(total, unit, rate)
 
                 def advance(amount: int) -> None:
-                    bar.update(task, advance=amount, rate=f"{counter.add(amount):,.0f} {one_line(unit)}/s")
+                    counter.add(amount)
+                    bar.update(task, advance=amount, rate=one_line(counter.rate()))
 
                 yield advance
         else:
-            yield _lines(title, total, unit)
+            yield _lines(title, _Counter(total, unit, rate))
 
     def _bar(self) -> RichProgress:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -168,26 +174,35 @@ class ConsoleProgress:
 
 
 class _Counter:
-    """Counts what is done, and its rate since the start."""
+    """Counts what is done, and says its rate since the start, or what `rate` returns."""
 
-    def __init__(self, total: int) -> None:
+    def __init__(self, total: int, unit: str, rate: Callable[[], str] | None) -> None:
         self.total, self.done = total, 0
-        self._begun = time.perf_counter()
+        self.rate = rate or self._per_second
+        self._unit, self._begun = unit, time.perf_counter()
 
-    def add(self, amount: int) -> float:
+    def add(self, amount: int) -> None:
         self.done += amount
-        return self.done / max(time.perf_counter() - self._begun, 1e-9)
+
+    def said(self) -> str:
+        """Say how much is done, with the unit if the rate doesn't have it."""
+        unit = "" if self.rate == self._per_second else f" {self._unit}"
+        return f"{self.done:,} of {self.total:,}{unit}, {self.rate()}"
+
+    def _per_second(self) -> str:
+        seconds = max(time.perf_counter() - self._begun, 1e-9)
+        return f"{self.done / seconds:,.0f} {self._unit}/s"
 
 
-def _lines(title: str, total: int, unit: str) -> Callable[[int], None]:
-    counter = _Counter(total)
+def _lines(title: str, counter: _Counter) -> Callable[[int], None]:
     last = time.perf_counter()
 
     def advance(amount: int) -> None:
         nonlocal last
-        rate, now = counter.add(amount), time.perf_counter()
-        if counter.done >= total or now - last >= SECONDS_BETWEEN_LINES:
-            warn(f"{title}: {counter.done:,} of {total:,}, {rate:,.0f} {unit}/s")
+        counter.add(amount)
+        now = time.perf_counter()
+        if counter.done >= counter.total or now - last >= SECONDS_BETWEEN_LINES:
+            warn(f"{title}: {counter.said()}")
             last = now
 
     return advance

@@ -355,8 +355,13 @@ class Progress(Protocol):
         """Announce the step that begins."""
         ...
 
-    def track(self, title: str, total: int, unit: str) -> AbstractContextManager[Callable[[int], None]]:
-        """Show a bar while the block runs; the block gets a function that adds to the amount done."""
+    def track(
+        self, title: str, total: int, unit: str, rate: Callable[[], str] | None = None
+    ) -> AbstractContextManager[Callable[[int], None]]:
+        """Show a bar while the block runs; the block gets a function that adds to the amount done.
+
+        Beside it is the amount a second, or what `rate` returns.
+        """
         ...
 
 

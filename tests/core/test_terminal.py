@@ -68,6 +68,12 @@ def test_the_rate_is_amounts_over_time(capsys, monkeypatch):
     assert capsys.readouterr().err == "Capturing: 1,000 of 1,000, 250 prompts/s\n"
 
 
+def test_work_may_say_its_own_rate(capsys):
+    with ConsoleProgress().track("Capturing", 10, "bytes", lambda: "3 windows") as advance:
+        advance(10)
+    assert capsys.readouterr().err == "Capturing: 10 of 10 bytes, 3 windows\n"
+
+
 def test_quiet_shows_nothing(capsys):
     quiet = ConsoleProgress(quiet=True)
     quiet.stage("Stage 1")

@@ -65,6 +65,7 @@ class PlainSites(PlainModel):
             for block in self.blocks
             for site, name in (("attn", self.places.attn), ("mlp", self.places.mlp))
         ]
+        self._states.pop(text, None)  # the hooks need a pass
         hidden = super().states(text)
         for handle in handles:
             handle.remove()

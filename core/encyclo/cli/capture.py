@@ -74,7 +74,7 @@ def capture_texts(
     )  # fmt: skip
     job = prepare(settings, load_config(chosen, None, option or ()), ConsoleProgress(quiet=as_json), out)
     if plan:
-        _plan(job, as_json)
+        _plan(job, out, as_json)
         return
     done = write(job, out)
     manifest = done.manifest
@@ -93,13 +93,13 @@ def capture_texts(
     )
 
 
-def _plan(job: CaptureJob, as_json: bool) -> None:
+def _plan(job: CaptureJob, out: Path, as_json: bool) -> None:
     from dataclasses import asdict
 
     from encyclo.corpus.estimate import estimate
     from encyclo.terminal import say, say_json
 
-    found = estimate(job)
+    found = estimate(job, out)
     if as_json:
         say_json(asdict(found))
         return
@@ -108,5 +108,10 @@ def _plan(job: CaptureJob, as_json: bool) -> None:
     say(
         f"Tokens    {about}{found.kept:,} stored, {about}{found.tokens:,} computed, with special and repeated ones"
     )
+    if found.stored and not found.tokens_per_second:
+        say(f"Stored    {found.stored:,} tokens in {out}: all of them")
+        return
+    if found.stored:
+        say(f"Stored    {found.stored:,} tokens in {out}; time and disk are those of the rest")
     say(f"Time      about {found.seconds:,.0f} s on this machine ({found.tokens_per_second:,.0f} tokens/s)")
     say(f"Disk      about {found.disk_bytes / 2**20:,.0f} MB")

@@ -13,7 +13,7 @@ from typing import Any
 from encyclo.config import RunConfig
 from encyclo.corpus.blocks import Cutter, context_of, rows_of_part
 from encyclo.corpus.settings import CaptureSettings, recorded
-from encyclo.corpus.text_files import Advance, SourceText, format_of, read_texts
+from encyclo.corpus.text_files import Advance, SourceText, check_beginnings, format_of, read_texts
 from encyclo.errors import UsageError
 from encyclo.plugins.manager import Plugins
 from encyclo.regular_files import open_file
@@ -131,6 +131,7 @@ def prepare(settings: CaptureSettings, config: RunConfig, progress: Progress, ou
             f"-o {unused[0]}.… sets an option of {unused[0]}, which a capture of texts doesn't use; leave it out."
         )
     options = plugins.options(config.capture, config.options.get(config.capture, {}))
+    check_beginnings(settings)
     model = load_model(plugins, config, options, out, progress)
     if not isinstance(model, WindowModel):
         raise UsageError(

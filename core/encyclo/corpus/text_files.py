@@ -17,7 +17,7 @@ from encyclo.corpus.settings import CaptureSettings
 from encyclo.errors import UsageError
 from encyclo.optional_packages import require
 from encyclo.regular_files import open_file
-from encyclo.table_files import without_repeats
+from encyclo.table_files import json_reason, without_repeats
 from encyclo.text import unstorable
 
 FORMATS = {
@@ -29,10 +29,25 @@ LONGEST = 2**26
 ROWS = 256
 """Rows of a Parquet file that are read at once."""
 ADVICE = "name a file of texts"
+BEGINNING = 2**20
+"""About how many bytes of each file are read before a model is looked for."""
+KINDS = {int: "a number", float: "a number", bool: "true or false", list: "a list", dict: "an object"}
+"""What a field may hold instead of a text, for messages."""
 
 Spans = tuple[tuple[int, int], ...]
 Advance = Callable[[int], None]
 """Takes the bytes of a file that were read."""
+
+
+@dataclass
+class ByteCount:
+    """Counts the bytes of files that were read."""
+
+    bytes: int = 0
+
+    def add(self, count: int) -> None:
+        """Count more bytes; an `Advance`."""
+        self.bytes += count
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +117,16 @@ def check_text(source: SourceText, skip_empty: bool) -> bool:
     return True
 
 
+def check_beginnings(settings: CaptureSettings) -> None:
+    """Check the first texts of each file: a wrong field or column is found before a model is looked for."""
+    for path in settings.files:
+        read = ByteCount()
+        for source in read_texts(path, settings, read.add):
+            check_text(source, settings.skip_empty)
+            if read.bytes > BEGINNING:
+                break
+
+
 def _whole(path: Path, advance: Advance) -> Iterator[SourceText]:
     with open_file(path, advice=ADVICE, error=UsageError) as file:
         data = file.read(LONGEST + 1)
@@ -139,8 +164,9 @@ def _objects(path: Path, settings: CaptureSettings, advance: Advance) -> Iterato
         try:
             value = json.loads(line, object_pairs_hook=without_repeats)
         except (ValueError, RecursionError) as error:
-            reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
-            raise fault(path, number, f"it is not a JSON object: {reason}; correct this line") from None
+            raise fault(
+                path, number, f"it is not a JSON object: {json_reason(error)}; correct this line"
+            ) from None
         if not isinstance(value, dict):
             raise fault(path, number, f'it is not a JSON object, such as {{"{settings.field}": "a text"}}')
         yield _source(path, number, value, settings)
@@ -176,7 +202,7 @@ def _source(path: Path, number: int, value: dict[str, Any], settings: CaptureSet
     """Return the text of a JSON object or a row."""
     text = value.get(settings.field)
     if not isinstance(text, str):
-        found = "no" if text is None else f"{type(text).__name__} in its"
+        found = "no" if text is None else f"{KINDS.get(type(text), 'no text')} in its"
         raise fault(
             path, number, f"it has {found} field {settings.field!r}; name the text's field with --field"
         )

@@ -7,7 +7,8 @@ counts blocks from 0, takes no direction for block 0, and adds `direction.N` to 
     hidden_states index i  ->  direction.(i - 1)      for 2 <= i < depth
 
 The last index is left out: it is the output after the final norm, not of a block. Layers that the run
-did not capture have no direction; llama.cpp treats it as zero.
+did not capture have no direction; llama.cpp treats it as zero. The file of a run with --site attn or mlp says so in its
+name and in general.description.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from encyclo.runs.reopen import reopen_model
 from encyclo.storage import files
 from encyclo.terminal import ConsoleProgress
 from encyclo.text import utf8
+from encyclo.types import RESIDUAL
 
 FIRST = 2
 """The lowest hidden_states index that llama.cpp can add to."""
@@ -42,6 +44,8 @@ class ControlVector:
     directions: dict[int, NDArray[np.float32]]
     tensors: dict[int, str]
     """The tensors' names, by the same layers."""
+    site: str = RESIDUAL
+    """Where the run read its layers (`encyclo.types.SITES`)."""
 
     def json(self) -> dict[str, Any]:
         """Return the file's record in metadata.json."""
@@ -69,12 +73,14 @@ def find(book: Encyclopedia, name: str, centred: NDArray[np.float32]) -> Control
             "run with such --layers."
         )
     slug = re.sub("[^a-z0-9]+", "-", entry.name.lower())[:40].strip("-")
+    words = [f"{entry.row:05d}", slug, "" if book.site == RESIDUAL else book.site]
     return ControlVector(
-        f"control/{entry.row:05d}{f'-{slug}' if slug else ''}.gguf",
+        f"control/{'-'.join(filter(None, words))}.gguf",
         entry.id,
         entry.name,
         {layer: centred[entry.row, place] for place, layer, _ in steered},
         {layer: f"direction.{index - 1}" for _, layer, index in steered},
+        book.site,
     )
 
 
@@ -88,6 +94,8 @@ def write(folder: Path, vector: ControlVector, model_hint: str) -> None:
     writer.add_string("controlvector.model_hint", utf8(model_hint))
     writer.add_int32("controlvector.layer_count", len(vector.directions))
     writer.add_name(utf8(vector.concept))
+    if vector.site != RESIDUAL:
+        writer.add_description(f"what {vector.site} adds to the residual stream")
     for layer, direction in vector.directions.items():
         writer.add_tensor(vector.tensors[layer], np.ascontiguousarray(direction, np.float32))
     writer.write_header_to_file()

@@ -122,7 +122,9 @@ class _Reported:
         self._report(title)
 
     @contextmanager
-    def track(self, title: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
+    def track(
+        self, title: str, total: int, unit: str, rate: Callable[[], str] | None = None
+    ) -> Iterator[Callable[[int], None]]:
         """Show nothing."""
         yield lambda _: None
 

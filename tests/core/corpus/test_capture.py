@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -207,6 +208,83 @@ def test_plan_estimates_and_writes_nothing(tiny_gemma: Path, tmp_path: Path, cap
     assert "Tokens    " in capsys.readouterr().out
 
 
+def test_a_plan_subtracts_what_is_stored(
+    capture_of_texts: Path, tiny_gemma: Path, tmp_path: Path, capsys, monkeypatch
+):
+    monkeypatch.setattr("encyclo.corpus.blocks.MOST_TOKENS", 60)
+    out = shutil.copytree(capture_of_texts, tmp_path / "out")
+    path = json.loads((out / "capture.json").read_text())["config"]["files"][0][0]
+    flags = ["--model", tiny_gemma, "--context", "30", "--plan"]
+
+    def planned(folder: Path) -> Any:
+        assert go(path, "--out", folder, *flags, "--json") == 0
+        return json.loads(capsys.readouterr().out)
+
+    new, done = planned(tmp_path / "new"), planned(out)
+    assert new["stored"] == 0 and new["seconds"] > 0
+    same = ("texts", "tokens", "kept")
+    assert [done[key] for key in same] == [new[key] for key in same]
+    assert (done["stored"], done["seconds"], done["disk_bytes"]) == (new["kept"], 0, 0)
+    assert go(path, "--out", out, *flags) == 0
+    assert f"Stored    {new['kept']:,} tokens in {out}: all of them" in capsys.readouterr().out
+
+    (out / "manifest.json").unlink()  # as if it had been killed
+    first, *rest = sorted((out / "commits").iterdir())
+    stored = json.loads(first.read_text())
+    for commit in rest:
+        commit.unlink()
+    before = sorted(out.rglob("*"))
+    half = planned(out)
+    assert [half[key] for key in same] == [new[key] for key in same]
+    assert half["stored"] == stored["rows"] < new["kept"]
+    left = 1 - stored["tokens"] / new["tokens"]
+    assert half["disk_bytes"] == pytest.approx(new["disk_bytes"] * left, abs=1)
+    assert half["seconds"] == pytest.approx(new["tokens"] * left / half["tokens_per_second"])
+    assert go(path, "--out", out, *flags) == 0
+    assert (
+        f"Stored    {stored['rows']:,} tokens in {out}; time and disk are those of the rest"
+        in capsys.readouterr().out
+    )
+    assert sorted(out.rglob("*")) == before
+    assert go(path, "--out", out, *flags, "--tokens", "last") == 2
+    assert "holds a capture with another configuration" in one_sentence(capsys.readouterr().err)
+
+
+def test_progress_counts_windows_and_tokens_to_the_end(tiny_gemma: Path, tmp_path: Path, capsys, monkeypatch):
+    monkeypatch.setattr("encyclo.corpus.blocks.MOST_TOKENS", 60)  # two windows are a block
+    path, out = write_texts(tmp_path, [SENTENCE * 20]), tmp_path / "out"
+    assert go(path, "--out", out, "--model", tiny_gemma, "--context", "30") == 0
+    lines = capsys.readouterr().err.splitlines()
+    with encyclo.open(out) as capture:
+        windows = -(-len(capture) // 29)
+    assert windows > 4
+    size = f"{path.stat().st_size:,}"
+    assert sum(line.startswith(f"Capturing: {size} of {size} ") for line in lines) == 1
+    assert re.fullmatch(rf"Capturing: {size} of {size} bytes, {windows} windows, [\d,]+ tokens/s", lines[-1])
+
+
+@pytest.mark.parametrize(
+    ("text", "flags", "message"),
+    [
+        ('{"text": "a"}', ["--field", "body"], "it has no field 'body'"),
+        ('{"text": "open}', [], "it is not a JSON object"),
+        ('{"text": "a"}', ["--out", "TEXTS"], "holds other files and no capture.json"),
+    ],
+)
+def test_what_needs_no_model_is_checked_before_it_is_looked_for(tmp_path: Path, capsys, text, flags, message):
+    path = tmp_path / "texts.jsonl"
+    path.write_text(text)
+    flags = [str(tmp_path) if flag == "TEXTS" else flag for flag in flags]
+    out = [] if "--out" in flags else ["--out", str(tmp_path / "out")]
+    assert run_command(["capture", str(path), "--model", str(tmp_path / "no model"), *out, *flags]) == 2
+    assert message in one_sentence(capsys.readouterr().err)
+
+
+def test_a_folder_that_is_neither_a_run_nor_a_capture_can_t_be_opened(tmp_path: Path):
+    with pytest.raises(EncycloError, match=r"it has no run\.json and no capture\.json; name the --out of an"):
+        encyclo.open(tmp_path / "nope")
+
+
 def test_a_plan_of_many_texts_is_in_proportion(tiny_gemma: Path, tmp_path: Path, monkeypatch, capsys):
     monkeypatch.setattr("encyclo.corpus.estimate.SECONDS", 0.05)
     path = write_texts(tmp_path, ["the dog is here and the cat " + str(i) for i in range(3000)])
@@ -297,9 +375,9 @@ def test_a_file_that_changes_meanwhile_is_found_out(tiny_gemma: Path, tmp_path: 
     path, out = write_texts(tmp_path), tmp_path / "out"
     read_block = capture_module.read_block
 
-    def and_append(job: Any, block: Any) -> Any:
+    def and_append(*arguments: Any) -> Any:
         path.write_text(path.read_text() + '{"text": "more"}\n')
-        return read_block(job, block)
+        return read_block(*arguments)
 
     monkeypatch.setattr(capture_module, "read_block", and_append)
     assert go(path, "--out", out, "--model", tiny_gemma) == 2

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from encyclo.corpus import text_files
 from encyclo.corpus.settings import CaptureSettings, parse_tokens
-from encyclo.corpus.text_files import check_text, read_texts
+from encyclo.corpus.text_files import check_beginnings, check_text, read_texts
 from encyclo.errors import EncycloError, UsageError
 
 
@@ -73,11 +74,15 @@ def test_parquet_is_read_in_batches_of_rows(tmp_path: Path):
         ("a.txt", b"one\ntw\xff", {"lines": True}, "a.txt line 2: it is not in UTF-8; save the file as UTF-8."),
         ("a.txt", "a\0b", {}, "a.txt line 1: its text has the character U+0000, which can't be stored; remove it."),
         ("a.jsonl", '{"text": "a"}\n{"text": ""}', {}, "a.jsonl line 2: its text is empty; remove it, or skip"),
-        ("a.jsonl", '{"text": "a"}\n{"text": "b"', {}, "a.jsonl line 2: it is not a JSON object: Expecting"),
+        ("a.jsonl", '{"text": "a"}\n{"text": "b"', {},
+         "a.jsonl line 2: it is not a JSON object: Expecting ',' delimiter at character 13; correct this line."),
+        ("a.jsonl", '{"text": "open}', {},
+         "a.jsonl line 1: it is not a JSON object: Unterminated string starting at character 10; correct this line."),
         ("a.jsonl", "[1]", {}, 'a.jsonl line 1: it is not a JSON object, such as {"text": "a text"}.'),
         ("a.jsonl", "[" * 9_999, {}, "a.jsonl line 1: it is not a JSON object: "),
         ("a.jsonl", '{"a": "b"}', {}, "a.jsonl line 1: it has no field 'text'; name the text's field with --field."),
-        ("a.jsonl", '{"text": 3}', {}, "a.jsonl line 1: it has int in its field 'text'; name the text's field"),
+        ("a.jsonl", '{"text": 3}', {}, "a.jsonl line 1: it has a number in its field 'text'; name the text's field"),
+        ("a.jsonl", '{"text": ["a"]}', {}, "a.jsonl line 1: it has a list in its field 'text'; name the text's field"),
         ("a.jsonl", '{"text": "a", "text": "b"}', {}, "a.jsonl line 1: it is not a JSON object: it has the key"),
         ("a.jsonl", b'{"text": "\xe9"}', {}, "a.jsonl line 1: it is not in UTF-8; save the file as UTF-8."),
         ("a.jsonl", '{"text": "\\ud800"}', {}, "a.jsonl line 1: its text has the character U+D800"),
@@ -111,6 +116,16 @@ def test_empty_texts_are_counted_where_they_are_skipped(tmp_path: Path):
     path = written(tmp_path, "a.jsonl", "\n".join(json.dumps({"text": text}) for text in ("a", "", " ", "b")))
     settings = CaptureSettings(files=(path,), skip_empty=True)
     assert [check_text(source, True) for source in read_texts(path, settings)] == [True, False, False, True]
+
+
+def test_a_fault_near_a_file_s_beginning_is_found_without_reading_it_all(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(text_files, "BEGINNING", 40)
+    line = json.dumps({"text": "a"}) + "\n"
+    near = written(tmp_path, "near.jsonl", line + '{"text": 3}\n')
+    far = written(tmp_path, "far.jsonl", line * 5 + '{"text": 3}\n')
+    check_beginnings(CaptureSettings(files=(far,)))
+    with pytest.raises(UsageError, match=r"near\.jsonl line 2: it has a number in its field 'text'"):
+        check_beginnings(CaptureSettings(files=(far, near)))
 
 
 def test_the_kept_tokens_are_named_by_a_word_or_a_number():

@@ -271,6 +271,24 @@ def test_the_first_block_and_the_final_norm_have_no_direction(tmp_path: Path):
                 of(layers, index)
 
 
+def test_the_vector_of_another_site_says_so(tmp_path: Path):
+    from gguf import GGUFReader
+
+    for site, name in (("resid", "control/00002-name-2.gguf"), ("attn", "control/00002-name-2-attn.gguf")):
+        run = make_run(tmp_path / site, "hdf5")
+        with open_run(run) as book:
+            book.record["config"]["site"] = site
+            changed = dataclasses.replace(book.book.attributes, layers=(-2, -1), layer_index=(17, 18))
+            book._book = dataclasses.replace(book.book, attributes=changed)
+            vector = control_vectors.find(book, "name 2", book.book.signatures.mean)
+        assert vector.file == name
+        control_vectors.write(tmp_path / "out", vector, "model")
+        field = GGUFReader(tmp_path / "out" / name).get_field("general.description")
+        assert (field and field.contents()) == (
+            None if site == "resid" else "what attn adds to the residual stream"
+        )
+
+
 def test_a_run_whose_layers_count_from_the_start_asks_the_model_how_deep_it_is(
     encyclo, tiny_gemma: Path, tmp_path: Path
 ):

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -30,6 +31,7 @@ from encyclo.storage.working_copy import WorkingCopy
 from tests import fast_plugin
 from tests.commands import one_sentence
 from tests.object_store import DROP, SECRET, Proxy, once_each, served
+from tests.patience import wait_until
 
 pytest.importorskip("obstore")
 LIMIT = 3
@@ -201,12 +203,14 @@ def killed_at(proxy: Proxy, request: int, command: list[str], site: Path, most: 
     It makes at least `most` writes: a run makes some 70.
     """
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([*sys.path, str(site)])}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "encyclo", *command],
-        env=environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-    )
+    log = site / f"{uuid.uuid4().hex}.log"
+    with log.open("w") as errors:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "encyclo", *command],
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=errors,
+        )
     writes = iter(range(1, 1000))
 
     def fault(method: str, path: str) -> object:
@@ -216,8 +220,12 @@ def killed_at(proxy: Proxy, request: int, command: list[str], site: Path, most: 
         return None
 
     proxy.fault = fault
-    _, said = process.communicate(timeout=120)
-    assert process.returncode == (-signal.SIGKILL if request < most else process.returncode), said
+    wait_until(
+        lambda: process.poll() is not None,
+        lambda: sum("lease" not in path for _, path in proxy.requests),  # that is renewed whatever happens
+        log.read_text,
+    )
+    assert process.returncode == (-signal.SIGKILL if request < most else process.returncode), log.read_text()
     proxy.fault = lambda method, path: None
 
 

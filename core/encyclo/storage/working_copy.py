@@ -245,7 +245,7 @@ class WorkingCopy(files.Disk):
     def _save_with_holes(self, name: str, size: int, ranges: Sequence[tuple[int, int]]) -> None:
         with self._replacing(name) as file:
             file.truncate(size)
-            for (start, _), content in zip(ranges, self._objects.ranges(name, ranges), strict=True):
+            for start, content in self._objects.ranges(name, ranges):
                 file.seek(start)
                 file.write(content)
 

@@ -77,13 +77,20 @@ def url_of(path: Path | str) -> str | None:
     return f"{scheme}://{'/' * (scheme == 'file')}{place}"
 
 
+def folder_of(url: str) -> Path | None:
+    """Return the folder that a file URL names; None for other URLs."""
+    scheme, _, place = url.partition("://")
+    return Path(place) if scheme == "file" else None
+
+
 class Objects:
     """The objects below a URL that `url_of` has checked.
 
-    The folder of a file URL must exist, or is made with `make`. Raises OSError, MissingDependencyError without obstore.
+    The folder of a file URL is made with `make`; without, it must exist, or with None counts as empty if it doesn't.
+    Raises OSError, MissingDependencyError without obstore.
     """
 
-    def __init__(self, url: str, make: bool = True) -> None:
+    def __init__(self, url: str, make: bool | None = True) -> None:
         require("obstore", url, "objects")
         import obstore
         import obstore.store
@@ -97,7 +104,11 @@ class Objects:
                 self._store: Any = _memory.setdefault(bucket, obstore.store.MemoryStore())
                 self._prefix = f"{prefix}/"
             elif scheme == "file":
-                self._store = obstore.store.LocalStore(place, automatic_cleanup=True, mkdir=make)
+                folder = Path(place)
+                while make is None and not folder.exists():
+                    folder = folder.parent
+                self._prefix = "".join(f"{part}/" for part in Path(place).relative_to(folder).parts)
+                self._store = obstore.store.LocalStore(folder, automatic_cleanup=True, mkdir=bool(make))
             else:
                 self._store = obstore.store.from_url(
                     f"{scheme}://{bucket}/{quote(prefix)}",

@@ -612,6 +612,44 @@ def test_reading_makes_no_folder(tmp_path: Path):
     assert not (tmp_path / "bucket").exists()
 
 
+def test_plan_takes_a_folder_that_run_would_make(site: Path, tmp_path: Path, capsys):
+    url = f"file://{tmp_path}/bucket/new/run"
+    assert run_command(["plan", *arguments(url)[1:]]) == 0
+    assert not (tmp_path / "bucket").exists()
+    (tmp_path / "bucket").write_text("a file")
+    assert run_command(["plan", *arguments(url)[1:]]) == 2
+    assert f"--out {tmp_path}/bucket/new/run can't be made" in one_sentence(capsys.readouterr().err)
+
+
+def test_plan_sees_the_run_that_is_there(site: Path, tmp_path: Path, capsys):
+    url = f"file://{tmp_path}/bucket/run"
+    assert go(url) == 0
+    assert run_command(["plan", *arguments(url)[1:], "--seed", "7"]) == 2
+    assert "seed" in one_sentence(capsys.readouterr().err)
+
+
+def test_a_worker_s_own_copy_has_the_parts_that_it_needs(s3: Proxy, tmp_path: Path, monkeypatch):
+    """They are copied at the same time: each answer waits for the other request."""
+    url = on_s3(s3, tmp_path, monkeypatch)
+    for name in ("run.json", "commits/a.json", "parts/a.zarr.zip", "parts/b.zarr.zip", "parts/c.zarr.zip"):
+        Objects(url).put(name, b"{}")
+    copy = WorkingCopy(Objects(url), tmp_path / "own" / "run", alone=True)
+    copy.refresh()
+    assert (copy.root / "commits" / "a.json").exists() and not (copy.root / "parts").exists()
+    both = threading.Barrier(2)
+
+    def together(method: str, path: str) -> object:
+        if method == "GET" and "/parts/" in path:
+            both.wait(60)
+        return None
+
+    s3.fault = together
+    copy.fetch_parts(["a.zarr.zip", "c.zarr.zip"])
+    assert sorted(path.name for path in (copy.root / "parts").iterdir()) == ["a.zarr.zip", "c.zarr.zip"]
+    s3.fault = lambda method, path: 403
+    copy.fetch_parts(["a.zarr.zip"])  # it is here
+
+
 def test_without_the_extra(site: Path, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "obstore", None)
     assert go("s3://bucket/run") == MissingDependencyError.exit_code

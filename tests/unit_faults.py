@@ -24,6 +24,7 @@ from encyclo.errors import CaptureError
 from encyclo.plugins.manager import Plugins
 from encyclo.types import Prompt
 from tests import fast_plugin
+from tests.patience import SECONDS
 
 FLAGS = (
     "run", "--concepts", "faulty", "--sampler", "faulty", "--sampler", "looking", "--capture", "faulty",
@@ -79,7 +80,7 @@ def _meddle(concept: str) -> None:
         time.sleep(1)
     elif what == "hold":
         fault.with_name("held").write_text(str(os.getpid()))
-        time.sleep(120)
+        time.sleep(3 * SECONDS)  # a command that waits for it counts as hung
 
 
 class Looking:

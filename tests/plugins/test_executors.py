@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
@@ -25,6 +25,7 @@ from encyclo_executors.shares import cores_each
 from tests import unit_faults
 from tests.commands import one_sentence
 from tests.object_store import served
+from tests.patience import wait_until
 
 KINDS = ("local", "ray", "slurm")
 RUNS = [
@@ -99,7 +100,7 @@ def workers(request: pytest.FixtureRequest) -> list[str]:
 def expected(site: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[object, ...]]:
     """The manifest of a run with one worker."""
     out = tmp_path_factory.mktemp("alone") / "run"
-    assert start(site, out).wait(300) == 0
+    assert ended(start(site, out), out) == 0, said(out)
     found = manifest(out)
     assert len(found) == 24 and sum(rows for rows, *_ in found.values()) > 100
     return found
@@ -127,16 +128,31 @@ def manifest(out: Path) -> dict[str, tuple[object, ...]]:
 
 
 def assert_equals(out: Path, expected: dict[str, tuple[object, ...]], run: subprocess.Popen[str]) -> None:
-    assert run.wait(300) == 0, said(out)
+    assert ended(run, out) == 0, said(out)
     assert manifest(out) == expected
     assert (out / "metrics.json").exists()
 
 
-def until(condition, process: subprocess.Popen[str], out: Path, seconds: float = 180) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert process.poll() is None and time.monotonic() < end, said(out)
-        time.sleep(0.05)
+def progress(out: Path) -> tuple[int, int]:
+    """Return what grows while a run gets on: its messages, and the files of the run or of its copies."""
+    return len(said(out)), sum(len(names) for _, _, names in os.walk(out.parent))
+
+
+def ended(run: subprocess.Popen[str], out: Path) -> int | None:
+    """Wait for a command's end, as long as it gets on; return its exit code."""
+    wait_until(lambda: run.poll() is not None, lambda: progress(out), lambda: said(out))
+    return run.returncode
+
+
+def until(condition: Callable[[], object], process: subprocess.Popen[str], out: Path) -> None:
+    """Wait for a condition, as long as the run gets on and has not ended."""
+
+    def reached() -> object:
+        found = condition()
+        assert found or process.poll() is None, said(out)
+        return found
+
+    wait_until(reached, lambda: progress(out), lambda: said(out))
 
 
 def is_alive(number: int) -> bool:
@@ -208,7 +224,7 @@ def test_a_worker_s_sentence_reaches_the_terminal(site, faults: Path, workers, e
     (faults / "c5").write_text("fail")
     out = tmp_path / "run"
     run = start(site, out, *workers)
-    assert run.wait(60) == 1
+    assert ended(run, out) == 1
     assert one_sentence(said(out)) == unit_faults.SENTENCE
     (faults / "c5").unlink()
     out.with_suffix(".log").unlink()
@@ -222,12 +238,9 @@ def test_ctrl_c_ends_everything(site, faults: Path, workers, tmp_path: Path):
     until((faults / "held").exists, run, out)
     worker = int((faults / "held").read_text())
     run.send_signal(signal.SIGINT)
-    assert run.wait(20) == 130
+    assert ended(run, out) == 130
     assert said(out).rstrip().endswith("encyclo: stopped; run the same command to continue."), said(out)
-    end = time.monotonic() + 10
-    while is_alive(worker):
-        assert time.monotonic() < end
-        time.sleep(0.1)
+    wait_until(lambda: not is_alive(worker), lambda: None, lambda: said(out))
 
 
 ELSEWHERE = """
@@ -290,8 +303,9 @@ def test_a_run_on_an_object_store_with_several_workers(
     path = os.pathsep.join([str(tmp_path), site["PYTHONPATH"]])
     environment = {**site, **variables, "PYTHONPATH": path, "TMPDIR": str(copies)}
     environment["ENCYCLO_CACHE"] = str(tmp_path / "cache")
-    run = start(environment, tmp_path / "run", "--store", "zarr", *flags, url=url)
-    assert run.wait(300) == 0, said(tmp_path / "run")
+    out = tmp_path / "run"
+    run = start(environment, out, "--store", "zarr", *flags, url=url)
+    assert ended(run, out) == 0, said(out)
     for name, value in {**variables, "ENCYCLO_CACHE": str(tmp_path / "reader")}.items():
         monkeypatch.setenv(name, value)
     assert verify(url).findings == []

@@ -25,14 +25,16 @@ def plan(
     """Estimate the prompts, tokens, time, memory and disk of a run; write nothing."""
     from encyclo.echo import how_given
     from encyclo.pipeline.cost_estimate import estimate_cost
-    from encyclo.runs.directory import check_same, check_usable
+    from encyclo.runs.directory import check_parent, check_same, check_usable
     from encyclo.storage.cache import cache_folder
-    from encyclo.storage.objects import url_of
+    from encyclo.storage.objects import folder_of, url_of
     from encyclo.storage.run_location import fetched
     from encyclo.terminal import say, say_json
 
     url = out and url_of(out)
     if out is not None:
+        if url and (folder := folder_of(url)) and not folder.exists():
+            check_parent(folder)
         out = fetched(out, record=True)
         check_usable(out)
     session = flags.make_session({**given, "out": out, "as_json": as_json})

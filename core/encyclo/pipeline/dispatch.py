@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from types import TracebackType
 from typing import Any
@@ -23,6 +24,7 @@ from encyclo.runs import worker_locks
 from encyclo.runs.open_run import OpenRun
 from encyclo.runs.session import Stage
 from encyclo.storage.ledger import Commit
+from encyclo.storage.working_copy import THREADS
 
 
 class Dispatcher:
@@ -87,11 +89,12 @@ class Dispatcher:
             def report(said: int | str) -> None:
                 progress.stage(said) if isinstance(said, str) else advance(said)
 
-            with closing(self._open().run(tasks, report)) as receipts:
+            with closing(self._open().run(tasks, report)) as receipts, _Commits(self._commit) as commits:
                 for receipt in receipts:
                     if receipt.self_test is not None:
                         self.run.directory.note("self_test", dict(receipt.self_test))
-                    yield self._commit(receipt)
+                    commits.expect(receipt)
+                yield from commits.all()
 
     def _open(self) -> ExecutorHandle:
         if self._executor is None:
@@ -102,10 +105,44 @@ class Dispatcher:
         return self._executor
 
     def _commit(self, receipt: UnitReceipt) -> Commit:
-        """Read the commit record that a receipt promises. Raises RunDirectoryError if it is not in this run."""
+        """Read the commit record that a receipt promises. Raises RunDirectoryError if it is not in this run.
+
+        If another machine wrote it into an object store, it and its part are copied first.
+        """
         worker_locks.wait_for(
             lambda: self.run.ledger.has(receipt.unit),
             f"The worker on {receipt.place} has committed the unit {receipt.unit}, but {self.run.path} has no record "
             "of it",
         )
         return self.run.ledger.read(receipt.unit)
+
+
+class _Commits:
+    """Reads the commits that receipts promise, several at a time: parts may have to be copied from an object store.
+
+    A context manager, which at an error waits for those that are being read and leaves out the others.
+    """
+
+    def __init__(self, read: Callable[[UnitReceipt], Commit]) -> None:
+        self._read = read
+        self._pool = ThreadPoolExecutor(THREADS)
+        self._waiting: list[Future[Commit]] = []
+        self._read_already: list[Commit] = []
+
+    def __enter__(self) -> _Commits:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+    def expect(self, receipt: UnitReceipt) -> None:
+        """Begin to read a commit; raise the error of an earlier one."""
+        self._waiting.append(self._pool.submit(self._read, receipt))
+        while self._waiting and self._waiting[0].done():
+            self._read_already.append(self._waiting.pop(0).result())
+
+    def all(self) -> Iterator[Commit]:
+        """Yield the commits in the order of their receipts; raise the first one's error."""
+        yield from self._read_already
+        for future in self._waiting:
+            yield future.result()

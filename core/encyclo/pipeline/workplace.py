@@ -140,6 +140,7 @@ class _Recalled:
         files.refresh(self._run.path)
         plan = self._plan(number)
         earlier = self._earlier(number)
+        files.fetch_parts(self._run.path, [name for commit in earlier for name in commit.files])
         return UnitSampler(
             self._run, stage_of(self._run.session, plan), earlier, self._known(number - 1, earlier)
         )

@@ -15,7 +15,7 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -72,7 +72,10 @@ class Disk:
         """Bring a commit record, and its part, from where the run is; do nothing if it is here, or nowhere."""
 
     def refresh(self) -> None:
-        """Bring everything that has changed where the run is."""
+        """Bring everything but parts that has changed where the run is."""
+
+    def fetch_parts(self, names: Iterable[str]) -> None:
+        """Bring files of parts, by their paths below parts/; do nothing for those that are here."""
 
     def remove(self, path: Path) -> None:
         """Remove a file, or a folder with its content; do nothing if it is missing."""
@@ -273,9 +276,18 @@ def fetch(path: Path) -> None:
 
 
 def refresh(run: Path) -> None:
-    """Bring what other machines wrote, if this process has a copy of its own of a run on an object store."""
+    """Bring what other machines wrote, if this process has a copy of its own of a run on an object store.
+
+    Parts come with `fetch_parts`.
+    """
     with _explained(run):
         _disk.refresh()
+
+
+def fetch_parts(run: Path, names: Iterable[str]) -> None:
+    """Bring files of parts, by their paths below parts/, if this process has a copy of its own, as in `refresh`."""
+    with _explained(run):
+        _disk.fetch_parts(names)
 
 
 def sync_file(path: Path) -> None:

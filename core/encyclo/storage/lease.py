@@ -1,8 +1,9 @@
 """A lease on a run on an object store: one process at a time changes it, and a dead one's lease expires.
 
 Leases are numbered objects. The one with the highest number counts, and each is created only if it doesn't exist, so
-that of two processes that take over an expired lease exactly one succeeds. Commits are safe even while two processes
-believe that they hold the lease (see `encyclo.storage.ledger`).
+that of two processes that take over an expired lease exactly one succeeds. Its process renews it, and who takes over
+ends it, only if it still is what was read. So one of both fails, except on a disk, which can't compare and write in
+one step. Commits are safe even while two processes believe that they hold the lease (see `encyclo.storage.ledger`).
 """
 
 from __future__ import annotations
@@ -37,8 +38,9 @@ class Lease:
             "process": os.getpid(),
             "began": _began(os.getpid()),
         }
+        begun = time.monotonic()
         self._number = self._acquire()
-        self._until = time.monotonic() + SECONDS
+        self._until = begun + SECONDS
         self._lost = ""
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._renew, name="encyclo lease", daemon=True)
@@ -58,44 +60,49 @@ class Lease:
         self._ended.set()
         self._thread.join()
         with suppress(OSError):
-            if self._is_own():
+            if self._is_own(self._objects.read(_name(self._number))):
                 self._objects.delete([_name(self._number)])
 
     def _acquire(self) -> int:
         """Create a lease after the last one. Raises RunDirectoryError if that holds, OSError."""
         numbers = self._numbers()
-        if numbers and (there := self._read(numbers[-1])) is not None and not _is_over(there):
-            left = max(1, round(there["until"] - time.time()))
-            raise RunDirectoryError(
-                f"{self._objects.url} is in use by process {there['process']} on {there['host']}; wait for it to "
-                f"end (its lease expires in {left} s if it is dead), or choose another --out."
-            )
+        if numbers:
+            self._end_old(numbers[-1])
         number = numbers[-1] + 1 if numbers else 1
         if self._objects.create(_name(number), self._content()) is None:
-            raise RunDirectoryError(
-                f"{self._objects.url} is in use by a process that has just begun; wait for it to end, or choose "
-                "another --out."
-            )
+            raise self._in_use("a process that has just begun")
         self._objects.delete(map(_name, numbers))
         return number
 
-    def _is_own(self) -> bool:
-        """Return whether this lease is there; after a release, another one may have its number. Raises OSError."""
-        there = self._read(self._number)
+    def _end_old(self, number: int) -> None:
+        """Write into a lease that is over that it is: its process can't renew it any more. Raises RunDirectoryError."""
+        try:
+            content, version = self._objects.read_version(_name(number))
+        except FileNotFoundError:
+            return
+        there = _parsed(content)
+        if there is None:
+            return
+        if not _is_over(there):
+            left = max(1, round(there["until"] - time.time()))
+            who = f"process {there['process']} on {there['host']}"
+            raise self._in_use(who, f" (its lease expires in {left} s if it is dead)")
+        if not self._objects.replace(_name(number), json.dumps({"ended by": self._own}).encode(), version):
+            raise self._in_use("a process that has just begun or renewed its lease")
+
+    def _in_use(self, who: str, until: str = "") -> RunDirectoryError:
+        return RunDirectoryError(
+            f"{self._objects.url} is in use by {who}; wait for it to end{until}, or choose another --out."
+        )
+
+    def _is_own(self, content: bytes) -> bool:
+        """Return whether it is this lease that was read; after a release, another one may have its number."""
+        there = _parsed(content)
         return there is not None and there.get("owner") == self._own["owner"]
 
     def _numbers(self) -> list[int]:
         found = (name.rpartition("/")[2] for name in self._objects.list(FOLDER))
         return sorted(int(number) for number in found if number.isdecimal())
-
-    def _read(self, number: int) -> dict[str, Any] | None:
-        """Return a lease; None if it is gone or nobody's."""
-        try:
-            found = parse_json(self._objects.read(_name(number)))
-            times = {key: float(found[key]) for key in ("until", "began")}
-            return {"host": "another machine", "process": "?", **found, **times}
-        except (FileNotFoundError, ValueError, KeyError, TypeError):
-            return None
 
     def _content(self) -> bytes:
         return json.dumps({**self._own, "until": time.time() + SECONDS}).encode()
@@ -104,11 +111,23 @@ class Lease:
         while not self._ended.wait(RENEWED):
             begun = time.monotonic()
             with suppress(OSError):
-                if self._numbers()[-1:] != [self._number] or not self._is_own():
+                if not self._is_renewed():
                     self._lost = "another process has taken over"
                     return
-                self._objects.put(_name(self._number), self._content())
                 self._until = begun + SECONDS
+
+    def _is_renewed(self) -> bool:
+        """Renew the lease, unless another one counts or has its name by then. Raises OSError."""
+        while self._numbers()[-1:] == [self._number]:
+            try:
+                content, version = self._objects.read_version(_name(self._number))
+            except FileNotFoundError:
+                return False
+            if not self._is_own(content):
+                return False
+            if self._objects.replace(_name(self._number), self._content(), version):
+                return True
+        return False
 
 
 @contextmanager
@@ -128,6 +147,16 @@ def is_lease(name: str) -> bool:
 
 def _name(number: int) -> str:
     return f"{FOLDER}/{number:06d}"
+
+
+def _parsed(content: bytes) -> dict[str, Any] | None:
+    """Return what a lease says; None if it is nobody's."""
+    try:
+        found = parse_json(content)
+        times = {key: float(found[key]) for key in ("until", "began")}
+        return {"host": "another machine", "process": "?", **found, **times}
+    except (ValueError, KeyError, TypeError):
+        return None
 
 
 def _is_over(there: dict[str, Any]) -> bool:

@@ -9,7 +9,7 @@ import contextlib
 import os
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -28,10 +28,14 @@ from encyclo.storage.object_errors import (
 )
 
 T = TypeVar("T")
+Version = dict[str, str]
+"""What a store says of an object to tell it from those that had its name before."""
 SCHEMES = ("s3", "gs", "az", "file", "memory")
 EXAMPLE = "such as s3://bucket/run"
 ONE_REQUEST = 2**27
 """A larger file is uploaded in several requests; a killed process may leave some of them in the bucket, unseen."""
+PIECE = 2**26
+"""How much of an object is read at a time if only some ranges of it are wanted, in bytes."""
 WAITS = (0.1, 0.4, 1.6, 3.2)
 """Seconds before each further try of a write. obstore itself has tried again after most errors by then."""
 RETRIES: Any = {"max_retries": 11, "retry_timeout": timedelta(minutes=2)}
@@ -73,13 +77,20 @@ def url_of(path: Path | str) -> str | None:
     return f"{scheme}://{'/' * (scheme == 'file')}{place}"
 
 
+def folder_of(url: str) -> Path | None:
+    """Return the folder that a file URL names; None for other URLs."""
+    scheme, _, place = url.partition("://")
+    return Path(place) if scheme == "file" else None
+
+
 class Objects:
     """The objects below a URL that `url_of` has checked.
 
-    The folder of a file URL must exist, or is made with `make`. Raises OSError, MissingDependencyError without obstore.
+    The folder of a file URL is made with `make`; without, it must exist, or with None counts as empty if it doesn't.
+    Raises OSError, MissingDependencyError without obstore.
     """
 
-    def __init__(self, url: str, make: bool = True) -> None:
+    def __init__(self, url: str, make: bool | None = True) -> None:
         require("obstore", url, "objects")
         import obstore
         import obstore.store
@@ -93,7 +104,11 @@ class Objects:
                 self._store: Any = _memory.setdefault(bucket, obstore.store.MemoryStore())
                 self._prefix = f"{prefix}/"
             elif scheme == "file":
-                self._store = obstore.store.LocalStore(place, automatic_cleanup=True, mkdir=make)
+                folder = Path(place)
+                while make is None and not folder.exists():
+                    folder = folder.parent
+                self._prefix = "".join(f"{part}/" for part in Path(place).relative_to(folder).parts)
+                self._store = obstore.store.LocalStore(folder, automatic_cleanup=True, mkdir=bool(make))
             else:
                 self._store = obstore.store.from_url(
                     f"{scheme}://{bucket}/{quote(prefix)}",
@@ -106,12 +121,17 @@ class Objects:
                     retry_config=RETRIES,
                 )
 
-    def ranges(self, name: str, ranges: Sequence[tuple[int, int]]) -> Sequence[bytes]:
-        """Return byte ranges (start, end) of an object. Raises FileNotFoundError, OSError."""
-        starts, ends = [start for start, _ in ranges], [end for _, end in ranges]
-        with self._plain():
-            found = self._obstore.get_ranges(self._store, self._prefix + name, starts=starts, ends=ends)
-            return [bytes(some) for some in found]
+    def ranges(self, name: str, ranges: Iterable[tuple[int, int]]) -> Iterator[tuple[int, bytes]]:
+        """Yield the bytes in ascending ranges (start, end) of an object, in pieces, each with its start.
+
+        They are fetched a piece of the object at a time, with the bytes between ranges that are close to each other.
+        Raises FileNotFoundError, OSError.
+        """
+        for starts, ends in _within_pieces(ranges):
+            with self._plain():
+                found = self._obstore.get_ranges(self._store, self._prefix + name, starts=starts, ends=ends)
+            for start, some in zip(starts, found, strict=True):
+                yield start, bytes(some)
 
     def list(self, folder: str = "") -> dict[str, Found]:
         """Return every object, or those in a folder, by name. Raises OSError."""
@@ -131,6 +151,13 @@ class Objects:
     def read(self, name: str) -> bytes:
         """Return a small object's bytes. Raises FileNotFoundError, OSError."""
         return b"".join(self.blocks(name))
+
+    def read_version(self, name: str) -> tuple[bytes, Version]:
+        """Return a small object's bytes and which version they are. Raises FileNotFoundError, OSError."""
+        with self._plain():
+            found = self._obstore.get(self._store, self._prefix + name)
+            known = {"e_tag": found.meta["e_tag"], "version": found.meta["version"]}
+            return bytes(found.bytes()), {key: value for key, value in known.items() if value is not None}
 
     def has(self, name: str) -> bool:
         """Return whether there is an object of this name. Raises OSError."""
@@ -168,6 +195,33 @@ class Objects:
                 return "" if self.read(name) == content else None
 
         return self._tried(attempt)
+
+    def replace(self, name: str, content: bytes, version: Version) -> bool:
+        """Write an object if it is there in this version; return whether it has this content now. Raises OSError.
+
+        A disk can't compare and write in one step: there it is written whatever is there. An equal object is this
+        call's, as in `create`.
+        """
+        errors = self._obstore.exceptions
+
+        def attempt() -> bool:
+            try:
+                self._put(name, content, mode=version, use_multipart=False)
+            except NotImplementedError:
+                self._put(name, content)
+            except (errors.PreconditionError, errors.NotFoundError) as error:
+                if is_bucket_missing(error):
+                    raise
+                return self._holds(name, content)
+            return True
+
+        return self._tried(attempt)
+
+    def _holds(self, name: str, content: bytes) -> bool:
+        try:
+            return self.read(name) == content
+        except FileNotFoundError:
+            return False
 
     def delete(self, names: Iterable[str]) -> None:
         """Delete objects; one that is gone is no error. Raises OSError."""
@@ -210,3 +264,18 @@ class Objects:
             if is_missing and not is_bucket_missing(error):
                 raise ObjectMissingError(reason(error)) from None
             raise explained(error, self.url) from None
+
+
+def _within_pieces(ranges: Iterable[tuple[int, int]]) -> Iterator[tuple[list[int], list[int]]]:
+    """Cut ascending ranges into groups of starts and ends, none longer than PIECE from its begin to its end."""
+    starts, ends = list[int](), list[int]()
+    for first, last in ranges:
+        for start in range(first, last, PIECE):
+            end = min(last, start + PIECE)
+            if starts and end - starts[0] > PIECE:
+                yield starts, ends
+                starts, ends = [], []
+            starts.append(start)
+            ends.append(end)
+    if starts:
+        yield starts, ends

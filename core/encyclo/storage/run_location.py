@@ -121,14 +121,14 @@ def fetched(run: Path | str, *, parts: bool = False, fresh: bool = False, record
     """Return the folder with the run `run`, for reading: `run` itself, or of a URL a copy of it in the cache.
 
     A copy has the parts of an unfinished run; with `parts`, also those of a finished one, whose activations otherwise
-    come when they are read (see `late_files`); with `record`, run.json alone. Raises StoreError if the object store
-    can't be used.
+    come when they are read (see `late_files`); with `record`, run.json alone, if there is a run. Raises StoreError if
+    the object store can't be used.
     """
     if (url := url_of(run)) is None:
         return Path(run)
     root = _folder(url) / "read"  # apart from a running command's copy, which may be ahead of the store
     with _sentence("read", url), FileLock(f"{root}.lock"):
-        objects = Objects(url, make=False)
+        objects = Objects(url, make=None if record else False)
         copy = WorkingCopy(objects, root)
         is_run = objects.has(RECORD)
         if not is_run:

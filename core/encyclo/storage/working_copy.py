@@ -198,10 +198,17 @@ class WorkingCopy(files.Disk):
             self._fetch_other(name)
 
     def refresh(self) -> None:
-        """Copy what others wrote into the store, if this copy is this process's alone."""
+        """Copy what others wrote into the store, but for parts, if this copy is this process's alone."""
         if self._alone:
             self.write_notes()
-            self.pull(self._objects.list(), lambda name: True)
+            self.pull(self._objects.list(), lambda name: not is_part(name))
+
+    def fetch_parts(self, names: Iterable[str]) -> None:
+        """Copy files of parts that are not here, if this copy is this process's alone."""
+        wanted = (f"{PARTS}/{name}" for name in names if self._alone and _is_safe(name))
+        with ThreadPoolExecutor(THREADS) as pool:
+            for _ in pool.map(self._download, [name for name in wanted if not (self.root / name).exists()]):
+                pass
 
     def _fetch_other(self, name: str) -> bool:
         """Copy another attempt's record, and its part; return False if there is none, or its part is gone.
@@ -245,7 +252,7 @@ class WorkingCopy(files.Disk):
     def _save_with_holes(self, name: str, size: int, ranges: Sequence[tuple[int, int]]) -> None:
         with self._replacing(name) as file:
             file.truncate(size)
-            for (start, _), content in zip(ranges, self._objects.ranges(name, ranges), strict=True):
+            for start, content in self._objects.ranges(name, ranges):
                 file.seek(start)
                 file.write(content)
 

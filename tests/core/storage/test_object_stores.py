@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -30,6 +31,7 @@ from encyclo.storage.working_copy import WorkingCopy
 from tests import fast_plugin
 from tests.commands import one_sentence
 from tests.object_store import DROP, SECRET, Proxy, once_each, served
+from tests.patience import wait_until
 
 pytest.importorskip("obstore")
 LIMIT = 3
@@ -201,12 +203,14 @@ def killed_at(proxy: Proxy, request: int, command: list[str], site: Path, most: 
     It makes at least `most` writes: a run makes some 70.
     """
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([*sys.path, str(site)])}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "encyclo", *command],
-        env=environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-    )
+    log = site / f"{uuid.uuid4().hex}.log"
+    with log.open("w") as errors:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "encyclo", *command],
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=errors,
+        )
     writes = iter(range(1, 1000))
 
     def fault(method: str, path: str) -> object:
@@ -216,8 +220,12 @@ def killed_at(proxy: Proxy, request: int, command: list[str], site: Path, most: 
         return None
 
     proxy.fault = fault
-    _, said = process.communicate(timeout=120)
-    assert process.returncode == (-signal.SIGKILL if request < most else process.returncode), said
+    wait_until(
+        lambda: process.poll() is not None,
+        lambda: sum("lease" not in path for _, path in proxy.requests),  # that is renewed whatever happens
+        log.read_text,
+    )
+    assert process.returncode == (-signal.SIGKILL if request < most else process.returncode), log.read_text()
     proxy.fault = lambda method, path: None
 
 
@@ -446,7 +454,7 @@ def test_a_killed_worker_s_own_copy_is_removed_by_the_next_one(tmp_path: Path):
 
 def test_a_dead_lease_expires(url: str, monkeypatch):
     objects = Objects(url)
-    there = {"owner": "x", "host": "elsewhere", "process": 7, "began": 1.0, "until": time.time() + 60}
+    there = {**OTHER, "until": time.time() + 60}
     objects.create(".lease/000004", json.dumps(there).encode())
     with pytest.raises(RunDirectoryError, match=r"in use by process 7 on elsewhere; .* expires in \d+ s"):
         with opened(url):
@@ -457,8 +465,58 @@ def test_a_dead_lease_expires(url: str, monkeypatch):
     assert names(url) == set()
 
 
+class Between(Objects):
+    """Lets another process act after an object was read, and before it is written in the version that was read."""
+
+    def __init__(self, url: str, act: Callable[[], object]) -> None:
+        super().__init__(url)
+        self.act = act
+
+    def replace(self, name: str, content: bytes, version: dict[str, str]) -> bool:
+        self.act()
+        return super().replace(name, content, version)
+
+
+OTHER = {"owner": "x", "host": "elsewhere", "process": 7, "began": 1.0}
+
+
+@pytest.mark.parametrize("url", ["memory", "s3"], indirect=True)
+def test_a_lease_that_another_process_took_is_not_overwritten(url: str, monkeypatch):
+    """It took over between this process's look at the lease and its renewal."""
+    monkeypatch.setattr(lease, "RENEWED", 0.05)
+    other = json.dumps({**OTHER, "until": time.time() + 60}).encode()
+    held = lease.Lease(Between(url, lambda: Objects(url).put(".lease/000001", other)))
+    wait_until(lambda: not held._thread.is_alive(), lambda: None, lambda: "it was renewed")
+    with pytest.raises(StoreError, match="another process has taken over"):
+        held.check()
+    held.release()
+    assert Objects(url).read(".lease/000001") == other
+
+
+@pytest.mark.parametrize("url", ["memory", "s3"], indirect=True)
+def test_an_expired_lease_that_is_renewed_is_not_taken(url: str):
+    """Its process was cut off, and is back between another one's look at the lease and its own."""
+    renewed = json.dumps({**OTHER, "until": time.time() + 60}).encode()
+    Objects(url).put(".lease/000004", json.dumps({**OTHER, "until": time.time() - 1}).encode())
+    with pytest.raises(RunDirectoryError, match="has just begun or renewed its lease"):
+        lease.Lease(Between(url, lambda: Objects(url).put(".lease/000004", renewed)))
+    assert Objects(url).read(".lease/000004") == renewed and names(url) == {".lease/000004"}
+
+
+def test_an_object_is_replaced_only_in_the_version_that_was_read(s3: Proxy, tmp_path: Path, monkeypatch):
+    objects = Objects(on_s3(s3, tmp_path, monkeypatch))
+    objects.put("a", b"1")
+    content, version = objects.read_version("a")
+    assert content == b"1"
+    s3.fault = once_each(DROP, lambda method, path: method == "PUT")
+    assert objects.replace("a", b"2", version)  # obstore tries again, and is told that the object was changed
+    assert not objects.replace("a", b"3", version) and objects.read("a") == b"2"
+    objects.delete(["a"])
+    assert not objects.replace("a", b"3", version) and not objects.has("a")
+
+
 def until_the_lease_is_lost(take: Callable[[], object]) -> None:
-    """Its thread ends then; one that is just renewing it may write over what `take` wrote."""
+    """Its thread ends then; on a disk, one that is just renewing it may write over what `take` wrote."""
     (thread,) = [thread for thread in threading.enumerate() if thread.name == "encyclo lease"]
     for _ in range(30):
         take()
@@ -482,7 +540,7 @@ def test_a_lease_of_the_same_number_is_another_one(url: str, monkeypatch):
     """A process that slept wakes up after others have taken its lease, released it and begun again."""
     monkeypatch.setattr(lease, "RENEWED", 0.05)
     objects = Objects(url)
-    other = {"owner": "x", "host": "elsewhere", "process": 7, "began": 1.0, "until": time.time() + 60}
+    other = {**OTHER, "until": time.time() + 60}
     with pytest.raises(StoreError, match="another process has taken over"):
         with opened(url) as folder:
             folder.mkdir(exist_ok=True)
@@ -552,6 +610,44 @@ def test_reading_makes_no_folder(tmp_path: Path):
     with pytest.raises(StoreError, match=f"Can't read file://{tmp_path}/bucket/none: "):
         encyclo.open(f"file://{tmp_path}/bucket/none")
     assert not (tmp_path / "bucket").exists()
+
+
+def test_plan_takes_a_folder_that_run_would_make(site: Path, tmp_path: Path, capsys):
+    url = f"file://{tmp_path}/bucket/new/run"
+    assert run_command(["plan", *arguments(url)[1:]]) == 0
+    assert not (tmp_path / "bucket").exists()
+    (tmp_path / "bucket").write_text("a file")
+    assert run_command(["plan", *arguments(url)[1:]]) == 2
+    assert f"--out {tmp_path}/bucket/new/run can't be made" in one_sentence(capsys.readouterr().err)
+
+
+def test_plan_sees_the_run_that_is_there(site: Path, tmp_path: Path, capsys):
+    url = f"file://{tmp_path}/bucket/run"
+    assert go(url) == 0
+    assert run_command(["plan", *arguments(url)[1:], "--seed", "7"]) == 2
+    assert "seed" in one_sentence(capsys.readouterr().err)
+
+
+def test_a_worker_s_own_copy_has_the_parts_that_it_needs(s3: Proxy, tmp_path: Path, monkeypatch):
+    """They are copied at the same time: each answer waits for the other request."""
+    url = on_s3(s3, tmp_path, monkeypatch)
+    for name in ("run.json", "commits/a.json", "parts/a.zarr.zip", "parts/b.zarr.zip", "parts/c.zarr.zip"):
+        Objects(url).put(name, b"{}")
+    copy = WorkingCopy(Objects(url), tmp_path / "own" / "run", alone=True)
+    copy.refresh()
+    assert (copy.root / "commits" / "a.json").exists() and not (copy.root / "parts").exists()
+    both = threading.Barrier(2)
+
+    def together(method: str, path: str) -> object:
+        if method == "GET" and "/parts/" in path:
+            both.wait(60)
+        return None
+
+    s3.fault = together
+    copy.fetch_parts(["a.zarr.zip", "c.zarr.zip"])
+    assert sorted(path.name for path in (copy.root / "parts").iterdir()) == ["a.zarr.zip", "c.zarr.zip"]
+    s3.fault = lambda method, path: 403
+    copy.fetch_parts(["a.zarr.zip"])  # it is here
 
 
 def test_without_the_extra(site: Path, capsys, monkeypatch):
@@ -646,6 +742,19 @@ def test_activations_come_when_they_are_read(url: str, whole: Path, capsys, monk
     Objects(url).put(name, content[:-1])
     fetched(url)
     assert here.stat().st_size == len(content) - 1
+
+
+def test_ranges_are_read_a_piece_at_a_time(tmp_path: Path, monkeypatch):
+    """Also those of a file with many of them, which are close to each other."""
+    monkeypatch.setattr("encyclo.storage.objects.PIECE", 100)
+    objects, content = Objects(f"file://{tmp_path}/bucket/run"), os.urandom(1000)
+    objects.put("a", content)
+    ranges = [(3, 7), (8, 20), (90, 110), (150, 460), (999, 1000)]
+    pieces = list(objects.ranges("a", ranges))
+    assert all(content[start : start + len(piece)] == piece for start, piece in pieces)
+    assert max(len(piece) for _, piece in pieces) == 100
+    found = [at for start, piece in pieces for at in range(start, start + len(piece))]
+    assert found == [at for start, end in ranges for at in range(start, end)]
 
 
 def test_activations_that_can_not_be_brought(site: Path, s3: Proxy, tmp_path: Path, monkeypatch):

@@ -271,6 +271,37 @@ class SignatureTable:
     variance: NDArray[np.float32]
     count: NDArray[np.int32]
 
+    def mean_of(self, row: int) -> NDArray[np.float32]:
+        """Return one concept's mean, float32 [L, H]."""
+        found: NDArray[np.float32] = self.mean[row]
+        return found
+
+
+class LateSignatures(SignatureTable):
+    """A file's signatures: `mean` and `variance` are read on first use, and one concept's mean without the others."""
+
+    @classmethod
+    def of(
+        cls, count: NDArray[np.int32], read: Callable[[str, int | None], NDArray[np.float32]]
+    ) -> SignatureTable:
+        """Return the signatures that `read` reads by name: of all concepts, or of one by its row."""
+        late = object.__new__(cls)
+        vars(late).update(count=count, _read=read)
+        return late
+
+    def __getattr__(self, name: str) -> Any:
+        """Read `mean` or `variance`; called only for what isn't there yet."""
+        if name not in ("mean", "variance") or "_read" not in vars(self):
+            raise AttributeError(name)
+        vars(self)[name] = found = vars(self)["_read"](name, None)
+        return found
+
+    def mean_of(self, row: int) -> NDArray[np.float32]:
+        """Return one concept's mean, float32 [L, H]."""
+        known: NDArray[np.float32] | None = vars(self).get("mean")
+        read: NDArray[np.float32] = vars(self)["_read"]("mean", row) if known is None else known[row]
+        return read
+
 
 @dataclass(frozen=True)
 class Attributes:

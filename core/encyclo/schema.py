@@ -15,7 +15,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
@@ -276,15 +276,20 @@ class SignatureTable:
         found: NDArray[np.float32] = self.mean[row]
         return found
 
+    def means(self, size: int) -> Iterator[NDArray[np.float32]]:
+        """Yield the means of all concepts in order, float32 [at most `size`, L, H] at a time."""
+        for start in range(0, len(self.count), size):
+            yield self.mean[start : start + size]
+
 
 class LateSignatures(SignatureTable):
-    """A file's signatures: `mean` and `variance` are read on first use, and one concept's mean without the others."""
+    """A file's signatures: `mean` and `variance` are read on first use, and some concepts' means without the others."""
 
     @classmethod
     def of(
-        cls, count: NDArray[np.int32], read: Callable[[str, int | None], NDArray[np.float32]]
+        cls, count: NDArray[np.int32], read: Callable[[str, int | slice | None], NDArray[np.float32]]
     ) -> SignatureTable:
-        """Return the signatures that `read` reads by name: of all concepts, or of one by its row."""
+        """Return the signatures that `read` reads by name: of all concepts, or of some rows."""
         late = object.__new__(cls)
         vars(late).update(count=count, _read=read)
         return late
@@ -298,9 +303,16 @@ class LateSignatures(SignatureTable):
 
     def mean_of(self, row: int) -> NDArray[np.float32]:
         """Return one concept's mean, float32 [L, H]."""
-        known: NDArray[np.float32] | None = vars(self).get("mean")
-        read: NDArray[np.float32] = vars(self)["_read"]("mean", row) if known is None else known[row]
-        return read
+        found: NDArray[np.float32] = self._some(row)
+        return found
+
+    def means(self, size: int) -> Iterator[NDArray[np.float32]]:
+        """Yield the means of all concepts in order, float32 [at most `size`, L, H] at a time."""
+        for start in range(0, len(self.count), size):
+            yield self._some(slice(start, start + size))
+
+    def _some(self, rows: int | slice) -> Any:
+        return vars(self)["_read"]("mean", rows) if "mean" not in vars(self) else vars(self)["mean"][rows]
 
 
 @dataclass(frozen=True)

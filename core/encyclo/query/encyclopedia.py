@@ -43,7 +43,7 @@ from encyclo.runs.reopen import (
 )
 from encyclo.schema import Book, ConceptTable
 from encyclo.statistics.figures import Coverage
-from encyclo.statistics.similarity import Similarity, likeliest
+from encyclo.statistics.similarity import Similarity, likeliest, nearest_to
 from encyclo.storage import checksums
 from encyclo.storage.finalise import open_finished
 from encyclo.storage.ledger import Ledger
@@ -88,6 +88,8 @@ class Encyclopedia(RunSamples):
         self._listed = listed
         self._readers: dict[tuple[str, str | None], TextReader] = {}
         self._interpreter: Interpreter | None = None
+        self._asked_before = False
+        """Whether neighbours that are not kept were looked up: then those of other entries probably will be."""
 
     @property
     def seal(self) -> checksums.Seal | None:
@@ -124,7 +126,8 @@ class Encyclopedia(RunSamples):
         )
 
     def __iter__(self) -> Iterator[Entry]:
-        _ = self.book.signatures.mean  # of all: one by one they take longer
+        # Of all entries at once: one by one they take longer.
+        _ = self.book.signatures.mean
         return (self._entry(row) for row in range(len(self.book.concepts)))
 
     def __repr__(self) -> str:
@@ -235,10 +238,14 @@ class Encyclopedia(RunSamples):
 
     def nearest(self, row: int, count: int) -> list[Neighbour]:
         """Return at most `count` neighbours by the cosine of centred, scaled signatures, the nearest first."""
-        kept = self.kept_details.nearest(row) if self.kept_details and count <= NEAREST else None
-        return self._neighbours(
-            self.similarity.nearest(np.array([row]), count)[row] if kept is None else kept[: max(count, 0)]
-        )
+        kept = self.kept_details
+        found = kept.nearest(row) if kept and count <= NEAREST else None
+        if found is None and self._asked_before:
+            found = self.similarity.nearest(np.array([row]), count)[row]
+        elif found is None:  # of one entry: the directions of all would fill memory
+            self._asked_before = True
+            found = nearest_to(self.book.signatures, row, count, kept.centre_and_scale() if kept else None)
+        return self._neighbours(found[: max(count, 0)])
 
     def search(
         self,
@@ -360,9 +367,9 @@ class Encyclopedia(RunSamples):
     def confusion(self, name: str, count: int = KEPT) -> Confusion:
         """Return which other concepts, at most `count`, the interpreter reads in the samples of `name`."""
         row = self.index(name)
-        detail = self.kept_details.detail(row) if self.kept_details and count == KEPT else None
-        if detail and detail.confusion:
-            return detail.confusion
+        found = self.kept_details.confusion(row) if self.kept_details and count == KEPT else None
+        if found:
+            return found
         return confusion_of(self.interpreter().read(self.samples(name).values()), row, count)
 
     def interpreter(self) -> Interpreter:

@@ -18,13 +18,14 @@ from encyclo.query.confusions import confusion_of
 from encyclo.query.encyclopedia import Encyclopedia
 from encyclo.query.evidence import held_out_families, own_readings
 from encyclo.report.entries import ranking
-from encyclo.runs.details_file import Detail, Details, Near
+from encyclo.runs.details_file import Confusion, Detail, Details, Near
 from encyclo.runs.metrics import Metrics
 from encyclo.schema import Book, Part
 from encyclo.seeds import derive_seed
 from encyclo.statistics.accuracy import batch_size
 from encyclo.statistics.convergence import compare_halves
 from encyclo.statistics.similarity import smallest
+from encyclo.storage.sample_rows import fetch
 from encyclo.types import Interpreter
 
 MOST = 2000
@@ -38,6 +39,8 @@ SAMPLES = 64
 SPLITS = 4
 """The number of random splits that a curve is averaged over."""
 AT_ONCE = 50
+MOST_SCORES = 2**27
+"""The most scores, samples x concepts, that are computed of entries without details: some seconds."""
 PAIRS = 20
 
 
@@ -66,10 +69,13 @@ def collect(
     chosen = least_trusted(opened.book)
     tools = _Reading(opened, interpreter, held_out_families(metrics.splits), nearest)
     found: dict[int, Detail] = {}
+    confusions: dict[int, Confusion] = {}
     pairs: dict[bool, Counter[tuple[int, int]]] = {True: Counter(), False: Counter()}
     for some in np.array_split(chosen, max(1, -(-len(chosen) // AT_ONCE))):
-        for row, detail, misread in _read_some(tools, some.tolist()):
+        for row, detail, misread, confusion in _read_some(tools, some.tolist()):
             found[row] = detail
+            if confusion:
+                confusions[row] = confusion
             pairs[detail.held].update((row, other) for other in misread)
     held = any(detail.held for detail in found.values())
     ordered = sorted(pairs[held].items(), key=lambda item: (-item[1], item[0]))[:PAIRS]
@@ -80,11 +86,33 @@ def collect(
         held,
         _mean_curve(list(found.values())),
         own_readings(opened.source.columns, metrics.splits, len(opened)),
+        confusions | _other_confusions(opened, interpreter, chosen),
     )
 
 
-def _read_some(tools: _Reading, rows: Sequence[int]) -> Iterator[tuple[int, Detail, list[int]]]:
-    """Yield (entry, its details, its misreadings) for the entries in `rows`."""
+def _other_confusions(
+    opened: Encyclopedia, interpreter: Interpreter, without: NDArray[np.int64]
+) -> dict[int, Confusion]:
+    """Return the confusions of the entries that have no details; of a large run none, since reading would take long."""
+    rest = [row for row in range(len(opened)) if 0 < len(opened.rows_of(row)) <= SAMPLES]
+    rest = np.setdiff1d(rest, without).tolist()
+    found: dict[int, Confusion] = {}
+    if sum(len(opened.rows_of(row)) for row in rest) * len(opened) > MOST_SCORES:
+        return found
+    for start in range(0, len(rest), AT_ONCE):
+        some = rest[start : start + AT_ONCE]
+        own = [opened.rows_of(row) for row in some]
+        values = fetch(opened.source, np.concatenate(own))
+        groups = [np.arange(low, high) for low, high in pairwise(np.cumsum([0, *map(len, own)]))]
+        scored = _scored(interpreter, values, groups)
+        found.update({row: confusion_of(scores, row) for row, scores in zip(some, scored, strict=True)})
+    return found
+
+
+def _read_some(
+    tools: _Reading, rows: Sequence[int]
+) -> Iterator[tuple[int, Detail, list[int], Confusion | None]]:
+    """Yield (entry, its details, its misreadings, the confusion of all its samples) for the entries in `rows`."""
     opened, near = tools.opened, tools.near
     similarity, seed = opened.similarity, opened.record["config"]["seed"]
     own = {row: _spread(opened.rows_of(row), SAMPLES) for row in rows}
@@ -95,7 +123,7 @@ def _read_some(tools: _Reading, rows: Sequence[int]) -> Iterator[tuple[int, Deta
     scored = _scored(tools.interpreter, values, [np.arange(low, high) for low, high in edges])
     for (row, mine), all_scores in zip(own.items(), scored, strict=True):
         if len(mine) == 0:
-            yield row, Detail(nearest=near[row]), []
+            yield row, Detail(nearest=near[row]), [], None
             continue
         places = np.arange(start, start + len(mine))
         read, held = _to_read(part, places, tools.heldout)
@@ -116,9 +144,9 @@ def _read_some(tools: _Reading, rows: Sequence[int]) -> Iterator[tuple[int, Deta
             samples=count,
             raw=raw,
             centred=centred,
-            confusion=confusion_of(all_scores, row) if len(mine) == count else None,
         )
-        yield row, detail, [other for other in best.tolist() if other != row]
+        confusion = confusion_of(all_scores, row) if len(mine) == count else None
+        yield row, detail, [other for other in best.tolist() if other != row], confusion
 
 
 def _scored(

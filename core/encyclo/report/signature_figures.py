@@ -21,6 +21,8 @@ def signature_figures(book: Book, similarity: Similarity, rows: NDArray[np.int64
         similarity.nearest(rows, NEAREST),
         [[thousandths(share) for share in layers] for layers in carried],
         draw_atlas(similarity),
+        similarity.centre,
+        similarity.scale,
     )
 
 

@@ -7,6 +7,7 @@ again.
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import math
@@ -55,7 +56,6 @@ class Detail:
     nearest: (row, cosine); confused: (row, times read instead, mean margin of the entry's own score)
     held: whether the samples read are of prompt families that training never saw
     prompts: (text, family); raw, centred: the difference of halves of 1, 2, 4 … samples, averaged over layers
-    confusion: of all samples, unlike `confused`; None if the entry has too many
     """
 
     nearest: Near = field(default_factory=list)
@@ -67,7 +67,6 @@ class Detail:
     samples: int = 0
     raw: list[float] = field(default_factory=list)
     centred: list[float] = field(default_factory=list)
-    confusion: Confusion | None = None
 
 
 @dataclass(frozen=True)
@@ -78,6 +77,7 @@ class Details:
     never saw if there are any (held_out), else all
     curve: (samples in a half, entries, raw, centred), means over entries
     own: held-out readings of each entry, int64 [C]; None if not known
+    confusions: of these entries, and in a small run of the others
     """
 
     entries: dict[int, Detail]
@@ -86,6 +86,7 @@ class Details:
     held_out: bool
     curve: list[tuple[int, int, float, float]]
     own: NDArray[np.int64] | None = None
+    confusions: dict[int, Confusion] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -104,11 +105,14 @@ class SignatureFigures:
 
     nearest: the neighbours of the entries that have details, and of the most and the least trusted
     carried: each entry's share carried by each layer, in thousandths; None where unknown
+    centre, scale: float32 [L, H], the mean and the standard deviation over concepts
     """
 
     nearest: dict[int, Near]
     carried: list[list[int | None]]
     atlas: Atlas | None
+    centre: NDArray[np.float32]
+    scale: NDArray[np.float32]
 
 
 class StoredDetails:
@@ -121,17 +125,29 @@ class StoredDetails:
         """Return whether the details are those for these held-out families."""
         return bool(self._content.get("held_out") == sorted(held_out))
 
-    def detail(self, row: int) -> Detail | None:
-        """Return an entry's details; None if it has none."""
+    def confusion(self, row: int) -> Confusion | None:
+        """Return which other concepts are read in an entry's samples; None if it is not kept."""
         with safe_read.refused(self._path, ADVICE):
-            found = self._content["entries"].get(str(row))
-            return None if found is None else self._detail(row, found)
+            found = self._content["confusions"].get(str(row))
+            return None if found is None else self._confusion(found)
 
     def nearest(self, row: int) -> Near | None:
         """Return an entry's neighbours; None if they are not kept."""
         with safe_read.refused(self._path, ADVICE):
             found = self._content["nearest"].get(str(row))
             return None if found is None else self._pairs(found)
+
+    def centre_and_scale(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return the signatures' mean and standard deviation over concepts, float32 [L, H] each."""
+        with safe_read.refused(self._path, ADVICE):
+            shape = tuple(int(length) for length in self._content["shape"])
+            centre, scale = (
+                np.frombuffer(base64.b64decode(self._content[name]), "<f4").reshape(shape)
+                for name in ("centre", "scale")
+            )
+            if not (np.isfinite(centre).all() and np.isfinite(scale).all() and (scale > 0).all()):
+                raise ValueError("its centre or scale has a number that can't be")
+            return centre, scale
 
     def own(self) -> NDArray[np.int64] | None:
         """Return each entry's own held-out readings, int64 [C]; None if not known."""
@@ -153,15 +169,18 @@ class StoredDetails:
                     for n, entries, raw, cent in given["curve"]
                 ],
                 self.own(),
+                {int(row): self._confusion(one) for row, one in given["confusions"].items()},
             )
             carried = [[None if c is None else int(c) for c in row] for row in given["carried"]]
             if len(carried) != self._concepts:
                 raise ValueError(f"it has the layers of {len(carried)} entries, not of {self._concepts}")
             nearest = {int(row): self._pairs(pairs) for row, pairs in given["nearest"].items()}
-            return details, SignatureFigures(nearest, carried, self._atlas(given["map"]))
+            return details, SignatureFigures(
+                nearest, carried, self._atlas(given["map"]), *self.centre_and_scale()
+            )
 
     def _detail(self, row: int, given: Mapping[str, Any]) -> Detail:
-        families, confusion = self._content["families"], given["confusion"]
+        families = self._content["families"]
         return Detail(
             self._pairs(self._content["nearest"].get(str(row), ())),
             [(self._row(a), int(times), float(margin)) for a, times, margin in given["confused"]],
@@ -172,14 +191,14 @@ class StoredDetails:
             int(given["samples"]),
             [_float(value) for value in given["raw"]],
             [_float(value) for value in given["centred"]],
-            None
-            if confusion is None
-            else Confusion(
-                int(confusion["samples"]),
-                int(confusion["misread"]),
-                [(self._row(a), int(times)) for a, times in confusion["likeliest"]],
-                self._pairs(confusion["margins"]),
-            ),
+        )
+
+    def _confusion(self, given: Mapping[str, Any]) -> Confusion:
+        return Confusion(
+            int(given["samples"]),
+            int(given["misread"]),
+            [(self._row(a), int(times)) for a, times in given["likeliest"]],
+            self._pairs(given["margins"]),
         )
 
     def _atlas(self, given: Mapping[str, Any] | None) -> Atlas | None:
@@ -219,6 +238,11 @@ def save_details(
         "held_out": sorted(held_out),
         "entries": entries,
         "families": list(families),
+        "confusions": {
+            str(row): vars(one)
+            for row, one in details.confusions.items()
+            if all(math.isfinite(margin) for _, margin in one.margins)
+        },
         "pairs": details.pairs,
         "readings": details.readings,
         "any_held_out": details.held_out,
@@ -226,6 +250,9 @@ def save_details(
         "own": None if details.own is None else details.own.tolist(),
         "nearest": {str(row): near for row, near in signatures.nearest.items()},
         "carried": signatures.carried,
+        "shape": signatures.centre.shape,
+        "centre": base64.b64encode(signatures.centre.astype("<f4").tobytes()).decode(),
+        "scale": base64.b64encode(signatures.scale.astype("<f4").tobytes()).decode(),
         "map": None if atlas is None else {
             "rows": atlas.rows.tolist(), "places": atlas.places.tolist(), "method": atlas.method,
             "left_out": atlas.left_out,
@@ -268,7 +295,6 @@ def _made_from(run: Path, seal: Seal) -> str | None:
 
 def _as_json(detail: Detail, families: dict[str, int]) -> dict[str, Any]:
     """Return an entry's details in JSON's types, figures to as many digits as the page has."""
-    known = detail.confusion
     return {
         "confused": [
             [row, times, round(margin, 1)]
@@ -282,9 +308,6 @@ def _as_json(detail: Detail, families: dict[str, int]) -> dict[str, Any]:
         "samples": detail.samples,
         "raw": [_finite(value, 3) for value in detail.raw],
         "centred": [_finite(value, 3) for value in detail.centred],
-        "confusion": None if known is None or not all(math.isfinite(margin) for _, margin in known.margins) else {
-            "samples": known.samples, "misread": known.misread, "likeliest": known.likeliest, "margins": known.margins,
-        },
     }  # fmt: skip
 
 

@@ -46,7 +46,7 @@ class Arrays(Protocol):
         """Return a whole array."""
         ...
 
-    # A format may also have `numbers_at(path, row)`, one row of an array; without it the whole array is read for a row.
+    # A format may also have `numbers_at(path, rows)`, some rows of an array; without it, the whole array is read.
 
     def texts(self, path: str, rows: NDArray[np.int64] | None = None) -> list[str]:
         """Return a column's texts: all, or those of rising rows."""
@@ -177,13 +177,16 @@ class EncyclopediaReader(StoredSamples):
                 LateSignatures.of(arrays.numbers("signatures/count"), self._signatures),
             )
 
-    def _signatures(self, name: str, row: int | None) -> NDArray[np.float32]:
-        """Return an array of the signatures, or one of its rows."""
-        one: Callable[[str, int], NDArray[np.float32]] | None = getattr(self._arrays, "numbers_at", None)
+    def _signatures(self, name: str, rows: int | slice | None) -> NDArray[np.float32]:
+        """Return an array of the signatures, or some of its rows."""
+        some: Callable[[str, int | slice], NDArray[np.float32]] | None = getattr(
+            self._arrays, "numbers_at", None
+        )
         with explained("read", self.path):
-            if row is None:
-                return self._arrays.numbers(f"signatures/{name}")
-            return one(f"signatures/{name}", row) if one else self._arrays.numbers(f"signatures/{name}")[row]
+            if rows is not None and some:
+                return some(f"signatures/{name}", rows)
+            whole: NDArray[np.float32] = self._arrays.numbers(f"signatures/{name}")
+            return whole if rows is None else whole[rows]
 
     def owners(self) -> NDArray[np.int32]:
         """Return each sample's concept, a row of the concept table: int32 [n]."""

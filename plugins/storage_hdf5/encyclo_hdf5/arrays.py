@@ -43,9 +43,9 @@ class Hdf5Arrays:
         found: NDArray[Any] = self._dataset(path)[...]
         return found
 
-    def numbers_at(self, path: str, row: int) -> NDArray[Any]:
-        """Return one row of an array."""
-        found: NDArray[Any] = self._dataset(path)[row]
+    def numbers_at(self, path: str, rows: int | slice) -> NDArray[Any]:
+        """Return some rows of an array."""
+        found: NDArray[Any] = self._dataset(path)[rows]
         return found
 
     def texts(self, path: str, rows: NDArray[np.int64] | None = None) -> list[str]:

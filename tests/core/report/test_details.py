@@ -268,3 +268,22 @@ def test_entries_without_samples_need_no_scores(monkeypatch: pytest.MonkeyPatch,
     groups = [np.arange(length) for length in lengths]
     found = details._scored(Echo(), np.zeros((70, 1), np.float32), groups)
     assert [len(scores) for scores in found] == lengths
+
+
+def test_a_small_run_keeps_the_confusion_of_every_entry_and_a_large_one_of_those_with_details(
+    opened: Encyclopedia, metrics: Metrics, monkeypatch: pytest.MonkeyPatch
+):
+    whole = gather(opened, metrics).confusions
+    assert sorted(whole) == list(range(len(opened)))
+    monkeypatch.setattr(details, "MOST", 6)
+    monkeypatch.setattr(details, "AT_ONCE", 5)
+    some = gather(opened, metrics)
+    assert sorted(some.confusions) == sorted(whole) and len(some.entries) == 6
+    for (
+        row,
+        found,
+    ) in some.confusions.items():  # read in other batches: only the last bit of a score may differ
+        assert (found.samples, found.misread) == (whole[row].samples, whole[row].misread)
+        assert [other for other, _ in found.margins] == [other for other, _ in whole[row].margins]
+    monkeypatch.setattr(details, "MOST_SCORES", 100)
+    assert sorted(gather(opened, metrics).confusions) == sorted(some.entries)

@@ -125,8 +125,10 @@ def test_changed_details_are_refused_and_the_report_writes_them_again(run: Path,
 @pytest.mark.parametrize(
     "change",
     [
-        {"entries": {"0": {}}},
-        {"entries": []},
+        {"confusions": {"0": {}}},
+        {"confusions": []},
+        {"shape": [1], "nearest": {}},
+        {"scale": "AAAA", "nearest": {}},
         {"nearest": {"0": [[4_000, 0.5]]}},
         {"nearest": {"0": [[-1, 0.5]]}},
         {"own": [1, 2]},

@@ -36,7 +36,7 @@ FILE_LIST = "file"
 class RunConfig(BaseModel):
     """Everything that determines an encyclopedia, except the versions of the software."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     sampler: tuple[str, ...] = Field(DEFAULT_SAMPLERS, min_length=1)
     store: str = "hdf5"

@@ -15,7 +15,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
@@ -270,6 +270,49 @@ class SignatureTable:
     mean: NDArray[np.float32]
     variance: NDArray[np.float32]
     count: NDArray[np.int32]
+
+    def mean_of(self, row: int) -> NDArray[np.float32]:
+        """Return one concept's mean, float32 [L, H]."""
+        found: NDArray[np.float32] = self.mean[row]
+        return found
+
+    def means(self, size: int) -> Iterator[NDArray[np.float32]]:
+        """Yield the means of all concepts in order, float32 [at most `size`, L, H] at a time."""
+        for start in range(0, len(self.count), size):
+            yield self.mean[start : start + size]
+
+
+class LateSignatures(SignatureTable):
+    """A file's signatures: `mean` and `variance` are read on first use, and some concepts' means without the others."""
+
+    @classmethod
+    def of(
+        cls, count: NDArray[np.int32], read: Callable[[str, int | slice | None], NDArray[np.float32]]
+    ) -> SignatureTable:
+        """Return the signatures that `read` reads by name: of all concepts, or of some rows."""
+        late = object.__new__(cls)
+        vars(late).update(count=count, _read=read)
+        return late
+
+    def __getattr__(self, name: str) -> Any:
+        """Read `mean` or `variance`; called only for what isn't there yet."""
+        if name not in ("mean", "variance") or "_read" not in vars(self):
+            raise AttributeError(name)
+        vars(self)[name] = found = vars(self)["_read"](name, None)
+        return found
+
+    def mean_of(self, row: int) -> NDArray[np.float32]:
+        """Return one concept's mean, float32 [L, H]."""
+        found: NDArray[np.float32] = self._some(row)
+        return found
+
+    def means(self, size: int) -> Iterator[NDArray[np.float32]]:
+        """Yield the means of all concepts in order, float32 [at most `size`, L, H] at a time."""
+        for start in range(0, len(self.count), size):
+            yield self._some(slice(start, start + size))
+
+    def _some(self, rows: int | slice) -> Any:
+        return vars(self)["_read"]("mean", rows) if "mean" not in vars(self) else vars(self)["mean"][rows]
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from encyclo.plugins.manager import Plugins
 from encyclo.runs.directory import check_parent, check_usable, read_record
 from encyclo.runs.reopen import reopen_store
 from encyclo.runs.session import check_store
-from encyclo.schema import Book
+from encyclo.schema import Book, SignatureTable
 from encyclo.storage import checksums, files, run_files, safe_read
 from encyclo.storage.finalise import finalise, open_finished
 from encyclo.storage.ledger import Commit, Ledger, Unit, read_committed, sums_of
@@ -73,11 +73,12 @@ def _write(source: Path, out: Path, record: dict[str, Any], plugins: Plugins) ->
     if not (source / checksums.SEAL).exists():
         return
     reader, rows = open_finished(before, source)
-    book = reader.book
+    book, there_too = reader.book, reader.book.signatures
+    signatures = SignatureTable(there_too.mean, there_too.variance, there_too.count)  # before it is closed
     reader.close()
     config = {**_config_of(source, book), "store": record["config"]["store"]}
     attributes = dataclasses.replace(book.attributes, config=json.dumps(config, sort_keys=True))
-    finalise(after, out, copied, dataclasses.replace(book, attributes=attributes))
+    finalise(after, out, copied, dataclasses.replace(book, attributes=attributes, signatures=signatures))
     for path in sorted(source.iterdir()):
         if path.name not in {*_REWRITTEN, rows.seal.path} and not path.name.startswith("."):
             safe_read.copy_tree(path, out / path.name, within=source)

@@ -55,6 +55,7 @@ AGAIN = {
     "metrics.json": "delete it and run the same `encyclo run` command again to write it again",
     "calibration.json": "delete it and run `encyclo evaluate` to write it again",
     "convergence.json": "run `encyclo converge` to write it again",
+    "details.json": "run `encyclo report` to write it again",
     "report.html": "run `encyclo report` to write it again",
 }
 """How to recover the files of a finished run."""

@@ -68,9 +68,14 @@ def find_installed() -> dict[str, list[InstalledPlugin]]:
     """Return the installed plugins by name, sorted; a name claimed by two packages has two entries."""
     found: dict[str, list[InstalledPlugin]] = {}
     seen: set[tuple[str, str, str]] = set()
+    packages: dict[
+        int, tuple[str, str]
+    ] = {}  # by the object: each name or version that it is asked for, it parses a file
     for point in importlib.metadata.entry_points(group=GROUP):
-        package = point.dist.name if point.dist else "unknown"
-        version = point.dist.version if point.dist else "unknown"
+        if point.dist and id(point.dist) not in packages:
+            about = point.dist.metadata
+            packages[id(point.dist)] = about["Name"], about["Version"]
+        package, version = packages[id(point.dist)] if point.dist else ("unknown", "unknown")
         # An editable install can be on the path twice; equal claims by one package are one plugin.
         if (point.name, point.value, package) in seen:
             continue

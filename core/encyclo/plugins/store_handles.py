@@ -21,6 +21,7 @@ from encyclo.schema import (
     Book,
     Columns,
     ConceptTable,
+    LateSignatures,
     Part,
     Schema,
     SignatureTable,
@@ -196,7 +197,12 @@ def check_book(book: Any) -> Book:
                 "Python's int; convert each number with int()"
             )
     _check_table(book.concepts, HIERARCHY["concepts"], "has an encyclopedia with a table of concepts")
-    _check_table(book.signatures, HIERARCHY["signatures"], "has an encyclopedia with a table of signatures")
+    if not isinstance(
+        book.signatures, LateSignatures
+    ):  # these come from a checked file, and are not read yet
+        _check_table(
+            book.signatures, HIERARCHY["signatures"], "has an encyclopedia with a table of signatures"
+        )
     return book
 
 

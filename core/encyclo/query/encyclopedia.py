@@ -21,6 +21,7 @@ from encyclo.entry_words import EntryWords
 from encyclo.errors import DamagedError, UsageError
 from encyclo.optional_packages import require
 from encyclo.plugins.manager import Plugins
+from encyclo.query.confusions import confusion_of
 from encyclo.query.entry import Entry, Neighbour
 from encyclo.query.evidence import recorded_readings
 from encyclo.query.html import shown, table
@@ -30,6 +31,7 @@ from encyclo.query.run_samples import RunSamples
 from encyclo.query.text_coverage import TOKENS, read_coverage
 from encyclo.query.text_reader import TextReader, check_trained_for
 from encyclo.runs.calibration_file import load_calibration
+from encyclo.runs.details_file import KEPT, NEAREST, Confusion, StoredDetails, load_details
 from encyclo.runs.directory import read_record
 from encyclo.runs.reopen import (
     check_identity,
@@ -41,7 +43,7 @@ from encyclo.runs.reopen import (
 )
 from encyclo.schema import Book, ConceptTable
 from encyclo.statistics.figures import Coverage
-from encyclo.statistics.similarity import Similarity, likeliest
+from encyclo.statistics.similarity import Similarity, likeliest, nearest_to
 from encyclo.storage import checksums
 from encyclo.storage.finalise import open_finished
 from encyclo.storage.ledger import Ledger
@@ -86,6 +88,13 @@ class Encyclopedia(RunSamples):
         self._listed = listed
         self._readers: dict[tuple[str, str | None], TextReader] = {}
         self._interpreter: Interpreter | None = None
+        self._asked_before = False
+        """Whether neighbours that are not kept were looked up: then those of other entries probably will be."""
+
+    @property
+    def seal(self) -> checksums.Seal | None:
+        """The seal of the finished run; None of an unfinished one."""
+        return self._seal
 
     @property
     def finished(self) -> bool:
@@ -117,6 +126,8 @@ class Encyclopedia(RunSamples):
         )
 
     def __iter__(self) -> Iterator[Entry]:
+        # Of all entries at once: one by one they take longer.
+        _ = self.book.signatures.mean
         return (self._entry(row) for row in range(len(self.book.concepts)))
 
     def __repr__(self) -> str:
@@ -205,7 +216,7 @@ class Encyclopedia(RunSamples):
             high=float(table.confidence_high[row]),
             converged=bool(table.converged[row]),
             settled=bool(table.settled[row]),
-            signature=self.book.signatures.mean[row],
+            signature=self.book.signatures.mean_of(row),
             layers=self.layers,
             row=row,
             book=self,
@@ -215,11 +226,26 @@ class Encyclopedia(RunSamples):
     @cached_property
     def own_readings(self) -> NDArray[np.int64] | None:
         """Each entry's own held-out readings, int64 [C] in the book's order; None if the run recorded none."""
-        return recorded_readings(self.path, self.source.columns, len(self))
+        if self.kept_details is None:
+            return recorded_readings(self.path, self.source.columns, len(self))
+        own = self.kept_details.own()
+        return None if own is None or not own.any() else own
+
+    @cached_property
+    def kept_details(self) -> StoredDetails | None:
+        """What the run's end measured of entries (details.json); None if it isn't there, or not of this run's end."""
+        return None if self._book is None else load_details(self.path, self._seal, len(self.book.concepts))
 
     def nearest(self, row: int, count: int) -> list[Neighbour]:
         """Return at most `count` neighbours by the cosine of centred, scaled signatures, the nearest first."""
-        return self._neighbours(self.similarity.nearest(np.array([row]), count)[row])
+        kept = self.kept_details
+        found = kept.nearest(row) if kept and count <= NEAREST else None
+        if found is None and self._asked_before:
+            found = self.similarity.nearest(np.array([row]), count)[row]
+        elif found is None:  # of one entry: the directions of all would fill memory
+            self._asked_before = True
+            found = nearest_to(self.book.signatures, row, count, kept.centre_and_scale() if kept else None)
+        return self._neighbours(found[: max(count, 0)])
 
     def search(
         self,
@@ -336,11 +362,15 @@ class Encyclopedia(RunSamples):
 
         The margin is the score of `name` minus the other's, averaged over samples; a negative margin is a misreading.
         """
-        row, part = self.index(name), self.samples(name)
-        scores = self.interpreter().read(part.values())
-        margin = (scores[:, [row]] - scores).mean(axis=0)
-        order = [int(i) for i in np.argsort(margin, kind="stable") if i != row][:count]
-        return [(self.book.concepts.name[i], float(margin[i])) for i in order]
+        return [(self.book.concepts.name[row], margin) for row, margin in self.confusion(name, count).margins]
+
+    def confusion(self, name: str, count: int = KEPT) -> Confusion:
+        """Return which other concepts, at most `count`, the interpreter reads in the samples of `name`."""
+        row = self.index(name)
+        found = self.kept_details.confusion(row) if self.kept_details and count == KEPT else None
+        if found:
+            return found
+        return confusion_of(self.interpreter().read(self.samples(name).values()), row, count)
 
     def interpreter(self) -> Interpreter:
         """Return the run's interpreter, loaded on first use.

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
 
+from encyclo.runs.details_file import Atlas
 from encyclo.statistics.similarity import Similarity
 
 MOST = 3000
@@ -15,16 +14,6 @@ FEWEST = 3
 TSNE_FROM = 20
 """Fewer concepts than this have too few neighbours for t-SNE: their first two principal components are drawn."""
 SIDE = 1000
-
-
-@dataclass(frozen=True)
-class Atlas:
-    """rows: int64 [k], rows of the concept table; places: int64 [k, 2], 0 to SIDE; the method that found them."""
-
-    rows: NDArray[np.int64]
-    places: NDArray[np.int64]
-    method: str
-    left_out: int
 
 
 def draw_atlas(similarity: Similarity) -> Atlas | None:

@@ -8,74 +8,40 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
+from encyclo.query.confusions import confusion_of
 from encyclo.query.encyclopedia import Encyclopedia
 from encyclo.query.evidence import held_out_families, own_readings
 from encyclo.report.entries import ranking
+from encyclo.runs.details_file import Confusion, Detail, Details, Near
 from encyclo.runs.metrics import Metrics
-from encyclo.schema import Part, SignatureTable
+from encyclo.schema import Book, Part
 from encyclo.seeds import derive_seed
 from encyclo.statistics.accuracy import batch_size
 from encyclo.statistics.convergence import compare_halves
-from encyclo.statistics.similarity import Similarity, smallest
+from encyclo.statistics.similarity import smallest
+from encyclo.storage.sample_rows import fetch
 from encyclo.types import Interpreter
 
 MOST = 2000
 """The most entries with details: the least trusted ones."""
 PROMPTS = 6
-NEAREST = 8
 CONFUSED = 5
 READ = 8
 """The most samples of an entry that the interpreter reads, held-out ones if there are any."""
 SAMPLES = 64
-"""The most samples of an entry for its curve."""
+"""The most samples of an entry for its curve and its confusion."""
 SPLITS = 4
 """The number of random splits that a curve is averaged over."""
 AT_ONCE = 50
+MOST_SCORES = 2**27
+"""The most scores, samples x concepts, that are computed of entries without details: some seconds."""
 PAIRS = 20
-
-
-@dataclass(frozen=True)
-class Detail:
-    """One entry. Rows are rows of the concept table.
-
-    nearest: (row, cosine); confused: (row, times read instead, mean margin of the entry's own score)
-    held: whether the samples read are of prompt families that training never saw
-    prompts: (text, family); raw, centred: the difference of halves of 1, 2, 4 … samples, averaged over layers
-    """
-
-    nearest: list[tuple[int, float]] = field(default_factory=list)
-    confused: list[tuple[int, int, float]] = field(default_factory=list)
-    readings: int = 0
-    right: int = 0
-    held: bool = False
-    prompts: list[tuple[str, str]] = field(default_factory=list)
-    samples: int = 0
-    raw: list[float] = field(default_factory=list)
-    centred: list[float] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class Details:
-    """The details of entries, and the most frequent misreadings.
-
-    pairs: (truth, read instead, times), the most frequent first, of `readings` samples: those that training
-    never saw if there are any (held_out), else all
-    curve: (samples in a half, entries, raw, centred), means over entries
-    own: held-out readings of each entry, int64 [C]; None if not known
-    """
-
-    entries: dict[int, Detail]
-    pairs: list[tuple[int, int, int]]
-    readings: int
-    held_out: bool
-    curve: list[tuple[int, int, float, float]]
-    own: NDArray[np.int64] | None = None
 
 
 @dataclass(frozen=True)
@@ -85,19 +51,31 @@ class _Reading:
     opened: Encyclopedia
     interpreter: Interpreter
     heldout: frozenset[str]
-    near: Mapping[int, list[tuple[int, float]]]
+    near: Mapping[int, Near]
 
 
-def collect(opened: Encyclopedia, interpreter: Interpreter, metrics: Metrics) -> Details:
-    """Read a finished run's samples for the page. The same run gives the same details."""
-    chosen = np.sort(ranking(opened.book, unmeasured_last=True)[-MOST:])
-    heldout = held_out_families(metrics.splits)
-    tools = _Reading(opened, interpreter, heldout, opened.similarity.nearest(chosen, NEAREST))
+def least_trusted(book: Book) -> NDArray[np.int64]:
+    """Return the rows of the entries that have details, ascending."""
+    return np.sort(ranking(book, unmeasured_last=True)[-MOST:])
+
+
+def collect(
+    opened: Encyclopedia, interpreter: Interpreter, metrics: Metrics, nearest: Mapping[int, Near]
+) -> Details:
+    """Read a finished run's samples for the page. The same run gives the same details.
+
+    `nearest` are the neighbours of each of `least_trusted`.
+    """
+    chosen = least_trusted(opened.book)
+    tools = _Reading(opened, interpreter, held_out_families(metrics.splits), nearest)
     found: dict[int, Detail] = {}
+    confusions: dict[int, Confusion] = {}
     pairs: dict[bool, Counter[tuple[int, int]]] = {True: Counter(), False: Counter()}
     for some in np.array_split(chosen, max(1, -(-len(chosen) // AT_ONCE))):
-        for row, detail, misread in _read_some(tools, some.tolist()):
+        for row, detail, misread, confusion in _read_some(tools, some.tolist()):
             found[row] = detail
+            if confusion:
+                confusions[row] = confusion
             pairs[detail.held].update((row, other) for other in misread)
     held = any(detail.held for detail in found.values())
     ordered = sorted(pairs[held].items(), key=lambda item: (-item[1], item[0]))[:PAIRS]
@@ -108,30 +86,54 @@ def collect(opened: Encyclopedia, interpreter: Interpreter, metrics: Metrics) ->
         held,
         _mean_curve(list(found.values())),
         own_readings(opened.source.columns, metrics.splits, len(opened)),
+        confusions | _other_confusions(opened, interpreter, chosen),
     )
 
 
-def _read_some(tools: _Reading, rows: Sequence[int]) -> Iterator[tuple[int, Detail, list[int]]]:
-    """Yield (entry, its details, its misreadings) for the entries in `rows`."""
+def _other_confusions(
+    opened: Encyclopedia, interpreter: Interpreter, without: NDArray[np.int64]
+) -> dict[int, Confusion]:
+    """Return the confusions of the entries that have no details; of a large run none, since reading would take long."""
+    rest = [row for row in range(len(opened)) if 0 < len(opened.rows_of(row)) <= SAMPLES]
+    rest = np.setdiff1d(rest, without).tolist()
+    found: dict[int, Confusion] = {}
+    if sum(len(opened.rows_of(row)) for row in rest) * len(opened) > MOST_SCORES:
+        return found
+    for start in range(0, len(rest), AT_ONCE):
+        some = rest[start : start + AT_ONCE]
+        own = [opened.rows_of(row) for row in some]
+        values = fetch(opened.source, np.concatenate(own))
+        groups = [np.arange(low, high) for low, high in pairwise(np.cumsum([0, *map(len, own)]))]
+        scored = _scored(interpreter, values, groups)
+        found.update({row: confusion_of(scores, row) for row, scores in zip(some, scored, strict=True)})
+    return found
+
+
+def _read_some(
+    tools: _Reading, rows: Sequence[int]
+) -> Iterator[tuple[int, Detail, list[int], Confusion | None]]:
+    """Yield (entry, its details, its misreadings, the confusion of all its samples) for the entries in `rows`."""
     opened, near = tools.opened, tools.near
     similarity, seed = opened.similarity, opened.record["config"]["seed"]
     own = {row: _spread(opened.rows_of(row), SAMPLES) for row in rows}
     part = opened.source.samples(np.concatenate([*own.values(), np.empty(0, np.int64)]))
     values, start = part.values(), 0
-    sizes = np.cumsum([0, *(len(mine) for mine in own.values())])
-    chosen = [_to_read(part, np.arange(low, high), tools.heldout) for low, high in pairwise(sizes)]
     # All at once: one by one, a large run's candidates are gone through for each entry.
-    scored = _scored(tools.interpreter, values, [read for read, _ in chosen])
-    for (row, mine), (read, held), scores in zip(own.items(), chosen, scored, strict=True):
+    edges = pairwise(np.cumsum([0, *(len(mine) for mine in own.values())]))
+    scored = _scored(tools.interpreter, values, [np.arange(low, high) for low, high in edges])
+    for (row, mine), all_scores in zip(own.items(), scored, strict=True):
         if len(mine) == 0:
-            yield row, Detail(nearest=near[row]), []
+            yield row, Detail(nearest=near[row]), [], None
             continue
         places = np.arange(start, start + len(mine))
+        read, held = _to_read(part, places, tools.heldout)
+        scores = all_scores[read - start]
         start += len(mine)
         best = scores.argmax(axis=1)
         named = places[part.span[places, 0] >= 0]
         generator = np.random.default_rng(derive_seed(seed, "curve", row))
         raw, centred = entry_curve(values[named], similarity.centre, similarity.scale, generator)
+        count = len(opened.rows_of(row))
         detail = Detail(
             nearest=near[row],
             confused=_confused(scores, row),
@@ -139,11 +141,12 @@ def _read_some(tools: _Reading, rows: Sequence[int]) -> Iterator[tuple[int, Deta
             right=int((best == row).sum()),
             held=held,
             prompts=[(part.prompt[i], part.family[i]) for i in _spread(places, PROMPTS)],
-            samples=len(opened.rows_of(row)),
+            samples=count,
             raw=raw,
             centred=centred,
         )
-        yield row, detail, [other for other in best.tolist() if other != row]
+        confusion = confusion_of(all_scores, row) if len(mine) == count else None
+        yield row, detail, [other for other in best.tolist() if other != row], confusion
 
 
 def _scored(
@@ -160,27 +163,6 @@ def _scored(
         scores = interpreter.read(values[rows]) if len(rows) else np.empty((0, 1), np.float32)
         yield from np.split(scores, np.cumsum([len(some) for some in waiting])[:-1])
         waiting = []
-
-
-def carried_by_layer(signatures: SignatureTable, similarity: Similarity) -> NDArray[np.float64]:
-    """Return float64 [C, L]: the share of a sample's variation that comes from its concept; NaN where unknown.
-
-    The signature's squared length over a centred, scaled sample's, both minus what the mean of few samples has by
-    chance: an intraclass correlation, 0 for a layer without information on the concept (Shrout and Fleiss,
-    "Intraclass Correlations", 1979, case 1).
-    """
-    count = signatures.count.astype(np.float64)[:, None]
-    centre, scale = similarity.centre, similarity.scale
-    length, spread = np.empty((2, *signatures.mean.shape[:2]))
-    for layer in range(len(centre)):  # a layer at a time: no further array of the signatures' size
-        standard = (signatures.mean[:, layer] - centre[layer]) / scale[layer]
-        length[:, layer] = (standard**2).sum(axis=-1, dtype=np.float64)
-        spread[:, layer] = (signatures.variance[:, layer] / scale[layer] ** 2).sum(axis=-1, dtype=np.float64)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        own = np.maximum(length - spread / (count - 1), 0)
-        share = own / (own + spread * count / (count - 1))
-    result: NDArray[np.float64] = np.where(count < 2, np.nan, share)
-    return result
 
 
 def _spread(rows: NDArray[np.int64], most: int) -> NDArray[np.int64]:

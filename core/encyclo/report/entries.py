@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encyclo.report.wording import clip, interval, known, number, percent
+from encyclo.runs.details_file import Near
 from encyclo.schema import Book
-from encyclo.statistics.similarity import Similarity
 
 SHOWN = 20
 NEIGHBOURS = 4
@@ -41,19 +42,24 @@ def alike(book: Book) -> bool:
     return len(measured[0]) > 1 and all(len(column) and np.ptp(column) < SAME for column in measured)
 
 
-def trusted(book: Book, similarity: Similarity, own: Own = None) -> Trusted:
-    """Return the most and least trusted entries with their nearest concepts; no entry is in both lists."""
-    bars = not alike(book)
+def most_and_least(book: Book) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the rows of the most and of the least trusted entries; no entry is in both."""
     order = ranking(book)
     most = order[: min(SHOWN, (len(order) + 1) // 2)]
-    least = order[len(most) :][::-1][:SHOWN]
-    near = similarity.nearest(np.concatenate([most, least]), NEIGHBOURS)
+    return most, order[len(most) :][::-1][:SHOWN]
+
+
+def trusted(book: Book, near: Mapping[int, Near], own: Own = None) -> Trusted:
+    """Return the most and least trusted entries with their nearest concepts, which `near` has by row."""
+    bars = not alike(book)
+    order = ranking(book)
+    most, least = most_and_least(book)
     names = book.concepts.name
 
     def rows(chosen: NDArray[np.int64]) -> list[dict[str, Any]]:
         return [
             entry(book, int(i), own, bars)
-            | {"nearest": [(entry_name(names[j], 60), number(c, 2), j) for j, c in near[int(i)]]}
+            | {"nearest": [(entry_name(names[j], 60), number(c, 2), j) for j, c in near[int(i)][:NEIGHBOURS]]}
             for i in chosen
         ]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from encyclo.report.details import Details
 from encyclo.report.entries import alike, median
 from encyclo.report.sections import (
     NO_HALVES,
@@ -14,6 +13,7 @@ from encyclo.report.sections import (
     top1_interval,
 )
 from encyclo.report.wording import NOT_MEASURED, clip, duration, known, moment, number, percent
+from encyclo.runs.details_file import Details
 from encyclo.runs.metrics import Metrics
 from encyclo.runs.unmeasured import no_accuracy, no_calibration, no_sentences
 from encyclo.schema import Book

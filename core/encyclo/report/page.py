@@ -7,14 +7,15 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from encyclo.echo import how_given
-from encyclo.report.details import Details
 from encyclo.report.rendering import render
 from encyclo.report.wording import clip, moment, where_read
+from encyclo.runs.details_file import Details, SignatureFigures
 from encyclo.runs.metrics import Metrics
 from encyclo.runs.unmeasured import no_calibration
 from encyclo.schema import Attributes, Book
-from encyclo.statistics.similarity import Similarity
 from encyclo.storage import run_files
 
 CONTENTS = (
@@ -43,27 +44,34 @@ def write_report(
     metrics: Metrics,
     book: Book,
     details: Details | None = None,
-    similarity: Similarity | None = None,
+    signatures: SignatureFigures | None = None,
 ) -> None:
     """Write the page about a run to `path`: one HTML file that needs no network.
 
     `record` is run.json's content, `metrics` metrics.json's; a figure that is None is shown as "not measured".
     `details` (report/details.py) comes from the run's samples; without it, entries show only what the book
-    holds. `similarity` is computed if it is not given. The same arguments give the same bytes.
+    holds. `signatures` are computed if they are not given. The same arguments give the same bytes.
     """
-    similarity = similarity or Similarity.of(book.signatures)
-    page = render("page.html.j2", _context(record, metrics, book, details, similarity))
+    if signatures is None:
+        from encyclo.report.signature_figures import signature_figures
+        from encyclo.statistics.similarity import Similarity
+
+        signatures = signature_figures(book, Similarity.of(book.signatures), np.empty(0, np.int64))
+    page = render("page.html.j2", _context(record, metrics, book, details, signatures))
     run_files.write_text(path.parent, path.name, page)
 
 
 def _context(
-    record: dict[str, Any], metrics: Metrics, book: Book, details: Details | None, similarity: Similarity
+    record: dict[str, Any],
+    metrics: Metrics,
+    book: Book,
+    details: Details | None,
+    signatures: SignatureFigures,
 ) -> dict[str, Any]:
     """Return everything that the template prints, as texts."""
-    from encyclo.report import atlas, entries, explained, headline, payload, running_text, sections
+    from encyclo.report import entries, explained, headline, payload, running_text, sections
 
     interpreter = str((record.get("config") or {}).get("interpreter") or "interpreter")
-    drawn = atlas.draw_atlas(similarity)
     own = details.own if details else None
     figures, unknown = headline.key_figures(metrics, interpreter, book)
     script = payload.asset("common.js", "entries.js", "map.js")
@@ -88,9 +96,9 @@ def _context(
         "coverage": sections.coverage(metrics, interpreter),
         "running_text": running_text.running_text(metrics),
         "explained": explained.explained(metrics),
-        "atlas": drawn,
+        "atlas": signatures.atlas,
         "confused": sections.confused(metrics, interpreter, details, book),
-        "trusted": entries.trusted(book, similarity, own),
+        "trusted": entries.trusted(book, signatures.nearest, own),
         "bars": not entries.alike(book),
         "categories": entries.by_category(book, own) if len(book.concepts) <= STATIC else [],
         "total": f"{len(book.concepts):,}",
@@ -98,7 +106,7 @@ def _context(
         "style": payload.asset("style.css"),
         "script": script,
         "policy": payload.policy(script),
-        "data": payload.as_json(payload.page_data(book, details, drawn, similarity)),
+        "data": payload.as_json(payload.page_data(book, details, signatures)),
     }  # fmt: skip
 
 

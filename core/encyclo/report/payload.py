@@ -10,21 +10,17 @@ from typing import Any
 
 import numpy as np
 
-from encyclo.report.atlas import Atlas
-from encyclo.report.details import Detail, Details, carried_by_layer
 from encyclo.report.entries import LONGEST_DEFINITION, LONGEST_NAME, alike, category_name, entry_name
-from encyclo.report.wording import clean, clip, interval, known
+from encyclo.report.wording import clean, clip, interval, known, thousandths
+from encyclo.runs.details_file import Detail, Details, SignatureFigures
 from encyclo.schema import Book
-from encyclo.statistics.similarity import Similarity
 
 LONGEST_PROMPT = 160
 
 
-def page_data(
-    book: Book, details: Details | None, atlas: Atlas | None, similarity: Similarity
-) -> dict[str, Any]:
+def page_data(book: Book, details: Details | None, signatures: SignatureFigures) -> dict[str, Any]:
     """Return the page's data; assets/entries.js explains the keys."""
-    table = book.concepts
+    table, atlas = book.concepts, signatures.atlas
     categories = sorted({category_name(c) for c in table.category})
     place = {name: index for index, name in enumerate(categories)}
     families: dict[str, int] = {}
@@ -44,7 +40,7 @@ def page_data(
         "stage": table.stage.tolist(),
         "settled": table.settled.astype(int).tolist(),
         "converged": table.converged.astype(int).tolist(),
-        "carried": [[thousandths(c) for c in row] for row in carried_by_layer(book.signatures, similarity)],
+        "carried": signatures.carried,
     }
     found = details.entries if details else {}
     return {
@@ -104,9 +100,3 @@ def _detail(detail: Detail, families: dict[str, int]) -> list[Any]:
         [thousandths(figure) for figure in detail.raw],
         [thousandths(figure) for figure in detail.centred],
     ]
-
-
-def thousandths(value: Any) -> int | None:
-    """Return a share in whole thousandths; None if it was not measured."""
-    figure = known(value)
-    return None if figure is None else round(figure * 1000)

@@ -10,7 +10,7 @@ from encyclo.query.readings import TokenReading, cut_at_tokens
 from encyclo.report import payload
 from encyclo.report.entries import LONGEST_NAME, entry_name
 from encyclo.report.rendering import render
-from encyclo.report.wording import percent
+from encyclo.report.wording import percent, thousandths
 from encyclo.storage import files
 
 
@@ -65,8 +65,8 @@ def _data(
                 shown.append(entry_name(candidate.name, LONGEST_NAME))
         tokens.append(
             [
-                [[names[c.id], payload.thousandths(c.confidence)] for c in reading.concepts],
-                payload.thousandths(reading.familiarity),
+                [[names[c.id], thousandths(c.confidence)] for c in reading.concepts],
+                thousandths(reading.familiarity),
                 int(reading.read is not None),
             ]
         )

@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from encyclo.report import figures
-from encyclo.report.details import Details
 from encyclo.report.entries import entry_name
 from encyclo.report.wording import NOT_MEASURED, clip, duration, known, number, percent
+from encyclo.runs.details_file import Details
 from encyclo.runs.metrics import Metrics, Rung
 from encyclo.runs.unmeasured import why_not
 from encyclo.schema import Attributes, Book

@@ -42,6 +42,12 @@ def percent(value: Any, digits: int = 0) -> str:
     return NOT_MEASURED if figure is None else f"{figure:.{digits}%}".replace("-", "−")
 
 
+def thousandths(value: Any) -> int | None:
+    """Return a share in whole thousandths; None if it was not measured."""
+    figure = known(value)
+    return None if figure is None else round(figure * 1000)
+
+
 def duration(value: Any) -> str:
     """Return `14.2 s`, `3 min 12 s` or `2 h 5 min`, or `not measured`."""
     seconds = known(value)

@@ -17,7 +17,7 @@ M = TypeVar("M", bound=BaseModel)
 class Figures(BaseModel):
     """Named figures. Unknown keys are kept, so that a plugin may add its own."""
 
-    model_config = ConfigDict(extra="allow", frozen=True, ser_json_inf_nan="constants")
+    model_config = ConfigDict(extra="allow", frozen=True, ser_json_inf_nan="constants", defer_build=True)
 
     def as_json(self) -> dict[str, Any]:
         """Return the figures that were set, in JSON's types."""

@@ -7,6 +7,7 @@ has no signature: it counts in neither mean nor standard deviation, and is not a
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -98,6 +99,47 @@ class Similarity:
             for row, values in zip(block.tolist(), cosine, strict=True):
                 found[row] = [(other, cosine) for other, cosine in likeliest(values, count) if cosine >= NEAR]
         return found
+
+
+def nearest_to(
+    signatures: SignatureTable,
+    row: int,
+    count: int,
+    known: tuple[NDArray[np.float32], NDArray[np.float32]] | None,
+) -> list[tuple[int, float]]:
+    """Return what `Similarity.nearest` does of one row, reading a block of means after another: memory does not grow.
+
+    `known` are centre and scale; without them the means are gone through three times.
+    """
+    seen = signatures.count > 0
+    if not seen[row]:
+        return []
+    centre, scale = known or _centre_and_scale_of(signatures, seen)
+    own = _unit((signatures.mean_of(row) - centre) / scale)
+    cosine = np.empty(len(seen), np.float32)
+    for place, mean in enumerate(signatures.means(ROWS)):
+        units = _unit((mean - centre) / scale)
+        cosine[place * ROWS : place * ROWS + len(mean)] = np.einsum("clh,lh->c", units, own) / len(own)
+    cosine[~seen] = -np.inf
+    cosine[row] = -np.inf
+    return [(other, cosine) for other, cosine in likeliest(cosine, count) if cosine >= NEAR]
+
+
+def _centre_and_scale_of(
+    signatures: SignatureTable, seen: NDArray[np.bool_]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return `centre_and_scale` of the concepts with a signature, at least one."""
+    ends = range(ROWS, len(seen) + ROWS, ROWS)
+
+    def blocks() -> Iterator[NDArray[np.float32]]:
+        for end, mean in zip(ends, signatures.means(ROWS), strict=True):
+            yield mean[seen[end - ROWS : end]]
+
+    total = int(seen.sum())
+    centre = sum(mean.sum(axis=0, dtype=np.float64) for mean in blocks()) / total
+    squares = sum(((mean - centre) ** 2).sum(axis=0) for mean in blocks())
+    scale = np.maximum(np.sqrt(squares / total), TINY)
+    return centre.astype(np.float32), scale.astype(np.float32)
 
 
 def likeliest(cosines: NDArray[np.float32], count: int) -> list[tuple[int, float]]:

@@ -24,8 +24,8 @@ from encyclo.schema import (
     Book,
     Columns,
     ConceptTable,
+    LateSignatures,
     Part,
-    SignatureTable,
 )
 from encyclo.storage.raw_arrays import Chunks, Flat
 from encyclo.text import unstorable
@@ -45,6 +45,8 @@ class Arrays(Protocol):
     def numbers(self, path: str) -> NDArray[Any]:
         """Return a whole array."""
         ...
+
+    # A format may also have `numbers_at(path, rows)`, some rows of an array; without it, the whole array is read.
 
     def texts(self, path: str, rows: NDArray[np.int64] | None = None) -> list[str]:
         """Return a column's texts: all, or those of rising rows."""
@@ -172,8 +174,19 @@ class EncyclopediaReader(StoredSamples):
             self.book = Book(
                 _read_attributes(arrays.attributes()),
                 _read_table(arrays, "concepts", ConceptTable),
-                _read_table(arrays, "signatures", SignatureTable),
+                LateSignatures.of(arrays.numbers("signatures/count"), self._signatures),
             )
+
+    def _signatures(self, name: str, rows: int | slice | None) -> NDArray[np.float32]:
+        """Return an array of the signatures, or some of its rows."""
+        some: Callable[[str, int | slice], NDArray[np.float32]] | None = getattr(
+            self._arrays, "numbers_at", None
+        )
+        with explained("read", self.path):
+            if rows is not None and some:
+                return some(f"signatures/{name}", rows)
+            whole: NDArray[np.float32] = self._arrays.numbers(f"signatures/{name}")
+            return whole if rows is None else whole[rows]
 
     def owners(self) -> NDArray[np.int32]:
         """Return each sample's concept, a row of the concept table: int32 [n]."""

@@ -34,12 +34,14 @@ from encyclo.storage import files, safe_read
 SEAL = "seal.json"
 OWN_NAMES = frozenset(
     {
-        "run.json", "metrics.json", "calibration.json", "convergence.json", "report.html", SEAL,
+        "run.json", "metrics.json", "calibration.json", "convergence.json", "details.json", "report.html", SEAL,
         "commits", "parts", "rounds", "interpreter", "plugins",
     }
 )  # fmt: skip
 """The run's own names in its directory: no store may give its encyclopedia one of them."""
-LISTED = ("run.json", "metrics.json", "calibration.json", "convergence.json", "report.html", "interpreter")
+LISTED = (
+    "run.json", "metrics.json", "calibration.json", "convergence.json", "details.json", "report.html", "interpreter",
+)  # fmt: skip
 """The files that the seal lists beside the encyclopedia's, and the folder whose files it lists (see `run_files`)."""
 BLOCK = 2**22
 ADVICE = "`encyclo verify` says what can be recovered"

@@ -8,6 +8,8 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +31,7 @@ __all__ = [
     "read_json",
     "read_text",
     "refusal",
+    "refused",
 ]
 
 TEXTS_RECORD = "capture.json"
@@ -38,6 +41,8 @@ METRICS_JSON = 2**26
 SEAL_JSON = 2**29
 """Five bytes for each sample and layer: enough for 100 million vectors."""
 CALIBRATION_JSON = 2**26
+DETAILS_JSON = 2**28
+"""Details of at most 2,000 entries, and some numbers for each concept."""
 COMMIT_JSON = 2**26
 ROUND_JSON = 2**28
 """plan.json and result.json have several numbers for each concept."""
@@ -72,6 +77,15 @@ def read_json(
         return parse_json(data)
     except ValueError as problem:
         raise refusal(path, str(problem), advice, error) from problem
+
+
+@contextmanager
+def refused(path: Path, advice: str) -> Iterator[None]:
+    """Turn an error about a file's content in the block into a DamagedError that names the file."""
+    try:
+        yield
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError) as error:
+        raise refusal(path, str(error), advice, DamagedError) from error
 
 
 def copy_tree(source: Path, target: Path, *, within: Path) -> None:

@@ -43,6 +43,11 @@ class Hdf5Arrays:
         found: NDArray[Any] = self._dataset(path)[...]
         return found
 
+    def numbers_at(self, path: str, rows: int | slice) -> NDArray[Any]:
+        """Return some rows of an array."""
+        found: NDArray[Any] = self._dataset(path)[rows]
+        return found
+
     def texts(self, path: str, rows: NDArray[np.int64] | None = None) -> list[str]:
         """Return a column's texts; adjacent rows are read at once."""
         strings = self._dataset(path).asstr()

@@ -14,7 +14,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from encyclo.schema import Book, columns_of, place_of_activations
+from encyclo.schema import HIERARCHY, Book, columns_of, place_of_activations
 from encyclo.storage import files
 from encyclo.storage.array_store import AnyPart, ArrayStore, JoinedSamples
 from encyclo_hdf5.arrays import Hdf5Arrays
@@ -45,7 +45,9 @@ class Hdf5Store(ArrayStore):
             for name, value in dataclasses.asdict(book.attributes).items():
                 file.attrs[name] = np.array(value, np.int32) if isinstance(value, tuple) else value
             _write_table(file.create_group("concepts"), vars(book.concepts))
-            _write_table(file.create_group("signatures"), vars(book.signatures))
+            _write_table(
+                file.create_group("signatures"), columns_of(book.signatures, HIERARCHY["signatures"])
+            )
             _write_samples(file.create_group("samples"), samples)
 
 

@@ -44,6 +44,11 @@ class ZarrArrays:
         found: NDArray[Any] = self._array(path)[...]
         return found
 
+    def numbers_at(self, path: str, rows: int | slice) -> NDArray[Any]:
+        """Return some rows of an array."""
+        found: NDArray[Any] = self._array(path)[rows]
+        return found
+
     def texts(self, path: str, rows: NDArray[np.int64] | None = None) -> list[str]:
         """Return a column's texts: all, or those of ascending rows."""
         array = self._array(path)

@@ -68,7 +68,8 @@ def content(out: Path) -> dict[str, object]:
     check_sums(out / "interpreter")
     with encyclo.open(out) as book:
         samples = {name: book.samples(name).checksum() for name in book.book.concepts.name}
-        tables = pickle.dumps((vars(book.book.concepts), vars(book.book.signatures)))
+        found = book.book.signatures
+        tables = pickle.dumps((vars(book.book.concepts), found.mean, found.variance, found.count))
         sums = json.loads((out / "interpreter" / "sha256.json").read_text())
         metrics = json.loads((out / "metrics.json").read_text())
     return {"samples": samples, "tables": tables, "interpreter": sums, "accuracy": metrics["accuracy"]}

@@ -15,9 +15,11 @@ import pytest
 from encyclo.query.encyclopedia import Encyclopedia, open_run
 from encyclo.report import details, payload
 from encyclo.report.atlas import draw_atlas
-from encyclo.report.details import Detail, carried_by_layer, collect
+from encyclo.report.details import Detail, collect
+from encyclo.report.signature_figures import carried_by_layer, signature_figures
+from encyclo.runs.details_file import NEAREST, SignatureFigures
 from encyclo.runs.metrics import Metrics, read_metrics
-from encyclo.schema import SignatureTable
+from encyclo.schema import Book, SignatureTable
 from encyclo.statistics import accuracy
 from encyclo.statistics.similarity import Similarity, centre_and_scale
 from tests.core.report.test_report import HOSTILE, make_book
@@ -35,7 +37,12 @@ def metrics(tiny_run: Path) -> Metrics:
 
 
 def gather(opened: Encyclopedia, metrics: Metrics) -> details.Details:
-    return collect(opened, opened.interpreter(), metrics)
+    nearest = opened.similarity.nearest(details.least_trusted(opened.book), NEAREST)
+    return collect(opened, opened.interpreter(), metrics, nearest)
+
+
+def figures(book: Book) -> SignatureFigures:
+    return signature_figures(book, Similarity.of(book.signatures), np.empty(0, np.int64))
 
 
 def planted(
@@ -103,7 +110,7 @@ def test_every_entry_has_its_own_details(opened: Encyclopedia, metrics: Metrics)
         assert set(detail.prompts) <= set(zip(part.prompt, part.family, strict=True))
         assert len(detail.prompts) == min(len(part), details.PROMPTS) and detail.samples == len(part)
         assert [opened.concepts[other] for other, _ in detail.nearest] == [
-            n.name for n in opened.entry(name, details.NEAREST).nearest
+            n.name for n in opened.entry(name, NEAREST).nearest
         ]
         held = [i for i, family in enumerate(part.family) if family in unseen]
         assert detail.held == bool(held) and detail.readings == (
@@ -138,7 +145,7 @@ def test_in_a_large_run_the_least_trusted_get_details(
     confidence = opened.book.concepts.confidence
     assert len(found.entries) == 6
     assert max(confidence[row] for row in found.entries) <= sorted(confidence)[5]
-    page = payload.page_data(opened.book, found, None, opened.similarity)
+    page = payload.page_data(opened.book, found, figures(opened.book))
     assert len(page["details"]) == 6 and len(page["entries"]["name"]) == len(opened)
 
 
@@ -209,7 +216,7 @@ def test_the_policy_allows_the_page_s_script_and_nothing_else(tiny_run: Path):
 def test_an_entry_of_nothing_but_a_name_is_still_data():
     book = make_book(HOSTILE[:2], measured=False)
     found = details.Details({0: Detail()}, [], 0, False, [])
-    page = payload.page_data(book, found, None, Similarity.of(book.signatures))
+    page = payload.page_data(book, found, figures(book))
     assert page["entries"]["confidence"] == [None, None] and page["details"]["0"][0] == []
     json.loads(payload.as_json(page))
 
@@ -261,3 +268,22 @@ def test_entries_without_samples_need_no_scores(monkeypatch: pytest.MonkeyPatch,
     groups = [np.arange(length) for length in lengths]
     found = details._scored(Echo(), np.zeros((70, 1), np.float32), groups)
     assert [len(scores) for scores in found] == lengths
+
+
+def test_a_small_run_keeps_the_confusion_of_every_entry_and_a_large_one_of_those_with_details(
+    opened: Encyclopedia, metrics: Metrics, monkeypatch: pytest.MonkeyPatch
+):
+    whole = gather(opened, metrics).confusions
+    assert sorted(whole) == list(range(len(opened)))
+    monkeypatch.setattr(details, "MOST", 6)
+    monkeypatch.setattr(details, "AT_ONCE", 5)
+    some = gather(opened, metrics)
+    assert sorted(some.confusions) == sorted(whole) and len(some.entries) == 6
+    for (
+        row,
+        found,
+    ) in some.confusions.items():  # read in other batches: only the last bit of a score may differ
+        assert (found.samples, found.misread) == (whole[row].samples, whole[row].misread)
+        assert [other for other, _ in found.margins] == [other for other, _ in whole[row].margins]
+    monkeypatch.setattr(details, "MOST_SCORES", 100)
+    assert sorted(gather(opened, metrics).confusions) == sorted(some.entries)

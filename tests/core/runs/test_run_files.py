@@ -18,7 +18,7 @@ from encyclo.testing.faults import disks
 from tests.commands import one_sentence
 from tests.stored_runs import make_first_version, make_run
 
-LISTED = ("run.json", "metrics.json", "calibration.json", "report.html", "interpreter")
+LISTED = ("run.json", "metrics.json", "calibration.json", "details.json", "report.html", "interpreter")
 TEXT = "The animal drank water."
 
 
@@ -102,6 +102,7 @@ def test_another_runs_files_are_noticed(run: Path, other_run: Path, encyclo, nam
         "calibration.json": [["read", run, TEXT, "--device", "cpu"]],
         "interpreter": [["show", run, "animal"], ["read", run, TEXT, "--device", "cpu"], ["report", run],
                         ["evaluate", run], ["export", run, "--out", run.parent / "e"]],
+        "details.json": [["show", run, "animal"]],
         "report.html": [],
     }  # fmt: skip
     for command in [*readers[name], ["convert", run, "--store", "zarr", "--out", run.parent / "copy"]]:

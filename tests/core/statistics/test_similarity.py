@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from encyclo.query.encyclopedia import open_run
-from encyclo.report.entries import trusted
+from encyclo.report.entries import most_and_least, trusted
 from encyclo.schema import SignatureTable
+from encyclo.statistics import similarity
 from encyclo.statistics.similarity import NEAR, Similarity, centre_and_scale, likeliest
 
 LAYERS, HIDDEN = 3, 16
@@ -55,8 +56,8 @@ def test_the_mean_is_exact_where_what_all_share_is_large():
 
 def test_show_search_and_report_name_the_same_neighbours(tiny_run: Path):
     with open_run(tiny_run) as book:
-        similarity = Similarity.of(book.book.signatures)
-        listed = trusted(book.book, similarity)
+        rows = np.concatenate(most_and_least(book.book))
+        listed = trusted(book.book, Similarity.of(book.book.signatures).nearest(rows, 4))
         for row in [*listed.most, *listed.least]:
             entry = book.entry(book.concepts[row["row"]], neighbours=4)
             names = [neighbour.name for neighbour in entry.nearest]
@@ -73,3 +74,22 @@ def test_the_likeliest_are_those_of_a_stable_sort(count: int):
         cosines[generator.random(50) < 0.2] = -np.inf
         order = [int(i) for i in np.argsort(-cosines, kind="stable")[:count] if np.isfinite(cosines[i])]
         assert likeliest(cosines, count) == [(i, float(cosines[i])) for i in order]
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_one_concepts_neighbours_are_those_of_all_at_once(monkeypatch: pytest.MonkeyPatch, given: bool):
+    """In blocks that do not divide the concepts, with concepts that have no signature in several of them."""
+    monkeypatch.setattr(similarity, "ROWS", 7)
+    generator = np.random.default_rng(0)
+    mean = generator.normal(size=(40, 3, 16)).astype(np.float32) + 100
+    mean[20] = mean[3] + 0.1 * mean[5]
+    count = np.where(np.arange(40) % 9 == 4, 0, 5).astype(np.int32)
+    table = SignatureTable(mean, np.ones_like(mean), count)
+    whole = Similarity.of(table)
+    known = (whole.centre, whole.scale) if given else None
+    found = whole.nearest(np.arange(40), 6)
+    assert found[3] and found[4] == []
+    for row, expected in found.items():
+        near = similarity.nearest_to(table, row, 6, known)
+        assert [other for other, _ in near] == [other for other, _ in expected]
+        assert [cosine for _, cosine in near] == pytest.approx([cosine for _, cosine in expected], abs=1e-5)

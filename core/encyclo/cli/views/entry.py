@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.text import Text
 
 from encyclo.cli.views.tables import labelled
-from encyclo.query.confusions import confusions_text
+from encyclo.query.confusions import confusion_text
 from encyclo.query.encyclopedia import Encyclopedia
 from encyclo.query.entry import confidence_text, lengths_text, nearest_text
 from encyclo.query.evidence import readings_text
@@ -31,7 +31,7 @@ def print_entry(book: Encyclopedia, name: str, console: Console) -> None:
         ("Samples", f"{entry.n_samples}, {'converged' if entry.converged else 'not converged'}, {state}"),
         ("Signature", f"length by layer {lengths_text(entry)}"),
         ("Nearest", nearest_text(entry)),
-        ("Most confused", confusions_text(book, name)),
+        ("Most confused", confusion_text(book.confusion(name), book.book.concepts.name)),
     ]
     console.print(labelled(lines))
     console.print()

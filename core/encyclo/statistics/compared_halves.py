@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 
 SPLITS = 20
 TINY = 1e-12
+AT_ONCE = 2**19
+"""Values of some layers that are worked on at once: 4 MB in float64."""
 Reals = NDArray[np.float64]
 
 
@@ -40,10 +42,13 @@ def compare_takes(
     shift = int(generator.integers(1, len(counts))) if len(counts) > 1 else 0
     picks = [_pick(ranks, take) for take in takes]
     found = np.empty((len(takes), 5, len(counts), values.shape[1]))
-    for layer in range(values.shape[1]):
-        raw = values[:, layer].astype(np.float64)
-        centred = (raw - centre[layer]) / scale[layer]
-        adjusted = None if context is None else centred - context[:, layer] / scale[layer].astype(np.float64)
+    count = max(1, AT_ONCE // max(1, values[:, 0].size))
+    for start in range(0, values.shape[1], count):
+        layers = slice(start, start + count)
+        raw = values[:, layers].swapaxes(0, 1).astype(np.float64)
+        middle, spread = centre[layers, None], scale[layers, None].astype(np.float64)
+        centred = (raw - middle) / spread
+        adjusted = None if context is None else centred - context[:, layers].swapaxes(0, 1) / spread
         for number, pick in enumerate(picks):
             # Unless means have replaced samples, all takes have the same products.
             if number == 0 or pick.means:
@@ -51,7 +56,8 @@ def compare_takes(
                 products, other = _products(rows), _products(rows, shift) if shift else None
                 plain = _products(pick.rows(raw))
                 less = None if adjusted is None else _products(pick.rows(adjusted))
-            found[number, :, :, layer] = _figures(pick, plain, products, less, other, shift)
+            figures = _figures(pick, plain, products, less, other, shift)
+            found[number, :, :, layers] = figures.swapaxes(1, 2)
     return found
 
 
@@ -70,10 +76,10 @@ class _Pick:
     means: dict[int, tuple[int, Reals]]
 
     def rows(self, values: Reals) -> Reals:
-        """Return the rows of each concept, [concepts, width, H], from samples [n, H]."""
-        found: Reals = values[self.place]
+        """Return the rows of each concept, [L, concepts, width, H], from samples [L, n, H]."""
+        found: Reals = values[:, self.place]
         for concept, (start, weight) in self.means.items():
-            found[concept] = weight @ values[start : start + weight.shape[1]]
+            found[:, concept] = weight @ values[:, start : start + weight.shape[1]]
         return found
 
 
@@ -109,24 +115,24 @@ def _pick(ranks: Sequence[NDArray[np.int64]], take: int | None) -> _Pick:
 
 def _products(rows: Reals, shift: int = 0) -> Reals:
     """Return the inner products of a concept's rows with each other, or with those of the concept `shift` before."""
-    found: Reals = rows @ np.roll(rows, shift, axis=0).swapaxes(1, 2)
+    found: Reals = rows @ (np.roll(rows, shift, axis=1) if shift else rows).swapaxes(2, 3)
     return found
 
 
 def _figures(
     pick: _Pick, plain: Reals, products: Reals, less: Reals | None, other: Reals | None, shift: int
 ) -> Reals:
-    """Return raw, centred, adjusted, cosine and null, [5, concepts], from the inner products of rows."""
+    """Return raw, centred, adjusted, cosine and null, [5, L, concepts], from the inner products of rows."""
     a, b = _lengths(products, pick.first), _lengths(products, pick.second)
     centred = _difference(products, pick)
     adjusted = centred if less is None else _difference(less, pick)
     cosine = _form(products, pick.first, pick.second) / np.maximum(a * b, TINY)
     null = np.full(centred.shape, np.nan)
     if other is not None:
-        second, length = np.roll(pick.second, shift, axis=0), np.roll(b, shift, axis=0)
+        second, length = np.roll(pick.second, shift, axis=0), np.roll(b, shift, axis=1)
         null = _form(other, pick.first, second) / np.maximum(a * length, TINY)
     found = np.stack([_difference(plain, pick), centred, adjusted, cosine, null])
-    result: Reals = found.mean(axis=2)
+    result: Reals = found.mean(axis=3)
     return result
 
 
@@ -137,12 +143,12 @@ def _difference(products: Reals, pick: _Pick) -> Reals:
 
 
 def _lengths(products: Reals, weight: Reals) -> Reals:
-    """Return the lengths of weighted sums of rows, [concepts, splits]; rounding may leave a square below zero."""
+    """Return the lengths of weighted sums of rows, [L, concepts, splits]; rounding may leave a square below zero."""
     result: Reals = np.sqrt(np.maximum(_form(products, weight, weight), 0))
     return result
 
 
 def _form(products: Reals, left: Reals, right: Reals) -> Reals:
-    """Return the inner products of two weighted sums of rows, [concepts, splits]."""
-    result: Reals = ((left @ products) * right).sum(axis=2)
+    """Return the inner products of two weighted sums of rows, [L, concepts, splits]."""
+    result: Reals = ((left @ products) * right).sum(axis=3)
     return result

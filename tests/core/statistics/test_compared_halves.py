@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from encyclo.statistics.compared_halves import compare_takes
+from encyclo.statistics.convergence import compare_halves
 
 SPLITS = 6
 
@@ -63,3 +64,6 @@ def test_inner_products_give_what_means_give(counts: list[int], known: bool):
     for take, figures in zip(takes, found, strict=True):
         expected = compared_directly(values, counts, context, centre, scale, take)
         np.testing.assert_allclose(figures, expected, rtol=1e-7, atol=1e-9)
+        draws = np.random.default_rng(3)
+        means = compare_halves(values, counts, context, centre, scale, draws, SPLITS, take)
+        np.testing.assert_allclose(np.stack(means), expected, rtol=1e-3, atol=1e-4)

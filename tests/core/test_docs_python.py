@@ -102,12 +102,12 @@ def test_own_texts_md_names_every_format_and_method():
 
 def test_convergence_md_names_every_column_and_key(encyclo, tiny_run: Path, tmp_path: Path):
     run = Path(shutil.copytree(tiny_run, tmp_path / "run"))
-    found = json.loads(encyclo("converge", run, "--device", "cpu", "--json").stdout)
+    found = json.loads(encyclo("converge", run, "--older", "--device", "cpu", "--json").stdout)
     text = (DOCS / "convergence.md").read_text(encoding="utf-8")
     keys = {*found} - {"out"} | {*found["layers"]["-2"]} | {*found["curve"]["-2"]} | {*found["older"]}
     for key in keys:
         assert f"`{key}`" in text, key
-    printed = encyclo("converge", run, "--no-older").stdout
+    printed = encyclo("converge", run).stdout
     for heading in ("Raw", "In 5%", "Centred", "Adjusted", "Cosine", "Null", "To 5%"):
         assert heading in printed and f"| {heading} |" in text, heading
     for heading in ("95% in 5%, raw", "Centred 10%", "Adjusted 10%", "Adjusted 5%"):

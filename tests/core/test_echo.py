@@ -343,6 +343,9 @@ def test_evaluate_measures_a_run_with_echo(encyclo, copied: Path):
 def test_the_older_protocol_gives_each_text_once(echo_run: Path, tmp_path: Path, encyclo, flags: list[str]):
     once = tmp_path / "once"
     assert encyclo("run", "--out", once, *flags).returncode == 0
-    both = [converge(path, QUIET, "cpu").older for path in (shutil.copytree(echo_run, tmp_path / "a"), once)]
+    both = [
+        converge(path, QUIET, "cpu", older=True).older
+        for path in (shutil.copytree(echo_run, tmp_path / "a"), once)
+    ]
     assert both[0] and both[1] and both[0].figures == both[1].figures
     assert both[0].here != both[1].here

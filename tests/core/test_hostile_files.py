@@ -18,7 +18,7 @@ ARGUMENTS = {
     "show": ["{run}", "organ"],
     "read": ["{run}", "A dog sleeps.", "--device", "cpu"],
     "evaluate": ["{run}", "--device", "cpu"],
-    "converge": ["{run}", "--no-older"],
+    "converge": ["{run}"],
     "verify": ["{run}"],
     "convert": ["{run}", "--store", "zarr", "--out", "{run}/../converted"],
     "report": ["{run}"],

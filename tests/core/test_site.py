@@ -194,6 +194,9 @@ def test_the_older_protocol_reads_the_residual_stream(
 ):
     plain = tmp_path / "plain"
     assert encyclo("run", "--out", plain, *flags).returncode == 0
-    both = [converge(path, QUIET, "cpu").older for path in (shutil.copytree(attn_run, tmp_path / "a"), plain)]
+    both = [
+        converge(path, QUIET, "cpu", older=True).older
+        for path in (shutil.copytree(attn_run, tmp_path / "a"), plain)
+    ]
     assert both[0] and both[1] and both[0].figures == both[1].figures
     assert both[0].here != both[1].here

@@ -67,7 +67,7 @@ def test_a_half_finished_run_is_not_gone_on_with_by_a_changed_model(
     assert after.sha256 == before.sha256 and after.identity != before.identity
     result = encyclo(*flags(model, out))
     assert result.returncode == 2 and "another configuration or tokenizer" in one_sentence(result.stderr)
-    result = encyclo("converge", out, "--device", "cpu")
+    result = encyclo("converge", out, "--older", "--device", "cpu")
     assert result.returncode == 2 and "another configuration or tokenizer" in one_sentence(result.stderr)
 
 

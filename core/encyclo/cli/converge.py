@@ -13,8 +13,12 @@ from encyclo.cli.app import app
 @app.command()
 def converge(
     directory: flags.RunFolder,
-    no_older: Annotated[
-        bool, typer.Option("--no-older", help="Leave out the older protocol, which needs the run's model.")
+    older: Annotated[
+        bool,
+        typer.Option(
+            "--older/--no-older",
+            help="Capture some prompts again by the older protocol, which needs the run's model, for comparison.",
+        ),
     ] = False,
     device: flags.Device = None,
     as_json: flags.Json = False,
@@ -24,7 +28,7 @@ def converge(
     from encyclo.evaluation.converge import converge as measure
     from encyclo.terminal import ConsoleProgress, console, say_json
 
-    found = measure(directory, ConsoleProgress(quiet=as_json), device or "auto", not no_older)
+    found = measure(directory, ConsoleProgress(quiet=as_json), device or "auto", older)
     if as_json:
         say_json({"out": str(directory), **found.as_json()})
         return

@@ -1,7 +1,8 @@
-"""`encyclo converge`: measure how far a run's signatures have converged, also by the older protocol.
+"""`encyclo converge`: measure how far a run's signatures have converged, if asked also by the older protocol.
 
-converge ── convergence_table    the table by layer, and the curve, from the run's own samples: no model
+converge ── table_and_curve     the table by layer, and the curve, from the run's own samples: no model
          ├─ older_protocol      the same prompts captured again with the pooling mean-all at layer -1
+         ├─ earlier             or what an earlier call found by it, if the samples are the same
          └─ convergence.json    written into the run, replaced atomically
 
 convergence.json (null where nothing could be measured):
@@ -17,7 +18,8 @@ convergence.json (null where nothing could be measured):
              is the number of concepts at each point: the same ones up to the largest number of samples that half
              of the concepts have; beyond it, those that have enough.
     older    {pooling, layer, concepts, samples, most, figures, here}: a row of `layers` by the older protocol, and
-             `here`, {layer: row}, by this run's pooling for the same prompts (at most `most` per concept); or null
+             `here`, {layer: row}, by this run's pooling for the same prompts (at most `most` per concept); null
+             unless --older was given
 """
 
 from __future__ import annotations
@@ -28,24 +30,20 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
 from encyclo.config import RunConfig
+from encyclo.errors import DamagedError
 from encyclo.pipeline.natural_sentences import capture_rung
 from encyclo.pipeline.train import chosen_rows
 from encyclo.query.encyclopedia import Encyclopedia, open_run
 from encyclo.runs.reopen import reopen_run
 from encyclo.seeds import derive_seed
-from encyclo.statistics.convergence import (
-    FEWEST,
-    SPLITS,
-    convergence_curve,
-    convergence_table,
-    half_splits,
-    measure,
-)
+from encyclo.statistics.compared_halves import SPLITS
+from encyclo.statistics.convergence import FEWEST, measure, table_and_curve
 from encyclo.statistics.figures import Figures, LayerConvergence, LayerCurve
 from encyclo.statistics.signatures import estimate
-from encyclo.storage import checksums, run_files
+from encyclo.storage import checksums, run_files, safe_read
 from encyclo.storage.ledger import locked
 from encyclo.storage.run_location import in_working_copy
 from encyclo.storage.sample_rows import sample_set
@@ -89,12 +87,13 @@ class Convergence(Figures):
 
 
 @in_working_copy()
-def converge(path: Path, progress: Progress, device: str = "auto", older: bool = True) -> Convergence:
+def converge(path: Path, progress: Progress, device: str = "auto", older: bool = False) -> Convergence:
     """Measure a run's convergence, write convergence.json, return its content.
 
-    An unfinished run is measured on its committed samples. Without `older`, no model is loaded. The same run
-    gives the same figures. Raises UsageError (or a subclass) if the older protocol needs concepts or weights
-    that have changed since the run or if the run is in use, DamagedError for damaged samples.
+    An unfinished run is measured on its committed samples. Without `older`, no model is loaded, and what an earlier
+    call found by the older protocol stays while the samples are the same. The same run gives the same figures.
+    Raises UsageError (or a subclass) if the older protocol needs concepts or weights that have changed since the run
+    or if the run is in use, DamagedError for damaged samples.
     """
     with open_run(path) as book:
         samples, seed = sample_set(book.source, book.layers), int(book.record["config"]["seed"])
@@ -113,6 +112,8 @@ def converge(path: Path, progress: Progress, device: str = "auto", older: bool =
             curve=curve,
             older=older_protocol(book, samples, progress, device) if older and layers else None,
         )
+        if not older:
+            found = found.model_copy(update={"older": earlier(path, found)})
     # An unfinished run may go on meanwhile; only a seal needs the lock.
     with locked(path) if (path / checksums.SEAL).exists() else nullcontext():
         run_files.write_json(path, FILE, found.as_json())
@@ -127,9 +128,22 @@ def measure_by_layer(
     if not samples.named.any():
         return None, None
     signatures, contexts = estimate(samples, concepts)
-    halves = half_splits(samples, signatures, contexts, seed)
-    table = convergence_table(halves, samples.layers)
-    return table, convergence_curve(samples, signatures, contexts, seed)
+    return table_and_curve(samples, signatures, contexts, seed)
+
+
+def earlier(path: Path, now: Convergence) -> OlderProtocol | None:
+    """Return what convergence.json has by the older protocol, if it is about the samples that `now` is about."""
+    if not (path / FILE).exists():
+        return None
+    advice = "run `encyclo converge` to write it again"
+    try:
+        content = run_files.read_json(path, FILE, at_most=safe_read.METRICS_JSON, advice=advice)
+        before = Convergence.model_validate(content)
+    except (DamagedError, ValidationError):
+        return None  # this very command writes it again
+    # A run only ever gets more samples, so their number says whether they are the same.
+    same = all(getattr(before, key) == getattr(now, key) for key in ("run_id", "seed", "pooling", "samples"))
+    return before.older if same else None
 
 
 def older_protocol(

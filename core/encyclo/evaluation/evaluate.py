@@ -16,9 +16,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from encyclo.evaluation.coverage import coverage
 from encyclo.evaluation.labelled_text import WORDS, read_labelled_text
-from encyclo.evaluation.rungs import LIMIT, capture_definitions, check_apart, measure
+from encyclo.evaluation.rungs import LIMIT, capture_definitions, check_apart, figures, measure, read_twice
 from encyclo.evaluation.running_text import running_text
 from encyclo.evaluation.unseen_aliases import capture_aliases
 from encyclo.evaluation.unseen_concepts import measure_unseen, take_out_concepts
@@ -125,14 +127,22 @@ def read_heldout(
 ) -> Accuracy | None:
     """Read families that training did not see: accuracy on those that test, calibration over families."""
     session = run.session
-    test = RungSamples(samples, confidence.few_enough(samples.named_rows(Split.TEST)))
-    found, _ = measure(interpreter, test, session.concepts, distribution, session.config.seed)
+    seed = session.config.seed
+    test = confidence.few_enough(samples.named_rows(Split.TEST))
+    both = confidence.few_enough(samples.named_rows(Split.CALIBRATION, Split.TEST))
+    read = read_twice(interpreter, RungSamples(samples, both), distribution, seed)
+    # Of very many held-out samples each of the two has a part of its own.
+    tested = np.isin(both, test)
+    tests = (
+        read.take(tested)
+        if tested.sum() == len(test)
+        else read_twice(interpreter, RungSamples(samples, test), distribution, seed)
+    )
+    found = figures(tests, session.concepts, 0, seed)
     if found is None:
         return None
-    both = confidence.few_enough(samples.named_rows(Split.CALIBRATION, Split.TEST))
-    readings = confidence.collect_readings(interpreter, samples, both, distribution)
     calibration = confidence.cross_fit(
-        readings, samples.family[both], distribution, folds=len(samples.families), seed=session.config.seed
+        read.readings, samples.family[both], distribution, folds=len(samples.families), seed=seed
     )
     return found.model_copy(update={"calibration": calibration})
 

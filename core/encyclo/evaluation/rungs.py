@@ -7,8 +7,9 @@ same for the interpreter and each baseline.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,6 +77,18 @@ def check_apart(training: SampleSet, judging: RungSamples, rung: str) -> None:
         )
 
 
+@dataclass(frozen=True)
+class ReadTwice:
+    """Readings, and the rank [n] that each of them gives the truth of the null: another concept than its own."""
+
+    readings: Readings
+    null: NDArray[np.int64]
+
+    def take(self, chosen: NDArray[np.bool_]) -> ReadTwice:
+        """Return the readings chosen by a mask."""
+        return ReadTwice(self.readings.take(chosen), self.null[chosen])
+
+
 def measure(
     interpreter: Interpreter,
     rung: RungSamples,
@@ -87,27 +100,49 @@ def measure(
 
     `concepts` are the candidates, in the interpreter's order; the rung's samples index them.
     """
-    samples, rows = rung.samples, rung.rows
-    readings = confidence.collect_readings(interpreter, samples, rows, distribution)
+    read = read_twice(interpreter, rung, distribution, seed)
+    return figures(read, concepts, rung.left_out, seed), read.readings
+
+
+def read_twice(
+    interpreter: Interpreter, rung: RungSamples, distribution: TrainingDistribution, seed: int
+) -> ReadTwice:
+    """Read a rung once, and rank both its truth and the shuffled one, which shows the effect of chance."""
+    concept = rung.samples.concept[rung.rows]
+    reader = _NullReader(interpreter, accuracy.shuffled(concept, len(interpreter.concepts), seed))
+    # It asks for scores and nothing else.
+    readings = confidence.collect_readings(cast(Interpreter, reader), rung.samples, rung.rows, distribution)
+    return ReadTwice(readings, np.concatenate([np.empty(0, np.int64), *reader.ranks]))
+
+
+def figures(read: ReadTwice, concepts: Sequence[Concept], left_out: int, seed: int) -> Accuracy | None:
+    """Return the figures of a rung's readings without calibration; None if there are none."""
+    readings = read.readings
     found = accuracy.accuracy(readings.rank, len(concepts))
     if found is None:
-        return None, readings
+        return None
     categories, names = [c.category for c in concepts], [c.name for c in concepts]
     more = {
         **accuracy.intervals(readings.rank, readings.truth, seed),
-        "null": _null(interpreter, samples, rows, len(concepts), seed),
+        # A single candidate has no other concept that could be the truth.
+        "null": accuracy.accuracy(read.null, len(concepts)) if len(concepts) > 1 else None,
         "by_category": accuracy.by_category(readings.rank, readings.truth, categories),
         "confused": accuracy.confused_pairs(readings.truth, readings.best, names),
-        "left_out": rung.left_out,
+        "left_out": left_out,
     }
-    return found.model_copy(update=more), readings
+    return found.model_copy(update=more)
 
 
-def _null(
-    interpreter: Interpreter, samples: SampleSet, rows: NDArray[np.int64], candidates: int, seed: int
-) -> Accuracy | None:
-    """Return the accuracy with the concepts shuffled: the effect of chance and of frequent candidates."""
-    if candidates < 2:
-        return None
-    wrong = dataclasses.replace(samples, concept=accuracy.shuffled(samples.concept, candidates, seed))
-    return accuracy.accuracy(accuracy.rank_samples(interpreter, wrong, rows), candidates)
+class _NullReader:
+    """Reads as `interpreter` does, and ranks another truth in the same scores, reading after reading."""
+
+    def __init__(self, interpreter: Interpreter, truth: NDArray[np.int32]) -> None:
+        self.concepts, self.ranks = interpreter.concepts, list[NDArray[np.int64]]()
+        self._interpreter, self._truth = interpreter, truth
+
+    def read(self, activations: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the interpreter's scores."""
+        scores = self._interpreter.read(activations)
+        own, self._truth = np.split(self._truth, [len(scores)])
+        self.ranks.append(accuracy.true_ranks(scores, own))
+        return scores

@@ -23,13 +23,16 @@ The raw figure looks better than it should: all vectors share one large directio
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from encyclo.seeds import derive_seed
+from encyclo.statistics.compared_halves import SPLITS, compare_takes
 from encyclo.statistics.figures import LayerConvergence, LayerCurve
 from encyclo.statistics.signatures import Contexts, estimate
 from encyclo.statistics.similarity import centre_and_scale
@@ -38,7 +41,6 @@ from encyclo.types import SampleSet, Signatures
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
-SPLITS = 20
 FEWEST = 4
 """The fewest samples of a concept that are halved."""
 CLOSE = 0.05
@@ -47,6 +49,8 @@ NEAR = 0.1
 MOST = 0.95
 """The share of concepts whose raw difference should be at most CLOSE."""
 CONCEPTS_AT_ONCE = 50
+Point = tuple[int | None, NDArray[np.int64]]
+"""How many samples of a concept are halved (None: all of them), and the concepts."""
 
 
 @dataclass(frozen=True)
@@ -78,8 +82,21 @@ def half_splits(
     does not grow with the number of samples.
     """
     chosen = np.flatnonzero(signatures.count >= FEWEST) if among is None else among
+    return _half_splits_of(samples, signatures, contexts, seed, chosen, [take], splits)[0]
+
+
+def _half_splits_of(
+    samples: SampleSet,
+    signatures: Signatures,
+    contexts: Contexts,
+    seed: int,
+    chosen: NDArray[np.int64],
+    takes: Sequence[int | None],
+    splits: int = SPLITS,
+) -> list[HalfSplit | None]:
+    """Compare halves of the `chosen` concepts for each of `takes`; None for each if they are fewer than two."""
     if len(chosen) < 2:
-        return None
+        return [None] * len(takes)
     centre, scale = centre_and_scale(signatures.mean[chosen])
     rows = np.flatnonzero(samples.named)
     rows = rows[np.argsort(samples.concept[rows], kind="stable")]
@@ -90,12 +107,14 @@ def half_splits(
         together = np.concatenate(own)
         generator = np.random.default_rng(derive_seed(seed, "halves", index))
         values, counts = samples.read(together), [len(o) for o in own]
-        found.append(
-            compare_halves(values, counts, contexts.of(together), centre, scale, generator, splits, take)
-        )
+        context = contexts.of(together)
+        found.append(compare_takes(values, counts, context, centre, scale, generator, takes, splits))
+    figures = np.concatenate(found, axis=2)
     used = signatures.count[chosen].astype(np.int64)
-    used = used if take is None else np.minimum(used, take)
-    return HalfSplit(chosen, used, *(np.concatenate(column) for column in zip(*found, strict=True)))
+    return [
+        HalfSplit(chosen, used if take is None else np.minimum(used, take), *own)
+        for take, own in zip(takes, figures, strict=True)
+    ]
 
 
 def compare_halves(
@@ -111,7 +130,8 @@ def compare_halves(
     """Return raw, centred, adjusted, cosine and null of some concepts: float64 [concepts, L], means over splits.
 
     `values` [n, L, H] are the samples, `counts` of one concept after another; `context` [n, L, H] is what their
-    contexts add (None: unknown, adjusted equals centred). null is NaN for a single concept.
+    contexts add (None: unknown, adjusted equals centred). null is NaN for a single concept. Computes each half's mean,
+    in float32: for the few splits of a single concept this takes less time than `compare_takes`.
     """
     pick = _pick_halves(counts, splits, generator, take)
     first, second = _half_means(pick, values, splits)
@@ -161,26 +181,50 @@ def convergence_table(
     return table
 
 
+def table_and_curve(
+    samples: SampleSet, signatures: Signatures, contexts: Contexts, seed: int
+) -> tuple[dict[str, LayerConvergence] | None, dict[str, LayerCurve] | None]:
+    """Return `convergence_table` and `convergence_curve` of these samples, which are read once where possible."""
+    points = [(None, np.flatnonzero(signatures.count >= FEWEST)), *_points(signatures.count)]
+    first, *others = _measured(points, samples, signatures, contexts, seed)
+    return convergence_table(first, samples.layers), _curve(points[1:], others, samples.layers)
+
+
 def convergence_curve(
     samples: SampleSet, signatures: Signatures, contexts: Contexts, seed: int
 ) -> dict[str, LayerCurve] | None:
     """Return the figures by the number of samples per concept, by layer; None if no two concepts have any."""
-    points = []
-    for take, chosen in _points(signatures.count):
-        halves = half_splits(samples, signatures, contexts, seed, take=take, among=chosen)
-        if halves is not None:
-            points.append((take, halves))
-    if not points:
+    points = _points(signatures.count)
+    return _curve(points, _measured(points, samples, signatures, contexts, seed), samples.layers)
+
+
+def _measured(
+    points: Sequence[Point], samples: SampleSet, signatures: Signatures, contexts: Contexts, seed: int
+) -> list[HalfSplit | None]:
+    """Compare halves at each point; points of the same concepts share what is read and computed."""
+    found: list[HalfSplit | None] = []
+    for _, group in groupby(points, lambda point: point[1].tolist()):
+        same = list(group)
+        takes = [take for take, _ in same]
+        found += _half_splits_of(samples, signatures, contexts, seed, same[0][1], takes)
+    return found
+
+
+def _curve(
+    points: Sequence[Point], halves: Sequence[HalfSplit | None], layers: tuple[int, ...]
+) -> dict[str, LayerCurve] | None:
+    known = [(take, half) for (take, _), half in zip(points, halves, strict=True) if take and half]
+    if not known:
         return None
     found = {}
-    for index, layer in enumerate(samples.layers):
-        takes = [take for take, _ in points]
+    for index, layer in enumerate(layers):
+        takes = [take for take, _ in known]
         raw, centred, adjusted, cosine, null = (
-            [float(getattr(halves, name)[:, index].mean()) for _, halves in points]
+            [float(getattr(half, name)[:, index].mean()) for _, half in known]
             for name in ("raw", "centred", "adjusted", "cosine", "null")
         )
         found[str(layer)] = LayerCurve(
-            samples=takes, concepts=[len(halves.concepts) for _, halves in points], raw=raw, centred=centred,
+            samples=takes, concepts=[len(half.concepts) for _, half in known], raw=raw, centred=centred,
             adjusted=adjusted, cosine=cosine, null=null, exponent=_slope(takes, adjusted),
         )  # fmt: skip
     return found
@@ -230,13 +274,14 @@ def _cosine(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float3
     return result
 
 
-def _points(count: NDArray[np.int32]) -> list[tuple[int, NDArray[np.int64]]]:
+def _points(count: NDArray[np.int32]) -> list[Point]:
     """Return the curve's points (samples, concepts to compare); the last has a twentieth of the concepts."""
     enough = count[count >= FEWEST]
     if len(enough) < 2:
         return []
     panel = 2 ** int(np.log2(np.median(enough)))
-    points, take = [], 2
+    points: list[Point] = []
+    take = 2
     fewest = max(2, len(enough) // 20)
     while (chosen := np.flatnonzero(count >= max(take, panel))).size >= fewest:
         points.append((take, chosen))

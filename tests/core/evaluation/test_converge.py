@@ -14,6 +14,7 @@ from encyclo.evaluation.converge import OLDER_CONCEPTS, OLDER_SAMPLES, converge,
 from encyclo.query.encyclopedia import open_run
 from encyclo.statistics import convergence
 from encyclo.statistics.signatures import estimate
+from encyclo.storage import run_files
 from encyclo.storage.sample_rows import sample_set
 from encyclo.terminal import ConsoleProgress
 from encyclo.types import SampleSet
@@ -121,7 +122,7 @@ def test_the_older_protocol_takes_named_samples_of_so_many_concepts_and_no_more(
 
 
 def test_the_table_is_the_runs_own(encyclo, copied: Path):
-    result = encyclo("converge", copied, "--no-older", "--json")
+    result = encyclo("converge", copied, "--json")
     assert result.returncode == 0, result.stderr
     found = json.loads(result.stdout)
     assert found["layers"] == json.loads((copied / "metrics.json").read_text())["convergence"]
@@ -147,15 +148,15 @@ def test_without_the_older_protocol_no_model_is_needed(
         raise AssertionError("the model was asked for")
 
     monkeypatch.setattr(reopening, "prepare", fail)
-    assert encyclo("converge", copied, "--no-older").returncode == 0
-    assert encyclo("converge", copied).returncode == 1
+    assert encyclo("converge", copied).returncode == 0
+    assert encyclo("converge", copied, "--older").returncode == 1
 
 
 def test_the_older_protocol_is_captured_anew(copied: Path):
     """Its figures are those of a direct computation: all tokens' mean, at the last layer, of the same prompts."""
     from encyclo_capture.model import TransformersModel
 
-    found = converge(copied, QUIET, "cpu").as_json()
+    found = converge(copied, QUIET, "cpu", older=True).as_json()
     older = found["older"]
     assert (older["pooling"], older["layer"], older["concepts"], older["samples"]) == (
         "mean-all",
@@ -182,14 +183,29 @@ def test_the_older_protocol_is_captured_anew(copied: Path):
 
 
 def test_the_same_run_gives_the_same_figures(copied: Path):
-    first = converge(copied, QUIET, "cpu").as_json()
+    first = converge(copied, QUIET, "cpu", older=True).as_json()
     before = (copied / "convergence.json").read_bytes()
-    assert converge(copied, QUIET, "cpu").as_json() == first
+    assert converge(copied, QUIET, "cpu", older=True).as_json() == first
     assert (copied / "convergence.json").read_bytes() == before
 
 
+def test_figures_of_the_older_protocol_stay_while_the_samples_are_the_same(encyclo, copied: Path):
+    file = copied / "convergence.json"
+    converge(copied, QUIET, "cpu", older=True)
+    before = file.read_bytes()
+    assert "The older protocol" in encyclo("converge", copied).stdout
+    assert file.read_bytes() == before
+    known = json.loads(before)
+    for other in ({**known, "samples": 399}, {**known, "run_id": "another"}, {**known, "older": "?"}):
+        run_files.write_json(copied, "convergence.json", other)
+        assert converge(copied, QUIET).older is None, other
+    run_files.write_text(copied, "convergence.json", "{")
+    assert converge(copied, QUIET).older is None
+    assert json.loads(file.read_text()) == {**known, "older": None}
+
+
 def test_the_run_stays_whole(encyclo, copied: Path):
-    assert encyclo("converge", copied, "--device", "cpu").returncode == 0
+    assert encyclo("converge", copied, "--older", "--device", "cpu").returncode == 0
     assert encyclo("verify", copied).returncode == 0
     with open_run(copied) as book:
         assert book.record["config"]["pooling"] == "span"
@@ -197,7 +213,7 @@ def test_the_run_stays_whole(encyclo, copied: Path):
 
 def test_a_person_sees_tables_of_80_columns(encyclo, copied: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("COLUMNS", "80")
-    result = encyclo("converge", copied, "--device", "cpu")
+    result = encyclo("converge", copied, "--older", "--device", "cpu")
     assert result.returncode == 0, result.stderr
     lines = result.stdout.splitlines()
     assert max(map(len, lines)) <= 80
@@ -223,7 +239,7 @@ def test_a_person_sees_tables_of_80_columns(encyclo, copied: Path, monkeypatch: 
 
 def test_an_unfinished_run_is_measured_on_what_it_has(encyclo, tmp_path: Path):
     run = make_run(tmp_path / "run", "hdf5", finish=False)
-    found = json.loads(encyclo("converge", run, "--no-older", "--json").stdout)
+    found = json.loads(encyclo("converge", run, "--json").stdout)
     assert (found["finished"], found["layers"].keys()) == (False, {"-2", "-1"})
     with open_run(run) as book:
         named = book.source.columns.span[:, 0] >= 0
@@ -234,7 +250,7 @@ def test_an_unfinished_run_is_measured_on_what_it_has(encyclo, tmp_path: Path):
 def test_concepts_without_samples_are_not_counted(encyclo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(stored_runs, "parts", lambda: [make_part(20, 0)])
     run = make_run(tmp_path / "run", "hdf5", finish=False)
-    found = json.loads(encyclo("converge", run, "--no-older", "--json").stdout)
+    found = json.loads(encyclo("converge", run, "--json").stdout)
     with open_run(run) as book:
         named = book.source.columns.span[:, 0] >= 0
         assert 0 < found["concepts"] == len(set(book.source.columns.concept[named])) < len(book)
@@ -243,7 +259,7 @@ def test_concepts_without_samples_are_not_counted(encyclo, tmp_path: Path, monke
 def test_a_run_of_one_sample_each_says_that_nothing_was_measured(encyclo, tiny_flags, tmp_path: Path):
     flags = ["--limit", "4", "--interpreter", "centroid", *tiny_flags]
     assert encyclo("run", "--sampler", "raw", *flags, "--out", tmp_path / "run").returncode == 0
-    result = encyclo("converge", tmp_path / "run")
+    result = encyclo("converge", tmp_path / "run", "--older")
     assert result.returncode == 0 and "Not measured" in result.stdout
     assert json.loads((tmp_path / "run" / "convergence.json").read_text())["older"] is None
 
@@ -256,6 +272,6 @@ def test_what_is_no_run_and_a_model_that_changed_are_refused(
     from encyclo_capture.model import TransformersModel
 
     monkeypatch.setattr(TransformersModel, "weights_sha256", "f" * 64)
-    result = encyclo("converge", copied)
+    result = encyclo("converge", copied, "--older")
     assert result.returncode == 2 and "ffffffffffff" in one_sentence(result.stderr)
     assert not (copied / "convergence.json").exists()

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.optimize import minimize_scalar
+from scipy.special import logsumexp
 from scipy.stats import beta
 from sklearn.metrics import brier_score_loss
 
@@ -39,6 +41,46 @@ def test_the_planted_temperature_is_recovered(generator, temperature):
     scores = generator.normal(scale=3 * temperature, size=(COUNT, 20))
     truth = drawn_truth(scores, temperature, generator)
     assert calibration.fit_temperature(scores, truth) == pytest.approx(temperature, rel=0.03)
+
+
+@pytest.mark.parametrize("candidates", [3, 40, 300])
+@pytest.mark.parametrize("temperature", [0.001, 0.7, 300.0])
+@pytest.mark.parametrize("right", [0.2, 0.99])
+def test_no_other_temperature_has_a_smaller_loss(generator, candidates, temperature, right):
+    """The result is scipy's minimum, also if some truths are not among the best scores."""
+    top = -np.sort(-generator.normal(scale=3 * temperature, size=(700, candidates)), axis=1).astype(
+        np.float32
+    )
+    place = np.where(generator.uniform(size=700) < right, 0, generator.integers(1, candidates, 700))
+    own = top[np.arange(700), place]
+    outside = generator.uniform(size=700) < 0.1
+    own[outside] = top[outside, -1] - np.float32(temperature)
+    scores = np.concatenate([top, np.where(outside, own, -np.inf)[:, None]], axis=1).astype(np.float64)
+
+    def loss(log_temperature: float) -> float:
+        inverse = np.exp(-log_temperature)
+        return float(np.mean(logsumexp(scores * inverse, axis=1) - own * inverse))
+
+    bounds = (np.log(1e-4), np.log(1e3))
+    best = minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-9})
+    found = calibration.fit_temperature_of_best(top, own, ~outside)
+    assert np.log(found) == pytest.approx(best.x, abs=1e-5)
+
+
+def test_a_score_of_minus_infinity_counts_as_no_candidate(generator):
+    scores = -np.sort(-generator.normal(scale=3, size=(400, 20)), axis=1).astype(np.float32)
+    truth = drawn_truth(scores[:, :12], 1.0, generator)
+    own, inside = scores[np.arange(400), truth], np.ones(400, bool)
+    few = calibration.fit_temperature_of_best(scores[:, :12], own, inside)
+    scores[:, 12:] = -np.inf
+    assert calibration.fit_temperature_of_best(scores, own, inside) == pytest.approx(few, rel=1e-5)
+
+
+def test_the_temperature_stays_within_its_bounds(generator):
+    scores = generator.normal(size=(400, 20))
+    for truth, bound in ((scores.argmax(axis=1), 1e-4), (scores.argmin(axis=1), 1e3)):
+        assert calibration.fit_temperature(scores, truth) == pytest.approx(bound, rel=1e-3)
+    assert calibration.fit_temperature(np.zeros((5, 3)), np.zeros(5, int)) <= 1e3
 
 
 def test_scaling_the_scores_scales_the_temperature(generator):

@@ -136,7 +136,7 @@ def test_every_command_takes_a_url(whole: Path, s3: Proxy, tmp_path: Path, monke
     for command in (
         ["show", url, "name 1"],
         ["report", url],
-        ["converge", url, "--no-older"],
+        ["converge", url],
         ["evaluate", url],
     ):
         assert run_command(command) == 0, command

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from encyclo.pipeline.free_memory import give_back_freed_memory
 from encyclo.pipeline.natural_sentences import RungSamples
 from encyclo.runs.open_run import OpenRun
 from encyclo.statistics import accuracy
@@ -49,6 +50,7 @@ def train_and_score(
         natural = accuracy.accuracy(read, count)
     scored = with_few_held_out(samples) if baseline else samples
     scores = score(run, interpreter, scored, signatures, sentences)
+    give_back_freed_memory()
     return Trained(interpreter, accuracy.accuracy(ranks, count), natural, scores)
 
 

@@ -34,6 +34,7 @@ ENOUGH_SENTENCES = 200
 """With at least this many natural sentences, readings are calibrated on them: they resemble real texts most."""
 MOST_READINGS = 50_000
 """The most readings that a calibrator is fitted on, evenly spaced: 200 MB of scores. More would change no figure."""
+_AT_ONCE = 1024  # readings whose scores are in float64 at once
 _STATISTICS_FROM = 4096  # training samples that the distance is measured from
 
 
@@ -94,12 +95,17 @@ def collect_readings(
     interpreter: Interpreter, samples: SampleSet, rows: NDArray[np.int64], distribution: TrainingDistribution
 ) -> Readings:
     """Read `rows` in batches; memory does not grow with the number of candidates, but by 4 kB with each row."""
-    pieces = list(_read_pieces(interpreter, samples, rows, distribution))
-    if not pieces:
-        whole, real = np.empty(0, np.int32), np.empty(0, np.float32)
-        return Readings(whole, whole, np.empty(0, np.int64), np.empty((0, 1), np.float32), real, real, real)
-    columns = zip(*(vars(piece).values() for piece in pieces), strict=True)
-    return Readings(*(np.concatenate(column) for column in columns))
+    whole, real = np.empty(0, np.int32), np.empty(0, np.float32)
+    found = Readings(whole, whole, np.empty(0, np.int64), np.empty((0, 1), np.float32), real, real, real)
+    start = 0
+    for piece in _read_pieces(interpreter, samples, rows, distribution):
+        if start == 0:  # filled in place: batches and their concatenation would take twice the memory
+            columns = vars(piece).values()
+            found = Readings(*(np.empty((len(rows), *column.shape[1:]), column.dtype) for column in columns))
+        for name, column in vars(piece).items():
+            getattr(found, name)[start : start + len(piece)] = column
+        start += len(piece)
+    return found
 
 
 def _read_pieces(
@@ -107,7 +113,7 @@ def _read_pieces(
 ) -> Iterator[Readings]:
     for some, activations, scores in read_batches(interpreter, samples, rows):
         truth, line = samples.concept[some], np.arange(len(some))
-        own, (top, _) = scores[line, truth], best_scores(scores)
+        own, top = scores[line, truth], highest_scores(scores)
         distance = distribution.distance(activations)
         ranks, best = true_ranks(scores, truth), scores.argmax(axis=1).astype(np.int32)
         if scores.shape[1] > 1:  # the best other score is the second if the truth has the first
@@ -123,6 +129,16 @@ def few_enough(rows: NDArray[np.int64]) -> NDArray[np.int64]:
         return rows
     chosen: NDArray[np.int64] = rows[np.linspace(0, len(rows) - 1, MOST_READINGS).round().astype(int)]
     return chosen
+
+
+def highest_scores(scores: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return each row's `KEPT` best scores, descending; without their columns, a third of `best_scores`' work."""
+    ascending = -scores
+    if scores.shape[1] > KEPT:
+        ascending.partition(KEPT - 1, axis=1)
+        ascending = ascending[:, :KEPT].copy()
+    ascending.sort(axis=1)
+    return np.negative(ascending, out=ascending)
 
 
 def best_scores(scores: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
@@ -170,13 +186,37 @@ class Calibrator:
         shares = calibration.softmax(top, self.temperature)
         return shares * self.in_distribution(top, distance)[:, None]
 
+    def best_confidences(
+        self, top: NDArray[np.float32], distance: NDArray[np.float32]
+    ) -> NDArray[np.float64]:
+        """Return the confidence of each best candidate alone, float64 [n], in blocks of readings."""
+        found = np.empty(len(top))
+        for rows in _blocks(len(top)):
+            found[rows] = self.confidences(top[rows], distance[rows])[:, 0]
+        return found
+
     def nonconformity(self, top: NDArray[np.float32], scores: NDArray[np.float32]) -> NDArray[np.float64]:
         """Return -log of the softmax of `scores` [n, m] among the best scores [n, K]: float64 [n, m]."""
         from scipy.special import logsumexp
 
-        whole = logsumexp(top.astype(np.float64) / self.temperature, axis=1, keepdims=True)
-        result: NDArray[np.float64] = whole - scores.astype(np.float64) / self.temperature
+        result = np.empty(scores.shape)
+        for rows in _blocks(len(top)):
+            whole = logsumexp(top[rows].astype(np.float64) / self.temperature, axis=1, keepdims=True)
+            result[rows] = whole - scores[rows].astype(np.float64) / self.temperature
         return result
+
+    def set_sizes(self, top: NDArray[np.float32]) -> NDArray[np.int64]:
+        """Return how many of the best scores [n, K] are in each conformal set: int64 [n]."""
+        found = np.empty(len(top), np.int64)
+        for rows in _blocks(len(top)):
+            found[rows] = (self.nonconformity(top[rows], top[rows]) <= self.conformal).sum(axis=1)
+        return found
+
+
+def _blocks(count: int) -> Iterator[slice]:
+    """Yield slices of readings that are worked on in float64 at once: at most 8 MB of scores."""
+    for start in range(0, count, _AT_ONCE):
+        yield slice(start, start + _AT_ONCE)
 
 
 def fit(
@@ -233,10 +273,10 @@ def cross_fit(
         if by_kind:
             confidence[judged] = confidences_by_kind(readings.take(~judged), some, calibrator.temperature)
         else:
-            confidence[judged] = calibrator.confidences(some.top, some.distance)[:, 0]
+            confidence[judged] = calibrator.best_confidences(some.top, some.distance)
         own = calibrator.nonconformity(some.top, some.own[:, None])[:, 0]
         held[judged] = own <= calibrator.conformal
-        size[judged] = (calibrator.nonconformity(some.top, some.top) <= calibrator.conformal).sum(axis=1)
+        size[judged] = calibrator.set_sizes(some.top)
     sets = Conformal(
         level=LEVEL,
         coverage=float(held.mean()),

@@ -79,9 +79,11 @@ def estimate(samples: SampleSet, concepts: int, block: int = 2048) -> tuple[Sign
     # Dividing before summing keeps the variance as precise in float32 as the samples are.
     variance = np.zeros(shape, np.float32)
     for some, values in _blocks(samples, rows, block):
-        rest = values - share[family[some]] - signature[samples.concept[some]]
-        own = count[samples.concept[some]][:, None, None]
-        _add_by(variance, samples.concept[some], rest**2 / own)
+        values -= share[family[some]]  # in place: a block's arrays don't fit into a processor's cache
+        values -= signature[samples.concept[some]]
+        values *= values
+        values /= count[samples.concept[some]][:, None, None]
+        _add_by(variance, samples.concept[some], values)
     return Signatures(signature, variance, count), Contexts(family, share)
 
 
@@ -144,19 +146,20 @@ def _additive(
     return total, offsets
 
 
-def _add_by(total: NDArray[np.floating], owner: NDArray[np.integer], values: NDArray[np.floating]) -> None:
+def _add_by(total: NDArray[np.floating], owner: NDArray[np.integer], values: NDArray[np.float64]) -> None:
     """Add values [n, L, H] to their owners' rows of `total` [owners, L, H]; no other row is touched."""
     from scipy.sparse import csr_array
 
     owners, place = np.unique(owner, return_inverse=True)
     pick = csr_array((np.ones(len(owner)), (place, np.arange(len(owner)))), shape=(len(owners), len(owner)))
-    sums = pick @ values.reshape(len(values), -1).astype(np.float64)
+    sums = pick @ values.reshape(len(values), -1)
     total[owners] += sums.reshape(len(owners), *values.shape[1:])
 
 
 def _blocks(
     samples: SampleSet, rows: NDArray[np.int64], size: int
-) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float64]]]:
+    """Yield rows and their activations, a copy in float64."""
     for start in range(0, len(rows), size):
         some = rows[start : start + size]
-        yield some, samples.read(some)
+        yield some, samples.read(some).astype(np.float64)

@@ -8,6 +8,7 @@ and is strong if concepts are alike. If they differ, a concept with few readings
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from encyclo import calibration, hookimpl
 from encyclo.statistics.accuracy import rank_samples
@@ -45,9 +46,9 @@ def score_confidence(interpreter: Interpreter, samples: SampleSet, context: Cont
         return Scores(unknown, unknown.copy(), unknown.copy(), {})
     calibrator, confidence = fit(readings, known), np.empty(len(readings))
     for judged, others in parts:
-        confidence[judged] = others.confidences(readings.top[judged], readings.distance[judged])[:, 0]
+        confidence[judged] = others.best_confidences(readings.top[judged], readings.distance[judged])
     calibration_report = report(confidence[test], readings.right[test], calibrator.temperature)
-    right = readings.right if len(rows) == len(every) else rank_samples(interpreter, samples, every) == 1
+    right = _right(interpreter, samples, every, rows, readings.right)
     hits = np.bincount(samples.concept[every], right, minlength=count).astype(np.int64)
     total = np.bincount(samples.concept[every], minlength=count)
     mean, low, high = calibration.accuracy_intervals(calibration.fit_accuracies(hits, total), hits, total)
@@ -56,3 +57,17 @@ def score_confidence(interpreter: Interpreter, samples: SampleSet, context: Cont
         sentences = collect_readings(interpreter, natural, np.arange(len(natural)), known)
         calibrator = fit(sentences, known, "natural")
     return Scores(mean, low, high, calibration_report.as_json(), calibrator)
+
+
+def _right(
+    interpreter: Interpreter,
+    samples: SampleSet,
+    every: NDArray[np.int64],
+    read: NDArray[np.int64],
+    right: NDArray[np.bool_],
+) -> NDArray[np.bool_]:
+    """Return whether each of the rows `every` is read right; of `read`, some of them, `right` says it already."""
+    found, known = np.empty(len(every), bool), np.isin(every, read)
+    found[known] = right
+    found[~known] = rank_samples(interpreter, samples, every[~known]) == 1
+    return found

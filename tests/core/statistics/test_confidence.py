@@ -70,7 +70,49 @@ def test_best_scores_are_the_largest_in_order(monkeypatch: pytest.MonkeyPatch):
         top, columns = confidence.best_scores(scores)
         expected = -np.sort(-scores, axis=1)[:, :kept]
         np.testing.assert_array_equal(top, expected)
+        np.testing.assert_array_equal(confidence.highest_scores(scores), expected)
         np.testing.assert_array_equal(np.take_along_axis(scores, columns, axis=1), expected)
+
+
+def test_a_score_of_nan_is_the_last_of_the_highest(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(confidence, "KEPT", 3)
+    scores = np.array([[1, np.nan, 3, np.nan, 2]], np.float32)
+    np.testing.assert_array_equal(confidence.highest_scores(scores), [[3, 2, 1]])
+    scores[0, 0] = np.nan
+    np.testing.assert_array_equal(confidence.highest_scores(scores), [[3, 2, np.nan]])
+
+
+def test_a_calibrator_works_in_blocks_bit_for_bit(monkeypatch: pytest.MonkeyPatch):
+    readings, _ = planted(300, strength=3)
+    top, distance, own = readings.top, readings.distance, readings.own[:, None]
+
+    def figures(calibrator: Calibrator) -> list[np.ndarray]:
+        sets = calibrator.set_sizes(top)
+        return [calibrator.best_confidences(top, distance), calibrator.nonconformity(top, own), sets]
+
+    whole = fit(readings)
+    expected = figures(whole)
+    np.testing.assert_array_equal(expected[0], whole.confidences(top, distance)[:, 0])
+    np.testing.assert_array_equal(expected[2], (whole.nonconformity(top, top) <= whole.conformal).sum(axis=1))
+    monkeypatch.setattr(confidence, "_AT_ONCE", 7)
+    parts = fit(readings)
+    assert parts.conformal == whole.conformal and (expected[2] > 1).any()
+    for part, same in zip(figures(parts), expected, strict=True):
+        np.testing.assert_array_equal(part, same)
+
+
+def test_a_fit_needs_no_copy_of_the_scores():
+    top = np.sort(np.random.default_rng(0).normal(size=(16_000, 256)).astype(np.float32))[:, ::-1].copy()
+    line, one = np.zeros(len(top), np.int32), np.ones(len(top), np.float32)
+    readings = Readings(line, line, line + 1, top, top[:, 0], top[:, 1], one)
+    fit(readings.take(slice(0, 50)))  # imports what it needs
+    tracemalloc.start()
+    try:
+        calibrator = fit(readings)
+        calibrator.best_confidences(top, one)
+        assert tracemalloc.get_traced_memory()[1] < top.nbytes
+    finally:
+        tracemalloc.stop()
 
 
 def test_known_readings_keep_their_confidence_and_strange_ones_lose_it():

@@ -21,7 +21,7 @@ from encyclo_capture.loading.loaded_model import LoadedModel
 from encyclo_capture.tokenization import encode
 
 WAY_OUT = "switch generation off with -o diverse.generated=0"
-BATCH = 128
+BATCH = 256
 """Texts that are generated together. A batch takes as many steps as its longest text."""
 
 

@@ -25,7 +25,7 @@ MIN_TOKENS = 7
 LONG_AFTER, END_GROWTH = 12, 0.3
 """From LONG_AFTER tokens on, the full stop of a text that lacks no word gains END_GROWTH per token, in nats."""
 
-DROPPED_FROM = 7 / 8
+DROPPED_FROM = 3 / 4
 """Ended texts are dropped from the passes when at most this share goes on: dropping copies keys and values."""
 
 
@@ -66,7 +66,7 @@ class Batch:
         self._chosen: tuple[Tensor, Tensor] | None = None
 
     def drop_ended(self, size: Callable[[int], int]) -> list[int] | None:
-        """Leave ended texts out of `going` once an eighth has ended; return the places of those that stay in it.
+        """Leave ended texts out of `going` once a quarter has ended; return the places of those that stay in it.
 
         `size` gives the number of texts to go on with, at least the number given; None if all stay.
         """

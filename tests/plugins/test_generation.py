@@ -10,7 +10,8 @@ import torch
 
 from encyclo.errors import CaptureError, UsageError
 from encyclo.types import Opening
-from encyclo_capture.generation import drawing
+from encyclo_capture.cpu.workers import replica_of
+from encyclo_capture.generation import drawing, growing_texts
 from encyclo_capture.generation import vocabulary as vocabularies
 from encyclo_capture.generation.drawing import Batch
 from encyclo_capture.generation.vocabulary import Vocabulary
@@ -98,13 +99,57 @@ def test_padding_changes_nothing(tiny):
     assert together[:-1] == alone
 
 
+@pytest.mark.parametrize("family", ["gemma3", "gpt2", "llama"])  # gemma3 has a window that hides the prefix
+def test_growing_texts_have_the_states_of_whole_passes(tiny, family, monkeypatch):
+    """Texts of several lengths grow; half of them are dropped, and room is made twice."""
+    monkeypatch.setattr(growing_texts, "ROOM", 3)
+    network = tiny(family).network
+    tokens = torch.randint(1, 200, (4, 30), generator=torch.Generator().manual_seed(0))
+    prefix, lengths = tokens[0, :9], [2, 5, 1, 4]
+
+    def whole(row: int, length: int) -> torch.Tensor:
+        ids = torch.cat([prefix, tokens[row, :length]])[None]
+        return network(ids, use_cache=False).last_hidden_state[0, -1:]
+
+    with torch.inference_mode():
+        body = replica_of(network)
+        shared = growing_texts.GrowingTexts(body)
+        shared.begin([prefix])
+        texts = growing_texts.GrowingTexts(body, shared)
+        states = texts.begin([tokens[row, :length] for row, length in enumerate(lengths)])
+        going = list(range(4))
+        for step in range(8):
+            expected = torch.stack([whole(row, lengths[row] + step) for row in going])
+            torch.testing.assert_close(states, expected, rtol=1e-3, atol=1e-4)
+            if step == 4:
+                texts.keep(torch.tensor([0, 3]))
+                going = [0, 3]
+            states = texts.grow(torch.stack([tokens[row, lengths[row] + step] for row in going]))
+
+
+def test_ended_texts_are_dropped_and_the_others_stay_the_same(tiny, monkeypatch):
+    model, sizes = tiny("llama"), []
+    draw = Batch.draw
+    monkeypatch.setattr(
+        Batch, "draw", lambda self, *given: sizes.append(len(given[-1])) or draw(self, *given)
+    )
+    asked = openings(1.0, [f"{name} {n}" for n in range(3) for name in NAMES])
+    stop = r"[aeiou][^aeiou]"
+    dropping = model.generate(PREFIX, asked, 40, stop)
+    assert sizes[-1] <= sizes[0] / 2
+    sizes.clear()
+    monkeypatch.setattr(drawing, "DROPPED_FROM", 0.0)
+    assert model.generate(PREFIX, asked, 40, stop) == dropping
+    assert len(set(sizes)) == 1
+
+
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_the_same_call_gives_the_same_texts(tiny, dtype):
     model = tiny("gemma3", dtype)
-    asked = openings(1.3, [f"{name} {n}" for n in range(20) for name in NAMES])  # more than a batch
+    asked = openings(1.3, [f"{name} {n}" for n in range(40) for name in NAMES])  # more than a batch
     texts = model.generate(PREFIX, asked, 12)
     assert model.generate(PREFIX, asked, 12) == texts
-    assert len(set(texts)) > 120
+    assert len(set(texts)) > 240
 
 
 def test_the_seed_decides_and_temperature_zero_needs_none(tiny):

@@ -29,6 +29,8 @@ from encyclo.types import Prompt
 SAMPLED_CONCEPTS = 100
 SAMPLING_SECONDS = 1.0
 """No more concepts are sampled after this time: a sampler whose sentences the model writes is slow."""
+WARM_UP = 2
+"""Prompts that a sampler is asked for before it is timed."""
 TIMED_PROMPTS = 256
 ATTEMPTS = 60
 """Candidate prompts of a concept, of which a sampler keeps those that the interpreter misreads."""
@@ -131,11 +133,12 @@ def _sample_some(run: OpenRun, stage: Stage) -> tuple[list[Prompt], int, float]:
     spread = list(range(0, len(run.session.concepts), step))[:SAMPLED_CONCEPTS]
     sampler = UnitSampler(run, stage, (), {})
 
-    def sample(chosen: tuple[int, ...]) -> list[Prompt]:
-        wanted, done = (stage.usual,) * len(chosen), (0,) * len(chosen)
+    def sample(chosen: tuple[int, ...], each: int = stage.usual) -> list[Prompt]:
+        wanted, done = (each,) * len(chosen), (0,) * len(chosen)
         return sampler.sample(Unit("plan", stage.number, chosen, wanted, done, stage.key))
 
-    sample(tuple(spread[:1]))  # warms up: a sampler may load a model
+    # Warms up: a sampler may load a model, and `diverse` lets it write from two prompts on.
+    sample(tuple(spread[:1]), min(WARM_UP, stage.usual))
     # In an order that spreads the first few over the whole list, too.
     order = np.random.default_rng(0).permutation(spread).tolist()
     sampled: list[Prompt] = []

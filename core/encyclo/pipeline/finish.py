@@ -41,8 +41,11 @@ def write_encyclopedia(refined: Refinement) -> tuple[Metrics, Interpreter]:
     heldout, read = {config.interpreter: judged.accuracy}, {config.interpreter: judged.natural}
     calibration = {config.interpreter: judged.scores.calibration}
     sentences = refined.natural.rung(commits)
+    measured = bool(judged.accuracy or sentences or judged.scores.calibration)
     for name in config.baselines:
-        if name not in heldout:
+        if not measured:  # nothing to compare the interpreter with, such as after stage 0 alone
+            heldout[name] = None
+        elif name not in heldout:
             trained = train_and_score(run, name, judged.samples, judged.signatures, sentences, baseline=True)
             heldout[name], read[name] = trained.heldout, trained.natural
             calibration[name] = trained.scores.calibration

@@ -69,7 +69,7 @@ def _depends_on(session: Session) -> list[Any]:
         sorted(config.baselines),
         config.scorer,
         config.store,
-        len(session.stages),
+        [stage.sampler for stage in session.stages],
         len(schema.layers) * schema.hidden_size,
         session.model.device,
     ]

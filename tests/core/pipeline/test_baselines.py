@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from encyclo.config import load_config
 from encyclo.errors import UsageError
+from encyclo.pipeline.run import run
 from encyclo.pipeline.train import train_and_score, with_few_held_out
 from encyclo.runs.reopen import finished_run
 from encyclo.runs.session import Session, prepare
@@ -27,6 +30,10 @@ class Spoken:
 
     def stage(self, title: str) -> None:
         self.said.append(title)
+
+    @contextmanager
+    def track(self, title: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
+        yield lambda _: None
 
 
 @pytest.fixture
@@ -87,3 +94,13 @@ def test_a_baseline_is_scored_on_fewer_readings_with_the_same_calibration(tiny_r
     assert whole.heldout == few.heldout and few.heldout is not None and few.heldout.n == 40
     assert whole.scores.calibration == few.scores.calibration
     assert (whole.scores.high - whole.scores.low).mean() < (few.scores.high - few.scores.low).mean()
+
+
+def test_a_run_that_holds_nothing_out_trains_no_baselines(tiny_flags, tmp_path):
+    session, said = session_of(tiny_flags, 4, tmp_path, sampler=("raw",))
+    metrics = run(session, tmp_path / "run").metrics
+    assert metrics.accuracy.heldout_prompts == {"transformer": None, "centroid": None, "logistic": None}
+    assert metrics.calibration is None
+    assert [line for line in said if "Training" in line] == [
+        "Training the transformer interpreter on 4 samples"
+    ]

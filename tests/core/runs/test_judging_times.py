@@ -12,7 +12,7 @@ import pytest
 from encyclo.runs.judging_times import FILE, MOST, SAMPLES_A_SECOND, Expected, expected, remember
 
 
-def session(**more: Any) -> Any:
+def session(sampler: str = "templates", **more: Any) -> Any:
     """What the times depend on, of a session."""
     values = {
         "interpreter": "transformer",
@@ -23,7 +23,7 @@ def session(**more: Any) -> Any:
     return SimpleNamespace(
         config=SimpleNamespace(**{**values, **more}),
         schema=SimpleNamespace(layers=(1, 2), hidden_size=8),
-        stages=[1],
+        stages=[SimpleNamespace(sampler=sampler)],
         model=SimpleNamespace(device="cpu"),
     )
 
@@ -55,6 +55,7 @@ def test_other_plugins_have_times_of_their_own():
     remember(session(), 100, 10.0)
     assert not expected(session(interpreter="centroid"), 100).measured
     assert not expected(session(baselines=()), 100).measured
+    assert not expected(session("raw"), 100).measured  # it trains no baseline
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b'[{"samples": 1}]', b"\xff"])

@@ -48,7 +48,7 @@ class FusedRotaryAttention(nn.Module):
             return result
         keys = self.rotated("k", hidden_states, position_embeddings)
         values = self.original.v_proj(hidden_states)[0].unflatten(-1, (-1, self.size))
-        if state.stops:
+        if isinstance(state, TreeState) and state.stops:
             state.keys_values = keys, values
             raise KeysKnown
         queries = self.rotated("q", hidden_states, position_embeddings)

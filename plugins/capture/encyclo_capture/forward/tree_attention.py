@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -90,14 +90,21 @@ class TreeState:
     spec: AttentionSpec | None = None
 
 
+class AttentionState(Protocol):
+    """What another kind of attention over one sequence of tokens needs, in place of a tree's state."""
+
+    def attend(self, queries: Tensor, keys: Tensor, values: Tensor, spec: AttentionSpec) -> Tensor:
+        """Attend: queries [n, heads, d], keys and values [n, key heads, d] -> [n, heads, d]."""
+
+
 class KeysKnown(Exception):
     """Raised by attention if its state stops, once keys and values are known."""
 
 
-_state: ContextVar[TreeState] = ContextVar("encyclo_tree_state")
+_state: ContextVar[TreeState | AttentionState] = ContextVar("encyclo_tree_state")
 
 
-def current_state() -> TreeState | None:
+def current_state() -> TreeState | AttentionState | None:
     """Return the current state of the tree attention; None outside `attending_to`."""
     return _state.get(None)
 
@@ -153,7 +160,7 @@ def _seen(
 
 
 @contextmanager
-def attending_to(network: Any, state: TreeState) -> Iterator[None]:
+def attending_to(network: Any, state: TreeState | AttentionState) -> Iterator[None]:
     """Make the network's attention use `state` in the block."""
     previous = network.config._attn_implementation
     token = _state.set(state)
@@ -186,11 +193,15 @@ def tree_attention(
     return attend(state, queries, keys, values, spec)[None], None
 
 
-def attend(state: TreeState, queries: Tensor, keys: Tensor, values: Tensor, spec: AttentionSpec) -> Tensor:
+def attend(
+    state: TreeState | AttentionState, queries: Tensor, keys: Tensor, values: Tensor, spec: AttentionSpec
+) -> Tensor:
     """Attend: queries [n, heads, d], keys and values [nodes, key heads, d] -> [n, heads, d].
 
     Raises KeysKnown if the state stops.
     """
+    if not isinstance(state, TreeState):
+        return state.attend(queries, keys, values, spec)
     if state.stops:
         state.keys_values, state.queries, state.spec = (keys, values), queries, spec
         raise KeysKnown

@@ -294,6 +294,11 @@ class LateSignatures(SignatureTable):
         vars(late).update(count=count, _read=read)
         return late
 
+    @property
+    def unread(self) -> bool:
+        """Whether they will be read from the file."""
+        return "_read" in vars(self) and "mean" not in vars(self)
+
     def __getattr__(self, name: str) -> Any:
         """Read `mean` or `variance`; called only for what isn't there yet."""
         if name not in ("mean", "variance") or "_read" not in vars(self):

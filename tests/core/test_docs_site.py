@@ -7,6 +7,7 @@ import dataclasses
 import importlib
 import importlib.util
 import inspect
+import json
 import os
 import re
 import shlex
@@ -237,6 +238,9 @@ def test_schema_md_names_everything_in_the_file(tiny_run: Path):
     with h5py.File(tiny_run / "encyclopedia.h5") as file:
         found = {*file.attrs, *(name for group in file.values() for name in group)}
     found |= {"units", *(name for arrays in TOKEN_PART.values() for name in arrays)}
+    details = json.loads((tiny_run / "details.json").read_text())
+    found |= {*details, *details["map"]}
+    found |= {key for group in ("entries", "confusions") for one in details[group].values() for key in one}
     assert found <= table
     assert table - found <= {"n", "L", "H", "C", "layers"}
 

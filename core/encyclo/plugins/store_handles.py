@@ -197,9 +197,8 @@ def check_book(book: Any) -> Book:
                 "Python's int; convert each number with int()"
             )
     _check_table(book.concepts, HIERARCHY["concepts"], "has an encyclopedia with a table of concepts")
-    if not isinstance(
-        book.signatures, LateSignatures
-    ):  # these come from a checked file, and are not read yet
+    # Those of a checked file are not read yet.
+    if not (isinstance(book.signatures, LateSignatures) and book.signatures.unread):
         _check_table(
             book.signatures, HIERARCHY["signatures"], "has an encyclopedia with a table of signatures"
         )

@@ -96,12 +96,15 @@ def test_a_command_that_opens_a_run_names_the_plugin_and_leaves_the_run_as_it_is
     hook: str, command: str, encyclo: Callable[..., Result], finished: Path
 ):
     arguments = [command, finished, *(["3 word1 word2"] if command == "read" else [])]
+    if hook == "load_interpreter":
+        (finished / "details.json").unlink()  # with it, a report needs no interpreter
     before = {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()}
     faults = [met(encyclo, mistake, arguments) for mistake in GROUPS[hook, command]]
     assert not any(faults), "\n".join(filter(None, faults))
     after = {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()}
     assert after == before
     assert encyclo(*arguments).returncode == 0
+    assert encyclo("report", finished).returncode == 0 and (finished / "details.json").exists()
 
 
 READ_BY = {

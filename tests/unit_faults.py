@@ -79,7 +79,8 @@ def _meddle(concept: str) -> None:
     elif what == "wait":
         time.sleep(1)
     elif what == "hold":
-        fault.with_name("held").write_text(str(os.getpid()))
+        fault.with_name("holding").write_text(str(os.getpid()))
+        fault.with_name("holding").rename(fault.with_name("held"))  # whole when it is seen
         time.sleep(3 * SECONDS)  # a command that waits for it counts as hung
 
 

@@ -83,6 +83,11 @@ def folder_of(url: str) -> Path | None:
     return Path(place) if scheme == "file" else None
 
 
+def is_remote(url: str | None) -> bool:
+    """Return whether a URL, if it is one, names no folder of this machine, whose files other programs can open."""
+    return url is not None and url != "" and folder_of(url) is None
+
+
 class Objects:
     """The objects below a URL that `url_of` has checked.
 

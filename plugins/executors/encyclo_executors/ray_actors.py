@@ -185,6 +185,8 @@ class Actors:
         if not ray.is_initialized():
             os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
             os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+            # Else Ray lets its workers wait for all other processes of the machine.
+            os.environ.setdefault("RAY_worker_niceness", "0")
             self._connect()
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         resource = "GPU" if self.on_gpu else "CPU"

@@ -149,6 +149,7 @@ def test_every_command_takes_a_url(whole: Path, s3: Proxy, tmp_path: Path, monke
     assert manifest(f"{url}2")["samples"] == manifest(whole)["samples"]
     assert f"{url} is now in" in (said := capsys.readouterr().out) and f"in {url}2" in said
     assert str(tmp_path / "cache") not in said
+    assert "; download it and open it in a browser" in said
 
 
 def test_the_tiny_model_writes_and_reads(tiny_flags, s3: Proxy, tmp_path: Path, monkeypatch, capsys):

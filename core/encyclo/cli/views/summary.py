@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import shlex
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,8 @@ from encyclo.query.evidence import basis_text
 from encyclo.report.wording import where_read
 from encyclo.runs.metrics import Metrics, Rung, StageFigures
 from encyclo.storage.checksums import read_seal
+from encyclo.storage.objects import is_remote
+from encyclo.storage.working_copy import address_of
 
 EXAMPLES = 5
 NO_FAMILY = "not measured: no prompt family could be held out (use --sampler templates)"
@@ -48,9 +51,15 @@ def print_summary(outcome: Outcome, console: Console) -> None:
         first = shlex.quote(book.book.concepts.name[0])
         lines = [
             ("Written to", f"{out}: {read_seal(out).path}, interpreter/, metrics.json, report.html"),
-            ("Next", f"open {out / 'report.html'} in a browser, or: encyclo show {out} {first}"),
+            ("Next", f"{_how_to_open(out / 'report.html')}, or: encyclo show {out} {first}"),
         ]
         console.print(labelled(lines))
+
+
+def _how_to_open(page: Path) -> str:
+    if is_remote(address_of(page.parent)):
+        return f"download {page} and open it in a browser"
+    return f"open {page} in a browser"
 
 
 def _figures(metrics: Metrics, config: dict[str, Any], book: Encyclopedia) -> list[tuple[str, str]]:

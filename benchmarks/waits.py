@@ -10,11 +10,14 @@ and converge and evaluate after it.
 from __future__ import annotations
 
 import argparse
+import compileall
 import json
 import os
 import statistics
 import tempfile
 from collections.abc import Iterator
+from importlib.metadata import entry_points
+from importlib.util import find_spec
 from pathlib import Path
 
 from processes import measured
@@ -54,6 +57,15 @@ def groups(folder: Path, large: bool) -> Iterator[dict[str, list[str | Path]]]:
         yield {"run, 40 concepts, all stages": ["run", "--limit", "40", "--out", folder / "stages"]}
 
 
+def with_bytecode() -> dict[str, str]:
+    """Compile encyclo's modules, as installing a package does; return the environment of commands that use them."""
+    for package in {"encyclo", *(point.value.split(".")[0] for point in entry_points(group="encyclo"))}:
+        spec = find_spec(package)
+        for folder in (spec and spec.submodule_search_locations) or ():
+            compileall.compile_dir(folder, quiet=1)
+    return {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
+
+
 def main() -> None:
     """Measure and print one line for each command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
@@ -65,16 +77,17 @@ def main() -> None:
     from encyclo_capture.loading.weights import PACKAGED, find_weights
 
     weights = find_weights(PACKAGED, None).folder
+    environment = with_bytecode()
     bare: list[dict[str, float]] = []
     found: dict[str, dict[str, float]] = {}
     for group in groups(folder, given.large):
-        bare.append(measured(["-c", BARE, weights], folder / "log.txt"))
+        bare.append(measured(["-c", BARE, weights], folder / "log.txt", environment))
         print(
             f"F: {bare[-1]['wall_s']:.1f} s, {bare[-1]['cpu_s']:.1f} s of processor; load {os.getloadavg()[0]:.1f}",
             flush=True,
         )
         for name, arguments in group.items():
-            found[name] = measured(["-m", "encyclo", *arguments], folder / "log.txt")
+            found[name] = measured(["-m", "encyclo", *arguments], folder / "log.txt", environment)
             print(
                 f"{name}: {found[name]['wall_s']:.1f} s, {found[name]['cpu_s']:.1f} s of processor",
                 flush=True,

@@ -306,6 +306,10 @@ class LateSignatures(SignatureTable):
         vars(self)[name] = found = vars(self)["_read"](name, None)
         return found
 
+    def __reduce__(self) -> tuple[type[SignatureTable], tuple[Any, ...]]:
+        """Pickle the arrays: a file that is open can't be."""
+        return SignatureTable, (self.mean, self.variance, self.count)
+
     def mean_of(self, row: int) -> NDArray[np.float32]:
         """Return one concept's mean, float32 [L, H]."""
         found: NDArray[np.float32] = self._some(row)

@@ -85,14 +85,16 @@ class Lease:
             return
         if not _is_over(there):
             left = max(1, round(there["until"] - time.time()))
-            who = f"process {there['process']} on {there['host']}"
-            raise self._in_use(who, f" (its lease expires in {left} s if it is dead)")
+            raise RunDirectoryError(
+                f"{self._objects.url} is in use by process {there['process']} on {there['host']}; wait for it to "
+                f"end (its lease expires in {left} s if it is dead), or choose another --out."
+            )
         if not self._objects.replace(_name(number), json.dumps({"ended by": self._own}).encode(), version):
             raise self._in_use("a process that has just begun or renewed its lease")
 
-    def _in_use(self, who: str, until: str = "") -> RunDirectoryError:
+    def _in_use(self, who: str) -> RunDirectoryError:
         return RunDirectoryError(
-            f"{self._objects.url} is in use by {who}; wait for it to end{until}, or choose another --out."
+            f"{self._objects.url} is in use by {who}; wait for it to end, or choose another --out."
         )
 
     def _is_own(self, content: bytes) -> bool:

@@ -197,7 +197,7 @@ def test_a_run_without_its_metrics_still_shows_an_entry(encyclo, tiny_run: Path,
     (tmp_path / "run" / "metrics.json").unlink()
     result = encyclo("show", tmp_path / "run", "animal")
     sure = next(line for line in result.stdout.splitlines() if line.startswith("Confidence"))
-    assert result.returncode == 0 and sure.rstrip().endswith("among 40 concepts")
+    assert result.returncode == 0 and "among 40 concepts, from" in sure
 
 
 def test_an_entry_without_a_similar_one_has_no_neighbours():

@@ -246,6 +246,10 @@ def opened(out: Path, file: str) -> object:
     with encyclo.open(out) as book:
         if file == "calibration.json":
             return pickle.dumps(load_calibration(out))
+        if file == "details.json":
+            if book.kept_details is None:
+                raise DamagedError("Without it an entry is measured again.")
+            return pickle.dumps(book.kept_details.whole())
         if file.startswith("interpreter/"):
             interpreter = book.interpreter()
             scores = interpreter.read(book.samples(book.book.concepts.name[0]).values())

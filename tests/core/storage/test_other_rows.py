@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -103,10 +104,12 @@ def test_a_run_and_a_page_of_other_rows_end_in_one_sentence(
         flags = ["--sampler", "templates", "--limit", "6", *tiny_flags]
         result = encyclo("run", *flags, "--out", tmp_path / "run")
         assert result.returncode == 1 and "The columns of part" in one_sentence(result.stderr)
+    shutil.copytree(tiny_run, tmp_path / "read")
+    (tmp_path / "read" / "details.json").unlink()  # so that `report` reads the samples again
     with monkeypatch.context() as patch:
         lie_about(patch, EncyclopediaReader, "samples", lambda part: rolled(part, "prompt"))
         for command in ("show", "report"):
-            result = encyclo(command, tiny_run, *(["animal"] if command == "show" else []))
+            result = encyclo(command, tmp_path / "read", *(["animal"] if command == "show" else []))
             assert result.returncode == 1 and "The prompts in" in one_sentence(result.stderr)
 
 

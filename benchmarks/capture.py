@@ -26,7 +26,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from capture_peers import BATCH as BATCH  # on_gpu.py uses it
 from capture_peers import LAYERS, METHODS, as_prompts, encyclo
 
 PEERS = ("transformers", "nnsight", "transformer_lens")

@@ -17,6 +17,7 @@ from gpu_states import Figures, device_of, states
 def capture(model: str, dry: bool) -> Figures:
     """Time encyclo's capture and AutoModel's with several batch sizes, on template prompts and definitions."""
     import capture as bench
+    import capture_peers as peers
     import torch
 
     from encyclo_capture.batch_sizes import default_batch
@@ -31,8 +32,8 @@ def capture(model: str, dry: bool) -> Figures:
                 run = partial(states, loaded, own, size)
                 found[f"{workload} encyclo {size}"] = rate(run, len(own), dry)
             for size in (128, 1024, 4096):
-                bench.BATCH = size
-                peer = partial(bench.METHODS["transformers"](loaded), prompts)
+                peers.BATCH = size
+                peer = partial(peers.METHODS["transformers"](loaded), prompts)
                 found[f"{workload} AutoModel {size}"] = rate(peer, len(own), dry)
             found[f"{workload} largest difference of a layer's mean length"] = difference(
                 states(loaded, own), peer()[1]
@@ -80,6 +81,7 @@ SHAPES = {
 def shapes(model: str, dry: bool) -> Figures:
     """Time capture and AutoModel on networks of the shapes of Gemma's larger sisters, with random weights."""
     import capture as bench
+    import capture_peers as peers
     import torch
 
     from encyclo_capture.model import TransformersModel
@@ -94,10 +96,10 @@ def shapes(model: str, dry: bool) -> Figures:
             layers = tuple(loaded.depth + 1 + layer for layer in (-12, -9, -6, -3, -1)) if not dry else (1, 2)
             run = partial(states, loaded, own, None, layers)
             found[f"{name} encyclo"] = rate(run, len(own), dry)
-            bench.LAYERS = layers
+            peers.LAYERS = layers
             for size in (128, 1024):
-                bench.BATCH = size
-                peer = partial(bench.METHODS["transformers"](loaded), prompts)
+                peers.BATCH = size
+                peer = partial(peers.METHODS["transformers"](loaded), prompts)
                 found[f"{name} AutoModel {size}"] = rate(peer, len(own), dry)
             found[f"{name} largest difference of a layer's mean length"] = difference(run(), peer()[1])
             if not dry:

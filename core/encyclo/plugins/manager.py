@@ -68,9 +68,8 @@ def find_installed() -> dict[str, list[InstalledPlugin]]:
     """Return the installed plugins by name, sorted; a name claimed by two packages has two entries."""
     found: dict[str, list[InstalledPlugin]] = {}
     seen: set[tuple[str, str, str]] = set()
-    packages: dict[
-        int, tuple[str, str]
-    ] = {}  # by the object: each name or version that it is asked for, it parses a file
+    # By the package's object, which parses a file each time that it is asked for its name or version.
+    packages: dict[int, tuple[str, str]] = {}
     for point in importlib.metadata.entry_points(group=GROUP):
         if point.dist and id(point.dist) not in packages:
             about = point.dist.metadata

@@ -181,15 +181,18 @@ def test_every_hook_of_a_run_gets_its_folder_its_options_and_the_device(
             assert (folder, given, options.sharpness) == (out / "plugins" / "engine", device, 2.5), hook
 
 
-@pytest.mark.parametrize("command", ["show", "read", "evaluate", "run"])
+@pytest.mark.parametrize("command", ["show", "show again", "read", "evaluate", "run"])
 def test_whoever_opens_a_run_again_gets_the_same(encyclo, site: Site, flags, tmp_path: Path, command: str):
     out = tmp_path / "run"
     assert encyclo("run", *flags(), "--out", out).returncode == 0
     if command == "run":  # what finishing does again: the last round's interpreter is recalled
         (out / "metrics.json").unlink()
+    if command == "show again":  # what the run has kept of the interpreter is gone
+        (out / "details.json").unlink()
     site.seen()
     arguments = {
         "show": ["show", out, "word1"],
+        "show again": ["show", out, "word1"],
         "read": ["read", out, "3 word1"],
         "evaluate": ["evaluate", out],
         "run": ["run", *flags(), "--out", out],
@@ -199,7 +202,7 @@ def test_whoever_opens_a_run_again_gets_the_same(encyclo, site: Site, flags, tmp
     seen = site.seen()
     # What `show` says of the interpreter, the run has kept.
     assert len(seen.get("load_interpreter", ())) == (command != "show")
-    assert ("load_model" in seen) == (command != "show")
+    assert ("load_model" in seen) == (not command.startswith("show"))
     for hook in ("load_interpreter", "load_model"):
         for folder, _, options in seen.get(hook, ()):
             assert (folder, options.sharpness) == (out / "plugins" / "engine", 2.5), hook
@@ -226,8 +229,9 @@ def test_an_interpreter_may_save_folders_in_its_folder(encyclo, flags, tmp_path:
     (out / kept).write_bytes(damaged)
     found = encyclo("verify", out)
     assert found.returncode == 1 and "means.npy: it is not what the run wrote" in found.stdout
-    refused = encyclo("read", out, "3 word1")
-    assert refused.returncode == 1 and "means.npy" in one_sentence(refused.stderr)
+    (out / "details.json").unlink()  # so that `show` reads the interpreter again
+    for refused in (encyclo("read", out, "3 word1"), encyclo("show", out, "word1")):
+        assert refused.returncode == 1 and "means.npy" in one_sentence(refused.stderr)
 
 
 @pytest.mark.parametrize("way", ["up", "absolute", "link", "linked folder", "list", "none"])

@@ -21,7 +21,7 @@ from encyclo.errors import DamagedError, UsageError
 from encyclo.types import Concept, Context, SampleSet, Split
 from encyclo_interpreters import centroid, logistic
 from encyclo_interpreters.sample_statistics import BLOCK, layer_statistics, training_means
-from encyclo_interpreters.transformer import description_training, training
+from encyclo_interpreters.transformer import description_training, training, training_loop
 from encyclo_interpreters.transformer import plugin as transformer
 from encyclo_interpreters.transformer.checkpoint import PREFIX
 from encyclo_interpreters.transformer.hubness import Hubness
@@ -358,7 +358,7 @@ def test_discriminants_make_the_noise_round():
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from encyclo_interpreters.transformer import description_training, training
+from encyclo_interpreters.transformer import description_training, training, training_loop
 from tests.plugins.test_interpreters import make_samples, saved, train
 
 module, name = (training, "validation_loss") if sys.argv[3] == "all" else (description_training, "described_loss")
@@ -372,6 +372,7 @@ def counting(*arguments):
     return loss(*arguments)
 
 setattr(module, name, counting)
+training_loop.CHECKPOINT_SECONDS = 0
 out = Path(sys.argv[1])
 saved(train("transformer", make_samples(120, described=2), out, epochs=4, patience=4, dropout=0.2), out / "saved")
 print(calls)
@@ -418,6 +419,7 @@ def interrupt(monkeypatch: pytest.MonkeyPatch, samples: SampleSet, folder: Path,
 
     with monkeypatch.context() as patch, pytest.raises(Interrupted):
         patch.setattr(training, "validation_loss", counting)
+        patch.setattr(training_loop, "CHECKPOINT_SECONDS", 0)
         train("transformer", samples, folder, **options)
     (found,) = folder.glob(f"{PREFIX}*")
     return found

@@ -1,4 +1,4 @@
-"""Checkpoints of a training, written after each epoch.
+"""Checkpoints of a training, written between epochs.
 
 A checkpoint is one safetensors file with the training's key (see `fingerprint`). safetensors has no checksum, so the
 file's name holds the sha256 of its bytes. A file that doesn't match its name is ignored, and training starts again.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -21,6 +22,10 @@ os.environ["ENCYCLO_SELF_TEST"] = (
 )
 # Tiny models are faster on one thread, and tests that share the machine don't wait for other work's threads.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# A shell's background job ignores Ctrl-C, and so would the commands that the tests start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A slow example is not a failure: the first one may import scipy, or the machine may be busy.
 settings.register_profile("encyclo", deadline=None)

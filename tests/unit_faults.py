@@ -22,12 +22,13 @@ from pydantic import BaseModel
 from encyclo import hookimpl
 from encyclo.errors import CaptureError
 from encyclo.plugins.manager import Plugins
+from encyclo.report import run as report
 from encyclo.types import Prompt
 from tests import fast_plugin
 from tests.patience import SECONDS
 
 FLAGS = (
-    "run", "--concepts", "faulty", "--sampler", "faulty", "--sampler", "looking", "--capture", "faulty",
+    "run", "--config", str(fast_plugin.CONFIG), "--concepts", "faulty", "--sampler", "faulty", "--sampler", "looking", "--capture", "faulty",
     "--interpreter", "centroid", "--model", "fast", "--layers", "0,1", "--per-concept", "2000",
     "--targets", "1,1,1,1", "--out",
 )  # fmt: skip
@@ -49,6 +50,7 @@ def install(folder: Path) -> None:
 
 @hookimpl
 def load_concepts():
+    report.write_report = fast_plugin.write_plainly
     return fast_plugin.load_concepts()
 
 

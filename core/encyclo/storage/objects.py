@@ -173,11 +173,14 @@ class Objects:
             return False
         return True
 
-    def check(self) -> None:
-        """Raise OSError if the bucket isn't there, or can't be listed."""
+    def holds_any(self, wanted: Callable[[str], bool]) -> bool:
+        """Return whether some object's name is wanted; list no further. Raises OSError, also if there is no bucket."""
         with self._plain():
-            for _ in self._obstore.list(self._store, prefix=self._prefix or None, chunk_size=1):
-                return
+            return any(
+                wanted(found["path"].removeprefix(self._prefix))
+                for block in self._obstore.list(self._store, prefix=self._prefix or None)
+                for found in block
+            )
 
     def put(self, name: str, content: Path | bytes) -> str:
         """Write an object, replacing an older one; return its e_tag. Raises OSError."""

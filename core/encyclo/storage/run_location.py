@@ -25,7 +25,14 @@ from encyclo.storage import files, late_files, lease
 from encyclo.storage.cache import cache_folder
 from encyclo.storage.object_errors import ADVICE, ENDPOINTS
 from encyclo.storage.objects import EXAMPLE, Found, Objects, url_of
-from encyclo.storage.working_copy import RECORD, WorkingCopy, address_of, is_part, remove_half_a_copy
+from encyclo.storage.working_copy import (
+    COPYING,
+    RECORD,
+    WorkingCopy,
+    address_of,
+    is_part,
+    remove_half_a_copy,
+)
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -55,10 +62,8 @@ def opened(out: Path | str, *, parts: bool = True, fresh: bool = False) -> Itera
             copy = WorkingCopy(objects, root, stack.enter_context(lease.leased(objects)))
             there = objects.list()
             remove_half_a_copy(objects, there)
-            if RECORD not in there and any(not lease.is_lease(name) for name in there):
-                raise RunDirectoryError(
-                    f"--out {url} holds other files and no run.json; choose an empty or a new folder, {EXAMPLE}."
-                )
+            if RECORD not in there and any(map(_is_other, there)):
+                raise _other_files(url)
             copy.pull(there, lambda name: parts or not is_part(name), fresh)
         stack.callback(copy.write_notes)
         with files.using(copy):
@@ -122,7 +127,7 @@ def fetched(run: Path | str, *, parts: bool = False, fresh: bool = False, record
 
     A copy has the parts of an unfinished run; with `parts`, also those of a finished one, whose activations otherwise
     come when they are read (see `late_files`); with `record`, run.json alone, if there is a run. Raises StoreError if
-    the object store can't be used.
+    the object store can't be used, with `record` also RunDirectoryError if other objects are there.
     """
     if (url := url_of(run)) is None:
         return Path(run)
@@ -131,8 +136,8 @@ def fetched(run: Path | str, *, parts: bool = False, fresh: bool = False, record
         objects = Objects(url, make=None if record else False)
         copy = WorkingCopy(objects, root)
         is_run = objects.has(RECORD)
-        if not is_run:
-            objects.check()
+        if not is_run and objects.holds_any(_is_other) and record and not objects.has(COPYING):
+            raise _other_files(url)
         there = objects.list() if is_run else {}  # else it may be a bucket with much else in it
         if record or parts or SEAL not in there:
             if not record:
@@ -142,6 +147,17 @@ def fetched(run: Path | str, *, parts: bool = False, fresh: bool = False, record
             _pull_without_activations(copy, there)
         copy.write_notes()
     return root
+
+
+def _is_other(name: str) -> bool:
+    """Return whether an object, by its name, shows that there is something, if it isn't a run."""
+    return not lease.is_lease(name)
+
+
+def _other_files(url: str) -> RunDirectoryError:
+    return RunDirectoryError(
+        f"--out {url} holds other files and no run.json; choose an empty or a new folder, {EXAMPLE}."
+    )
 
 
 def _pull_without_activations(copy: WorkingCopy, there: dict[str, Found]) -> None:

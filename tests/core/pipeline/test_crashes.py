@@ -79,14 +79,9 @@ def commits(out: Path) -> set[str]:
     return set(Ledger(out).commits()) if (out / "commits").exists() else set()
 
 
-def write_plainly(path: Path, *_: object) -> None:
-    files.write_text(path, "a report")
-
-
 @pytest.fixture
 def plain_report(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Write a short report: drawing the real one would take nine tenths of so small a run."""
-    monkeypatch.setattr("encyclo.report.write_report", write_plainly)
+    monkeypatch.setattr("encyclo.report.run.write_report", fast_plugin.write_plainly)
 
 
 class Promises(disks.RecordingDisk):
@@ -167,16 +162,17 @@ def test_a_power_cut_after_every_call_in_every_way(store: str, whole: Path, tmp_
 
 def command(store: str, out: Path, limit: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("encyclo.report.write_report", write_plainly)
+        patch.setattr("encyclo.report.run.write_report", fast_plugin.write_plainly)
         sys.exit(go(store, out, limit))
 
 
 def warm() -> None:
     """Import what a run imports; nothing here starts a thread."""
     for name in (
-        "encyclo.pipeline.refine", "encyclo.report.page", "encyclo_hdf5.store", "encyclo_zarr.store",
-        "encyclo_interpreters.centroid", "encyclo_scorers.calibrated", "scipy.stats", "scipy.optimize",
-        "scipy.sparse", "rich.console",
+        "encyclo.pipeline.run", "encyclo.report.atlas", "encyclo.report.details", "encyclo_hdf5.store",
+        "encyclo_zarr.store", "encyclo_executors.local", "encyclo_interpreters.centroid",
+        "encyclo_scorers.calibrated", "scipy.stats", "scipy.optimize", "scipy.sparse", "sklearn.decomposition",
+        "sklearn.manifold", "rich.console",
     ):  # fmt: skip
         importlib.import_module(name)
 

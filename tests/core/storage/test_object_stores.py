@@ -561,7 +561,10 @@ def test_a_store_that_can_not_be_a_file_by_file_copy_is_refused(url: str, site: 
 def test_other_objects_are_left_alone(url: str, site: Path, capsys):
     Objects(url).put("somebody/else", b"1")
     assert go(url) == 2
-    assert f"--out {url} holds other files and no run.json" in one_sentence(capsys.readouterr().err)
+    refused = one_sentence(capsys.readouterr().err)
+    assert f"--out {url} holds other files and no run.json" in refused
+    assert run_command(["plan", *fast_plugin.FLAGS[1:], url, "--store", "zarr"]) == 2
+    assert one_sentence(capsys.readouterr().err) == refused
     with pytest.raises(RunDirectoryError, match="is not a run of encyclo"):
         encyclo.open(url)
     assert names(url) == {"somebody/else"}

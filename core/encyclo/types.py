@@ -207,8 +207,9 @@ class Model(Protocol):
 
     It may have `site`, where it reads the layers (without it RESIDUAL); `licence`, the terms of its weights, and
     `quantisation`, how they are quantised: texts that run.json records. It may have `model_sha256`, a hash of all that
-    it computes with: weights, configuration and tokenizer. A run continues, and is read, only with the same hashes. A
-    model that can generate text is a `TextGenerator` as well; samplers must work without one.
+    it computes with: weights, configuration and tokenizer. A run continues, and is read, only with the same hashes. It
+    may have a method `release`, which frees the weights until their next use. A model that can generate text is a
+    `TextGenerator` as well; samplers must work without one.
     """
 
     name: str

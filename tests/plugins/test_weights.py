@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+import weakref
 from importlib import invalidate_caches
 from importlib.machinery import PathFinder
 from pathlib import Path
@@ -20,9 +21,11 @@ import pytest
 import tqdm
 
 from encyclo.errors import ModelNotFoundError, UsageError
+from encyclo.types import Opening
 from encyclo_capture.loading import packaged, weights
 from encyclo_capture.loading.identity import model_identity
 from encyclo_capture.loading.silence import quiet_transformers
+from encyclo_capture.model import TransformersModel
 
 # A process that prepares argv[1]; its conversion writes half, reports it, then waits for the file argv[2].
 PREPARES = """
@@ -351,3 +354,19 @@ def test_a_packaged_gguf_file_and_a_packaged_folder_are_found(
     for name, own in found.items():
         assert packaged.MODELS[name].distribution in own.source
     assert "Apache" in weights.find_licence("smollm2-135m-instruct", found["smollm2-135m-instruct"])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_released_weights_are_freed_and_loaded_again(tiny_gemma: Path, dtype: str):
+    model = TransformersModel(str(tiny_gemma), "cpu", dtype)
+    texts, layers = ["A river runs through the valley."], [0, 2, 4]
+
+    def everything() -> tuple[bytes, list[str]]:
+        written = model.generate("One word:\n\n", [Opening("river:", 1.0, 7, ())], 4)
+        return model.forward(texts, layers)[0].tobytes(), written
+
+    before = everything()
+    weights = [weakref.ref(each) for each in (model.network, model.replicas, model.head[0])]
+    model.release()
+    assert [each() for each in weights] == [None, None, None]
+    assert everything() == before

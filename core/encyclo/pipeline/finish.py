@@ -26,6 +26,8 @@ from encyclo.version import __version__
 def finish(refined: Refinement) -> Metrics:
     """Write what a finished run holds and, last, metrics.json, which marks it as finished."""
     run = refined.run
+    refined.natural.rung(refined.commits)  # the last prompts to be captured
+    run.session.model.release()
     metrics, interpreter = write_encyclopedia(refined)
     refined.forget_samples()  # the report reads the encyclopedia
     run.session.progress.stage("Writing the report")

@@ -170,6 +170,13 @@ class ModelHandle(Handle):
                 )
             return [(start, end) for start, end in ranges.tolist()]
 
+    def release(self) -> None:
+        """Let the model free its weights, if it can."""
+        with self._blame():
+            release = self._optional("release")
+            if release is not None:
+                release()
+
     def conversation(self, messages: Sequence[Mapping[str, str]]) -> str:
         """Return the text of messages in the chat template. Raises UsageError if the model's plugin knows none."""
         with self._blame():

@@ -104,3 +104,11 @@ def test_a_run_that_holds_nothing_out_trains_no_baselines(tiny_flags, tmp_path):
     assert [line for line in said if "Training" in line] == [
         "Training the transformer interpreter on 4 samples"
     ]
+
+
+def test_baselines_are_trained_after_the_weights_were_freed(tiny_flags, tmp_path):
+    session, said = session_of(tiny_flags, 20, tmp_path, sampler=("templates",))
+    model = session.model._object
+    run(session, tmp_path / "run")
+    assert any("Training the centroid interpreter" in line for line in said)
+    assert "support" in vars(model) and not vars(model).keys() & {"_original", "network", "replicas", "head"}

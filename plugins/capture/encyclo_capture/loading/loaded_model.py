@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 from functools import cached_property
 from typing import Any
 
@@ -211,6 +212,13 @@ class LoadedModel:
     def replicas(self) -> Replicas:
         """Replicas of the network that share its weights, to compute batches in parallel."""
         return Replicas(self.network)
+
+    def release(self) -> None:
+        """Free the weights; they are loaded again when they are next needed."""
+        for name in ("_original", "network", "replicas", "head"):
+            self.__dict__.pop(name, None)
+        self._replaced = False
+        gc.collect()  # a network whose forward pass was exchanged refers to itself
 
     @cached_property
     def shares_prefixes(self) -> bool:

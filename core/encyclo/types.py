@@ -208,8 +208,8 @@ class Model(Protocol):
     It may have `site`, where it reads the layers (without it RESIDUAL); `licence`, the terms of its weights, and
     `quantisation`, how they are quantised: texts that run.json records. It may have `model_sha256`, a hash of all that
     it computes with: weights, configuration and tokenizer. A run continues, and is read, only with the same hashes. It
-    may have a method `release`, which frees the weights until their next use. A model that can generate text is a
-    `TextGenerator` as well; samplers must work without one.
+    may free its weights (`CanRelease`). A model that can generate text is a `TextGenerator` as well; samplers must work
+    without one.
     """
 
     name: str
@@ -232,6 +232,15 @@ class Model(Protocol):
 
     def tokens(self, text: str) -> list[tuple[int, int]]:
         """Return the character range of each token of `forward`'s states; (0, 0) for special tokens."""
+        ...
+
+
+@runtime_checkable
+class CanRelease(Protocol):
+    """A model that can free its weights; optional."""
+
+    def release(self) -> None:
+        """Free the weights; they are loaded again when they are next needed."""
         ...
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from encyclo import hookimpl
-from encyclo.storage import files
+from encyclo.storage import run_files
 from encyclo.types import Concept, Prompt, Samples
 
 CONCEPTS = 12
@@ -33,7 +33,7 @@ def install(folder: Path) -> None:
 
 def write_plainly(path: Path, *_: object) -> None:
     """In place of `encyclo.report.run.write_report`: drawing a report takes most of the time of so small a run."""
-    files.write_text(path, "a report")
+    run_files.write_text(path.parent, path.name, "a report")
 
 
 class FastModel:

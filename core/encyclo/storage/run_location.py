@@ -136,8 +136,10 @@ def fetched(run: Path | str, *, parts: bool = False, fresh: bool = False, record
         objects = Objects(url, make=None if record else False)
         copy = WorkingCopy(objects, root)
         is_run = objects.has(RECORD)
-        if not is_run and objects.holds_any(_is_other) and record and not objects.has(COPYING):
-            raise _other_files(url)
+        if not is_run:
+            others = objects.holds_any(_is_other)  # also raises if there is no bucket
+            if record and others and not objects.has(COPYING):  # a run removes half a copy
+                raise _other_files(url)
         there = objects.list() if is_run else {}  # else it may be a bucket with much else in it
         if record or parts or SEAL not in there:
             if not record:

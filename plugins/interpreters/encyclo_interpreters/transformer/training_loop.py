@@ -20,7 +20,7 @@ from encyclo_interpreters.transformer.checkpoint import Checkpoint, State
 CLIP = 1.0
 WARM_UP = 0.1
 CHECKPOINT_SECONDS = 5.0
-"""At least this long lies between two checkpoints: writing one takes 0.1 s, longer than an epoch of few samples."""
+"""At least this long lies between two checkpoints: writing one takes 0.07 s, which adds up in short epochs."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def run_phase(encoder: torch.nn.Module, phase: TrainingPhase, seed: int, checkpo
     epoch_steps = min(sum(1 for _ in phase.batches(0)), phase.epoch_steps)
     if epoch_steps == 0:
         return
-    # Fused: one pass over the weights instead of ten.
+    # Fused: one pass over the weights, a quarter of the time.
     optimiser = torch.optim.AdamW(
         phase.parameters, lr=phase.learning_rate, weight_decay=phase.weight_decay, fused=True
     )

@@ -21,7 +21,7 @@ from encyclo.errors import DamagedError, UsageError
 from encyclo.types import Concept, Context, SampleSet, Split
 from encyclo_interpreters import centroid, logistic
 from encyclo_interpreters.sample_statistics import BLOCK, layer_statistics, training_means
-from encyclo_interpreters.transformer import description_training, training, training_loop
+from encyclo_interpreters.transformer import description_training, projections, training, training_loop
 from encyclo_interpreters.transformer import plugin as transformer
 from encyclo_interpreters.transformer.checkpoint import PREFIX
 from encyclo_interpreters.transformer.hubness import Hubness
@@ -358,7 +358,7 @@ def test_discriminants_make_the_noise_round():
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from encyclo_interpreters.transformer import description_training, training, training_loop
+from encyclo_interpreters.transformer import description_training, projections, training, training_loop
 from tests.plugins.test_interpreters import make_samples, saved, train
 
 module, name = (training, "validation_loss") if sys.argv[3] == "all" else (description_training, "described_loss")
@@ -461,7 +461,8 @@ def test_training_never_ends_with_a_higher_validation_loss(tmp_path: Path):
     rows = samples.rows(Split.TRAIN)
     means, _ = training_means(samples, rows, 60)
     data = TrainingData(samples, rows, samples.rows(Split.VALIDATION), means, np.ones(60, np.int64))
-    assert loss(interpreter.encoder, data) == pytest.approx(losses[0], rel=1e-5)
+    projected = projections.ProjectedData(interpreter.encoder, data)
+    assert loss(interpreter.encoder, data, projected) == pytest.approx(losses[0], rel=1e-5)
 
 
 def test_training_lowers_the_validation_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -500,12 +501,42 @@ def test_watched_descriptions_are_of_concepts_whose_descriptions_never_train():
     assert not set(rows) & set(watched)
 
 
+@pytest.mark.parametrize("described", [0, 2])
+def test_projections_that_do_not_fit_in_memory_train_the_same_weights(
+    described: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    samples = make_samples(120, described=described)
+    kept = train("transformer", samples, tmp_path / "kept")
+    monkeypatch.setattr(projections, "MOST_BYTES", 0)
+    rows_read = []
+    noting = replace(samples, fetch=lambda rows: rows_read.append(len(rows)) or samples.fetch(rows))
+    anew = train("transformer", noting, tmp_path / "anew")
+    assert sum(rows_read) > 3 * len(samples)
+    for name, value in kept.encoder.state_dict().items():
+        torch.testing.assert_close(anew.encoder.state_dict()[name], value, rtol=1e-3, atol=1e-4)
+
+
+def test_projecting_a_mean_without_a_sample_is_leaving_out_the_projected_sample(tmp_path: Path):
+    encoder = train("transformer", make_samples(120, described=2), tmp_path).encoder
+    values = torch.randn(4, *encoder.centre.shape, generator=torch.Generator().manual_seed(0))
+    named = torch.ones(1, dtype=torch.bool)
+    with torch.no_grad():
+        mean, sample, rest = (
+            encoder.projected(part.mean(0, keepdim=True), named) for part in (values, values[:1], values[1:])
+        )
+    found = mean.without(sample, torch.tensor([1 / 3]))
+    torch.testing.assert_close(found.tokens, rest.tokens, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(found.canonical, rest.canonical, rtol=1e-4, atol=1e-4)
+
+
 def test_near_concepts_are_the_nearest(tmp_path: Path):
     samples = make_samples(80)
     interpreter = train("transformer", samples, tmp_path)
     means, count = training_means(samples, samples.rows(Split.TRAIN), 80)
     count[5] = 0
-    near = training.nearest_concepts(interpreter.encoder, means, count, 3)
+    with torch.no_grad():
+        projected = interpreter.encoder.projected(torch.from_numpy(means), torch.ones(80, dtype=torch.bool))
+    near = training.nearest_concepts(interpreter.encoder, projected, count, 3)
     prototypes = interpreter.embed(means, named=True).numpy()
     cosine = prototypes @ prototypes.T
     np.fill_diagonal(cosine, -np.inf)

@@ -47,6 +47,6 @@ def _embed(features: NDArray[np.float64]) -> tuple[NDArray[np.float64], str]:
         if count < TSNE_FROM:
             return reduced, "first two principal components"
         found = TSNE(
-            perplexity=min(30.0, (count - 1) / 3), max_iter=500, init="pca", random_state=0, n_jobs=1
+            perplexity=min(30.0, (count - 1) / 3), max_iter=400, init="pca", random_state=0, n_jobs=1
         ).fit_transform(reduced)
     return np.asarray(found, np.float64), "t-SNE"

@@ -23,7 +23,7 @@ from encyclo.runs.metrics import Metrics
 from encyclo.schema import Book, Part
 from encyclo.seeds import derive_seed
 from encyclo.statistics.accuracy import batch_size
-from encyclo.statistics.convergence import compare_halves
+from encyclo.statistics.compared_halves import compare_takes, draw_ranks
 from encyclo.statistics.similarity import smallest
 from encyclo.storage.sample_rows import fetch
 from encyclo.types import Interpreter
@@ -36,12 +36,14 @@ READ = 8
 """The most samples of an entry that the interpreter reads, held-out ones if there are any."""
 SAMPLES = 64
 """The most samples of an entry for its curve and its confusion."""
-SPLITS = 4
-"""The number of random splits that a curve is averaged over."""
+SPLITS = 5
+"""The number of random splits that a curve is averaged over: the samples of ten prompts make no more halves."""
 AT_ONCE = 50
 MOST_SCORES = 2**27
 """The most scores, samples x concepts, that are computed of entries without details: some seconds."""
 PAIRS = 20
+Curve = tuple[list[float], list[float]]
+"""The relative differences, raw and centred, of two random halves of 2, 4, 8 … of an entry's samples."""
 
 
 @dataclass(frozen=True)
@@ -117,22 +119,23 @@ def _read_some(
     similarity, seed = opened.similarity, opened.record["config"]["seed"]
     own = {row: _spread(opened.rows_of(row), SAMPLES) for row in rows}
     part = opened.source.samples(np.concatenate([*own.values(), np.empty(0, np.int64)]))
-    values, start = part.values(), 0
+    values = part.values()
     # All at once: one by one, a large run's candidates are gone through for each entry.
     edges = pairwise(np.cumsum([0, *(len(mine) for mine in own.values())]))
-    scored = _scored(tools.interpreter, values, [np.arange(low, high) for low, high in edges])
-    for (row, mine), all_scores in zip(own.items(), scored, strict=True):
+    places_of = [np.arange(low, high) for low, high in edges]
+    scored = _scored(tools.interpreter, values, places_of)
+    generators = [np.random.default_rng(derive_seed(seed, "curve", row)) for row in rows]
+    mentions = [values[places[part.span[places, 0] >= 0]] for places in places_of]
+    curves = entry_curves(mentions, similarity.centre, similarity.scale, generators)
+    for (row, mine), all_scores, places, (raw, centred) in zip(
+        own.items(), scored, places_of, curves, strict=True
+    ):
         if len(mine) == 0:
             yield row, Detail(nearest=near[row]), [], None
             continue
-        places = np.arange(start, start + len(mine))
         read, held = _to_read(part, places, tools.heldout)
-        scores = all_scores[read - start]
-        start += len(mine)
+        scores = all_scores[read - places[0]]
         best = scores.argmax(axis=1)
-        named = places[part.span[places, 0] >= 0]
-        generator = np.random.default_rng(derive_seed(seed, "curve", row))
-        raw, centred = entry_curve(values[named], similarity.centre, similarity.scale, generator)
         count = len(opened.rows_of(row))
         detail = Detail(
             nearest=near[row],
@@ -195,20 +198,27 @@ def _confused(scores: NDArray[np.floating], row: int) -> list[tuple[int, int, fl
     return [(i, int(instead[i]), float(margin[i])) for i in likeliest]
 
 
-def entry_curve(
-    values: NDArray[np.float32],
+def entry_curves(
+    samples: Sequence[NDArray[np.float32]],
     centre: NDArray[np.float32],
     scale: NDArray[np.float32],
-    generator: np.random.Generator,
-) -> tuple[list[float], list[float]]:
-    """Return (raw, centred): the relative differences of two random halves of 1, 2, 4 … of the samples [n, L, H]."""
-    raw, centred, take = [], [], 2
-    while take <= len(values):
-        compared = compare_halves(values, [len(values)], None, centre, scale, generator, SPLITS, take)
-        raw.append(float(compared[0].mean()))
-        centred.append(float(compared[1].mean()))
-        take *= 2
-    return raw, centred
+    generators: Sequence[np.random.Generator],
+) -> list[Curve]:
+    """Return each entry's curve, from its samples [n, L, H] and its own generator."""
+    curves: list[Curve] = [([], []) for _ in samples]
+    some = [number for number, own in enumerate(samples) if len(own) > 1]
+    if not some:
+        return curves
+    counts = [len(samples[number]) for number in some]
+    ranks = [draw_ranks(len(samples[number]), SPLITS, generators[number]) for number in some]
+    takes = [2**power for power in range(1, max(counts).bit_length())]
+    values = np.concatenate([samples[number] for number in some])
+    compared = compare_takes(values, counts, None, centre, scale, ranks, takes)
+    raw, centred = compared[:, :2].mean(axis=3).swapaxes(0, 1)
+    for place, (number, count) in enumerate(zip(some, counts, strict=True)):
+        steps = count.bit_length() - 1
+        curves[number] = raw[:steps, place].tolist(), centred[:steps, place].tolist()
+    return curves
 
 
 def _mean_curve(entries: Sequence[Detail]) -> list[tuple[int, int, float, float]]:

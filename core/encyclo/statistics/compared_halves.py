@@ -27,19 +27,17 @@ def compare_takes(
     context: NDArray[np.float32] | None,
     centre: NDArray[np.float32],
     scale: NDArray[np.float32],
-    generator: np.random.Generator,
+    ranks: Sequence[NDArray[np.int64]],
     takes: Sequence[int | None],
-    splits: int = SPLITS,
+    shift: int = 0,
 ) -> Reals:
     """Return raw, centred, adjusted, cosine and null for each of `takes`: float64 [takes, 5, concepts, L].
 
     `values` [n, L, H] are the samples, `counts` of one concept after another; `context` [n, L, H] is what their
-    contexts add (None: unknown, adjusted equals centred). A take is how many of a concept's samples are drawn and
-    halved in each split (None: all). Figures are means over splits; null is NaN for a single concept.
+    contexts add (None: unknown, adjusted equals centred). `ranks` are what `draw_ranks` drew for each concept. A take
+    is how many of a concept's samples are drawn and halved in each split (None: all). Figures are means over splits.
+    null compares a concept with the one `shift` before; it is NaN for a shift of 0.
     """
-    ranks = _draw_ranks(counts, splits, generator)
-    # Shift by a random non-zero distance: every concept is paired with another one.
-    shift = int(generator.integers(1, len(counts))) if len(counts) > 1 else 0
     picks = [_pick(ranks, take) for take in takes]
     found = np.empty((len(takes), 5, len(counts), values.shape[1]))
     count = max(1, AT_ONCE // max(1, values[:, 0].size))
@@ -83,14 +81,11 @@ class _Pick:
         return found
 
 
-def _draw_ranks(
-    counts: Sequence[int], splits: int, generator: np.random.Generator
-) -> list[NDArray[np.int64]]:
-    """Return each concept's samples' places in a random order of each split: int64 [splits, samples]."""
-    ranks = [np.empty((splits, count), np.int64) for count in counts]
-    for split in range(splits):
-        for rank, count in zip(ranks, counts, strict=True):
-            rank[split, generator.permutation(count)] = np.arange(count)
+def draw_ranks(count: int, splits: int, generator: np.random.Generator) -> NDArray[np.int64]:
+    """Return the places of a concept's samples in a random order of each split: int64 [splits, count]."""
+    ranks = np.empty((splits, count), np.int64)
+    for rank in ranks:
+        rank[generator.permutation(count)] = np.arange(count)
     return ranks
 
 

@@ -26,20 +26,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from encyclo.seeds import derive_seed
-from encyclo.statistics.compared_halves import SPLITS, compare_takes
+from encyclo.statistics.compared_halves import SPLITS, compare_takes, draw_ranks
 from encyclo.statistics.figures import LayerConvergence, LayerCurve
 from encyclo.statistics.signatures import Contexts, estimate
 from encyclo.statistics.similarity import centre_and_scale
 from encyclo.types import SampleSet, Signatures
-
-if TYPE_CHECKING:
-    from scipy.sparse import csr_array
 
 FEWEST = 4
 """The fewest samples of a concept that are halved."""
@@ -108,44 +104,16 @@ def _half_splits_of(
         generator = np.random.default_rng(derive_seed(seed, "halves", index))
         values, counts = samples.read(together), [len(o) for o in own]
         context = contexts.of(together)
-        found.append(compare_takes(values, counts, context, centre, scale, generator, takes, splits))
+        ranks = [draw_ranks(count, splits, generator) for count in counts]
+        # Shift by a random non-zero distance: every concept is paired with another one.
+        shift = int(generator.integers(1, len(counts))) if len(counts) > 1 else 0
+        found.append(compare_takes(values, counts, context, centre, scale, ranks, takes, shift))
     figures = np.concatenate(found, axis=2)
     used = signatures.count[chosen].astype(np.int64)
     return [
         HalfSplit(chosen, used if take is None else np.minimum(used, take), *own)
         for take, own in zip(takes, figures, strict=True)
     ]
-
-
-def compare_halves(
-    values: NDArray[np.float32],
-    counts: list[int],
-    context: NDArray[np.float32] | None,
-    centre: NDArray[np.float32],
-    scale: NDArray[np.float32],
-    generator: np.random.Generator,
-    splits: int = SPLITS,
-    take: int | None = None,
-) -> tuple[NDArray[np.float64], ...]:
-    """Return raw, centred, adjusted, cosine and null of some concepts: float64 [concepts, L], means over splits.
-
-    `values` [n, L, H] are the samples, `counts` of one concept after another; `context` [n, L, H] is what their
-    contexts add (None: unknown, adjusted equals centred). null is NaN for a single concept. Computes each half's mean,
-    in float32: for the few splits of a single concept this takes less time than `compare_takes`.
-    """
-    pick = _pick_halves(counts, splits, generator, take)
-    first, second = _half_means(pick, values, splits)
-    a, b = (first - centre) / scale, (second - centre) / scale
-    centred = adjusted = _difference(a, b)
-    null = np.full(centred.shape, np.nan)
-    if len(counts) > 1:
-        # Shift by a random non-zero distance: every concept is paired with another one.
-        null = _cosine(a, np.roll(b, int(generator.integers(1, len(counts))), axis=1))
-    if context is not None:
-        less = _half_means(pick, values - context, splits)
-        adjusted = _difference(*((half - centre) / scale for half in less))
-    figures = (_difference(first, second), centred, adjusted, _cosine(a, b), null)
-    return tuple(figure.mean(axis=0).astype(np.float64) for figure in figures)
 
 
 def measure(samples: SampleSet, concepts: int, seed: int) -> dict[str, LayerConvergence] | None:
@@ -228,50 +196,6 @@ def _curve(
             adjusted=adjusted, cosine=cosine, null=null, exponent=_slope(takes, adjusted),
         )  # fmt: skip
     return found
-
-
-def _pick_halves(
-    counts: list[int], splits: int, generator: np.random.Generator, take: int | None = None
-) -> csr_array:
-    """Return the matrix that maps samples, one concept after another, to the means of their halves.
-
-    Its rows are [splits, concepts, 2]: one sparse product does all splits. A half has at most take/2 samples.
-    """
-    from scipy.sparse import csr_array
-
-    entries: list[tuple[int, NDArray[np.int64], int]] = []
-    for split in range(splits):
-        start = 0
-        for concept, count in enumerate(counts):
-            order = start + generator.permutation(count)
-            half = (count if take is None else min(count, take)) // 2
-            row = (split * len(counts) + concept) * 2
-            entries += [(row, order[:half], half), (row + 1, order[half : 2 * half], half)]
-            start += count
-    column = np.concatenate([picked for _, picked, _ in entries])
-    rows = np.concatenate([np.full(len(picked), r) for r, picked, _ in entries])
-    weight = np.concatenate([np.full(len(picked), 1 / half, np.float32) for _, picked, half in entries])
-    return csr_array((weight, (rows, column)), shape=(2 * splits * len(counts), sum(counts)))
-
-
-def _half_means(
-    pick: csr_array, values: NDArray[np.float32], splits: int
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return the means of both halves of each concept: float32 [splits, concepts, L, H] each."""
-    means = (pick @ values.reshape(len(values), -1)).reshape(splits, -1, 2, *values.shape[1:])
-    return means[:, :, 0], means[:, :, 1]
-
-
-def _difference(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:
-    lengths = np.linalg.norm(a, axis=-1) + np.linalg.norm(b, axis=-1)
-    result: NDArray[np.float32] = 2 * np.linalg.norm(a - b, axis=-1) / np.maximum(lengths, 1e-12)
-    return result
-
-
-def _cosine(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:
-    lengths = np.linalg.norm(a, axis=-1) * np.linalg.norm(b, axis=-1)
-    result: NDArray[np.float32] = (a * b).sum(axis=-1) / np.maximum(lengths, 1e-12)
-    return result
 
 
 def _points(count: NDArray[np.int32]) -> list[Point]:

@@ -79,7 +79,7 @@ def test_a_layer_is_unknown_where_one_sample_mentions_the_concept():
 def test_a_curve_falls_as_the_root_of_the_samples_and_the_raw_one_is_lower():
     values, table = planted(40, 64, (1.0, 1.0))
     centre, scale = centre_and_scale(table.mean)
-    curves = [details.entry_curve(v, centre, scale, np.random.default_rng(i)) for i, v in enumerate(values)]
+    curves = details.entry_curves(list(values), centre, scale, [np.random.default_rng(i) for i in range(40)])
     raw, centred = (np.mean([curve[kind] for curve in curves], axis=0) for kind in (0, 1))
     sizes = 2.0 ** np.arange(6)
     assert len(centred) == 6
@@ -89,16 +89,14 @@ def test_a_curve_falls_as_the_root_of_the_samples_and_the_raw_one_is_lower():
     assert (raw < 0.01).all() and (np.diff(raw) < 0).all()
 
 
-@pytest.mark.parametrize(("samples", "steps"), [(0, 0), (1, 0), (2, 1), (7, 2), (8, 3)])
-def test_a_curve_has_the_steps_that_its_samples_allow(samples: int, steps: int):
+def test_a_curve_has_the_steps_that_its_samples_allow():
     shape = (1, 4)
-    raw, centred = details.entry_curve(
-        np.ones((samples, *shape), np.float32),
-        np.zeros(shape, np.float32),
-        np.ones(shape, np.float32),
-        np.random.default_rng(0),
-    )
-    assert len(raw) == len(centred) == steps
+    samples = [np.ones((count, *shape), np.float32) for count in (0, 1, 2, 7, 8)]
+    centre, scale = np.zeros(shape, np.float32), np.ones(shape, np.float32)
+    draws = [np.random.default_rng(i) for i in range(5)]
+    curves = details.entry_curves(samples, centre, scale, draws)
+    assert [len(raw) for raw, _ in curves] == [len(centred) for _, centred in curves] == [0, 0, 1, 2, 3]
+    assert details.entry_curves(samples[:2], centre, scale, draws) == [([], []), ([], [])]
 
 
 def test_every_entry_has_its_own_details(opened: Encyclopedia, metrics: Metrics):

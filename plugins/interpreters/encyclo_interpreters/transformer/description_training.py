@@ -20,6 +20,7 @@ from encyclo_interpreters.transformer.checkpoint import Checkpoint
 from encyclo_interpreters.transformer.losses import summed_cross_entropy, symmetric_cross_entropy
 from encyclo_interpreters.transformer.network import LayerEncoder, SharedSpace
 from encyclo_interpreters.transformer.options import Options
+from encyclo_interpreters.transformer.projections import ProjectedData
 from encyclo_interpreters.transformer.training_data import TrainingData
 from encyclo_interpreters.transformer.training_loop import TrainingPhase, distinct_batches, run_phase
 
@@ -31,6 +32,7 @@ def train_on_descriptions(
     encoder: LayerEncoder,
     space: SharedSpace,
     data: TrainingData,
+    projected: ProjectedData,
     options: Options,
     seed: int,
     checkpoint: Checkpoint,
@@ -45,8 +47,10 @@ def train_on_descriptions(
         return distinct_batches(samples.concept, rows, options.meaning_batch, generator)
 
     def loss(batch: NDArray[np.int64], generator: np.random.Generator) -> torch.Tensor:
-        descriptions = space.embed_array(samples.read(batch), DESCRIBED)
-        signatures = space.embed_array(data.means[samples.concept[batch]], NAMED)
+        given, means = projected.samples(batch), projected.means.take(samples.concept[batch])
+        assert given.canonical is not None and means.canonical is not None
+        descriptions = space.corrected(given.canonical, DESCRIBED).float()
+        signatures = space.corrected(means.canonical, NAMED).float()
         cosine = descriptions @ signatures.T
         return symmetric_cross_entropy(cosine * space.description_scale * encoder.scale().detach())
 
@@ -55,7 +59,7 @@ def train_on_descriptions(
         parameters=[*space.correct.parameters(), space.description_scale],
         batches=batches,
         loss=loss,
-        watched=lambda: described_loss(encoder, space, data),
+        watched=lambda: described_loss(encoder, space, data, projected),
         epochs=max(options.meaning_epochs, -(-FEWEST_STEPS // steps)),
         epoch_steps=steps,
         patience=options.patience,
@@ -66,14 +70,19 @@ def train_on_descriptions(
     run_phase(encoder, phase, derive_seed(seed, "meaning") % 2**63, checkpoint)
 
 
-def described_loss(encoder: LayerEncoder, space: SharedSpace, data: TrainingData) -> float:
+def described_loss(
+    encoder: LayerEncoder, space: SharedSpace, data: TrainingData, projected: ProjectedData
+) -> float:
     """Return the mean cross-entropy of the watched descriptions over all concepts."""
     encoder.eval()
     rows, total = data.described_watched, 0.0
     with torch.inference_mode():
-        prototypes = space.embed_signatures(data.means)
+        assert projected.means.canonical is not None
+        prototypes = space.corrected(projected.means.canonical, NAMED)
         for block in blocks(rows, 512):
-            cosine = space.embed_array(data.samples.read(block), DESCRIBED) @ prototypes.T
+            given = projected.samples(block).canonical
+            assert given is not None
+            cosine = space.corrected(given, DESCRIBED) @ prototypes.T
             logits = cosine * space.description_scale * encoder.scale()
             total += summed_cross_entropy(logits, data.samples.concept[block])
     return total / len(rows)

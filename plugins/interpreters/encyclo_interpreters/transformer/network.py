@@ -1,7 +1,9 @@
 """The network: a sample's layers in, one embedding out.
 
-    sample [L, H] ─┬─ LayerEncoder.words: layers as a sequence, attention across them   → L * width
-                   └─ SharedSpace: what mentions and descriptions have in common  → meaning
+    sample [L, H] ─┬─ its layers' tokens ─── LayerEncoder.words: attention across the layers           → L * width
+                   └─ canonical coordinates ─ SharedSpace: what mentions and descriptions have in common → meaning
+
+The middle column is fixed before training (see projections.py), the right one is trained.
 
 A sample that names its concept is embedded by both. A description is embedded by the shared space alone, since it
 doesn't contain the word. A closed-form gate decides whether a sample names or describes.
@@ -16,6 +18,7 @@ from torch import Tensor, nn
 
 from encyclo_interpreters.sample_statistics import blocks
 from encyclo_interpreters.transformer.cca import DESCRIBED, NAMED, CanonicalSpace
+from encyclo_interpreters.transformer.projections import Projected
 
 BATCH = 1024
 """Samples embedded at once."""
@@ -69,23 +72,36 @@ class LayerEncoder(nn.Module):
 
     def forward(self, values: Tensor, named: Tensor | None = None) -> Tensor:
         """Return embeddings. `named` bool [n] says which samples name their concept; for None the gate decides."""
-        if self.shared_space is None:
-            return self.words(values)
-        if named is None:
+        if named is None and self.shared_space is not None:
             named = ~self.shared_space.describes(values)
-        return self.shared_space.join(self.words(values), values, named)
+        elif named is None:
+            named = torch.ones(len(values), dtype=torch.bool, device=values.device)
+        return self.embed(self.projected(values, named), named)
 
-    def embed_signatures(self, signatures: NDArray[np.float32]) -> Tensor:
-        """Return the prototypes of signatures, float32 [C, L, H] -> [C, L * width + meaning]."""
-        pieces = []
-        for block in blocks(signatures, BATCH):
-            values = torch.from_numpy(block).to(self.device)
-            pieces.append(self(values, torch.ones(len(values), dtype=torch.bool, device=self.device)))
-        return torch.cat(pieces)
-
-    def words(self, values: Tensor) -> Tensor:
-        """Return the unit embeddings of the mentioned words: float32 [n, L * width]."""
+    def projected(self, values: Tensor, named: Tensor) -> Projected:
+        """Return the samples' fixed projections: the input of the trained part, `embed`."""
         tokens = torch.einsum("nlh,lhw->nlw", values - self.centre, self.project)
+        space = self.shared_space
+        return Projected(tokens, None if space is None else space.canonical(values, named))
+
+    def embed(self, given: Projected, named: Tensor) -> Tensor:
+        """Return the embeddings of projected samples."""
+        words = self.words(given.tokens)
+        if self.shared_space is None or given.canonical is None:
+            return words
+        return self.shared_space.join(words, given.canonical, named)
+
+    def embed_means(self, means: Projected) -> Tensor:
+        """Return the prototypes of projected signatures: float32 [C, L * width + meaning]."""
+        return torch.cat(
+            [
+                self.embed(block, torch.ones(len(block.tokens), dtype=torch.bool, device=self.device))
+                for block in means.blocks(BATCH)
+            ]
+        )
+
+    def words(self, tokens: Tensor) -> Tensor:
+        """Return the unit embeddings of the mentioned words: float32 [n, L, width] -> [n, L * width]."""
         tokens = nn.functional.normalize(tokens, dim=-1) * self.width**0.5
         # The layer embedding identifies the layers for the blocks; subtracted, it doesn't make samples more alike.
         tokens = self.blocks(tokens + self.layer_embedding) - self.layer_embedding
@@ -132,26 +148,36 @@ class SharedSpace(nn.Module):
         """Return which samples describe a concept without naming it: bool [n]."""
         return values.flatten(1) @ self.gate_weight + self.gate_offset > 0
 
-    def join(self, words: Tensor, values: Tensor, named: Tensor) -> Tensor:
-        """Concatenate word and shared embedding; a description has a word embedding of 0 and its own scale."""
-        shared = torch.empty(len(values), self.stretch.shape[0], device=values.device)
+    def canonical(self, values: Tensor, named: Tensor) -> Tensor:
+        """Return the canonical coordinates of samples: float32 [n, L, H] -> [n, width]."""
+        found = torch.empty(len(values), self.stretch.shape[0], device=values.device)
         for kind, chosen in ((NAMED, named), (DESCRIBED, ~named)):
-            shared[chosen] = self.embed(values[chosen], kind).float()
+            found[chosen] = self._canonical(values[chosen], kind)
+        return found
+
+    def join(self, words: Tensor, canonical: Tensor, named: Tensor) -> Tensor:
+        """Concatenate word and shared embedding; a description has a word embedding of 0 and its own scale."""
+        shared = torch.empty_like(canonical)
+        for kind, chosen in ((NAMED, named), (DESCRIBED, ~named)):
+            shared[chosen] = self.corrected(canonical[chosen], kind).float()
         share = torch.sigmoid(self.share)
         word_weight = torch.where(named, (1 - share).sqrt(), 0.0)
         shared_weight = torch.where(named, share.sqrt(), self.description_scale / share.sqrt())
         return torch.cat([words * word_weight[:, None], shared * shared_weight[:, None]], dim=1)
 
-    def embed(self, values: Tensor, kind: int) -> Tensor:
-        """Return the unit embeddings of samples of one kind: float32 [n, width]."""
-        flat = ((values - self.centre[kind]) / self.scale[kind]).flatten(1)
-        canonical = flat @ self.project[kind]
+    def corrected(self, canonical: Tensor, kind: int) -> Tensor:
+        """Return the unit embeddings of samples of one kind, from their canonical coordinates [n, width]."""
         corrected: Tensor = canonical * self.stretch + self.correct[kind](canonical)
         return nn.functional.normalize(corrected, dim=-1)
 
+    def _canonical(self, values: Tensor, kind: int) -> Tensor:
+        flat = ((values - self.centre[kind]) / self.scale[kind]).flatten(1)
+        return flat @ self.project[kind]
+
     def embed_array(self, values: NDArray[np.float32], kind: int) -> Tensor:
         """Return the unit embeddings of samples in memory, float32 [n, L, H] -> [n, width]."""
-        return self.embed(torch.from_numpy(values).to(self.stretch.device), kind).float()
+        given = torch.from_numpy(values).to(self.stretch.device)
+        return self.corrected(self._canonical(given, kind), kind).float()
 
     def embed_signatures(self, signatures: NDArray[np.float32]) -> Tensor:
         """Return the unit embeddings of signatures, float32 [C, L, H] -> [C, width]."""

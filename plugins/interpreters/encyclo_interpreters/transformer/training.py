@@ -26,6 +26,7 @@ from encyclo_interpreters.transformer.lda import fit_discriminants
 from encyclo_interpreters.transformer.losses import summed_cross_entropy, symmetric_cross_entropy
 from encyclo_interpreters.transformer.network import BATCH, LayerEncoder
 from encyclo_interpreters.transformer.options import Options
+from encyclo_interpreters.transformer.projections import Projected, ProjectedData, joined
 from encyclo_interpreters.transformer.training_data import TrainingData
 from encyclo_interpreters.transformer.training_loop import TrainingPhase, distinct_batches, run_phase
 
@@ -87,16 +88,20 @@ def run_phases(
         key = fingerprint(encoder, data.samples, ids, data.rows, options.model_dump_json(), seed)
         return Checkpoint(context.folder, name, key)
 
+    projected = ProjectedData(encoder, data)
     if encoder.shared_space is not None:
-        train_on_descriptions(encoder, encoder.shared_space, data, options, seed, checkpoint("descriptions"))
-    near = nearest_concepts(encoder, data.means, data.count, NEAREST if options.hard_negatives else 0)
-    train_on_all(encoder, data, near, options, seed, checkpoint("all"))
+        train_on_descriptions(
+            encoder, encoder.shared_space, data, projected, options, seed, checkpoint("descriptions")
+        )
+    near = nearest_concepts(encoder, projected.means, data.count, NEAREST if options.hard_negatives else 0)
+    train_on_all(encoder, data, projected, near, options, seed, checkpoint("all"))
     clear_checkpoints(context.folder)
 
 
 def train_on_all(
     encoder: LayerEncoder,
     data: TrainingData,
+    projected: ProjectedData,
     near: NDArray[np.int32],
     options: Options,
     seed: int,
@@ -112,8 +117,8 @@ def train_on_all(
     phase = TrainingPhase(
         parameters=list(encoder.parameters()),
         batches=batches,
-        loss=lambda batch, generator: batch_loss(encoder, data, near, batch, generator),
-        watched=lambda: validation_loss(encoder, data),
+        loss=lambda batch, generator: batch_loss(encoder, data, projected, near, batch, generator),
+        watched=lambda: validation_loss(encoder, data, projected),
         epochs=options.epochs,
         epoch_steps=options.epoch_steps,
         patience=options.patience,
@@ -127,53 +132,60 @@ def train_on_all(
 def batch_loss(
     encoder: LayerEncoder,
     data: TrainingData,
+    projected: ProjectedData,
     near: NDArray[np.int32],
     batch: NDArray[np.int64],
     generator: np.random.Generator,
 ) -> torch.Tensor:
     """Return the symmetric cross-entropy of a batch over the prototypes of its concepts and of near concepts."""
-    samples, means, count = data.samples, data.means, data.count
+    samples, count = data.samples, data.count
     truth, named = samples.concept[batch], samples.named[batch]
-    values = samples.read(batch)
+    own = projected.samples(batch)
     # Leave the sample out of its concept's mean; descriptions were never part of it.
     inside = named & (count[truth] > 1)
-    weight = np.where(inside, 1 / np.maximum(count[truth] - 1, 1), 0).astype(np.float32)[:, None, None]
-    signatures = means[truth] + (means[truth] - values) * weight
+    weight = np.where(inside, 1 / np.maximum(count[truth] - 1, 1), 0).astype(np.float32)
+    means = projected.means.take(truth).without(own, torch.from_numpy(weight).to(encoder.device))
+    given = [own, means]
     if near.shape[1]:
         drawn = near[truth, generator.integers(near.shape[1], size=len(truth))]
-        signatures = np.concatenate([signatures, means[np.setdiff1d(drawn, truth)]])
-    kinds = torch.from_numpy(np.concatenate([named, np.ones(len(signatures), bool)])).to(encoder.device)
-    both = torch.from_numpy(np.concatenate([values, signatures])).to(encoder.device)
-    embedded = encoder(both, kinds).float()
+        given.append(projected.means.take(np.setdiff1d(drawn, truth)))
+    both = joined(given)
+    kinds = torch.ones(len(both.tokens), dtype=torch.bool, device=encoder.device)
+    kinds[: len(batch)] = torch.from_numpy(named).to(encoder.device)
+    embedded = encoder.embed(both, kinds).float()
     return symmetric_cross_entropy(embedded[: len(batch)] @ embedded[len(batch) :].T * encoder.scale())
 
 
-def validation_loss(encoder: LayerEncoder, data: TrainingData) -> float:
+def validation_loss(encoder: LayerEncoder, data: TrainingData, projected: ProjectedData) -> float:
     """Return the mean cross-entropy of the watched rows over all concepts; both kinds of sample weigh the same."""
     encoder.eval()
     samples, rows = data.samples, data.watched
     losses = []
     with torch.inference_mode():
-        prototypes = encoder.embed_signatures(data.means)
+        prototypes = encoder.embed_means(projected.means)
         for kind in (True, False):
             chosen = rows[samples.named[rows] == kind]
-            total = sum(_summed_loss(encoder, prototypes, samples, block) for block in blocks(chosen))
+            total = sum(
+                _summed_loss(encoder, prototypes, samples, projected, block) for block in blocks(chosen)
+            )
             losses += [total / len(chosen)] if len(chosen) else []
     return float(np.mean(losses))
 
 
 def _summed_loss(
-    encoder: LayerEncoder, prototypes: torch.Tensor, samples: SampleSet, rows: NDArray[np.int64]
+    encoder: LayerEncoder,
+    prototypes: torch.Tensor,
+    samples: SampleSet,
+    projected: ProjectedData,
+    rows: NDArray[np.int64],
 ) -> float:
-    values, named = (
-        torch.from_numpy(a).to(encoder.device) for a in (samples.read(rows), samples.named[rows])
-    )
-    logits = encoder(values, named) @ prototypes.T * encoder.scale()
+    named = torch.from_numpy(samples.named[rows]).to(encoder.device)
+    logits = encoder.embed(projected.samples(rows), named) @ prototypes.T * encoder.scale()
     return summed_cross_entropy(logits, samples.concept[rows])
 
 
 def nearest_concepts(
-    encoder: LayerEncoder, means: NDArray[np.float32], count: NDArray[np.int64], nearest: int
+    encoder: LayerEncoder, means: Projected, count: NDArray[np.int64], nearest: int
 ) -> NDArray[np.int32]:
     """Return each concept's nearest concepts among those with samples: int32 [C, at most `nearest`].
 
@@ -182,9 +194,9 @@ def nearest_concepts(
     encoder.eval()
     nearest = min(nearest, int((count > 0).sum()) - 1)
     if nearest <= 0:
-        return np.empty((len(means), 0), np.int32)
+        return np.empty((len(count), 0), np.int32)
     with torch.inference_mode():
-        prototypes = encoder.embed_signatures(means)
+        prototypes = encoder.embed_means(means)
         without = torch.from_numpy(count == 0).to(prototypes.device)
         neighbours = []
         for start in range(0, len(prototypes), BATCH):

@@ -19,7 +19,7 @@ from encyclo.runs.open_run import OpenRun
 from encyclo.schema import Attributes, Book, ConceptTable, SignatureTable
 from encyclo.storage.finalise import finalise
 from encyclo.storage.ledger import Commit
-from encyclo.types import CanRelease, Interpreter
+from encyclo.types import Interpreter
 from encyclo.version import __version__
 
 
@@ -27,8 +27,7 @@ def finish(refined: Refinement) -> Metrics:
     """Write what a finished run holds and, last, metrics.json, which marks it as finished."""
     run = refined.run
     refined.natural.rung(refined.commits)  # the last prompts to be captured
-    if isinstance(run.session.model, CanRelease):
-        run.session.model.release()
+    run.free_model()
     metrics, interpreter = write_encyclopedia(refined)
     refined.forget_samples()  # the report reads the encyclopedia
     run.session.progress.stage("Writing the report")

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from encyclo.pipeline.natural_sentences import NaturalSentences
+from encyclo.pipeline.natural_sentences import RungSamples
 from encyclo.pipeline.rounds import Result
 from encyclo.pipeline.train import train_and_score
 from encyclo.runs.open_run import OpenRun
@@ -46,12 +46,12 @@ class Judgement:
         return {"interpreter": self.interpreter, "scores": self.scores, "signatures": self.signatures}
 
 
-def judge(run: OpenRun, commits: Sequence[Commit], natural: NaturalSentences) -> Judgement:
-    """Train the interpreter, measure it on samples that training never saw, score every concept."""
+def judge(run: OpenRun, commits: Sequence[Commit], sentences: RungSamples | None) -> Judgement:
+    """Train the interpreter, measure it on samples that training never saw and on `sentences`, score every concept."""
     config = run.session.config
     samples = run.load_samples(commits)
     signatures, contexts = estimate(samples, len(run.session.concepts))
-    trained = train_and_score(run, config.interpreter, samples, signatures, natural.rung(commits))
+    trained = train_and_score(run, config.interpreter, samples, signatures, sentences)
     return Judgement(
         samples,
         trained.interpreter,

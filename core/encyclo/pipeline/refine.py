@@ -145,7 +145,10 @@ class Refinement:
             self.judging = None
         else:
             started = time.perf_counter()
-            judged = judge(self.run, self.commits, self.natural)
+            sentences = self.natural.rung(self.commits)
+            if self._is_last(stage, number=plan.effort) and not attacks:
+                self.run.free_model()  # nothing more is captured, and training takes memory
+            judged = judge(self.run, self.commits, sentences)
             if self.judging is not None:
                 self.judging += time.perf_counter() - started
             # A confidence that could not be measured (NaN) clears no target.
@@ -162,6 +165,9 @@ class Refinement:
             self._judged = judged
         self.settled = result.settled
         self.results.append(result)
+
+    def _is_last(self, stage: Stage, number: int) -> bool:
+        return stage is self.session.stages[-1] and number == len(self.run.directory.goals) - 1
 
     def judged(self) -> Judgement:
         """Return the latest round's judgement; load its interpreter if another process trained it."""

@@ -20,7 +20,7 @@ from encyclo.runs.session import Session
 from encyclo.statistics.splits import Group, split_families
 from encyclo.storage.ledger import Commit, Ledger
 from encyclo.storage.sample_rows import CommittedRows, sample_set
-from encyclo.types import Context, Interpreter, Prompt, SampleSet, Store
+from encyclo.types import CanRelease, Context, Interpreter, Prompt, SampleSet, Store
 
 
 @dataclass(frozen=True)
@@ -124,6 +124,11 @@ class OpenRun:
                 name, f"gave no activations for the prompt {shown(lost.text)}; give them for every prompt"
             )
         return Captured(activations, tokens, computed)
+
+    def free_model(self) -> None:
+        """Free the model's weights, if its handle can; it loads them again when they are next needed."""
+        if isinstance(self.session.model, CanRelease):
+            self.session.model.release()
 
     def train(self, name: str, samples: SampleSet) -> Interpreter:
         """Train the interpreter plugin `name`; check that it knows the run's concepts. Raises PluginError."""

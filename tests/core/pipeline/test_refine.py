@@ -60,6 +60,32 @@ def test_every_stage_leaves_a_row_with_its_figures(staged_run: Path):
     assert 0 < rows[1]["heldout_top1"] <= 1 and 0 < rows[1]["confidence"] <= 1 and rows[1]["ece"] >= 0
 
 
+@pytest.mark.parametrize(("samplers", "trainings"), [(["raw"], [1]), (["raw", "templates"], [0, 1])])
+def test_the_weights_are_freed_before_the_last_training(
+    tiny_flags, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, samplers: list[str], trainings: list[int]
+):
+    """`trainings`: how often the weights were freed before each training."""
+    from encyclo.cli import run_command
+    from encyclo_capture.model import TransformersModel
+    from encyclo_interpreters import centroid
+
+    freed, found = [], []
+    release, train = TransformersModel.release, centroid.train_interpreter
+    monkeypatch.setattr(TransformersModel, "release", lambda model: freed.append(release(model)))
+
+    def noting(samples, concepts, context):
+        found.append(len(freed))
+        return train(samples, concepts, context)
+
+    monkeypatch.setattr(centroid, "train_interpreter", centroid.hookimpl(noting))
+    config = tmp_path / "encyclo.toml"
+    config.write_text('interpreter = "centroid"\nbaselines = []\n')
+    chosen = [word for name in samplers for word in ("--sampler", name)]
+    flags = [*chosen, "--limit", "20", "--per-concept", "6", "--config", str(config), *tiny_flags]
+    assert run_command(["run", *flags, "--out", str(tmp_path / "run")]) == 0
+    assert found == trainings
+
+
 def test_raised_targets_and_budget_go_on_with_the_unsettled_only(
     encyclo, staged_run: Path, tiny_flags, tmp_path: Path
 ):

@@ -140,14 +140,16 @@ def _gate(
     described: NDArray[np.float32],
 ) -> tuple[NDArray[np.float32], float]:
     """Return Fisher's discriminant between the kinds (weights, offset): above 0 is a description."""
+    from scipy.linalg import cho_solve
+
     common = scale.mean(axis=0)
     within = np.zeros_like(named)
     for kind, scatter in ((NAMED, named), (DESCRIBED, described)):
         ratio = (scale[kind] / common).reshape(-1)
         within += scatter * ratio[:, None] * ratio / 2
     difference = ((centre[DESCRIBED] - centre[NAMED]) / common).reshape(-1).astype(np.float64)
-    factor = _factor(within, 1.0)
-    direction = np.linalg.solve(factor.T, np.linalg.solve(factor, difference))
+    solve: Any = cho_solve
+    direction: NDArray[np.float64] = solve((_factor(within, 1.0), True), difference)
     middle = (centre.mean(axis=0) / common).reshape(-1)
     gate = (direction / common.reshape(-1)).astype(np.float32)
     return gate, float(-(direction @ middle))

@@ -10,7 +10,6 @@ import torch
 
 from encyclo.errors import CaptureError, UsageError
 from encyclo.types import Opening
-from encyclo_capture.cpu.packed_float_linear import PackedFloatLinear, pack_linears
 from encyclo_capture.cpu.workers import replica_of
 from encyclo_capture.generation import drawing, growing_texts
 from encyclo_capture.generation import vocabulary as vocabularies
@@ -291,32 +290,3 @@ def test_the_real_model_says_the_same_again():
     model = TransformersModel("gemma-3-270m", "cpu", "bfloat16")
     asked = openings(1.0, [f"{name} {n}" for n in range(9) for name in NAMES])
     assert model.generate(PREFIX, asked, 4) == model.generate(PREFIX, asked, 4)
-
-
-@pytest.mark.skipif(not torch.backends.mkl.is_available(), reason="this torch has no MKL")
-def test_weights_packed_once_give_the_same_products():
-    torch.manual_seed(0)
-    layer = torch.nn.Linear(64, 96)
-    network = torch.nn.Sequential(layer, torch.nn.Linear(96, 8, bias=False), torch.nn.Linear(8, 8).bfloat16())
-    plain, kept = torch.nn.Sequential(*network[:2]), network[2]
-    pack_linears(network)
-    assert [type(part) for part in network] == [PackedFloatLinear, PackedFloatLinear, torch.nn.Linear]
-    assert network[2] is kept  # only float32 is packed
-    with torch.inference_mode():
-        for shape in ((1, 64), (3, 64), (300, 64), (2, 5, 64)):
-            x = torch.randn(shape)
-            torch.testing.assert_close(network[:2](x), plain(x), rtol=1e-5, atol=1e-6)
-
-
-@pytest.mark.parametrize("fused", [True, False])
-def test_only_the_network_that_writes_has_packed_weights(tiny, monkeypatch: pytest.MonkeyPatch, fused: bool):
-    model = tiny("gemma3")
-    monkeypatch.setattr(model, "fused", fused)
-    made = vocabularies.causal_network(model, torch.arange(50))
-    packed = sum(isinstance(part, PackedFloatLinear) for part in made.modules())
-    assert (packed > 0) == (fused and torch.backends.mkl.is_available())
-    assert not any(isinstance(part, PackedFloatLinear) for part in model.network.modules())
-    own = openings(temperature=0.8)
-    texts = model.generate(PREFIX, own, 12, None)
-    monkeypatch.setattr(model, "fused", not fused)
-    assert model.generate(PREFIX, own, 12, None) == texts

@@ -24,8 +24,7 @@ class Options(BaseModel):
     batch_tokens: int | None = Field(None, ge=1)
     """Approximate tokens per batch; the default is 2,048 on a CPU (per thread), and on a GPU 65,536 or what fits."""
     fused: bool = True
-    """On a CPU, use torch's private operations: fused modules in bfloat16, packed weights for writing sentences in
-    float32. false keeps transformers' modules."""
+    """Use torch's private operations (fused modules) for bfloat16 on a CPU; false keeps transformers' modules."""
 
     def batch_for(self, model: TransformersModel) -> int:
         """Return `batch_tokens`, or the default on the model's device."""

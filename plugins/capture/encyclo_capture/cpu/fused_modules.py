@@ -115,15 +115,14 @@ def fuse_modules(network: Any, blocks: nn.Module) -> Any:
         return network
     with torch.inference_mode(False), torch.no_grad(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        replace_modules(blocks, _norm_of)
-        replace_modules(blocks, _packed)
-        replace_modules(blocks, _gated)
-        replace_modules(blocks, _rotary_attention)
+        _replace(blocks, _norm_of)
+        _replace(blocks, _packed)
+        _replace(blocks, _gated)
+        _replace(blocks, _rotary_attention)
     return network
 
 
-def replace_modules(root: nn.Module, make: Callable[[Any], nn.Module | None]) -> None:
-    """Replace each module below `root` for which `make` returns another one."""
+def _replace(root: nn.Module, make: Callable[[Any], nn.Module | None]) -> None:
     for parent, name, module in list(_children(root)):
         replacement = make(module)
         if replacement is not None:
@@ -160,7 +159,7 @@ def _gated(module: Any) -> nn.Module | None:
     fused = FusedGatedMlp(module)
     x = torch.randn(ROWS, linear[0].weight_packed.shape[1]).bfloat16()
     try:
-        error = relative_error(fused(x), module(x))
+        error = _error(fused(x), module(x))
     except (AttributeError, RuntimeError):
         return None
     return fused if error <= MLP_TOLERANCE else None
@@ -178,7 +177,7 @@ def _norm_of(module: Any) -> nn.Module | None:
     x = torch.randn(ROWS, len(module.weight))
     try:
         expected = exact(x)
-        errors = {offset: relative_error(FusedRmsNorm(module, offset)(x), expected) for offset in (0.0, 1.0)}
+        errors = {offset: _error(FusedRmsNorm(module, offset)(x), expected) for offset in (0.0, 1.0)}
     except (AttributeError, RuntimeError):
         return None
     offset = min(errors, key=errors.__getitem__)
@@ -195,12 +194,11 @@ def _rotary_attention(module: Any) -> nn.Module | None:
         replacement, pairs, (ours, theirs) = fuse_rotary_attention(module, ROWS)
     except (AttributeError, TypeError, ValueError, RuntimeError):
         return None
-    close = all(relative_error(a.float(), b.float()) <= ROTATION_TOLERANCE for a, b in pairs)
-    return replacement if close and relative_error(ours, theirs) <= ATTENTION_TOLERANCE else None
+    close = all(_error(a.float(), b.float()) <= ROTATION_TOLERANCE for a, b in pairs)
+    return replacement if close and _error(ours, theirs) <= ATTENTION_TOLERANCE else None
 
 
-def relative_error(result: Tensor, expected: Tensor) -> float:
-    """Return the length of the difference, relative to the expected result's; infinite if types or shapes differ."""
+def _error(result: Tensor, expected: Tensor) -> float:
     if result.dtype != expected.dtype or result.shape != expected.shape:
         return float("inf")
     return float((result.float() - expected.float()).norm() / expected.float().norm().clamp_min(1e-12))

@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from encyclo_capture.cpu.packed_float_linear import pack_linears
 from encyclo_capture.cpu.workers import replica_of
 from encyclo_capture.loading.loaded_model import LoadedModel
 from encyclo_capture.loading.silence import quiet_transformers
@@ -80,8 +79,6 @@ def causal_network(model: LoadedModel, ids: Tensor) -> Any:
     head, (weight, bias) = network.get_output_embeddings(), model.head
     head.weight = nn.Parameter(weight[ids], requires_grad=False)
     head.bias = None if bias is None else nn.Parameter(bias[ids], requires_grad=False)
-    if model.fused:
-        pack_linears(network)
     # If the states are a slice, torch copies the weight for each row.
-    network.get_output_embeddings().register_forward_pre_hook(lambda _, given: (given[0].contiguous(),))
+    head.register_forward_pre_hook(lambda _, given: (given[0].contiguous(),))
     return network.eval()

@@ -358,7 +358,7 @@ def test_discriminants_make_the_noise_round():
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from encyclo_interpreters.transformer import description_training, projections, training, training_loop
+from encyclo_interpreters.transformer import description_training, training, training_loop
 from tests.plugins.test_interpreters import make_samples, saved, train
 
 module, name = (training, "validation_loss") if sys.argv[3] == "all" else (description_training, "described_loss")
@@ -551,8 +551,12 @@ def test_seed_shape_is_the_older_works():
         transformer.Options(width=10, heads=4)
 
 
-def test_bfloat16_steps_learn_as_well(tmp_path: Path):
-    samples = make_samples(60)
+@pytest.mark.parametrize(("concepts", "described", "most"), [(60, 0, 2**28), (120, 2, 2**28), (120, 2, 0)])
+def test_bfloat16_steps_learn_as_well(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, concepts: int, described: int, most: int
+):
+    monkeypatch.setattr(projections, "MOST_BYTES", most)
+    samples = make_samples(concepts, described=described)
     interpreter = train("transformer", samples, tmp_path, precision="bfloat16")
     assert top1(interpreter, samples, samples.rows(Split.TEST)) > 0.9
 

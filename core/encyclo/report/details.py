@@ -37,7 +37,8 @@ READ = 8
 SAMPLES = 64
 """The most samples of an entry for its curve and its confusion."""
 SPLITS = 5
-"""The number of random splits that a curve is averaged over: the samples of ten prompts make no more halves."""
+"""The number of random splits that a curve is averaged over. Their ten halves are what `compare_takes` replaces the
+samples of an entry with more than ten of them by."""
 AT_ONCE = 50
 MOST_SCORES = 2**27
 """The most scores, samples x concepts, that are computed of entries without details: some seconds."""
@@ -125,8 +126,8 @@ def _read_some(
     places_of = [np.arange(low, high) for low, high in edges]
     scored = _scored(tools.interpreter, values, places_of)
     generators = [np.random.default_rng(derive_seed(seed, "curve", row)) for row in rows]
-    mentions = [values[places[part.span[places, 0] >= 0]] for places in places_of]
-    curves = entry_curves(mentions, similarity.centre, similarity.scale, generators)
+    mentions = [places[part.span[places, 0] >= 0] for places in places_of]
+    curves = entry_curves(values, mentions, similarity.centre, similarity.scale, generators)
     for (row, mine), all_scores, places, (raw, centred) in zip(
         own.items(), scored, places_of, curves, strict=True
     ):
@@ -199,21 +200,22 @@ def _confused(scores: NDArray[np.floating], row: int) -> list[tuple[int, int, fl
 
 
 def entry_curves(
-    samples: Sequence[NDArray[np.float32]],
+    values: NDArray[np.float32],
+    places: Sequence[NDArray[np.int64]],
     centre: NDArray[np.float32],
     scale: NDArray[np.float32],
     generators: Sequence[np.random.Generator],
 ) -> list[Curve]:
-    """Return each entry's curve, from its samples [n, L, H] and its own generator."""
-    curves: list[Curve] = [([], []) for _ in samples]
-    some = [number for number, own in enumerate(samples) if len(own) > 1]
+    """Return each entry's curve, from its samples, the `places` of `values` [n, L, H], and its own generator."""
+    curves: list[Curve] = [([], []) for _ in places]
+    some = [number for number, own in enumerate(places) if len(own) > 1]
     if not some:
         return curves
-    counts = [len(samples[number]) for number in some]
-    ranks = [draw_ranks(len(samples[number]), SPLITS, generators[number]) for number in some]
+    counts = [len(places[number]) for number in some]
+    ranks = [draw_ranks(len(places[number]), SPLITS, generators[number]) for number in some]
     takes = [2**power for power in range(1, max(counts).bit_length())]
-    values = np.concatenate([samples[number] for number in some])
-    compared = compare_takes(values, counts, None, centre, scale, ranks, takes)
+    own = np.concatenate([places[number] for number in some])
+    compared = compare_takes(values[own], counts, None, centre, scale, ranks, takes)
     raw, centred = compared[:, :2].mean(axis=3).swapaxes(0, 1)
     for place, (number, count) in enumerate(zip(some, counts, strict=True)):
         steps = count.bit_length() - 1

@@ -67,7 +67,6 @@ def half_splits(
     signatures: Signatures,
     contexts: Contexts,
     seed: int,
-    splits: int = SPLITS,
     take: int | None = None,
     among: NDArray[np.int64] | None = None,
 ) -> HalfSplit | None:
@@ -78,7 +77,7 @@ def half_splits(
     does not grow with the number of samples.
     """
     chosen = np.flatnonzero(signatures.count >= FEWEST) if among is None else among
-    return _half_splits_of(samples, signatures, contexts, seed, chosen, [take], splits)[0]
+    return _half_splits_of(samples, signatures, contexts, seed, chosen, [take])[0]
 
 
 def _half_splits_of(
@@ -88,7 +87,6 @@ def _half_splits_of(
     seed: int,
     chosen: NDArray[np.int64],
     takes: Sequence[int | None],
-    splits: int = SPLITS,
 ) -> list[HalfSplit | None]:
     """Compare halves of the `chosen` concepts for each of `takes`; None for each if they are fewer than two."""
     if len(chosen) < 2:
@@ -104,7 +102,7 @@ def _half_splits_of(
         generator = np.random.default_rng(derive_seed(seed, "halves", index))
         values, counts = samples.read(together), [len(o) for o in own]
         context = contexts.of(together)
-        ranks = [draw_ranks(count, splits, generator) for count in counts]
+        ranks = [draw_ranks(count, SPLITS, generator) for count in counts]
         # Shift by a random non-zero distance: every concept is paired with another one.
         shift = int(generator.integers(1, len(counts))) if len(counts) > 1 else 0
         found.append(compare_takes(values, counts, context, centre, scale, ranks, takes, shift))

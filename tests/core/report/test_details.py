@@ -79,7 +79,14 @@ def test_a_layer_is_unknown_where_one_sample_mentions_the_concept():
 def test_a_curve_falls_as_the_root_of_the_samples_and_the_raw_one_is_lower():
     values, table = planted(40, 64, (1.0, 1.0))
     centre, scale = centre_and_scale(table.mean)
-    curves = details.entry_curves(list(values), centre, scale, [np.random.default_rng(i) for i in range(40)])
+    places = [np.arange(start, start + 64) for start in range(0, 40 * 64, 64)]
+    curves = details.entry_curves(
+        values.reshape(-1, *values.shape[2:]),
+        places,
+        centre,
+        scale,
+        [np.random.default_rng(i) for i in range(40)],
+    )
     raw, centred = (np.mean([curve[kind] for curve in curves], axis=0) for kind in (0, 1))
     sizes = 2.0 ** np.arange(6)
     assert len(centred) == 6
@@ -91,12 +98,13 @@ def test_a_curve_falls_as_the_root_of_the_samples_and_the_raw_one_is_lower():
 
 def test_a_curve_has_the_steps_that_its_samples_allow():
     shape = (1, 4)
-    samples = [np.ones((count, *shape), np.float32) for count in (0, 1, 2, 7, 8)]
+    places = [np.arange(count) for count in (0, 1, 2, 7, 8)]
+    values = np.ones((8, *shape), np.float32)
     centre, scale = np.zeros(shape, np.float32), np.ones(shape, np.float32)
     draws = [np.random.default_rng(i) for i in range(5)]
-    curves = details.entry_curves(samples, centre, scale, draws)
+    curves = details.entry_curves(values, places, centre, scale, draws)
     assert [len(raw) for raw, _ in curves] == [len(centred) for _, centred in curves] == [0, 0, 1, 2, 3]
-    assert details.entry_curves(samples[:2], centre, scale, draws) == [([], []), ([], [])]
+    assert details.entry_curves(values, places[:2], centre, scale, draws) == [([], []), ([], [])]
 
 
 def test_every_entry_has_its_own_details(opened: Encyclopedia, metrics: Metrics):

@@ -152,7 +152,7 @@ class SharedSpace(nn.Module):
         """Return the canonical coordinates of samples: float32 [n, L, H] -> [n, width]."""
         found = torch.empty(len(values), self.stretch.shape[0], device=values.device)
         for kind, chosen in ((NAMED, named), (DESCRIBED, ~named)):
-            found[chosen] = self._canonical(values[chosen], kind)
+            found[chosen] = self._canonical(values[chosen], kind).float()
         return found
 
     def join(self, words: Tensor, canonical: Tensor, named: Tensor) -> Tensor:

@@ -39,8 +39,7 @@ from encyclo.pipeline.train import chosen_rows
 from encyclo.query.encyclopedia import Encyclopedia, open_run
 from encyclo.runs.reopen import reopen_run
 from encyclo.seeds import derive_seed
-from encyclo.statistics.compared_halves import SPLITS
-from encyclo.statistics.convergence import FEWEST, measure, table_and_curve
+from encyclo.statistics.convergence import FEWEST, SPLITS, measure, table_and_curve
 from encyclo.statistics.figures import Figures, LayerConvergence, LayerCurve
 from encyclo.statistics.signatures import estimate
 from encyclo.storage import checksums, run_files, safe_read

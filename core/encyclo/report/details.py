@@ -212,10 +212,10 @@ def entry_curves(
     if not some:
         return curves
     counts = [len(places[number]) for number in some]
-    ranks = [draw_ranks(len(places[number]), SPLITS, generators[number]) for number in some]
+    ranks = [draw_ranks(count, SPLITS, generators[n]) for n, count in zip(some, counts, strict=True)]
     takes = [2**power for power in range(1, max(counts).bit_length())]
-    own = np.concatenate([places[number] for number in some])
-    compared = compare_takes(values[own], counts, None, centre, scale, ranks, takes)
+    together = np.concatenate([places[number] for number in some])
+    compared = compare_takes(values[together], counts, None, centre, scale, ranks, takes)
     raw, centred = compared[:, :2].mean(axis=3).swapaxes(0, 1)
     for place, (number, count) in enumerate(zip(some, counts, strict=True)):
         steps = count.bit_length() - 1

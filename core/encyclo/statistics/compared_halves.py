@@ -14,7 +14,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-SPLITS = 20
 TINY = 1e-12
 AT_ONCE = 2**19
 """Values of some layers that are worked on at once: 4 MB in float64."""

@@ -31,12 +31,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encyclo.seeds import derive_seed
-from encyclo.statistics.compared_halves import SPLITS, compare_takes, draw_ranks
+from encyclo.statistics.compared_halves import compare_takes, draw_ranks
 from encyclo.statistics.figures import LayerConvergence, LayerCurve
 from encyclo.statistics.signatures import Contexts, estimate
 from encyclo.statistics.similarity import centre_and_scale
 from encyclo.types import SampleSet, Signatures
 
+SPLITS = 20
+"""The number of random splits that figures are averaged over."""
 FEWEST = 4
 """The fewest samples of a concept that are halved."""
 CLOSE = 0.05

@@ -95,7 +95,7 @@ class LayerEncoder(nn.Module):
         """Return the prototypes of projected signatures: float32 [C, L * width + meaning]."""
         return torch.cat(
             [
-                self.embed(block, torch.ones(len(block.tokens), dtype=torch.bool, device=self.device))
+                self.embed(block, torch.ones(len(block), dtype=torch.bool, device=self.device))
                 for block in means.blocks(BATCH)
             ]
         )

@@ -7,7 +7,7 @@ concepts' means are computed once, those of the samples, too, if they fit in MOS
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -34,6 +34,9 @@ class Projected:
     tokens: Tensor
     canonical: Tensor | None
 
+    def __len__(self) -> int:
+        return len(self.tokens)
+
     def take(self, rows: NDArray[np.integer]) -> Projected:
         """Return the samples `rows`."""
         index = torch.from_numpy(rows.astype(np.int64)).to(self.tokens.device)
@@ -41,7 +44,7 @@ class Projected:
 
     def blocks(self, size: int) -> Iterator[Projected]:
         """Yield the samples in slices of at most `size`."""
-        for start in range(0, len(self.tokens), size):
+        for start in range(0, len(self), size):
             some = slice(start, start + size)
             yield Projected(self.tokens[some], None if self.canonical is None else self.canonical[some])
 
@@ -58,10 +61,20 @@ class Projected:
         return Projected(tokens, torch.addcmul(self.canonical, rest, weight[:, None]))
 
 
-def joined(parts: Sequence[Projected]) -> Projected:
-    """Return the samples of all parts, one after the other."""
-    canonical = [part.canonical for part in parts if part.canonical is not None]
-    return Projected(torch.cat([part.tokens for part in parts]), torch.cat(canonical) if canonical else None)
+def joined(parts: Iterable[Projected], count: int) -> Projected:
+    """Return the `count` samples of all parts, one after the other; beside them, only one part is in memory."""
+    tokens, canonical, start = torch.empty(0), None, 0
+    for part in parts:
+        if start == 0:
+            tokens = part.tokens.new_empty(count, *part.tokens.shape[1:])
+            if part.canonical is not None:
+                canonical = part.canonical.new_empty(count, *part.canonical.shape[1:])
+        some = slice(start, start + len(part))
+        tokens[some] = part.tokens
+        if canonical is not None and part.canonical is not None:
+            canonical[some] = part.canonical
+        start = some.stop
+    return Projected(tokens, canonical)
 
 
 class Projector(Protocol):
@@ -79,13 +92,13 @@ class ProjectedData:
     """The projections of a training's samples, and of its concepts' means (`means`)."""
 
     def __init__(self, encoder: Projector, data: TrainingData) -> None:
-        self._encoder, self._data = encoder, data
+        self._encoder, self._samples = encoder, data.samples
         means = (self._project(block, np.ones(len(block), bool)) for block in blocks(data.means))
-        self.means = _collected(means, len(data.means))
+        self.means = joined(means, len(data.means))
         self._rows = np.union1d(data.rows, data.watched)
         self._known: Projected | None = None
         if len(self._rows) * _bytes_of_one(self.means) <= MOST_BYTES:
-            self._known = _collected((self._read(block) for block in blocks(self._rows)), len(self._rows))
+            self._known = joined((self._read(block) for block in blocks(self._rows)), len(self._rows))
 
     def samples(self, rows: NDArray[np.int64]) -> Projected:
         """Return the projections of training or watched rows."""
@@ -94,7 +107,7 @@ class ProjectedData:
         return self._known.take(np.searchsorted(self._rows, rows))
 
     def _read(self, rows: NDArray[np.int64]) -> Projected:
-        return self._project(self._data.samples.read(rows), self._data.samples.named[rows])
+        return self._project(self._samples.read(rows), self._samples.named[rows])
 
     def _project(self, values: NDArray[np.float32], named: NDArray[np.bool_]) -> Projected:
         device = self._encoder.device
@@ -102,22 +115,6 @@ class ProjectedData:
         # In float32, whatever the training's steps are computed in.
         with torch.no_grad(), torch.autocast(device.type, enabled=False):
             return self._encoder.projected(*given)
-
-
-def _collected(parts: Iterator[Projected], count: int) -> Projected:
-    """Return the `count` samples of all parts; beside them, only one part is in memory."""
-    tokens, canonical, start = torch.empty(0), None, 0
-    for part in parts:
-        if start == 0:
-            tokens = part.tokens.new_empty(count, *part.tokens.shape[1:])
-            if part.canonical is not None:
-                canonical = part.canonical.new_empty(count, *part.canonical.shape[1:])
-        some = slice(start, start + len(part.tokens))
-        tokens[some] = part.tokens
-        if canonical is not None and part.canonical is not None:
-            canonical[some] = part.canonical
-        start = some.stop
-    return Projected(tokens, canonical)
 
 
 def _bytes_of_one(some: Projected) -> int:

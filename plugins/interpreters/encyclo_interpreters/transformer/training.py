@@ -149,8 +149,8 @@ def batch_loss(
     if near.shape[1]:
         drawn = near[truth, generator.integers(near.shape[1], size=len(truth))]
         given.append(projected.means.take(np.setdiff1d(drawn, truth)))
-    both = joined(given)
-    kinds = torch.ones(len(both.tokens), dtype=torch.bool, device=encoder.device)
+    both = joined(given, sum(map(len, given)))
+    kinds = torch.ones(len(both), dtype=torch.bool, device=encoder.device)
     kinds[: len(batch)] = torch.from_numpy(named).to(encoder.device)
     embedded = encoder.embed(both, kinds).float()
     return symmetric_cross_entropy(embedded[: len(batch)] @ embedded[len(batch) :].T * encoder.scale())

@@ -18,7 +18,6 @@ from encyclo.config import default_layers
 from encyclo.errors import UsageError
 from encyclo.types import POOLINGS, Prompt
 from encyclo_capture.loading.packaged import MODELS
-from tests.commands import in_own_process
 from tests.plain_forward import PlainModel, relative_error
 from tests.plugins.test_capture_equal import captured
 from tests.plugins.test_sites import PLACES, PlainSites
@@ -101,22 +100,23 @@ def test_every_sample_of_a_site_is_the_plain_pass_s_at_all_layers(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("site", ["attn", "mlp"])
-def test_a_run_at_a_site_stores_the_plain_passs_numbers(name: str, site: str, tmp_path: Path):
+def test_a_run_at_a_site_stores_the_plain_passs_numbers(encyclo, name: str, site: str, tmp_path: Path):
     plain = hooked(name)
     plain.site = site
-    errors = errors_of_a_run(name, plain, tmp_path / "run", "--site", site)
+    errors = errors_of_a_run(encyclo, name, plain, tmp_path / "run", "--site", site)
     assert errors.shape == (80, len(default_layers(DEPTH[name]))) and errors.max() < 2e-3  # half precision
 
 
-def test_a_run_stores_the_plain_passs_numbers(name: str, tmp_path: Path):
-    assert errors_of_a_run(name, loaded(name)[1], tmp_path / "run").max() < 2e-3  # half precision
+def test_a_run_stores_the_plain_passs_numbers(encyclo, name: str, tmp_path: Path):
+    errors = errors_of_a_run(encyclo, name, loaded(name)[1], tmp_path / "run")
+    assert errors.max() < 2e-3  # half precision
 
 
-def errors_of_a_run(name: str, plain: PlainModel, out: Path, *more: str) -> Any:
+def errors_of_a_run(encyclo, name: str, plain: PlainModel, out: Path, *more: str) -> Any:
     """Run 20 concepts; return the distance of each stored sample at each layer from the plain pass: [80, L]."""
     from encyclo.query.encyclopedia import open_run
 
-    flags = (
+    few = [
         "--sampler",
         "templates",
         "--limit",
@@ -126,11 +126,9 @@ def errors_of_a_run(name: str, plain: PlainModel, out: Path, *more: str) -> Any:
         "--interpreter",
         "centroid",
         *more,
-    )
-    result = in_own_process(
-        "run", *flags, "--model", name, "-o", "transformers.dtype=float32", "--device", "cpu", "--out", out,
-        timeout=300,
-    )  # fmt: skip
+    ]
+    model = ["--model", name, "-o", "transformers.dtype=float32", "--device", "cpu"]
+    result = encyclo("run", *few, *model, "--out", out)
     assert result.returncode == 0, result.stderr
     record = json.loads((out / "run.json").read_text())
     assert MODELS[name].distribution in record["provenance"]["model_source"]

@@ -75,6 +75,12 @@ def server() -> Iterator[ForkServer]:
 
 
 @pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for all tests, so that the file of 500 MB is written once."""
+    return tmp_path_factory.mktemp("work")
+
+
+@pytest.fixture(scope="module")
 def unfinished(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same run, to be gone on with: metrics.json marks it as finished."""
     copy = tmp_path_factory.mktemp("unfinished") / "run"
@@ -85,7 +91,7 @@ def unfinished(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 @pytest.mark.parametrize("file", READERS)
 def test_a_hostile_file_is_refused_by_name(
-    file: str, server: ForkServer, tiny_run: Path, unfinished: Path, tiny_flags: list[str], tmp_path: Path
+    file: str, server: ForkServer, tiny_run: Path, unfinished: Path, tiny_flags: list[str], work: Path
 ):
     """Every kind, and every command that reads the file, in turn."""
     faults = []
@@ -97,7 +103,7 @@ def test_a_hostile_file_is_refused_by_name(
         command, kind = commands[turn % len(commands)], kinds[turn % len(kinds)]
         arguments = [command, *ARGUMENTS[command], *(tiny_flags if command == "run" else ())]
         good = unfinished if command == "run" and file != "metrics.json" else tiny_run
-        if fault := find_fault(server, partial(call, arguments), good, tmp_path, name, kind, named):
+        if fault := find_fault(server, partial(call, arguments), good, work, name, kind, named):
             faults.append(f"{command}, {kind}: {fault}")
     assert not faults, "\n".join(faults)
 
@@ -141,14 +147,14 @@ def test_a_list_a_configuration_and_a_model_may_be_links(tiny_gemma: Path, tmp_p
     assert "Concepts  2" in done.stdout
 
 
-def test_hostile_files_of_a_plugin_are_not_used(tmp_path: Path):
+def test_hostile_files_of_a_plugin_are_not_used(tmp_path: Path, work: Path):
     """A record of generated sentences, and a file that a model's licence is read from."""
     from encyclo_capture.loading.weights import Weights, find_licence
     from encyclo_samplers.generated_sentences import _recorded
 
     for kind in KINDS:
         (tmp_path / "LICENSE").write_text("MIT")
-        make_hostile(tmp_path / "LICENSE", kind, tmp_path)
+        make_hostile(tmp_path / "LICENSE", kind, work)
         assert _recorded(tmp_path / "LICENSE") is None
         licence = find_licence("x", Weights(tmp_path, "", ""))
         assert licence is None or len(licence) < 200

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import json
 import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from safetensors.numpy import load_file
 from sklearn.neural_network import MLPClassifier
 
 from encyclo.errors import DamagedError, UsageError
+from encyclo.testing.faults.processes import ForkServer
 from encyclo.types import Concept, Context, SampleSet, Split
 from encyclo_interpreters import centroid, logistic
 from encyclo_interpreters.sample_statistics import BLOCK, layer_statistics, training_means
@@ -355,49 +358,52 @@ def test_discriminants_make_the_noise_round():
 
 # --- training ------------------------------------------------------------------------------------------------
 
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-from encyclo_interpreters.transformer import description_training, training, training_loop
-from tests.plugins.test_interpreters import make_samples, saved, train
 
-module, name = (training, "validation_loss") if sys.argv[3] == "all" else (description_training, "described_loss")
-loss, calls = getattr(module, name), 0
-
-def counting(*arguments):
-    global calls
-    calls += 1
-    if calls == int(sys.argv[2]):
-        os.kill(os.getpid(), signal.SIGKILL)
-    return loss(*arguments)
-
-setattr(module, name, counting)
-training_loop.CHECKPOINT_SECONDS = 0
-out = Path(sys.argv[1])
-saved(train("transformer", make_samples(120, described=2), out, epochs=4, patience=4, dropout=0.2), out / "saved")
-print(calls)
-"""
-
-
-def run_killed(folder: Path, at_call: int, phase: str) -> int:
-    """Train in a process that kills itself at the call; return the losses it took, or minus the signal."""
-    command = [sys.executable, "-c", KILLED, str(folder), str(at_call), phase]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        command, cwd=Path(__file__).parents[2], env=environment, capture_output=True, text=True
+def train_counting(out: Path, kill_at: int, phase: str) -> None:
+    """Train and print how often the phase took its loss; at the `kill_at`-th time, kill this process."""
+    module, name = (
+        (training, "validation_loss") if phase == "all" else (description_training, "described_loss")
     )
-    return done.returncode or int(done.stdout)
+    loss, calls = getattr(module, name), 0
+
+    def counting(*arguments):
+        nonlocal calls
+        calls += 1
+        if calls == kill_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return loss(*arguments)
+
+    setattr(module, name, counting)
+    training_loop.CHECKPOINT_SECONDS = 0
+    samples = make_samples(120, described=2)
+    saved(train("transformer", samples, out, epochs=4, patience=4, dropout=0.2), out / "saved")
+    print(calls)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[ForkServer]:
+    with ForkServer() as made:
+        made.warm(importlib.import_module, __name__)
+        yield made
+
+
+def run_killed(server: ForkServer, folder: Path, at_call: int, phase: str) -> int:
+    """Train in a process that kills itself at the call; return the losses it took, or minus the signal."""
+    done = server.run(train_counting, folder, at_call, phase)
+    return done.status or int(done.output.split()[-1])  # training says how far it is, too
 
 
 @pytest.mark.parametrize("phase", ["descriptions", "all"])
-def test_a_training_that_was_killed_goes_on_to_the_same_weights(phase: str, tmp_path: Path):
-    whole = run_killed(tmp_path / "whole", 0, phase)
+def test_a_training_that_was_killed_goes_on_to_the_same_weights(
+    server: ForkServer, phase: str, tmp_path: Path
+):
+    whole = run_killed(server, tmp_path / "whole", 0, phase)
     assert whole > 4
     assert not list((tmp_path / "whole").glob(f"{PREFIX}*"))
-    assert run_killed(tmp_path / "killed", 4, phase) == -signal.SIGKILL
+    assert run_killed(server, tmp_path / "killed", 4, phase) == -signal.SIGKILL
     left = {path.name.split("-")[1] for path in (tmp_path / "killed").glob(f"{PREFIX}*")}
     assert left == {"descriptions", phase}
-    assert run_killed(tmp_path / "killed", 0, phase) == whole - 3  # it does not start again
+    assert run_killed(server, tmp_path / "killed", 0, phase) == whole - 3  # it does not start again
     expected, found = (tmp_path / name / "saved" / "model.safetensors" for name in ("whole", "killed"))
     assert found.read_bytes() == expected.read_bytes()
 

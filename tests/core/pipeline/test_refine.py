@@ -178,7 +178,7 @@ def test_a_stage_in_which_nothing_is_unsettled_says_so(encyclo, tiny_flags, tmp_
 
 
 @pytest.mark.parametrize("moment", ["plan.json", "result.json", "model.safetensors"])
-def test_a_kill_in_any_round_changes_nothing(staged_run: Path, tiny_flags, tmp_path: Path, moment):
+def test_a_kill_in_any_round_changes_nothing(encyclo, staged_run: Path, tiny_flags, tmp_path: Path, moment):
     """Killed as soon as a file of the second round is there; the resumed run equals the uninterrupted one."""
     out = tmp_path / "killed"
     where = out / "rounds" / "1" / ("interpreter/" if moment == "model.safetensors" else "") / moment
@@ -187,7 +187,7 @@ def test_a_kill_in_any_round_changes_nothing(staged_run: Path, tiny_flags, tmp_p
         time.sleep(0.002)
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    resumed = in_own_process("run", *STAGED, "--out", out, *tiny_flags)
+    resumed = encyclo("run", *STAGED, "--out", out, *tiny_flags)
     assert resumed.returncode == 0, resumed.stderr
     assert_same_encyclopedia(out, staged_run)
     rows = [json.loads((path / "metrics.json").read_text())["stages"] for path in (out, staged_run)]

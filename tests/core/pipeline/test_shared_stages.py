@@ -21,7 +21,7 @@ from encyclo.runs.session import Stage, concepts_hash, prepare, read_stages
 from encyclo.storage import checksums
 from encyclo.terminal import ConsoleProgress
 from encyclo.types import Concept
-from tests.commands import in_own_process, one_sentence, start
+from tests.commands import one_sentence, start
 from tests.core.pipeline.test_refine import counts, plans
 from tests.core.pipeline.test_run import assert_same_encyclopedia
 
@@ -110,7 +110,9 @@ def test_ids_of_units_and_lists_are_those_of_earlier_runs():
 
 
 @pytest.mark.parametrize("moment", ["rounds/1/result.json", "rounds/2/plan.json"])
-def test_a_kill_between_two_samplers_changes_nothing(shared_run: Path, flags, tmp_path: Path, moment: str):
+def test_a_kill_between_two_samplers_changes_nothing(
+    encyclo, shared_run: Path, flags, tmp_path: Path, moment: str
+):
     out = tmp_path / "killed"
     process = start("run", *SHARED, *flags, "--out", out)
     while not (out / moment).exists() and process.poll() is None:
@@ -120,7 +122,7 @@ def test_a_kill_between_two_samplers_changes_nothing(shared_run: Path, flags, tm
     if moment == "rounds/1/result.json":  # it may have got further before the signal came
         shutil.rmtree(out / "rounds" / "2", ignore_errors=True)
     assert not (out / "metrics.json").exists()
-    resumed = in_own_process("run", *SHARED, *flags, "--out", out)
+    resumed = encyclo("run", *SHARED, *flags, "--out", out)
     assert resumed.returncode == 0, resumed.stderr
     assert plans(out) == plans(shared_run)
     assert_same_encyclopedia(out, shared_run)

@@ -215,10 +215,12 @@ class LoadedModel:
 
     def release(self) -> None:
         """Free the weights; they are loaded again when they are next needed."""
-        for name in ("_original", "network", "replicas", "head"):
-            self.__dict__.pop(name, None)
+        held = {"_original", "network", "replicas", "head"} & self.__dict__.keys()
+        for name in held:
+            del self.__dict__[name]
         self._replaced = False
-        gc.collect()  # a network whose forward pass was exchanged refers to itself
+        if held:
+            gc.collect()  # a network whose forward pass was exchanged refers to itself
 
     @cached_property
     def shares_prefixes(self) -> bool:

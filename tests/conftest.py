@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import os
 import shutil
@@ -34,12 +33,6 @@ settings.load_profile("encyclo")
 
 # Third parties' packages hold their own tests, which run against the installed package (test_external.py).
 collect_ignore = ["external_plugin"]
-
-
-def pytest_collection_finish() -> None:
-    """Let no collection of garbage look at the modules that are imported by now: they stay."""
-    gc.collect()
-    gc.freeze()
 
 
 @pytest.fixture(scope="session")

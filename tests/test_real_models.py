@@ -116,19 +116,9 @@ def errors_of_a_run(encyclo, name: str, plain: PlainModel, out: Path, *more: str
     """Run 20 concepts; return the distance of each stored sample at each layer from the plain pass: [80, L]."""
     from encyclo.query.encyclopedia import open_run
 
-    few = [
-        "--sampler",
-        "templates",
-        "--limit",
-        "20",
-        "--per-concept",
-        "4",
-        "--interpreter",
-        "centroid",
-        *more,
-    ]
+    few = ["--sampler", "templates", "--limit", "20", "--per-concept", "4", "--interpreter", "centroid"]
     model = ["--model", name, "-o", "transformers.dtype=float32", "--device", "cpu"]
-    result = encyclo("run", *few, *model, "--out", out)
+    result = encyclo("run", *few, *more, *model, "--out", out)
     assert result.returncode == 0, result.stderr
     record = json.loads((out / "run.json").read_text())
     assert MODELS[name].distribution in record["provenance"]["model_source"]
